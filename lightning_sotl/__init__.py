@@ -1,0 +1,50 @@
+"""Early ranking of PyTorch Lightning runs by the sum of their training losses (SoTL-E).
+
+Nothing heavy is imported until a name needs it: `import lightning_sotl` loads neither torch nor
+Lightning.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EarlyRankingStopper",
+    "SoTLMonitor",
+    "StoppingReason",
+    "SumOfTrainingLosses",
+    "sotl",
+    "sotl_e",
+    "sotl_ema",
+]
+
+_HOMES = {
+    "EarlyRankingStopper": "lightning_sotl.pytorch_lightning",
+    "SoTLMonitor": "lightning_sotl.pytorch_lightning",
+    "StoppingReason": "lightning_sotl.policies",
+    "SumOfTrainingLosses": "lightning_sotl.metric",
+    "sotl": "lightning_sotl.estimators",
+    "sotl_e": "lightning_sotl.estimators",
+    "sotl_ema": "lightning_sotl.estimators",
+}
+
+if TYPE_CHECKING:
+    from lightning_sotl.estimators import sotl, sotl_e, sotl_ema
+    from lightning_sotl.metric import SumOfTrainingLosses
+    from lightning_sotl.policies import StoppingReason
+    from lightning_sotl.pytorch_lightning import EarlyRankingStopper, SoTLMonitor
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

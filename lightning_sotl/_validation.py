@@ -1,0 +1,75 @@
+"""Checks of user arguments, in the one form that every message of this package has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def positive_int(name: str, value: object) -> int:
+    """Return `value` if it is an integer of at least 1.
+
+    Raises:
+        TypeError: If `value` is no integer; `True` is none.
+        ValueError: If `value` is below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"Expected `{name}` to be a positive integer but got {value!r}.")
+    if value < 1:
+        raise ValueError(f"Expected `{name}` to be a positive integer but got {value!r}.")
+    return value
+
+
+def windows(name: str, value: object) -> tuple[int, ...]:
+    """Return `value`, one window or a sequence of them, as a tuple without repeats.
+
+    Raises:
+        TypeError: If `value`, or one of its entries, is no integer.
+        ValueError: If a window is below 1, if there is none, or if one stands there twice.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return (positive_int(name, value),)
+    if not value:
+        raise ValueError(f"Expected `{name}` to have at least one entry but got {value!r}.")
+    entries = tuple(positive_int(name, entry) for entry in value)
+    if len(set(entries)) < len(entries):
+        raise ValueError(f"Expected `{name}` to have no entry twice but got {value!r}.")
+    return entries
+
+
+def decay(name: str, value: object) -> float:
+    """Return `value` as a float if it is a number in (0, 1].
+
+    Raises:
+        TypeError: If `value` is no real number.
+        ValueError: If `value` lies outside (0, 1]; NaN does.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"Expected `{name}` to be a number in (0, 1] but got {value!r}.")
+    if not 0.0 < value <= 1.0:
+        raise ValueError(f"Expected `{name}` to be a number in (0, 1] but got {value!r}.")
+    return float(value)
+
+
+def text(name: str, value: object) -> str:
+    """Return `value` if it is a string with at least one character.
+
+    Raises:
+        TypeError: If `value` is no string.
+        ValueError: If `value` is empty.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"Expected `{name}` to be a string but got {value!r}.")
+    if not value:
+        raise ValueError(f"Expected `{name}` to be a non-empty string but got {value!r}.")
+    return value
+
+
+def boolean(name: str, value: object) -> bool:
+    """Return `value` if it is `True` or `False`.
+
+    Raises:
+        TypeError: If it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"Expected `{name}` to be True or False but got {value!r}.")
+    return value

@@ -1,0 +1,216 @@
+"""From the outputs of Lightning's training step to logged estimates: the monitor callback."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from lightning_sotl.callbacks import publishing, setup_checks
+from lightning_sotl.callbacks.monitor_state import MonitorState
+from lightning_sotl.callbacks.order import LateCallback, arrange
+from lightning_sotl.callbacks.run_record import Recorder, find_record, run_facts
+from lightning_sotl.callbacks.trainer_facts import (
+    Module,
+    Trainer,
+    epoch_is_whole,
+    is_distributed,
+    sum_over_ranks,
+    trains_without_backward,
+)
+
+
+class MonitorLogic(MonitorState):
+    __doc__ = MonitorState.__doc__
+
+    # --- Lightning's hooks, in the order of a run
+
+    def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
+        """Forget another Trainer's run, and take the first place in the list of callbacks."""
+        if stage != "fit":
+            return
+        self._is_global_zero = trainer.is_global_zero
+        if self._trainer is None or self._trainer() is not trainer:
+            self._forget()
+        self._trainer = weakref.ref(trainer)
+        self._raised = False
+        monitors = [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
+        setup_checks.refuse_shared_names(monitor.metric_names for monitor in monitors)
+        arrange(trainer, first=MonitorLogic, late=LateCallback)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
+        """Start afresh or go on, and make what is known visible before the first batch."""
+        if trainer.fit_loop.total_batch_idx < 0:
+            self._forget_run()
+        if self.every_n_train_batches is None:
+            setup_checks.warn_of_early_looks(trainer, self._kinds)
+        if self._lost_ranks:
+            self._warn_of_lost_ranks()
+        self._start_record(trainer, pl_module)
+        history = self._losses.history
+        publishing.show(trainer, self._kinds, history.estimates())
+        newest = history.completed - 1
+        if self.every_n_train_batches is None and self._logged < newest < trainer.current_epoch:
+            # Resumed from the epoch's last batch: Lightning calls no epoch end for it any more.
+            publishing.log_point(trainer, history.estimates())
+            self._logged = newest
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the step's loss; close the epoch with its last batch, or the block when full.
+
+        Closing here, and not at the epoch's end, makes the estimate visible to the validation
+        that follows the last batch.
+        """
+        if trains_without_backward(trainer):
+            return
+        losses, block = self._losses, self.every_n_train_batches
+        window = losses.window(trainer.current_epoch if block is None else losses.history.completed)
+        window.steps += 1
+        loss = self._loss(pl_module, outputs) if outputs else None
+        if loss is not None:
+            # Lightning has divided the loss, but no other entry of the outputs.
+            scale = trainer.accumulate_grad_batches if self.loss_key == "loss" else 1
+            window.add(loss, scale)
+        if trainer.is_last_batch if block is None else window.steps == block:
+            self._close(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Close an epoch whose end only its loader knew; log one that a resume has closed."""
+        if self.every_n_train_batches is not None or trains_without_backward(trainer):
+            return
+        epoch, history, window = trainer.current_epoch, self._losses.history, self._losses.open
+        if window is not None and window.unit == epoch and window.steps:
+            # Lightning trains one more batch of a complete epoch on some resumes.
+            if epoch in history or epoch_is_whole(trainer):
+                self._close(trainer, pl_module)
+        elif history.completed == epoch + 1 and self._handed_to_lightning < epoch:
+            self._publish(trainer, pl_module, epoch)
+        if history.completed == epoch + 1:
+            self._logged = epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Say in the record how the run ended, unless a stopper has."""
+        if trainer.should_stop:
+            self._recorder.status("stopped", reason="trainer.should_stop")
+        else:
+            self._recorder.status("finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: Module, exception: BaseException) -> None:
+        """Say in the record that the run broke off."""
+        self._raised = True
+        self._recorder.status("interrupted", error=type(exception).__name__)
+
+    def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
+        """Hand the results to a parent process that waits for them."""
+        if stage == "fit":
+            self._send_to_parent(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the sum over all ranks in place of rank 0's, the only one that Lightning keeps."""
+        state = checkpoint["callbacks"][self.state_key]["open"]
+        if not is_distributed(trainer) or state is None:
+            return
+        if self._raised:
+            # One rank alone may be here; a collective would hang and lose the checkpoint.
+            state["lost_ranks"] = trainer.world_size - 1
+            return
+        total, count = sum_over_ranks(trainer, state["total"], state["count"])
+        state.update(total=total, count=count)
+
+    # --- for the stopper
+
+    def write_stop(self, **facts: Any) -> None:
+        """Write into the record that the run was stopped, and why."""
+        self._recorder.status("stopped", **facts)
+
+    def write_checkpoint(self, path: str) -> None:
+        """Name a checkpoint of the run after its newest unit in the record."""
+        history = self._losses.history
+        self._recorder.units(history, [history.completed - 1], path)
+
+    # --- how it is done
+
+    def _loss(self, pl_module: Module, outputs: Mapping[str, Any]) -> Tensor | None:
+        loss = outputs.get(self.loss_key)
+        if loss is None:
+            if not self._loss_seen and self.loss_key not in outputs:
+                raise RuntimeError(
+                    f"`loss_key={self.loss_key!r}` is not in the output of `training_step`; "
+                    f"available: {', '.join(map(repr, outputs))}."
+                )
+            return None
+        self._loss_seen = True
+        if not isinstance(loss, Tensor):
+            if isinstance(loss, bool) or not isinstance(loss, (int, float)):
+                raise TypeError(
+                    f"Expected `outputs[{self.loss_key!r}]` to be a tensor or a number but got "
+                    f"{type(loss).__name__}."
+                )
+            return torch.tensor(float(loss), dtype=torch.float64)
+        if loss.numel() != 1:
+            raise ValueError(
+                f"Expected `outputs[{self.loss_key!r}]` to be one number but got the shape "
+                f"{tuple(loss.shape)}."
+            )
+        if self.loss_key != "loss" or not pl_module.automatic_optimization:
+            loss = loss.detach().clone()  # only the automatic loss is a clone already
+        return loss.reshape(()) if loss.ndim else loss
+
+    def _close(self, trainer: Trainer, pl_module: Module) -> None:
+        window = self._losses.open
+        assert window is not None  # noqa: S101  # both callers have just looked at it
+        total, count = window.result()
+        if is_distributed(trainer):
+            total, count = sum_over_ranks(trainer, total, count)
+        if not count:
+            unit = "epoch" if self.every_n_train_batches is None else "block"
+            rank_zero_warn(
+                f"None of the {window.steps} steps of {unit} {window.unit} gave a loss, so it has "
+                f"no epoch loss and counts in no estimate.",
+                stacklevel=2,
+            )
+        self._losses.close(total, count)
+        self._recorder.units(self._losses.history, [window.unit])
+        self._publish(trainer, pl_module, window.unit)
+
+    def _publish(self, trainer: Trainer, pl_module: Module, unit: int) -> None:
+        estimates = self._losses.history.estimates()
+        publishing.show(trainer, self._kinds, estimates)
+        if self.every_n_train_batches is None:
+            publishing.log_with_epoch(trainer, pl_module, estimates, prog_bar=self.prog_bar)
+            self._handed_to_lightning = unit
+        else:
+            publishing.log_point(trainer, estimates)
+            if self.prog_bar:
+                publishing.show_on_progress_bar(trainer, estimates)
+        if self.epoch_axis:
+            publishing.log_on_unit_axis(trainer, estimates, unit)
+
+    def _start_record(self, trainer: Trainer, pl_module: Module) -> None:
+        if not self.record:
+            return
+        self._recorder = Recorder(find_record(trainer, prefix=self.prefix))
+        facts = run_facts(trainer, pl_module, block=self.every_n_train_batches)
+        self._recorder.header(
+            self._run_id, {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
+        )
+        # What was trained in another directory, or lost to a kill.
+        history = self._losses.history
+        self._recorder.units(history, list(history.losses()))
+
+    def _warn_of_lost_ranks(self) -> None:
+        window = self._losses.open
+        rank_zero_warn(
+            f"The checkpoint was saved while an exception was raised, so the losses of "
+            f"{self._lost_ranks} other ranks in the first {window.steps if window else 0} batches "
+            f"of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
+            stacklevel=2,
+        )

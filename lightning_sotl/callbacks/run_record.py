@@ -1,0 +1,96 @@
+"""What of a running Trainer goes into the run's record, and where that record lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_sotl.callbacks.trainer_facts import Module, Trainer
+from lightning_sotl.history import LossHistory
+from lightning_sotl.record import RunRecord
+
+
+class Recorder:
+    """Writes the record of one fit; on other ranks, and without a directory, it writes nothing."""
+
+    def __init__(self, record: RunRecord | None = None) -> None:
+        """Write into `record`, or nowhere."""
+        self._record = record
+        self._has_status = False
+
+    def units(self, history: LossHistory, units: list[int], checkpoint: str | None = None) -> None:
+        """Write L(e) of closed units, and a checkpoint that was saved after them."""
+        for unit in units if self._record is not None else ():
+            if self._record is not None and unit in history:
+                total, count = history[unit]
+                self._record.unit(unit, total / count, count, checkpoint)
+
+    def header(self, run_id: str, facts: dict[str, Any]) -> None:
+        """Write what the run's losses depend on."""
+        if self._record is not None:
+            self._record.header(run_id, **facts)
+
+    def status(self, status: str, **facts: Any) -> None:
+        """Write the first change of status in this fit; what follows are echoes of it."""
+        if self._record is not None and not self._has_status:
+            self._record.status(status, **facts)
+            self._has_status = True
+
+
+def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
+    """Return the record of this run; None on other ranks and without a directory for it.
+
+    All ranks must call it: `trainer.log_dir` is broadcast from rank 0.
+    """
+    if not trainer.loggers or trainer.fast_dev_run:
+        return None
+    directory = trainer.log_dir
+    if directory is None or not trainer.is_global_zero:
+        return None
+    if "://" in str(directory):
+        rank_zero_warn(
+            f"The run's record is not written: it is appended to, which '{directory}' does not "
+            "allow. Give the Trainer a first logger with a local directory, or `record=False`.",
+            stacklevel=2,
+        )
+        return None
+    logger = trainer.loggers[0]
+    folder = Path(directory)
+    if not hasattr(logger, "log_dir"):
+        # The `save_dir` of these loggers (W&B, MLflow) is one for all runs.
+        folder = folder.joinpath(*(str(part) for part in (logger.name, logger.version) if part))
+    return RunRecord(folder / f"{prefix.replace('/', '_')}.jsonl")
+
+
+def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict[str, Any]:
+    """Return what must be alike in two runs for their losses to be comparable."""
+    batches = block if block is not None else trainer.num_training_batches
+    return {
+        "unit": "epoch" if block is None else block,
+        "batches_per_unit": batches if isinstance(batches, int) else None,
+        "batch_size": _batch_size(trainer),
+        "world_size": trainer.world_size,
+        "accumulate_grad_batches": _accumulation(trainer),
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+        "precision": str(trainer.precision),
+        "hparams": dict(pl_module.hparams),
+    }
+
+
+def _batch_size(trainer: Trainer) -> int | None:
+    for loader in trainer.fit_loop._combined_loader.flattened:
+        for owner in (loader, getattr(loader, "batch_sampler", None)):
+            size = getattr(owner, "batch_size", None)
+            if isinstance(size, int):
+                return size
+    return None
+
+
+def _accumulation(trainer: Trainer) -> int | dict[int, int]:
+    for callback in trainer.callbacks:
+        if hasattr(callback, "going_to_accumulate_grad_batches"):  # GradientAccumulationScheduler
+            return dict(callback.scheduling)
+    return int(trainer.accumulate_grad_batches)

@@ -1,0 +1,203 @@
+"""Ends a run at T, on the full schedule, and saves what a promotion needs: the stopper callback."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_sotl.callbacks import promotion
+from lightning_sotl.callbacks.limits import check_limits
+from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.order import LateCallback, arrange, move_to_front
+from lightning_sotl.callbacks.stopper_state import StopperState
+from lightning_sotl.callbacks.trainer_facts import (
+    Module,
+    Trainer,
+    epoch_is_whole,
+    limits_allow_stop,
+    trains_without_backward,
+)
+from lightning_sotl.policies import StoppingReason, stop_at_limit
+
+
+class StopperLogic(LateCallback, StopperState):
+    __doc__ = StopperState.__doc__
+
+    # --- Lightning's hooks, in the order of a run
+
+    def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
+        """Forget another Trainer's run, and refuse limits that this Trainer cannot meet."""
+        if stage != "fit":
+            return
+        if self._trainer is None or self._trainer() is not trainer:
+            self._forget()
+        self._trainer = weakref.ref(trainer)
+        self._stopped_now = self._save_due = False
+        check_limits(trainer, self._monitors(trainer), self)
+        arrange(trainer, first=MonitorLogic, late=LateCallback)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
+        """Go on where the stop left the random state, or end a run that is past its limit."""
+        states, self._random_states = self._random_states, None
+        if not self.promoted and self._is_past_limit(trainer):
+            self._stop_before_first_batch(trainer)
+            return
+        self._stopping_reason = StoppingReason.not_stopped
+        if states is not None:
+            promotion.go_on_as_if_never_stopped(trainer, states)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop after `stop_batches`, saving before Lightning closes the epoch.
+
+        At an epoch's last batch the epoch's end decides instead: no batch comes in between, and
+        a run that goes on from there must find the epoch's validation and schedulers done.
+        """
+        if self.stop_batches is None or trainer.is_last_batch or self._is_idle(trainer):
+            return
+        if self._decide(trainer, self._batches_completed(trainer), trainer.current_epoch):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Stop at the end of the first complete epoch at which the limit is reached."""
+        if self._is_idle(trainer):
+            return
+        epoch = trainer.current_epoch
+        whole = epoch_is_whole(trainer)
+        epochs = epoch + 1 if whole else epoch
+        completed = epochs if self.stop_epoch is not None else self._batches_completed(trainer)
+        if whole and self._decide(trainer, completed, epochs):
+            # What others do in `on_train_end`, such as swapping averaged weights in, comes after
+            # the save.
+            move_to_front(trainer, self)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Save the checkpoint of a stop at an epoch's end, when all of the epoch is done.
+
+        Before that, in `on_train_epoch_end`, the step of ReduceLROnPlateau is still to come.
+        """
+        if self._save_due:
+            self._save(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
+        """Hand the results to a parent process that waits for them."""
+        if stage == "fit":
+            self._send_to_parent(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the random state of all ranks to the stop's own checkpoint."""
+        if self._is_saving:
+            state = checkpoint["callbacks"][self.state_key]
+            state["random_states"] = promotion.gather_random_states(trainer)
+
+    # --- decision
+
+    def _is_idle(self, trainer: Trainer) -> bool:
+        return bool(
+            self.promoted
+            or self._stopped_now
+            or trainer.fast_dev_run
+            or trains_without_backward(trainer)
+        )
+
+    def _decide(self, trainer: Trainer, completed: int, epochs: int) -> bool:
+        """Stop if the rule says so and Lightning's own minima are met; say whether it did."""
+        limit, reached = self._limit()
+        if completed < limit or not limits_allow_stop(trainer, epochs):
+            return False
+        if self.stop_batches is not None and not self._is_between_blocks(trainer):
+            return False
+        estimate = self._read(trainer)
+        if estimate is None:
+            self._explain_missing(trainer)
+        reason = stop_at_limit(completed, estimate, limit=limit, reached=reached)
+        stop = reason != StoppingReason.not_stopped
+        if not trainer.strategy.reduce_boolean_decision(stop, all=False):
+            return False
+        self._estimate, self._epochs_completed = estimate, epochs
+        self._stopping_reason = reason
+        self._stopped_now = self._save_due = True
+        trainer.should_stop = True
+        self._write_stop(trainer)
+        return True
+
+    def _write_stop(self, trainer: Trainer) -> None:
+        for monitor in self._monitors(trainer):
+            monitor.write_stop(
+                reason=self._stopping_reason.value,
+                epochs=self._epochs_completed,
+                monitor=self.monitor,
+                estimate=self._estimate,
+            )
+
+    def _read(self, trainer: Trainer) -> float | None:
+        value = trainer.callback_metrics.get(self.monitor)
+        return None if value is None else float(value)
+
+    def _explain_missing(self, trainer: Trainer) -> None:
+        if any(self.monitor in monitor.metric_names for monitor in self._monitors(trainer)):
+            if not self._said_missing:
+                rank_zero_warn(
+                    f"The limit is reached but `{self.monitor}` is not available yet; the run "
+                    "goes on until it is.",
+                    stacklevel=2,
+                )
+                self._said_missing = True
+            return
+        available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
+        raise RuntimeError(f"`monitor={self.monitor!r}` is not logged; available: {available}.")
+
+    # --- how it is done
+
+    def _monitors(self, trainer: Trainer) -> list[MonitorLogic]:
+        return [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
+
+    def _producers(self, trainer: Trainer) -> list[MonitorLogic]:
+        return [m for m in self._monitors(trainer) if self.monitor in m.metric_names]
+
+    def _batches_completed(self, trainer: Trainer) -> int:
+        """Return the training batches in completed blocks, on each rank."""
+        return max(
+            (m.units_completed * (m.every_n_train_batches or 0) for m in self._producers(trainer)),
+            default=0,
+        )
+
+    def _is_between_blocks(self, trainer: Trainer) -> bool:
+        return all(producer.is_between_units for producer in self._producers(trainer))
+
+    def _is_past_limit(self, trainer: Trainer) -> bool:
+        # `current_epoch` is one behind here when Lightning is about to repeat an epoch's end.
+        epochs = int(trainer.fit_loop.epoch_progress.current.processed)
+        completed = epochs if self.stop_epoch is not None else self._batches_completed(trainer)
+        return completed >= self._limit()[0] and limits_allow_stop(trainer, epochs)
+
+    def _stop_before_first_batch(self, trainer: Trainer) -> None:
+        if self._estimate is None:  # the checkpoint is of a run that had no stopper
+            self._estimate = self._read(trainer)
+            self._epochs_completed = int(trainer.fit_loop.epoch_progress.current.processed)
+        self._stopping_reason = StoppingReason.already_stopped
+        self._stopped_now = True
+        trainer.should_stop = True
+        self._write_stop(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        """Save the checkpoint to promote from, and name it in the record."""
+        self._save_due = False
+        if not trainer.checkpoint_callbacks:  # checkpointing is off
+            return
+        at = f"epoch={trainer.current_epoch}"
+        if self.stop_batches is not None:
+            at = f"batches={self._batches_completed(trainer)}"
+        self._checkpoint_path = promotion.new_checkpoint_path(trainer, at)
+        self._is_saving = True
+        try:
+            trainer.save_checkpoint(self._checkpoint_path)
+        finally:
+            self._is_saving = False
+        for monitor in self._monitors(trainer):
+            monitor.write_checkpoint(self._checkpoint_path)

@@ -1,0 +1,155 @@
+"""The stopper's arguments, its results, and what of it goes into a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_sotl import _validation
+from lightning_sotl.callbacks.spawn import ReturnsFromSpawn
+from lightning_sotl.policies import StoppingReason
+
+
+class StopperState(ReturnsFromSpawn):
+    r"""Ends a run after `stop_epoch` epochs, once its estimate is there, on the full schedule.
+
+    Leave `max_epochs` at the full budget: learning-rate schedules follow it, and a ranking at T is
+    only worth something on the schedule that the winner will be trained with. The run ends at the
+    end of the first completed epoch at which `stop_epoch` is reached, Lightning's own
+    `min_epochs` and `min_steps` are met and the estimate exists; never inside an epoch. All ranks
+    stop together.
+
+    At the stop it saves a checkpoint of its own, with the random state of every rank. To promote
+    the run, fit it again from that checkpoint with `promoted=True`: it never stops, and goes on bit
+    for bit as if it had never been stopped. Without `promoted`, a run that is resumed at or past
+    its limit ends before the first batch, with reason `already_stopped` and its saved estimate.
+    Bit-equal does not hold where randomness is drawn in `on_train_start`, or kept outside of
+    torch's, numpy's, Python's and the training loaders' generators.
+
+    Args:
+        stop_epoch: T, at least 1 and at least the window of the monitored estimate: the run ends
+            after T completed epochs. Exactly one of the two limits has to be given.
+        stop_batches: The same in training batches per rank, for a monitor with
+            `every_n_train_batches=N`: a multiple of N.
+        monitor: The logged metric that the run is ranked by; any that is logged will do.
+        promoted: Whether this run has won and shall be trained to the end.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, if both limits are given or neither is; in
+            `setup`, if a limit is below the window or does not fit the blocks.
+        RuntimeError: At the limit, if `monitor` is not logged and no SoTLMonitor of this Trainer
+            will log it (the message lists what is), or if a promoted run has another number of
+            ranks or loader generators than the stopped one.
+
+    Example:
+        >>> from lightning_sotl import EarlyRankingStopper
+        >>> stopper = EarlyRankingStopper(stop_epoch=10)
+        >>> print(stopper.stopping_reason, stopper.estimate)
+        not_stopped None
+
+    Source:
+        Ru et al., arXiv 2006.04492, section 5.5: search by SoTL-E at an early T.
+    """
+
+    _estimate: float | None
+    _epochs_completed: int | None
+    _stopping_reason: StoppingReason
+    _checkpoint_path: str | None
+    _random_states: list[dict[str, Any]] | None
+    _stopped_now: bool
+    _save_due: bool
+    _is_saving: bool
+    _said_missing: bool
+
+    def __init__(
+        self,
+        stop_epoch: int | None = None,
+        stop_batches: int | None = None,
+        monitor: str = "sotl_e1",
+        promoted: bool = False,
+    ) -> None:
+        super().__init__()
+        if (stop_epoch is None) == (stop_batches is None):
+            raise ValueError(
+                "Expected exactly one of `stop_epoch` and `stop_batches` but got "
+                f"stop_epoch={stop_epoch!r} and stop_batches={stop_batches!r}."
+            )
+        if stop_epoch is not None:
+            _validation.positive_int("stop_epoch", stop_epoch)
+        if stop_batches is not None:
+            _validation.positive_int("stop_batches", stop_batches)
+        self.stop_epoch = stop_epoch
+        self.stop_batches = stop_batches
+        self.monitor = _validation.text("monitor", monitor)
+        self.promoted = _validation.boolean("promoted", promoted)
+        self._state_key = f"{type(self).__qualname__}{{'monitor': {monitor!r}}}"
+        self._forget()
+
+    # --- results
+
+    @property
+    def estimate(self) -> float | None:
+        """The monitored value at the stop, None before; `+inf` if the run has diverged."""
+        self._receive_from_child()
+        return self._estimate
+
+    @property
+    def epochs_completed(self) -> int | None:
+        """Completed epochs at the stop, or None before."""
+        self._receive_from_child()
+        return self._epochs_completed
+
+    @property
+    def stopping_reason(self) -> StoppingReason:
+        """Why the run was ended, or that it was not."""
+        self._receive_from_child()
+        return self._stopping_reason
+
+    @property
+    def checkpoint_path(self) -> str | None:
+        """The checkpoint to promote from; None before the stop and with checkpointing off."""
+        self._receive_from_child()
+        return self._checkpoint_path
+
+    @property
+    def state_key(self) -> str:
+        """The state belongs to the monitored name, so that the limit may change on a resume."""
+        return self._state_key
+
+    # --- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the results so far, in plain types."""
+        return {
+            "stop_epoch": self.stop_epoch,
+            "stop_batches": self.stop_batches,
+            "estimate": self._estimate,
+            "epochs_completed": self._epochs_completed,
+            "stopping_reason": self._stopping_reason.value,
+            "checkpoint_path": self._checkpoint_path,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back the results, and the random state where the stop itself saved them."""
+        self._estimate = state_dict["estimate"]
+        self._epochs_completed = state_dict["epochs_completed"]
+        self._stopping_reason = StoppingReason(state_dict["stopping_reason"])
+        self._checkpoint_path = state_dict["checkpoint_path"]
+        self._random_states = state_dict.get("random_states")
+
+    def _limit(self) -> tuple[int, StoppingReason]:
+        if self.stop_epoch is not None:
+            return self.stop_epoch, StoppingReason.stop_epoch_reached
+        assert self.stop_batches is not None  # noqa: S101  # exactly one of the two is given
+        return self.stop_batches, StoppingReason.stop_batches_reached
+
+    def _forget(self) -> None:
+        self._estimate = None
+        self._epochs_completed = None
+        self._stopping_reason = StoppingReason.not_stopped
+        self._checkpoint_path = None
+        self._random_states = None
+        self._stopped_now = False
+        self._save_due = False
+        self._is_saving = False
+        self._said_missing = False

@@ -1,0 +1,113 @@
+"""SoTL-E as a torchmetrics Metric, for Fabric and hand-written loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_sotl import _validation
+from lightning_sotl.window import accumulation_dtype
+
+
+class SumOfTrainingLosses(Metric):
+    r"""Sum of the training losses of the last `window` epochs (SoTL-E), over all ranks.
+
+    .. math:: \mathrm{SoTL\mbox{-}E}(T) = \sum_{e=T-E}^{T-1} \frac{1}{B_e} \sum_i \ell(e, i)
+
+    Lower is better. Feed it each training loss as the step returned it, before any division by
+    gradient accumulation, and close each epoch:
+
+    - ``update(loss)``: one mini-batch loss, a tensor with one element or a number, in the loss's
+      own unit; nothing waits for the device.
+    - ``close_epoch()``: the epoch is complete; its mean moves into the window.
+    - ``compute()``: a 0-d float64 tensor (float32 on MPS), the sum after the epochs closed so
+      far; NaN before `window` of them are closed, or while one of them had no loss, and `+inf`
+      if one of them is not finite. In a distributed run every rank must call it.
+
+    All states are sums over ranks and are part of `state_dict`, so a checkpoint of the module
+    carries them. With several ranks save after `sync()`, or each rank's own.
+
+    Args:
+        window: E, at least 1; how many closed epochs are summed.
+        **kwargs: Passed on to `torchmetrics.Metric`.
+
+    Raises:
+        TypeError: If `window` is no integer.
+        ValueError: If `window` is below 1.
+
+    Example:
+        >>> metric = SumOfTrainingLosses(window=2)
+        >>> for epoch in [(4.0, 2.0), (2.0, 1.0), (1.0, 0.5)]:
+        ...     for loss in epoch:
+        ...         metric.update(loss)
+        ...     metric.close_epoch()
+        >>> float(metric.compute())
+        2.25
+
+    Source:
+        Ru et al., arXiv 2006.04492, section 2; called TSE-E in the NeurIPS 2021 version.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, window: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.window = _validation.positive_int("window", window)
+        # Slot 0 is the open epoch, slot k the k-th newest closed one.
+        for name in ("sums", "counts"):
+            empty = torch.zeros(window + 1, dtype=torch.float64)
+            self.add_state(name, default=empty, dist_reduce_fx="sum", persistent=True)
+
+    def update(self, loss: Tensor | float) -> None:
+        """Count one training loss of the open epoch.
+
+        Args:
+            loss: The step's mean loss, one element.
+
+        Raises:
+            ValueError: If `loss` has more than one element.
+        """
+        value = torch.as_tensor(loss).detach()
+        if value.numel() != 1:
+            raise ValueError(
+                f"Expected `loss` to be one number but got the shape {tuple(value.shape)}."
+            )
+        self.sums[0] += value.reshape(()).to(self.sums.device, self.sums.dtype)
+        self.counts[0] += 1
+
+    def close_epoch(self) -> None:
+        """Complete the open epoch: it becomes the newest of the window, the oldest leaves."""
+        for name in ("sums", "counts"):
+            state = getattr(self, name)
+            setattr(self, name, torch.cat([torch.zeros_like(state[:1]), state[:-1]]))
+        # Not an update, so torchmetrics would give the value of the epoch before again.
+        self._computed = None
+
+    def compute(self) -> Tensor:
+        """Return SoTL-E after the closed epochs, see the class. Lower is better."""
+        sums, counts = self.sums[1:], self.counts[1:]
+        losses = torch.where(counts > 0, sums / counts, torch.nan)
+        diverged = (counts > 0) & ~torch.isfinite(losses)
+        losses = torch.where(diverged, torch.inf, losses)
+        # From the oldest to the newest, one after the other, as `sotl_e` adds them.
+        return losses.flip(0).cumsum(0)[-1]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Move the states; MPS has no float64, so there they become float32."""
+        device = fn(torch.empty(0)).device
+
+        def move(tensor: Tensor) -> Tensor:
+            if tensor.dtype == torch.float64:
+                tensor = tensor.to(accumulation_dtype(device))
+            return fn(tensor)
+
+        return super()._apply(move, *args, **kwargs)

@@ -1,0 +1,74 @@
+"""The run's record `sotl.jsonl`: what logs lose, one JSON document a line, only ever appended."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+
+class RunRecord:
+    """Writer of one record file.
+
+    The first line of each process that writes is a header (`schema`, `run_id`, ...); a run that
+    resumes into the same directory writes its header again, with the same `run_id`. Then comes
+    one line a completed unit, `{"e", "loss", "steps", "checkpoint"}`, and a line a change of
+    status, `{"status", ...}`. For an `e` that stands twice under one `run_id` the last line wins.
+    Losses are float64 (JSON keeps all digits); a loss that is not finite is null.
+
+    Args:
+        path: The file; it and its folder are made when the first line is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._started = False
+
+    def header(self, run_id: str, **facts: Any) -> None:
+        """Write what makes this run comparable with others."""
+        self._append({"schema": SCHEMA, "run_id": run_id, "time": time.time(), **facts})
+
+    def unit(self, unit: int, loss: float, steps: int, checkpoint: str | None = None) -> None:
+        """Write a completed unit: its L(e), the number of its losses, and a checkpoint after it."""
+        self._append({"e": unit, "loss": loss, "steps": steps, "checkpoint": checkpoint})
+
+    def status(self, status: str, **facts: Any) -> None:
+        """Write that the run was stopped, finished or interrupted, and why."""
+        self._append({"status": status, "time": time.time(), **facts})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        text = json.dumps(_plain(line), allow_nan=False) + "\n"
+        if not self._started:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if _ends_in_half_a_line(self.path):
+                text = "\n" + text
+            self._started = True
+        # One write a line: a kill leaves at most the last line incomplete.
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _ends_in_half_a_line(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read() != b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it: non-finite numbers null, unknown objects their repr."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return repr(value)
