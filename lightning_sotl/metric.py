@@ -102,12 +102,12 @@ class SumOfTrainingLosses(Metric):
         return losses.flip(0).cumsum(0)[-1]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Move the states; MPS has no float64, so there they become float32."""
+        """Move the states with the module, but keep their dtype: sums in bfloat16 go nowhere."""
         device = fn(torch.empty(0)).device
 
         def move(tensor: Tensor) -> Tensor:
-            if tensor.dtype == torch.float64:
-                tensor = tensor.to(accumulation_dtype(device))
-            return fn(tensor)
+            if not tensor.is_floating_point():
+                return fn(tensor)
+            return tensor.to(device, accumulation_dtype(device))
 
         return super()._apply(move, *args, **kwargs)

@@ -165,3 +165,9 @@ def trainer(tmp_path: Any, package: str = "pytorch_lightning", **kwargs: Any) ->
         "default_root_dir": tmp_path,
     }
     return lightning(package).Trainer(**{**options, **kwargs})
+
+
+def message_with(caught: Any, text: str) -> str:
+    """Return the one caught warning that contains `text`; Lightning and torch warn beside ours."""
+    (message,) = {str(entry.message) for entry in caught if text in str(entry.message)}
+    return message
