@@ -56,7 +56,7 @@ class MonitorLogic(MonitorState):
         newest = history.completed - 1
         if self.every_n_train_batches is None and self._logged < newest < trainer.current_epoch:
             # Resumed from the epoch's last batch: Lightning calls no epoch end for it any more.
-            publishing.log_point(trainer, history.estimates())
+            publishing.log_point(trainer, history.estimates(), epoch=newest)
             self._logged = newest
 
     def on_train_batch_end(
@@ -188,7 +188,7 @@ class MonitorLogic(MonitorState):
             publishing.log_with_epoch(trainer, pl_module, estimates, prog_bar=self.prog_bar)
             self._handed_to_lightning = unit
         else:
-            publishing.log_point(trainer, estimates)
+            publishing.log_point(trainer, estimates, epoch=trainer.current_epoch)
             if self.prog_bar:
                 publishing.show_on_progress_bar(trainer, estimates)
         if self.epoch_axis:

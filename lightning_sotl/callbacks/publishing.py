@@ -49,16 +49,14 @@ def log_with_epoch(
         )
 
 
-def log_point(trainer: Trainer, estimates: Mapping[str, float]) -> None:
+def log_point(trainer: Trainer, estimates: Mapping[str, float], *, epoch: int) -> None:
     """Write one point into every logger now, on Lightning's own x axis.
 
     Blocks go this way: `log` would average them over an epoch, or drop those between two
     multiples of `log_every_n_steps`.
     """
     for logger in trainer.loggers if estimates else ():
-        logger.log_metrics(
-            {**estimates, "epoch": trainer.current_epoch}, step=logging_step(trainer)
-        )
+        logger.log_metrics({**estimates, "epoch": epoch}, step=logging_step(trainer))
 
 
 def log_on_unit_axis(trainer: Trainer, estimates: Mapping[str, float], unit: int) -> None:

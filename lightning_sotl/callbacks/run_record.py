@@ -58,7 +58,7 @@ def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
         return None
     logger = trainer.loggers[0]
     folder = Path(directory)
-    if not hasattr(logger, "log_dir"):
+    if getattr(logger, "log_dir", None) is None:
         # The `save_dir` of these loggers (W&B, MLflow) is one for all runs.
         folder = folder.joinpath(*(str(part) for part in (logger.name, logger.version) if part))
     return RunRecord(folder / f"{prefix.replace('/', '_')}.jsonl")
