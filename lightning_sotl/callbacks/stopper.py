@@ -34,7 +34,7 @@ class StopperLogic(LateCallback, StopperState):
         if self._trainer is None or self._trainer() is not trainer:
             self._forget()
         self._trainer = weakref.ref(trainer)
-        self._stopped_now = self._save_due = False
+        self._stopped_now = self._stop_unfinished = False
         check_limits(trainer, self._monitors(trainer), self)
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
@@ -59,7 +59,7 @@ class StopperLogic(LateCallback, StopperState):
         if self.stop_batches is None or trainer.is_last_batch or self._is_idle(trainer):
             return
         if self._decide(trainer, self._batches_completed(trainer), trainer.current_epoch):
-            self._save(trainer)
+            self._finish_stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Stop at the end of the first complete epoch at which the limit is reached."""
@@ -73,14 +73,21 @@ class StopperLogic(LateCallback, StopperState):
             # What others do in `on_train_end`, such as swapping averaged weights in, comes after
             # the save.
             move_to_front(trainer, self)
+            self._stop_unfinished = True
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Save the checkpoint of a stop at an epoch's end, when all of the epoch is done.
+        """Finish a stop at an epoch's end, when all of the epoch is done.
 
-        Before that, in `on_train_epoch_end`, the step of ReduceLROnPlateau is still to come.
+        In `on_train_epoch_end` the step of ReduceLROnPlateau is still to come, and what the module
+        logs in its own hook.
         """
-        if self._save_due:
-            self._save(trainer)
+        if self._stop_unfinished:
+            self._estimate = self._read(trainer)
+            limit, reached = self._limit()
+            self._stopping_reason = stop_at_limit(
+                limit, self._estimate, limit=limit, reached=reached
+            )
+            self._finish_stop(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Hand the results to a parent process that waits for them."""
@@ -121,9 +128,8 @@ class StopperLogic(LateCallback, StopperState):
             return False
         self._estimate, self._epochs_completed = estimate, epochs
         self._stopping_reason = reason
-        self._stopped_now = self._save_due = True
+        self._stopped_now = True
         trainer.should_stop = True
-        self._write_stop(trainer)
         return True
 
     def _write_stop(self, trainer: Trainer) -> None:
@@ -185,9 +191,10 @@ class StopperLogic(LateCallback, StopperState):
         trainer.should_stop = True
         self._write_stop(trainer)
 
-    def _save(self, trainer: Trainer) -> None:
-        """Save the checkpoint to promote from, and name it in the record."""
-        self._save_due = False
+    def _finish_stop(self, trainer: Trainer) -> None:
+        """Save the checkpoint to promote from, and write both into the record."""
+        self._stop_unfinished = False
+        self._write_stop(trainer)
         if not trainer.checkpoint_callbacks:  # checkpointing is off
             return
         at = f"epoch={trainer.current_epoch}"

@@ -30,7 +30,8 @@ class StopperState(ReturnsFromSpawn):
             after T completed epochs. Exactly one of the two limits has to be given.
         stop_batches: The same in training batches per rank, for a monitor with
             `every_n_train_batches=N`: a multiple of N.
-        monitor: The logged metric that the run is ranked by; any that is logged will do.
+        monitor: The logged metric that the run is ranked by; any that is logged will do. One that
+            the module logs in its own `on_train_epoch_end` is known from the second epoch on.
         promoted: Whether this run has won and shall be trained to the end.
 
     Raises:
@@ -57,7 +58,7 @@ class StopperState(ReturnsFromSpawn):
     _checkpoint_path: str | None
     _random_states: list[dict[str, Any]] | None
     _stopped_now: bool
-    _save_due: bool
+    _stop_unfinished: bool
     _is_saving: bool
     _said_missing: bool
 
@@ -150,6 +151,6 @@ class StopperState(ReturnsFromSpawn):
         self._checkpoint_path = None
         self._random_states = None
         self._stopped_now = False
-        self._save_due = False
+        self._stop_unfinished = False
         self._is_saving = False
         self._said_missing = False

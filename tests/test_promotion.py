@@ -1,0 +1,239 @@
+"""A promoted run is bit-equal to one that was never stopped."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import StatefulLoader, lightning, trainer
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor
+
+pl = lightning()
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:A `OneCycleLR` scheduler is using"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
+    # A checkpoint in the middle of an epoch, with a loader that has a state.
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before"),
+]
+
+
+class Augmented(Dataset):
+    """Samples that draw from all three of Python's usual generators."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        noise = np.random.rand() + random.random()  # noqa: NPY002, S311
+        return torch.randn(4) * 0.1 + index / 20 + noise
+
+
+class Stream(StatefulLoader):
+    """Random batches from a loader that can be resumed in the middle."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            yield torch.randn(4, 4) * 0.1 + float(batch) / 20
+
+
+class Net(pl.LightningModule):
+    """Dropout, Adam and a schedule; notes each loss and learning rate."""
+
+    def __init__(self, schedule=None):
+        super().__init__()
+        self.schedule = schedule
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(4, 16), torch.nn.Dropout(0.5), torch.nn.ReLU(), torch.nn.Linear(16, 1)
+        )
+        self.steps = []
+
+    def training_step(self, batch, batch_idx):
+        loss = (self.net(batch) - batch.sum(1, keepdim=True)).pow(2).mean()
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.steps.append((self.trainer.current_epoch, batch_idx, float(loss.detach()), rate))
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.net(batch).mean() + torch.rand(()))
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
+        schedulers = torch.optim.lr_scheduler
+        if self.schedule is None:
+            return optimizer
+        if self.schedule == "plateau":  # the wrong way round, so that it steps at each epoch
+            schedule = schedulers.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=0)
+            config = {"scheduler": schedule, "monitor": "train_loss"}
+        else:
+            schedule = schedulers.OneCycleLR(optimizer, 0.1, total_steps=100)
+            config = {"scheduler": schedule, "interval": self.schedule}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+
+def shuffled(generator=None, workers=0):
+    return DataLoader(
+        Augmented(), batch_size=4, shuffle=True, generator=generator, num_workers=workers
+    )
+
+
+class Setting:
+    def __init__(self, data=shuffled, *, schedule=None, val=True, stop=None, block=None, **options):
+        self.data, self.schedule, self.val = data, schedule, val
+        self.stop = stop or {"stop_epoch": 2}
+        self.block = block
+        self.callbacks = options.pop("callbacks", lambda: [])
+        self.options = {"max_epochs": 4, "num_sanity_val_steps": 2, **options}
+
+    def fit(self, folder, stopper=None, *, checkpoint=None, seed=0):
+        pl.seed_everything(seed, verbose=False)
+        model, monitor = Net(self.schedule), SoTLMonitor(every_n_train_batches=self.block)
+        stoppers = [] if stopper is None else [stopper]
+        run = trainer(
+            folder,
+            callbacks=[*stoppers, monitor, *self.callbacks()],
+            enable_checkpointing=True,
+            **self.options,
+        )
+        val = DataLoader(Augmented(), batch_size=10) if self.val else None
+        run.fit(model, self.data(), val, ckpt_path=checkpoint)
+        return model, monitor
+
+
+IN_BLOCKS = {"block": 3, "stop": {"stop_batches": 6, "monitor": "sotl_b3_e1"}}
+callbacks = pl.callbacks
+SETTINGS = {
+    "validation": Setting(),
+    "no validation": Setting(val=False),
+    "two validations an epoch": Setting(val_check_interval=0.5),
+    "validation every 2 epochs": Setting(check_val_every_n_epoch=2),
+    "plateau": Setting(schedule="plateau"),
+    "schedule by step": Setting(schedule="step"),
+    "schedule by epoch": Setting(schedule="epoch"),
+    "own generator": Setting(lambda: shuffled(torch.Generator().manual_seed(5))),
+    "worker processes": Setting(lambda: shuffled(workers=1)),
+    "accumulation": Setting(accumulate_grad_batches=2),
+    "max_steps": Setting(max_steps=20, max_epochs=-1, schedule="plateau"),
+    "cut by max_steps": Setting(max_steps=18, max_epochs=-1),
+    "new loader each epoch": Setting(reload_dataloaders_every_n_epochs=1),
+    "new loader every 3 epochs": Setting(reload_dataloaders_every_n_epochs=3),
+    "SWA": Setting(
+        callbacks=lambda: [callbacks.StochasticWeightAveraging(0.01, swa_epoch_start=1)],
+        stop={"stop_epoch": 1},
+    ),
+    "middle of the only epoch": Setting(lambda: Stream(20), **IN_BLOCKS, max_epochs=1),
+    "middle of the second epoch": Setting(lambda: Stream(5), **IN_BLOCKS),
+    "blocks, end of an epoch": Setting(lambda: Stream(6), **IN_BLOCKS),
+    "blocks, end of an epoch, shuffled": Setting(
+        block=5, stop={"stop_batches": 10, "monitor": "sotl_b5_e1"}
+    ),
+}
+if hasattr(callbacks, "EMAWeightAveraging"):
+    SETTINGS["averaged weights"] = Setting(callbacks=lambda: [callbacks.EMAWeightAveraging()])
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_a_promoted_run_is_bit_equal_to_one_that_was_never_stopped(tmp_path, setting):
+    whole, curve = setting.fit(tmp_path / "whole")
+    stopper = EarlyRankingStopper(**setting.stop)
+    stopped, _ = setting.fit(tmp_path / "stopped", stopper)
+    promoted_stopper = EarlyRankingStopper(**setting.stop, promoted=True)
+    promoted, promoted_curve = setting.fit(
+        tmp_path / "promoted", promoted_stopper, checkpoint=stopper.checkpoint_path, seed=99
+    )
+    assert 0 < len(stopped.steps) < len(whole.steps)
+    assert stopped.steps + promoted.steps == whole.steps
+    for name, value in whole.state_dict().items():
+        assert torch.equal(promoted.state_dict()[name], value), name
+    assert promoted_curve.epoch_losses == curve.epoch_losses
+    assert promoted_stopper.stopping_reason == "not_stopped"
+    assert promoted_stopper.estimate == stopper.estimate
+    if setting.schedule:
+        assert len({rate for *_, rate in whole.steps}) > 2
+
+
+@pytest.mark.parametrize("name", ["validation", "middle of the only epoch", "max_steps"])
+def test_a_stopped_run_that_is_not_promoted_trains_nothing_more(tmp_path, name):
+    setting = SETTINGS[name]
+    stopper = EarlyRankingStopper(**setting.stop)
+    setting.fit(tmp_path, stopper)
+    again = EarlyRankingStopper(**setting.stop)
+    model, monitor = setting.fit(tmp_path, again, checkpoint=stopper.checkpoint_path)
+    assert model.steps == []
+    assert again.stopping_reason == "already_stopped"
+    assert again.estimate == stopper.estimate
+    assert again.epochs_completed == stopper.epochs_completed
+    assert monitor.estimates[stopper.monitor] == stopper.estimate
+
+
+def test_a_run_past_its_limit_without_a_stoppers_state_trains_nothing_more(tmp_path):
+    setting = SETTINGS["validation"]
+    saved = callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
+    setting.callbacks = lambda: [saved]
+    _, monitor = setting.fit(tmp_path)
+    setting.callbacks = lambda: [callbacks.ModelCheckpoint(tmp_path, save_top_k=-1)]
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    model, _ = setting.fit(tmp_path, stopper, checkpoint=tmp_path / "epoch=2.ckpt")
+    setting.callbacks = lambda: []
+    assert (model.steps, stopper.stopping_reason) == ([], "already_stopped")
+    assert (stopper.estimate, stopper.epochs_completed) == (monitor.epoch_losses[2], 3)
+
+
+def test_a_later_limit_goes_on_to_it_as_if_never_stopped(tmp_path):
+    setting = SETTINGS["validation"]
+    whole, curve = setting.fit(tmp_path)
+    first, second = EarlyRankingStopper(stop_epoch=1), EarlyRankingStopper(stop_epoch=3)
+    one, _ = setting.fit(tmp_path, first)
+    two, _ = setting.fit(tmp_path, second, checkpoint=first.checkpoint_path, seed=5)
+    assert one.steps + two.steps == whole.steps[:15]
+    assert (second.estimate, second.epochs_completed) == (curve.epoch_losses[2], 3)
+    promoted = EarlyRankingStopper(stop_epoch=3, promoted=True)
+    three, _ = setting.fit(tmp_path, promoted, checkpoint=second.checkpoint_path, seed=6)
+    assert one.steps + two.steps + three.steps == whole.steps
+
+
+def test_the_checkpoint_lies_beside_lightnings_own_under_a_name_of_its_own(tmp_path):
+    setting = SETTINGS["validation"]
+    stoppers = [EarlyRankingStopper(stop_epoch=2) for _ in range(2)]
+    for stopper in stoppers:
+        setting.fit(tmp_path, stopper)
+    paths = [Path(stopper.checkpoint_path) for stopper in stoppers]
+    assert {path.parent for path in paths} == {tmp_path / "checkpoints"}
+    assert len(set(paths)) == 2
+    assert all(path.name.startswith("stopped-epoch=2-") for path in paths)
+
+
+def test_the_checkpoint_can_be_loaded_without_trust(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    SETTINGS["validation"].fit(tmp_path, stopper)
+    saved = torch.load(stopper.checkpoint_path, weights_only=True)
+    state = saved["callbacks"]["EarlyRankingStopper{'monitor': 'sotl_e1'}"]
+    assert state["estimate"] == stopper.estimate
+    assert state["stopping_reason"] == "stop_epoch_reached"
+    assert len(state["random_states"]) == 1
+
+
+def test_other_checkpoints_carry_no_random_state(tmp_path):
+    setting = Setting(callbacks=lambda: [callbacks.ModelCheckpoint(tmp_path, filename="own")])
+    setting.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))
+    saved = torch.load(tmp_path / "own.ckpt", weights_only=True)
+    assert "random_states" not in saved["callbacks"]["EarlyRankingStopper{'monitor': 'sotl_e1'}"]
+
+
+def test_a_loader_with_other_generators_is_refused(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    SETTINGS["own generator"].fit(tmp_path, stopper)
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    with pytest.raises(RuntimeError, match="generators") as caught:
+        SETTINGS["validation"].fit(tmp_path, promoted, checkpoint=stopper.checkpoint_path)
+    assert str(caught.value) == (
+        "Expected the training loaders to have 1 generators, as where the random state was saved, "
+        "but got 0."
+    )

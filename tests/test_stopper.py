@@ -1,0 +1,361 @@
+"""When a run ends, why, and what is refused before it begins."""
+
+import copy
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import (
+    PACKAGES,
+    door,
+    lightning,
+    loader,
+    message_with,
+    returned_epoch_losses,
+    scripted_loss,
+    scripted_model,
+    trainer,
+)
+
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor, StoppingReason
+
+pl = lightning()
+
+
+def fit(tmp_path, stopper, *callbacks, model=None, batches=4, monitor=None, first=True, **options):
+    model = model or scripted_model()
+    monitor = monitor or SoTLMonitor()
+    both = [stopper, monitor] if first else [monitor, stopper]
+    run = trainer(tmp_path, callbacks=[*callbacks, *both], **{"max_epochs": 8, **options})
+    run.fit(model, loader(batches))
+    return model, run
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("first", [True, False], ids=["stopper first", "monitor first"])
+@pytest.mark.parametrize("val", [True, False], ids=["validation", "no validation"])
+def test_a_run_ends_after_t_epochs_in_any_order(tmp_path, package, first, val):
+    callbacks = door(package)
+    stopper, monitor = callbacks.EarlyRankingStopper(stop_epoch=3), callbacks.SoTLMonitor()
+    model = scripted_model(package, val=val)
+    run = trainer(
+        tmp_path,
+        package,
+        callbacks=[stopper, monitor] if first else [monitor, stopper],
+        max_epochs=8,
+    )
+    run.fit(model, loader(4))
+    losses = returned_epoch_losses(model)
+    assert list(losses) == [0, 1, 2]
+    assert stopper.estimate == losses[2] == monitor.estimates["sotl_e1"]
+    assert stopper.epochs_completed == 3
+    assert stopper.stopping_reason == StoppingReason.stop_epoch_reached
+    assert stopper.checkpoint_path is None  # checkpointing is off
+    assert run.max_epochs == 8
+
+
+def test_before_the_stop_there_are_no_results(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=8)
+    fit(tmp_path, stopper, max_epochs=8, limit_train_batches=0)
+    assert (stopper.estimate, stopper.epochs_completed) == (None, None)
+    assert stopper.stopping_reason == "not_stopped"
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        ({"min_epochs": 5}, 5),
+        ({"min_epochs": 2}, 3),
+        ({"min_steps": 14}, 4),
+        ({"min_steps": 16}, 4),
+        ({"min_steps": 17, "min_epochs": 4}, 5),
+        ({"min_steps": 9, "accumulate_grad_batches": 2}, 5),
+    ],
+)
+def test_lightnings_own_minima_are_met_without_cutting_an_epoch(tmp_path, options, epochs):
+    logger = pl.loggers.CSVLogger(tmp_path)
+    stopper, model = EarlyRankingStopper(stop_epoch=3), scripted_model()
+    step = model.training_step
+
+    def logs_each_step(batch, batch_idx):
+        model.log("step_metric", 1.0, on_step=True, on_epoch=False)
+        return step(batch, batch_idx)
+
+    model.training_step = logs_each_step
+    fit(tmp_path, stopper, model=model, logger=logger, log_every_n_steps=0, **options)
+    assert (stopper.epochs_completed, len(model.returned)) == (epochs, 4 * epochs)
+    # `should_stop` set too early would have every step logged.
+    rows = Path(logger.log_dir, "metrics.csv").read_text()
+    assert "step_metric" not in rows
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_the_schedule_up_to_t_is_that_of_the_full_run(tmp_path, interval):
+    class Cosine(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+            self.rates = []
+
+        def training_step(self, batch, batch_idx):
+            self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+            return self.layer(batch).pow(2).mean()
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.01)
+            length = self.trainer.estimated_stepping_batches
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+                optimizer, int(length) if interval == "step" else self.trainer.max_epochs
+            )
+            return [optimizer], [{"scheduler": schedule, "interval": interval}]
+
+    whole, stopped = Cosine(), Cosine()
+    trainer(tmp_path, callbacks=[SoTLMonitor()], max_epochs=8).fit(whole, loader(4))
+    fit(tmp_path, EarlyRankingStopper(stop_epoch=3), model=stopped)
+    assert stopped.rates == whole.rates[:12]
+    assert len(set(stopped.rates)) > 2
+
+
+@pytest.mark.parametrize("name", ["val_loss", "train_loss", "other", "module"])
+@pytest.mark.parametrize("first", [True, False])
+def test_any_logged_metric_will_do(tmp_path, name, first):
+    class Other(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.log("other", float(trainer.current_epoch))
+
+    model = scripted_model(val=True)
+    step = model.training_step
+
+    def training_step(batch, batch_idx):
+        loss = step(batch, batch_idx)
+        model.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    model.training_step = training_step
+    model.on_train_epoch_end = lambda: model.log("module", float(model.trainer.current_epoch))
+    stopper = EarlyRankingStopper(stop_epoch=3, monitor=name)
+    callbacks = [stopper, Other()] if first else [Other(), stopper]
+    trainer(tmp_path, callbacks=callbacks, max_epochs=8).fit(model, loader(4))
+    expected = {
+        "val_loss": 0.5,
+        "train_loss": pytest.approx(returned_epoch_losses(model)[2], rel=1e-6),
+        "other": 2.0,
+        "module": 2.0,
+    }
+    assert (stopper.epochs_completed, stopper.estimate) == (3, expected[name])
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_diverged_run_ends_at_t_and_says_so(tmp_path, loss):
+    stopper = EarlyRankingStopper(stop_epoch=3)
+    model, _ = fit(tmp_path, stopper, model=scripted_model(loss=lambda e, b: loss))
+    assert stopper.stopping_reason == StoppingReason.non_finite_estimate
+    assert (stopper.estimate, stopper.epochs_completed) == (math.inf, 3)
+    assert len(model.returned) == 12
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+@pytest.mark.filterwarnings("ignore:None of the 4 steps")
+def test_without_the_estimate_a_run_goes_on_until_it_is_there_and_says_so_once(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    model = scripted_model(loss=lambda e, b: None if e in (1, 2) else scripted_loss(e, b))
+    with pytest.warns(UserWarning, match="not available yet") as caught:
+        fit(tmp_path, stopper, model=model)
+    assert message_with(caught, "not available") == (
+        "The limit is reached but `sotl_e1` is not available yet; the run goes on until it is."
+    )
+    assert sum("not available" in str(entry.message) for entry in caught) == 1
+    assert (stopper.epochs_completed, stopper.stopping_reason) == (4, "stop_epoch_reached")
+
+
+def test_a_metric_that_nobody_logs_raises_and_lists_what_is_logged(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2, monitor="sotl_e10")
+    with pytest.raises(RuntimeError, match="sotl_e10") as caught:
+        fit(tmp_path, stopper, model=scripted_model(val=True))
+    assert str(caught.value) == (
+        "`monitor='sotl_e10'` is not logged; available: 'val_loss', 'sotl', 'sotl_e1'."
+    )
+    with pytest.raises(RuntimeError, match="available: nothing"):
+        trainer(tmp_path, callbacks=[EarlyRankingStopper(stop_epoch=1)]).fit(
+            scripted_model(), loader(4)
+        )
+
+
+def test_fast_dev_run_is_left_alone(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=1, monitor="never logged")
+    fit(tmp_path, stopper, fast_dev_run=2)
+    assert stopper.stopping_reason == "not_stopped"
+
+
+def test_a_cut_epoch_is_not_a_completed_one(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, stopper, max_steps=7, max_epochs=-1)
+    assert stopper.stopping_reason == "not_stopped"
+
+
+def test_another_stop_is_not_taken_back(tmp_path):
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    stopper = EarlyRankingStopper(stop_epoch=5)
+    model, _ = fit(tmp_path, stopper, Stop())
+    assert (len(model.returned), stopper.stopping_reason) == (8, "not_stopped")
+
+
+@pytest.mark.parametrize(
+    ("stop_batches", "options", "batches", "stopped_at"),
+    [
+        (6, {}, 10, 6),
+        (12, {}, 10, 12),
+        (9, {}, 9, 9),
+        (6, {"min_epochs": 1}, 10, 12),
+        (3, {"min_steps": 7, "min_epochs": 0}, 10, 9),
+    ],
+    ids=["inside", "second epoch", "at a border", "min_epochs", "min_steps"],
+)
+def test_a_run_in_blocks_ends_at_the_end_of_a_block(
+    tmp_path, stop_batches, options, batches, stopped_at
+):
+    stopper = EarlyRankingStopper(stop_batches=stop_batches, monitor="sotl_b3_e1")
+    monitor = SoTLMonitor(every_n_train_batches=3)
+    model, _ = fit(tmp_path, stopper, monitor=monitor, batches=batches, **options)
+    assert len(model.returned) == stopped_at
+    assert stopper.stopping_reason == "stop_batches_reached"
+    last = [value for *_, value in model.returned[-3:]]
+    assert stopper.estimate == pytest.approx(sum(last) / 3, rel=1e-15)
+    assert stopper.epochs_completed == stopped_at // batches
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {},
+            ValueError,
+            "Expected exactly one of `stop_epoch` and `stop_batches` but got stop_epoch=None and "
+            "stop_batches=None.",
+        ),
+        (
+            {"stop_epoch": 1, "stop_batches": 2},
+            ValueError,
+            "Expected exactly one of `stop_epoch` and `stop_batches` but got stop_epoch=1 and "
+            "stop_batches=2.",
+        ),
+        (
+            {"stop_epoch": -1},
+            ValueError,
+            "Expected `stop_epoch` to be a positive integer but got -1.",
+        ),
+        (
+            {"stop_epoch": 0},
+            ValueError,
+            "Expected `stop_epoch` to be a positive integer but got 0.",
+        ),
+        (
+            {"stop_epoch": 2.0},
+            TypeError,
+            "Expected `stop_epoch` to be a positive integer but got 2.0.",
+        ),
+        (
+            {"stop_batches": True},
+            TypeError,
+            "Expected `stop_batches` to be a positive integer but got True.",
+        ),
+        (
+            {"stop_epoch": 1, "monitor": ""},
+            ValueError,
+            "Expected `monitor` to be a non-empty string but got ''.",
+        ),
+        (
+            {"stop_epoch": 1, "monitor": None},
+            TypeError,
+            "Expected `monitor` to be a string but got None.",
+        ),
+        (
+            {"stop_epoch": 1, "promoted": 1},
+            TypeError,
+            "Expected `promoted` to be True or False but got 1.",
+        ),
+    ],
+)
+def test_wrong_arguments_raise_at_construction(arguments, error, message):
+    with pytest.raises(error, match="Expected") as caught:
+        EarlyRankingStopper(**arguments)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("stopper", "monitor", "message"),
+    [
+        (
+            {"stop_epoch": 2, "monitor": "sotl_e3"},
+            {"window": (1, 3)},
+            "Expected `stop_epoch` to be at least 3, where 'sotl_e3' is first available, but got "
+            "2.",
+        ),
+        (
+            {"stop_batches": 4, "monitor": "sotl_b4_e2"},
+            {"window": 2, "every_n_train_batches": 4},
+            "Expected `stop_batches` to be at least 8, where 'sotl_b4_e2' is first available, but "
+            "got 4.",
+        ),
+        (
+            {"stop_batches": 6, "monitor": "sotl_b4_e1"},
+            {"every_n_train_batches": 4},
+            "Expected `stop_batches` to be a multiple of the block size 4 but got 6.",
+        ),
+        (
+            {"stop_batches": 8},
+            {"every_n_train_batches": 4},
+            "Expected `stop_batches` to come with the name of an estimate over blocks, from a "
+            "SoTLMonitor with `every_n_train_batches`, but got monitor='sotl_e1'; available: "
+            "'sotl_b4', 'sotl_b4_e1'.",
+        ),
+        (
+            {"stop_batches": 8},
+            {},
+            "Expected `stop_batches` to come with the name of an estimate over blocks, from a "
+            "SoTLMonitor with `every_n_train_batches`, but got monitor='sotl_e1'; available: "
+            "nothing.",
+        ),
+    ],
+)
+def test_limits_that_cannot_be_met_raise_before_the_first_batch(
+    tmp_path, stopper, monitor, message
+):
+    model = scripted_model()
+    with pytest.raises(ValueError, match="Expected `stop_") as caught:
+        fit(tmp_path, EarlyRankingStopper(**stopper), monitor=SoTLMonitor(**monitor), model=model)
+    assert str(caught.value) == message
+    assert model.returned == []
+
+
+def test_a_limit_beyond_the_budget_is_told_of(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=9)
+    with pytest.warns(UserWarning, match="beyond") as caught:
+        fit(tmp_path, stopper, max_epochs=2)
+    assert message_with(caught, "beyond") == (
+        "`stop_epoch=9` is beyond `max_epochs=2`, so the run ends before it. `max_epochs` is meant "
+        "to be the full budget."
+    )
+
+
+def test_one_stopper_in_two_runs_holds_the_newer(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    for factor in (1.0, 0.5):
+        model = scripted_model(loss=lambda e, b, f=factor: f * scripted_loss(e, b))
+        fit(tmp_path, stopper, model=model)
+        assert stopper.estimate == returned_epoch_losses(model)[1]
+
+
+def test_copies_after_fit_hold_the_results(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, stopper)
+    for twin in (copy.deepcopy(stopper), pickle.loads(pickle.dumps(stopper))):  # noqa: S301
+        assert (twin.estimate, twin.epochs_completed) == (stopper.estimate, 2)
+        assert twin.stopping_reason is StoppingReason.stop_epoch_reached
+        model, _ = fit(tmp_path, twin, batches=3)
+        assert twin.estimate == returned_epoch_losses(model)[1] != stopper.estimate
