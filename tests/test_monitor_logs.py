@@ -177,7 +177,10 @@ def test_runs_that_share_a_folder_have_records_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("into", ["the same directory", "another directory"])
-@pytest.mark.parametrize("saved_at", ["batch 5", "last batch of epoch 1", "end of epoch 1"])
+@pytest.mark.parametrize(
+    "saved_at",
+    ["batch 5", "last batch of epoch 1", "validation of epoch 1", "end of epoch 1"],
+)
 def test_a_resume_completes_the_record_and_the_logs(tmp_path, into, saved_at):
     """CSVLogger deletes its own rows on a resume into its version; the record loses none."""
 
@@ -185,6 +188,10 @@ def test_a_resume_completes_the_record_and_the_logs(tmp_path, into, saved_at):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             at = {"batch 5": 6, "last batch of epoch 1": 8}.get(saved_at)
             if trainer.global_step == at:
+                trainer.save_checkpoint(tmp_path / "x.ckpt")
+
+        def on_validation_end(self, trainer, pl_module):
+            if saved_at == "validation of epoch 1" and trainer.current_epoch == 1:
                 trainer.save_checkpoint(tmp_path / "x.ckpt")
 
         def on_train_epoch_end(self, trainer, pl_module):
@@ -196,7 +203,7 @@ def test_a_resume_completes_the_record_and_the_logs(tmp_path, into, saved_at):
             pl.loggers.CSVLogger(tmp_path, version=version),
             pl.loggers.TensorBoardLogger(tmp_path, version=f"tb{version}"),
         ]
-        model = scripted_model(loss=third)
+        model = scripted_model(loss=third, val=True)
         callbacks = [SoTLMonitor()] if checkpoint else [Save(), SoTLMonitor()]
         trainer(tmp_path, callbacks=callbacks, logger=loggers, max_epochs=4).fit(
             model, loader(4), ckpt_path=checkpoint

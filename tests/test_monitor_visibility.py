@@ -196,3 +196,25 @@ def test_estimates_over_several_epochs_appear_when_their_window_is_full(tmp_path
     assert look.at_epoch_end == [None, None] + [
         pytest.approx(sum(means[e - 2 : e + 1]), rel=1e-6) for e in (2, 3, 4)
     ]
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+def test_a_resumed_run_shows_the_newest_complete_epoch_before_its_first_batch(tmp_path):
+    seen = []
+
+    class Save(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 5:
+                trainer.save_checkpoint(tmp_path / "x.ckpt")
+
+    class LookFirst(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen.append({n: float(v) for n, v in trainer.callback_metrics.items()})
+
+    trainer(tmp_path, callbacks=[Save(), SoTLMonitor()]).fit(scripted_model(), loader(4))
+    look = Look()
+    trainer(tmp_path, callbacks=[LookFirst(), look, SoTLMonitor()], val_check_interval=0.5).fit(
+        scripted_model(val=True), loader(4), ckpt_path=tmp_path / "x.ckpt"
+    )
+    assert seen == [{"sotl": 4.28125, "sotl_e1": 4.28125}]
+    assert look.at_validation[:2] == [(1, 2, 4.28125), (1, 4, 2.375)]

@@ -220,6 +220,16 @@ def test_the_checkpoint_can_be_loaded_without_trust(tmp_path):
     assert len(state["random_states"]) == 1
 
 
+def test_a_checkpoint_that_the_user_saves_after_the_stop_will_do(tmp_path):
+    setting, stopper = SETTINGS["validation"], EarlyRankingStopper(stop_epoch=2)
+    whole, _ = setting.fit(tmp_path / "whole")
+    stopped, _ = setting.fit(tmp_path, stopper)
+    stopped.trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    rest, _ = setting.fit(tmp_path, promoted, checkpoint=tmp_path / "mine.ckpt", seed=7)
+    assert stopped.steps + rest.steps == whole.steps
+
+
 def test_other_checkpoints_carry_no_random_state(tmp_path):
     setting = Setting(callbacks=lambda: [callbacks.ModelCheckpoint(tmp_path, filename="own")])
     setting.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))

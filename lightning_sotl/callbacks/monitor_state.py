@@ -80,8 +80,7 @@ class MonitorState(ReturnsFromSpawn):
     ) -> None:
         super().__init__()
         windows = _validation.windows("window", window)
-        if ema_decay is not None:
-            _validation.decay("ema_decay", ema_decay)
+        decay = None if ema_decay is None else _validation.decay("ema_decay", ema_decay)
         if every_n_train_batches is not None:
             _validation.positive_int("every_n_train_batches", every_n_train_batches)
         self.window = window
@@ -94,7 +93,7 @@ class MonitorState(ReturnsFromSpawn):
         self.record = _validation.boolean("record", record)
         # Lightning asks for it at every hook of every step, so it is made once.
         self._state_key = f"{type(self).__qualname__}{{'prefix': {prefix!r}}}"
-        self._kinds = metric_names(prefix, windows, ema_decay, every_n_train_batches)
+        self._kinds = metric_names(prefix, windows, decay, every_n_train_batches)
         self._is_global_zero = True
         self._forget()
 

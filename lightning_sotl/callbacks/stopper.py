@@ -35,6 +35,7 @@ class StopperLogic(LateCallback, StopperState):
             self._forget()
         self._trainer = weakref.ref(trainer)
         self._stopped_now = self._stop_unfinished = False
+        self._states_at_stop = None
         check_limits(trainer, self._monitors(trainer), self)
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
@@ -97,10 +98,9 @@ class StopperLogic(LateCallback, StopperState):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the random state of all ranks to the stop's own checkpoint."""
-        if self._is_saving:
-            state = checkpoint["callbacks"][self.state_key]
-            state["random_states"] = promotion.gather_random_states(trainer)
+        """Add the random state of the stop to its own checkpoint and to later ones."""
+        if self._states_at_stop is not None:
+            checkpoint["callbacks"][self.state_key]["random_states"] = self._states_at_stop
 
     # --- decision
 
@@ -194,6 +194,7 @@ class StopperLogic(LateCallback, StopperState):
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""
         self._stop_unfinished = False
+        self._states_at_stop = promotion.gather_random_states(trainer)
         self._write_stop(trainer)
         if not trainer.checkpoint_callbacks:  # checkpointing is off
             return
@@ -201,10 +202,6 @@ class StopperLogic(LateCallback, StopperState):
         if self.stop_batches is not None:
             at = f"batches={self._batches_completed(trainer)}"
         self._checkpoint_path = promotion.new_checkpoint_path(trainer, at)
-        self._is_saving = True
-        try:
-            trainer.save_checkpoint(self._checkpoint_path)
-        finally:
-            self._is_saving = False
+        trainer.save_checkpoint(self._checkpoint_path)
         for monitor in self._monitors(trainer):
             monitor.write_checkpoint(self._checkpoint_path)

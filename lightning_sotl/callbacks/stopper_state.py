@@ -59,7 +59,7 @@ class StopperState(ReturnsFromSpawn):
     _random_states: list[dict[str, Any]] | None
     _stopped_now: bool
     _stop_unfinished: bool
-    _is_saving: bool
+    _states_at_stop: list[dict[str, Any]] | None
     _said_missing: bool
 
     def __init__(
@@ -152,5 +152,5 @@ class StopperState(ReturnsFromSpawn):
         self._random_states = None
         self._stopped_now = False
         self._stop_unfinished = False
-        self._is_saving = False
+        self._states_at_stop = None
         self._said_missing = False
