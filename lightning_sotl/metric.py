@@ -101,6 +101,12 @@ class SumOfTrainingLosses(Metric):
         # From the oldest to the newest, one after the other, as `sotl_e` adds them.
         return losses.flip(0).cumsum(0)[-1]
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Take back the states, and with them forget the value that was computed of others."""
+        super()._load_from_state_dict(*args, **kwargs)
+        self._computed = None
+        self._update_count = max(self._update_count, 1)  # or `compute` would warn of none
+
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
         """Move the states with the module, but keep their dtype: sums in bfloat16 go nowhere."""
         device = fn(torch.empty(0)).device

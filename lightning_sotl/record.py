@@ -41,6 +41,20 @@ class RunRecord:
         """Write that the run was stopped, finished or interrupted, and why."""
         self._append({"status": status, "time": time.time(), **facts})
 
+    def units_of(self, run_id: str) -> dict[int, float | None]:
+        """Return e -> loss of the units that the file already holds of a run."""
+        units: dict[int, float | None] = {}
+        current = None
+        for text in self.path.read_text("utf-8").splitlines() if self.path.exists() else ():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # what a kill left of a line
+                continue
+            current = line.get("run_id", current)
+            if current == run_id and "e" in line:
+                units[line["e"]] = line["loss"]
+        return units
+
     def _append(self, line: dict[str, Any]) -> None:
         text = json.dumps(_plain(line), allow_nan=False) + "\n"
         if not self._started:

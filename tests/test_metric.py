@@ -106,6 +106,20 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_carries_on():
     assert float(resumed.compute()) == float(metric.compute()) == 2.0 + 0.75
 
 
+def test_a_loaded_state_replaces_the_value_that_was_computed_before():
+    saved = SumOfTrainingLosses()
+    saved.update(1.5)
+    saved.close_epoch()
+    metric = SumOfTrainingLosses()
+    metric.load_state_dict(saved.state_dict())
+    assert float(metric.compute()) == 1.5  # and without a warning
+    metric.update(5.0)
+    metric.close_epoch()
+    assert float(metric.compute()) == 5.0
+    metric.load_state_dict(saved.state_dict())
+    assert float(metric.compute()) == 1.5
+
+
 def test_copies_and_pickles_go_on_by_themselves():
     metric = SumOfTrainingLosses()
     metric.update(2.0)

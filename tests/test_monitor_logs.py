@@ -279,6 +279,25 @@ def test_the_stoppers_checkpoint_is_named_in_the_record(tmp_path):
     assert Path(stopper.checkpoint_path).is_file()
 
 
+def test_a_promotion_into_the_same_directory_keeps_the_stops_checkpoint(tmp_path):
+    def fit(stopper, checkpoint=None):
+        logger = pl.loggers.CSVLogger(tmp_path, version=0)
+        trainer(
+            tmp_path, callbacks=[stopper, SoTLMonitor()], logger=logger, enable_checkpointing=True
+        ).fit(scripted_model(), loader(4), ckpt_path=checkpoint)
+        return record(logger.log_dir)
+
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    fit(stopper)
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    headers, units, statuses = fit(promoted, stopper.checkpoint_path)
+    assert len({header["run_id"] for header in headers}) == 1
+    assert [unit["checkpoint"] for unit in units.values()] == [None, stopper.checkpoint_path, None]
+    assert [status["status"] for status in statuses] == ["stopped", "finished"]
+    lines = (tmp_path / "lightning_logs" / "version_0" / "sotl.jsonl").read_text().splitlines()
+    assert len(lines) == 2 + 3 + 1 + 2  # headers, epochs, the checkpoint's, statuses
+
+
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})

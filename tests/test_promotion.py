@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import StatefulLoader, lightning, trainer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 
@@ -83,6 +83,11 @@ def shuffled(generator=None, workers=0):
     )
 
 
+def batch_sampled(generator):
+    sampler = RandomSampler(Augmented(), generator=generator)
+    return DataLoader(Augmented(), batch_sampler=BatchSampler(sampler, 4, False))
+
+
 class Setting:
     def __init__(self, data=shuffled, *, schedule=None, val=True, stop=None, block=None, **options):
         self.data, self.schedule, self.val = data, schedule, val
@@ -117,6 +122,7 @@ SETTINGS = {
     "schedule by step": Setting(schedule="step"),
     "schedule by epoch": Setting(schedule="epoch"),
     "own generator": Setting(lambda: shuffled(torch.Generator().manual_seed(5))),
+    "generator of a batch sampler": Setting(lambda: batch_sampled(torch.Generator())),
     "worker processes": Setting(lambda: shuffled(workers=1)),
     "accumulation": Setting(accumulate_grad_batches=2),
     "max_steps": Setting(max_steps=20, max_epochs=-1, schedule="plateau"),

@@ -134,7 +134,7 @@ class MonitorLogic(MonitorState):
     def write_checkpoint(self, path: str) -> None:
         """Name a checkpoint of the run after its newest unit in the record."""
         history = self._losses.history
-        self._recorder.units(history, [history.completed - 1], path)
+        self._recorder.unit(history, history.completed - 1, path)
 
     # --- how it is done
 
@@ -178,7 +178,7 @@ class MonitorLogic(MonitorState):
                 stacklevel=2,
             )
         self._losses.close(total, count)
-        self._recorder.units(self._losses.history, [window.unit])
+        self._recorder.unit(self._losses.history, window.unit)
         self._publish(trainer, pl_module, window.unit)
 
     def _publish(self, trainer: Trainer, pl_module: Module, unit: int) -> None:
@@ -199,12 +199,8 @@ class MonitorLogic(MonitorState):
             return
         self._recorder = Recorder(find_record(trainer, prefix=self.prefix))
         facts = run_facts(trainer, pl_module, block=self.every_n_train_batches)
-        self._recorder.header(
-            self._run_id, {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
-        )
-        # What was trained in another directory, or lost to a kill.
-        history = self._losses.history
-        self._recorder.units(history, list(history.losses()))
+        facts = {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
+        self._recorder.start(self._run_id, facts, self._losses.history)
 
     def _warn_of_lost_ranks(self) -> None:
         window = self._losses.open

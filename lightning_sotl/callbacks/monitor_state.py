@@ -163,6 +163,7 @@ class MonitorState(ReturnsFromSpawn):
                 )
         self._run_id = state_dict["run_id"]
         self._logged = state_dict["logged"]
+        self._handed_to_lightning = -1
         self._losses.load_state_dict(state_dict)
         self._lost_ranks = (state_dict["open"] or {}).get("lost_ranks", 0)
 

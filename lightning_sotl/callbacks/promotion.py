@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_sotl.callbacks.trainer_facts import Trainer, is_distributed
+from lightning_sotl.callbacks.trainer_facts import Trainer, is_distributed, training_loaders
 
 
 def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
@@ -117,9 +117,8 @@ def _own(trainer: Trainer) -> dict[str, Any]:
 def _loader_generators(trainer: Trainer) -> list[torch.Generator]:
     """Return the generators that the user gave to the training loaders or their samplers."""
     found: list[torch.Generator] = []
-    for loader in trainer.fit_loop._combined_loader.flattened:
-        for owner in (loader, getattr(loader, "sampler", None)):
-            generator = getattr(owner, "generator", None)
-            if isinstance(generator, torch.Generator) and all(generator is not g for g in found):
-                found.append(generator)
+    for part in training_loaders(trainer):
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator) and all(generator is not g for g in found):
+            found.append(generator)
     return found

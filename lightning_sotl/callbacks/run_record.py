@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from lightning_sotl.callbacks.trainer_facts import Module, Trainer
+from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loaders
 from lightning_sotl.history import LossHistory
 from lightning_sotl.record import RunRecord
 
@@ -20,17 +21,25 @@ class Recorder:
         self._record = record
         self._has_status = False
 
-    def units(self, history: LossHistory, units: list[int], checkpoint: str | None = None) -> None:
-        """Write L(e) of closed units, and a checkpoint that was saved after them."""
-        for unit in units if self._record is not None else ():
-            if self._record is not None and unit in history:
-                total, count = history[unit]
-                self._record.unit(unit, total / count, count, checkpoint)
+    def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
+        """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
+        if self._record is not None and unit in history:
+            total, count = history[unit]
+            self._record.unit(unit, total / count, count, checkpoint)
 
-    def header(self, run_id: str, facts: dict[str, Any]) -> None:
-        """Write what the run's losses depend on."""
-        if self._record is not None:
-            self._record.header(run_id, **facts)
+    def start(self, run_id: str, facts: dict[str, Any], history: LossHistory) -> None:
+        """Write what the run's losses depend on, and those that the record does not have yet.
+
+        These were trained in another directory, or lost to a kill. A line that is there stays: it
+        may name a checkpoint.
+        """
+        if self._record is None:
+            return
+        there = self._record.units_of(run_id)
+        self._record.header(run_id, **facts)
+        for unit, loss in history.losses().items():
+            if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
+                self.unit(history, unit)
 
     def status(self, status: str, **facts: Any) -> None:
         """Write the first change of status in this fit; what follows are echoes of it."""
@@ -81,11 +90,10 @@ def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict
 
 
 def _batch_size(trainer: Trainer) -> int | None:
-    for loader in trainer.fit_loop._combined_loader.flattened:
-        for owner in (loader, getattr(loader, "batch_sampler", None)):
-            size = getattr(owner, "batch_size", None)
-            if isinstance(size, int):
-                return size
+    for part in training_loaders(trainer):
+        size = getattr(part, "batch_size", None)
+        if isinstance(size, int):
+            return size
     return None
 
 

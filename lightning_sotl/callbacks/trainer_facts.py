@@ -42,6 +42,15 @@ def limits_allow_stop(trainer: Trainer, epochs: int) -> bool:
     return epochs >= (loop.min_epochs or 0) and trainer.global_step >= (loop.min_steps or 0)
 
 
+def training_loaders(trainer: Trainer) -> list[Any]:
+    """Return the training loaders, and then their samplers and batch samplers, each once."""
+    parts = list(trainer.fit_loop._combined_loader.flattened)
+    for part in parts:  # grows: a batch sampler holds a sampler, which may hold another
+        inner = (getattr(part, name, None) for name in ("sampler", "batch_sampler"))
+        parts += [one for one in inner if one is not None and all(one is not p for p in parts)]
+    return parts
+
+
 def is_distributed(trainer: Trainer) -> bool:
     """Return whether several processes train together."""
     return int(trainer.world_size) > 1

@@ -1,0 +1,89 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scipy.stats import spearmanr
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+COST = re.compile(
+    r"Stopping (\d+) runs after (\d+) of (\d+) epochs and training the best (\d+) to the end took "
+    r"(\d+) of the (\d+) epochs of full training \((\d+)%\) and picked (\S+) with a test accuracy "
+    r"of (\d+\.\d+)%"
+)
+VERIFIED = re.compile(
+    r", number (\d+) of (\d+) by test accuracy \(the best has (\S+)%\), where the Spearman "
+    r"correlation with the final test accuracy is (\S+) for sotl_e1 at epoch (\d+)"
+)
+
+
+def run_example(name: str, output: Path, *options: str) -> list[str]:
+    """Run an example with `--smoke`, and return what it printed, line by line."""
+    command = [sys.executable, EXAMPLES / f"{name}.py", "--smoke", "--output", output, *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    return done.stdout.strip().splitlines()
+
+
+def table(lines: list[str]) -> list[list[str]]:
+    """Return the cells of the rows, which begin with a number."""
+    return [line.split() for line in lines if re.match(r" +\d+ ", line)]
+
+
+def test_sweep_trains_the_first_of_its_ranking_and_tests_the_pick_only(tmp_path):
+    lines = run_example("digits_sweep", tmp_path)
+    rows = table(lines)
+    losses = [float(row[3]) for row in rows]
+    assert losses == sorted(losses)
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"]
+    assert [row[5] == "-" for row in rows] == [False, False, False, True]
+    (pick,) = [row for row in rows if row[6] != "-"]
+    assert pick[7:] == ["<-", "pick"]
+    assert float(pick[5]) == max(float(row[5]) for row in rows[:3])
+
+    cost = COST.fullmatch(lines[-1].rstrip("."))
+    assert cost is not None, lines[-1]
+    runs, stop, budget, best, spent, full, percent = map(int, cost.groups()[:7])
+    assert (runs, best) == (4, 3)
+    assert (spent, full) == (runs * stop + best * (budget - stop), runs * budget)
+    assert percent == round(100 * spent / full)
+    assert cost.groups()[7:] == (pick[1], pick[6])
+
+    for row in rows:  # each run has a folder, with its record in float64
+        record = (tmp_path / "digits_sweep" / "sweep_0" / row[1] / "sotl.jsonl").read_text()
+        curve = {
+            line["e"]: line["loss"] for line in map(json.loads, record.splitlines()) if "e" in line
+        }
+        assert f"{curve[stop - 1]:.4f}" == row[3]
+        assert len(curve) == (stop if row[5] == "-" else budget)
+
+
+def test_sweep_verifies_its_pick_against_all_runs(tmp_path):
+
+    lines = run_example("digits_sweep", tmp_path, "--verify")
+    rows = table(lines)
+    losses, tests = ([float(row[column]) for row in rows] for column in (3, 6))
+    (pick,) = [float(row[6]) for row in rows if row[-1] == "pick"]
+    verified = VERIFIED.search(lines[-1])
+    assert verified is not None, lines[-1]
+    standing, runs, best, correlation, stop = map(float, verified.groups())
+    assert standing == 1 + sum(test > pick for test in tests)
+    assert (runs, best, stop) == (4, max(tests), 2)
+    # Oriented: +1 where the lower loss has the higher accuracy.
+    assert correlation == pytest.approx(spearmanr([-loss for loss in losses], tests)[0], abs=0.005)
+
+
+def test_fabric_loop_has_the_same_right_value_on_two_ranks(tmp_path):
+    lines = run_example("fabric_loop", tmp_path, "--devices", "2")
+    rows = [row[2:] for row in table(lines)]
+    assert rows[0] == ["-"] * 4  # one epoch, while the window is two
+    assert len(rows) == 3
+    for rank_0, rank_1, raw, difference in rows[1:]:
+        assert rank_0 == rank_1
+        assert float(rank_0) == pytest.approx(float(raw), rel=1e-12)
+        assert float(difference) <= 1e-12
+    assert "differ by at most 0 nats" in lines[-1]
