@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 
 def positive_int(name: str, value: object) -> int:
@@ -12,11 +13,11 @@ def positive_int(name: str, value: object) -> int:
         TypeError: If `value` is no integer; `True` is none.
         ValueError: If `value` is below 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"Expected `{name}` to be a positive integer but got {value!r}.")
     if value < 1:
         raise ValueError(f"Expected `{name}` to be a positive integer but got {value!r}.")
-    return value
+    return int(value)  # numpy's integers are none that a checkpoint can be loaded with
 
 
 def windows(name: str, value: object) -> tuple[int, ...]:
@@ -26,7 +27,7 @@ def windows(name: str, value: object) -> tuple[int, ...]:
         TypeError: If `value`, or one of its entries, is no integer.
         ValueError: If a window is below 1, if there is none, or if one stands there twice.
     """
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         return (positive_int(name, value),)
     if not value:
         raise ValueError(f"Expected `{name}` to have at least one entry but got {value!r}.")

@@ -98,8 +98,10 @@ class SumOfTrainingLosses(Metric):
         losses = torch.where(counts > 0, sums / counts, torch.nan)
         diverged = (counts > 0) & ~torch.isfinite(losses)
         losses = torch.where(diverged, torch.inf, losses)
-        # From the oldest to the newest, one after the other, as `sotl_e` adds them.
-        return losses.flip(0).cumsum(0)[-1]
+        total = losses[-1]
+        for loss in reversed(losses[:-1].unbind()):  # oldest to newest, as `sotl_e` adds them
+            total = total + loss
+        return total
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         """Take back the states, and with them forget the value that was computed of others."""

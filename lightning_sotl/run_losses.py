@@ -28,6 +28,16 @@ class RunLosses:
         self.open: LossWindow | None = None
         self.carries = carries
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of any unit."""
+        return self.history.completed == 0 and self.open is None
+
+    @property
+    def has_any(self) -> bool:
+        """Whether any loss has been counted."""
+        return bool(self.history.losses()) or (self.open is not None and self.open.result()[1] > 0)
+
     def window(self, unit: int) -> LossWindow:
         """Return the open window of `unit`; a complete unit is opened again with its losses."""
         if self.open is not None and self.open.unit == unit:
@@ -39,10 +49,20 @@ class RunLosses:
         self.open = self._new_window(unit, total, count)
         return self.open
 
+    def join(self, unit: int, misses: int) -> None:
+        """Come into a run in which `misses` steps of `unit` were trained already, uncounted."""
+        self.history.completed = unit
+        if misses:
+            window = self.window(unit)
+            window.steps = window.misses = misses
+
     def close(self, total: float, count: int) -> None:
-        """Complete the open unit with its sum and number of losses over all ranks."""
+        """Complete the open unit with its sum and number of losses over all ranks.
+
+        If some of its steps were not counted, it gives no loss: a mean of the rest is another.
+        """
         if self.open is not None:
-            self.history.close(self.open.unit, total, count)
+            self.history.close(self.open.unit, total, 0 if self.open.misses else count)
         self.open = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,6 +76,7 @@ class RunLosses:
                 "total": total,
                 "count": count,
                 "steps": window.steps,
+                "misses": window.misses,
             }
         return state
 
@@ -66,7 +87,7 @@ class RunLosses:
         self.open = None
         if opened is not None:
             self.open = self._new_window(opened["unit"], opened["total"], opened["count"])
-            self.open.steps = opened["steps"]
+            self.open.steps, self.open.misses = opened["steps"], opened["misses"]
 
     def _new_window(self, unit: int, total: float, count: int) -> LossWindow:
         return LossWindow(unit, total=total, count=count) if self.carries else LossWindow(unit)

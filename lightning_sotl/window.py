@@ -29,6 +29,7 @@ class LossWindow:
     Attributes:
         unit: Index of the epoch or block.
         steps: Training steps seen in it, with those that gave no loss; the owner counts them.
+        misses: Training steps of it that were trained where nobody counted.
     """
 
     _BUFFER = 64
@@ -37,6 +38,7 @@ class LossWindow:
         """Open the window of `unit` with what this process has added to it before."""
         self.unit = unit
         self.steps = 0
+        self.misses = 0
         self._count = count
         self._total: float | Tensor = total
         self._waiting: list[Tensor] = []
@@ -62,17 +64,30 @@ class LossWindow:
         if any(loss._version for loss in self._waiting):
             raise RuntimeError(
                 "The loss in the outputs of `training_step` was changed in place, by a callback "
-                "or by `on_train_batch_end` of the module, so its value is lost. Change a copy."
+                "or by `on_train_batch_end` of the module, so its value is lost. Change a copy; "
+                "`trainer.strategy.reduce` works in place."
             )
         losses = torch.stack(self._waiting)
+        if losses.is_complex():
+            raise TypeError(f"Expected the loss to be real but got {losses.dtype}.")
         losses = losses.type(accumulation_dtype(losses.device)) * self._scale
         before = self._total
         start = before.reshape(1) if isinstance(before, Tensor) else losses.new_full((1,), before)
-        # A running sum adds from left to right, where `sum` may pair terms up.
-        self._total = torch.cat([start, losses]).cumsum(0)[-1]
+        self._total = _sum_in_order(torch.cat([start, losses]))
         self._count += len(self._waiting)
         self._waiting.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         total, count = self.result()
         return {**self.__dict__, "_total": total, "_count": count}
+
+
+def _sum_in_order(terms: Tensor) -> Tensor:
+    """Return the sum, added from left to right on the CPU.
+
+    `sum` pairs terms up, so its last bits depend on where they are cut into pieces; a running sum
+    adds one after the other. On a GPU a running sum does not, and raises where deterministic
+    algorithms are asked for. There `sum` will do: float64 sums of float32 losses are exact in any
+    order as long as the losses lie within 8 orders of magnitude.
+    """
+    return terms.cumsum(0)[-1] if terms.device.type == "cpu" else terms.sum()

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from lightning_sotl import SoTLMonitor
@@ -17,6 +18,7 @@ from lightning_sotl import SoTLMonitor
         ({"ema_decay": 0.999}, ("sotl", "sotl_e1", "sotl_ema0.999")),
         ({"ema_decay": 1}, ("sotl", "sotl_e1", "sotl_ema1.0")),
         ({"every_n_train_batches": 1000, "window": 5}, ("sotl_b1000", "sotl_b1000_e5")),
+        ({"window": np.int64(3)}, ("sotl", "sotl_e3")),
         ({"prefix": "train/x"}, ("train/x", "train/x_e1")),
     ],
 )
@@ -56,7 +58,10 @@ BOOLEAN = "Expected `{}` to be True or False but got {!r}."
     ("argument", "value", "error", "message"),
     [
         *(("window", v, ValueError, INTEGER.format("window", v)) for v in (0, -1)),
-        *(("window", v, TypeError, INTEGER.format("window", v)) for v in (True, 1.0, "1", None)),
+        *(
+            ("window", v, TypeError, INTEGER.format("window", v))
+            for v in (True, 1.0, "1", b"a", None)
+        ),
         ("window", (1, 0), ValueError, INTEGER.format("window", 0)),
         ("window", (1, True), TypeError, INTEGER.format("window", True)),
         ("window", (), ValueError, "Expected `window` to have at least one entry but got ()."),

@@ -10,7 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import lightning, loader, returned_epoch_losses, scripted_model, trainer
+from helpers import (
+    lightning,
+    loader,
+    message_with,
+    returned_epoch_losses,
+    scripted_model,
+    trainer,
+)
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 
@@ -127,7 +134,7 @@ def test_the_record_of_blocks_and_of_a_changing_accumulation(tmp_path):
     assert (header["unit"], header["batches_per_unit"]) == (3, 3)
     assert header["accumulate_grad_batches"] == {"0": 1, "1": 2}
     assert list(units) == [0, 1, 2, 3]
-    (header,), units, _ = record(logger.log_dir, "by_epoch.jsonl")
+    (header,), units, _ = record(logger.log_dir, "by%2Fepoch.jsonl")
     assert (header["unit"], list(units)) == ("epoch", [0, 1, 2])
 
 
@@ -169,11 +176,34 @@ def test_runs_that_share_a_folder_have_records_of_their_own(tmp_path):
         def log_hyperparams(self, params):
             pass
 
-    for version in ("a", "b"):
+    for version in ("a", 0, 1):
         trainer(tmp_path, callbacks=[SoTLMonitor()], logger=Logger(version)).fit(
             scripted_model(), loader(4)
         )
-        assert len(record(tmp_path / "project" / version)[1]) == 3
+        assert len(record(tmp_path / "project" / str(version))[1]) == 3
+
+
+def test_a_logger_of_the_other_package_has_its_own_folder_too(tmp_path):
+    other = lightning("lightning.pytorch").loggers.CSVLogger
+    for version in (0, 1):
+        logger = other(tmp_path, version=version)
+        trainer(tmp_path, callbacks=[SoTLMonitor()], logger=logger).fit(scripted_model(), loader(4))
+        headers, units, _ = record(logger.log_dir)
+        assert (len(headers), list(units)) == (1, [0, 1, 2])
+
+
+def test_a_record_that_cannot_be_written_ends_no_training(tmp_path):
+    logger = pl.loggers.CSVLogger(tmp_path)
+    path = Path(logger.log_dir) / "sotl.jsonl"
+    path.mkdir(parents=True)
+    monitor = SoTLMonitor()
+    with pytest.warns(UserWarning, match="cannot be written") as caught:
+        trainer(tmp_path, callbacks=[monitor], logger=logger).fit(scripted_model(), loader(4))
+    assert message_with(caught, "cannot be written") == (
+        f"The run's record '{path}' cannot be written ([Errno 21] Is a directory: '{path}'); the "
+        "run goes on without it."
+    )
+    assert len(monitor.epoch_losses) == 3
 
 
 @pytest.mark.parametrize("into", ["the same directory", "another directory"])

@@ -11,13 +11,14 @@ from helpers import (
     Stream,
     lightning,
     loader,
+    message_with,
     returned_epoch_losses,
     scripted_model,
     trainer,
 )
 from torch.utils.data import DataLoader
 
-from lightning_sotl import SoTLMonitor
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 
 pl = lightning()
 
@@ -277,3 +278,66 @@ def test_two_prefixes_that_give_one_name_are_refused(tmp_path):
         "Expected each SoTLMonitor of a Trainer to log names of its own, but two log 'sotl_e1'. "
         "Give one of them another `prefix`."
     )
+
+
+@pytest.mark.parametrize("block", [None, 3])
+def test_a_monitor_that_joins_in_the_middle_gives_no_mean_of_a_part(tmp_path, block):
+    saver = SaveEverywhere(tmp_path)
+    model = {"by_batch": True}
+    trainer(tmp_path, callbacks=[saver]).fit(scripted_model(**model), StatefulLoader(4))
+    path = list(saver.trained_before)[6]  # after batch 2 of epoch 1, of which an end is no batch
+    assert saver.trained_before[path] == 6
+    monitor, rest = SoTLMonitor(every_n_train_batches=block), scripted_model(**model)
+    joined = dict(callbacks=[monitor])
+    if block is None:
+        with pytest.warns(UserWarning, match="no state of this SoTLMonitor") as caught:
+            trainer(tmp_path, **joined).fit(rest, StatefulLoader(4), ckpt_path=path)
+        message = message_with(caught, "no state")
+        assert message == (
+            "The checkpoint has no state of this SoTLMonitor, so the losses of the first 2 batches "
+            "of epoch 1 are unknown: it has no epoch loss and counts in no estimate."
+        )
+        assert monitor.epoch_losses == {2: returned_epoch_losses(rest)[2]}
+    else:  # 6 batches are two whole blocks
+        trainer(tmp_path, **joined).fit(rest, StatefulLoader(4), ckpt_path=path)
+        values = [value for *_, value in rest.returned]
+        assert monitor.epoch_losses == {2: sum(values[:3]) / 3, 3: sum(values[3:]) / 3}
+
+
+@pytest.mark.parametrize("function", ["test", "validate"])
+def test_a_checkpoint_loaded_to_evaluate_leaves_the_results_alone(tmp_path, function):
+    own = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
+    monitor, model = SoTLMonitor(), scripted_model(val=True)
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    run = trainer(
+        tmp_path, callbacks=[monitor, stopper, own], enable_checkpointing=True, max_epochs=4
+    )
+    model.test_step = model.validation_step
+    run.fit(model, loader(4))
+    before = (monitor.state_dict(), stopper.state_dict())
+    getattr(run, function)(model, loader(2), ckpt_path=tmp_path / "epoch=0.ckpt", verbose=False)
+    assert (monitor.state_dict(), stopper.state_dict()) == before
+    other = trainer(tmp_path, callbacks=[SoTLMonitor(every_n_train_batches=5)])
+    getattr(other, function)(
+        model, loader(2), ckpt_path=tmp_path / "epoch=0.ckpt", verbose=False
+    )  # another block size does not matter here
+
+
+def test_a_key_that_only_some_steps_have_is_known_after_a_resume(tmp_path):
+    def output(loss):
+        output.calls += 1
+        return {"d" if output.calls % 2 else "g": loss}
+
+    output.calls = 0
+    monitor = SoTLMonitor(loss_key="d")
+    saver = SaveEverywhere(tmp_path)
+    model = scripted_model(output=output, automatic=False)
+    trainer(tmp_path, callbacks=[saver, monitor], max_epochs=1).fit(model, loader(4))
+    resumed = SoTLMonitor(loss_key="d")
+    rest = scripted_model(output=output, automatic=False)
+    output.calls = 1
+    trainer(tmp_path, callbacks=[resumed], max_epochs=1).fit(
+        rest, loader(4), ckpt_path=next(iter(saver.trained_before))
+    )
+    assert rest.returned[0][1] == 1
+    assert resumed.epoch_losses == monitor.epoch_losses

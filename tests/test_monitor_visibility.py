@@ -136,9 +136,15 @@ def test_lightnings_own_callbacks_see_the_right_epoch(tmp_path, options, argumen
             lambda: pl.callbacks.EarlyStopping("sotl_e3"),
             {},
             3,
-            "EarlyStopping(monitor='sotl_e3') looks before 3 epochs are complete, when there is "
-            "no value yet. Monitor the estimate over one epoch, or give EarlyStopping "
-            "`strict=False`.",
+            "EarlyStopping(monitor='sotl_e3') looks after 4 batches and will raise, since the "
+            "first value comes after 12. Pass `strict=False`.",
+        ),
+        (
+            lambda: pl.callbacks.ModelCheckpoint(monitor="sotl_e3"),
+            {},
+            3,
+            "ModelCheckpoint(monitor='sotl_e3') looks after 4 batches and will raise, since the "
+            "first value comes after 12. Pass `every_n_epochs=3`.",
         ),
     ],
 )
@@ -153,11 +159,56 @@ def test_a_look_before_the_first_value_is_told_of_at_set_up(
         **options,
     )
     with (
-        pytest.warns(UserWarning, match=r"looks (after|before)") as caught,
+        pytest.warns(UserWarning, match="looks after") as caught,
         pytest.raises(Exception, match="sotl"),
     ):
         run.fit(model, loader(4))
     assert message_with(caught, "(monitor=") == message
+
+
+@pytest.mark.parametrize(
+    ("callback", "options", "monitor"),
+    [
+        (lambda: pl.callbacks.EarlyStopping("sotl_e3", strict=False), {}, {"window": 3}),
+        (
+            lambda: pl.callbacks.ModelCheckpoint(monitor="sotl_e3", every_n_epochs=3),
+            {},
+            {"window": 3},
+        ),
+        (
+            lambda: pl.callbacks.ModelCheckpoint(monitor="sotl_e1", every_n_train_steps=4),
+            {"val_check_interval": 0.5},
+            {},
+        ),
+        (
+            lambda: pl.callbacks.EarlyStopping("sotl_b2_e1"),
+            {"val_check_interval": 0.5},
+            {"every_n_train_batches": 2},
+        ),
+    ],
+)
+def test_a_look_that_will_not_raise_is_no_cause_to_warn(tmp_path, callback, options, monitor):
+    trainer(
+        tmp_path,
+        callbacks=[callback(), SoTLMonitor(**monitor)],
+        enable_checkpointing=True,
+        **options,
+    ).fit(scripted_model(val=True), loader(4))
+
+
+def test_blocks_longer_than_an_epoch_are_told_of_too(tmp_path):
+    stopping = pl.callbacks.EarlyStopping("sotl_b6_e1")
+    with (
+        pytest.warns(UserWarning, match="looks after") as caught,
+        pytest.raises(RuntimeError, match="sotl_b6_e1"),
+    ):
+        trainer(tmp_path, callbacks=[stopping, SoTLMonitor(every_n_train_batches=6)]).fit(
+            scripted_model(), loader(4)
+        )
+    assert message_with(caught, "(monitor=") == (
+        "EarlyStopping(monitor='sotl_b6_e1') looks after 4 batches and will raise, since the first "
+        "value comes after 6. Pass `strict=False`."
+    )
 
 
 def test_a_stopping_callback_that_would_never_look_is_told_of(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import StatefulLoader, lightning, trainer
+from helpers import StatefulLoader, lightning, message_with, trainer
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
@@ -135,6 +135,13 @@ SETTINGS = {
     ),
     "middle of the only epoch": Setting(lambda: Stream(20), **IN_BLOCKS, max_epochs=1),
     "middle of the second epoch": Setting(lambda: Stream(5), **IN_BLOCKS),
+    "blocks, with a validation at the stop": Setting(
+        lambda: Stream(20), **IN_BLOCKS, val_check_interval=6
+    ),
+    "blocks, with validations elsewhere": Setting(
+        lambda: Stream(20), **IN_BLOCKS, val_check_interval=4
+    ),
+    "blocks, accumulation": Setting(lambda: Stream(20), **IN_BLOCKS, accumulate_grad_batches=2),
     "blocks, end of an epoch": Setting(lambda: Stream(6), **IN_BLOCKS),
     "blocks, end of an epoch, shuffled": Setting(
         block=5, stop={"stop_batches": 10, "monitor": "sotl_b5_e1"}
@@ -203,6 +210,32 @@ def test_a_later_limit_goes_on_to_it_as_if_never_stopped(tmp_path):
     promoted = EarlyRankingStopper(stop_epoch=3, promoted=True)
     three, _ = setting.fit(tmp_path, promoted, checkpoint=second.checkpoint_path, seed=6)
     assert one.steps + two.steps + three.steps == whole.steps
+
+
+def test_a_stop_with_pending_gradients_is_told_of(tmp_path):
+    setting = Setting(lambda: Stream(20), **IN_BLOCKS, accumulate_grad_batches=4)
+    stopper = EarlyRankingStopper(stop_batches=6, monitor="sotl_b3_e1")
+    with pytest.warns(UserWarning, match="accumulated but not applied") as caught:
+        setting.fit(tmp_path, stopper)
+    assert message_with(caught, "accumulated but") == (
+        "The run stops after 6 batches with gradients that are accumulated but not applied, and no "
+        "checkpoint has them: promoted, it will differ from a run that was never stopped. Stop at a "
+        "multiple of `accumulate_grad_batches`."
+    )
+
+
+def test_a_promotion_without_a_random_state_is_told_of(tmp_path, caplog):
+    own = callbacks.ModelCheckpoint(tmp_path, filename="own")
+    setting = Setting(callbacks=lambda: [own])
+    setting.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    model, _ = Setting().fit(tmp_path, promoted, checkpoint=tmp_path / "own.ckpt")
+    assert {epoch for epoch, *_ in model.steps} == {2, 3}
+    (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("lightning_sotl")]
+    assert message == (
+        "The promoted run goes on from a checkpoint without a stop's random state, so it differs "
+        "from one that was never stopped. `checkpoint_path` of the stopper has it."
+    )
 
 
 def test_the_checkpoint_lies_beside_lightnings_own_under_a_name_of_its_own(tmp_path):

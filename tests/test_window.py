@@ -81,8 +81,15 @@ def test_a_loss_that_was_changed_in_place_is_refused():
         window.result()
     assert str(caught.value) == (
         "The loss in the outputs of `training_step` was changed in place, by a callback or by "
-        "`on_train_batch_end` of the module, so its value is lost. Change a copy."
+        "`on_train_batch_end` of the module, so its value is lost. Change a copy; "
+        "`trainer.strategy.reduce` works in place."
     )
+
+
+def test_a_complex_loss_is_refused():
+    with pytest.raises(TypeError, match="real") as caught:
+        filled([torch.tensor(1j)]).result()
+    assert str(caught.value) == "Expected the loss to be real but got torch.complex64."
 
 
 def test_sums_are_float64_but_on_mps():

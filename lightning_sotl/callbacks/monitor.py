@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from lightning_sotl.callbacks.run_record import Recorder, find_record, run_facts
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
+    batches_into_epoch,
     epoch_is_whole,
     is_distributed,
     sum_over_ranks,
@@ -31,12 +31,9 @@ class MonitorLogic(MonitorState):
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Forget another Trainer's run, and take the first place in the list of callbacks."""
-        if stage != "fit":
-            return
         self._is_global_zero = trainer.is_global_zero
-        if self._trainer is None or self._trainer() is not trainer:
-            self._forget()
-        self._trainer = weakref.ref(trainer)
+        if not self._bind(trainer, stage):
+            return
         self._raised = False
         monitors = [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
         setup_checks.refuse_shared_names(monitor.metric_names for monitor in monitors)
@@ -46,8 +43,9 @@ class MonitorLogic(MonitorState):
         """Start afresh or go on, and make what is known visible before the first batch."""
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget_run()
-        if self.every_n_train_batches is None:
-            setup_checks.warn_of_early_looks(trainer, self._kinds)
+        elif self._losses.is_empty:
+            self._join(trainer)
+        self._warn_of_early_looks(trainer)
         if self._lost_ranks:
             self._warn_of_lost_ranks()
         self._start_record(trainer, pl_module)
@@ -105,11 +103,6 @@ class MonitorLogic(MonitorState):
         """Say in the record that the run broke off."""
         self._raised = True
         self._recorder.status("interrupted", error=type(exception).__name__)
-
-    def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process that waits for them."""
-        if stage == "fit":
-            self._send_to_parent(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
@@ -170,7 +163,7 @@ class MonitorLogic(MonitorState):
         total, count = window.result()
         if is_distributed(trainer):
             total, count = sum_over_ranks(trainer, total, count)
-        if not count:
+        if not count and not window.misses:
             unit = "epoch" if self.every_n_train_batches is None else "block"
             rank_zero_warn(
                 f"None of the {window.steps} steps of {unit} {window.unit} gave a loss, so it has "
@@ -201,6 +194,29 @@ class MonitorLogic(MonitorState):
         facts = run_facts(trainer, pl_module, block=self.every_n_train_batches)
         facts = {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
         self._recorder.start(self._run_id, facts, self._losses.history)
+
+    def _join(self, trainer: Trainer) -> None:
+        """Come into a run that another has begun, perhaps in the middle of a unit."""
+        block = self.every_n_train_batches
+        if block is None:
+            unit, misses = trainer.current_epoch, batches_into_epoch(trainer)
+        else:
+            unit, misses = divmod(trainer.fit_loop.total_batch_idx + 1, block)
+        self._losses.join(unit, misses)
+        if misses:
+            rank_zero_warn(
+                f"The checkpoint has no state of this SoTLMonitor, so the losses of the first "
+                f"{misses} batches of {'epoch' if block is None else 'block'} {unit} are unknown: "
+                "it has no epoch loss and counts in no estimate.",
+                stacklevel=2,
+            )
+
+    def _warn_of_early_looks(self, trainer: Trainer) -> None:
+        batches = self.every_n_train_batches or trainer.num_training_batches
+        missing = set(self._kinds) - set(self._losses.history.estimates())
+        setup_checks.warn_of_early_looks(
+            trainer, {name: self.units_needed(name) * batches for name in missing}
+        )
 
     def _warn_of_lost_ranks(self) -> None:
         window = self._losses.open

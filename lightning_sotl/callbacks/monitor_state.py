@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_sotl import _validation
+from lightning_sotl.callbacks.run_bound import RunBound
 from lightning_sotl.callbacks.run_record import Recorder
-from lightning_sotl.callbacks.spawn import ReturnsFromSpawn
 from lightning_sotl.history import metric_names
 from lightning_sotl.run_losses import RunLosses
 
 
-class MonitorState(ReturnsFromSpawn):
+class MonitorState(RunBound):
     r"""Gives the sum of training losses (SoTL-E) of a run as a metric, from what training yields.
 
     It adds up the losses that `training_step` returns, undivided, over all ranks, and at the last
@@ -82,7 +82,9 @@ class MonitorState(ReturnsFromSpawn):
         windows = _validation.windows("window", window)
         decay = None if ema_decay is None else _validation.decay("ema_decay", ema_decay)
         if every_n_train_batches is not None:
-            _validation.positive_int("every_n_train_batches", every_n_train_batches)
+            every_n_train_batches = _validation.positive_int(
+                "every_n_train_batches", every_n_train_batches
+            )
         self.window = window
         self.ema_decay = ema_decay
         self.every_n_train_batches = every_n_train_batches
@@ -118,6 +120,11 @@ class MonitorState(ReturnsFromSpawn):
         return self._losses.history.completed
 
     @property
+    def batches_completed(self) -> int:
+        """Training batches per rank in completed blocks; 0 if units are epochs."""
+        return self._losses.history.completed * (self.every_n_train_batches or 0)
+
+    @property
     def is_between_units(self) -> bool:
         """Whether no loss has come since the newest completed unit."""
         return self._losses.open is None
@@ -149,23 +156,20 @@ class MonitorState(ReturnsFromSpawn):
             **self._losses.state_dict(),
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back a state; the sum of the open unit is of all ranks, so rank 0 carries it.
-
-        Raises:
-            ValueError: If the state is of another block size or another loss.
-        """
+    def _take_back(self, state: dict[str, Any]) -> None:
+        """Take back a state; the sum of the open unit is of all ranks, so rank 0 carries it."""
         for argument in ("every_n_train_batches", "loss_key"):
-            saved, own = state_dict[argument], getattr(self, argument)
+            saved, own = state[argument], getattr(self, argument)
             if saved != own:
                 raise ValueError(
                     f"Expected `{argument}` to be {saved!r}, as in the checkpoint, but got {own!r}."
                 )
-        self._run_id = state_dict["run_id"]
-        self._logged = state_dict["logged"]
+        self._run_id = state["run_id"]
+        self._logged = state["logged"]
         self._handed_to_lightning = -1
-        self._losses.load_state_dict(state_dict)
-        self._lost_ranks = (state_dict["open"] or {}).get("lost_ranks", 0)
+        self._losses.load_state_dict(state)
+        self._loss_seen = self._losses.has_any
+        self._lost_ranks = (state["open"] or {}).get("lost_ranks", 0)
 
     def _forget(self) -> None:
         self._recorder = Recorder()

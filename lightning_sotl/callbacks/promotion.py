@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_sotl.callbacks.trainer_facts import Trainer, is_distributed, training_loaders
+from lightning_sotl.callbacks.trainer_facts import (
+    Trainer,
+    batches_into_epoch,
+    is_distributed,
+    training_loaders,
+)
 
 
 def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
@@ -34,8 +39,7 @@ def go_on_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) ->
             number of loader generators.
     """
     _restore(trainer, states)
-    progress = trainer.fit_loop.epoch_progress.current
-    if progress.ready == progress.processed:
+    if batches_into_epoch(trainer) == 0:
         _begin_next_epoch_afresh(trainer)
 
 

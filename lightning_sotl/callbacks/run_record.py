@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
@@ -14,18 +16,15 @@ from lightning_sotl.record import RunRecord
 
 
 class Recorder:
-    """Writes the record of one fit; on other ranks, and without a directory, it writes nothing."""
+    """Writes the record of one fit; on other ranks, and without a directory, it writes nothing.
+
+    A record that cannot be written does not end the training: it warns, and goes on without.
+    """
 
     def __init__(self, record: RunRecord | None = None) -> None:
         """Write into `record`, or nowhere."""
         self._record = record
         self._has_status = False
-
-    def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
-        """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
-        if self._record is not None and unit in history:
-            total, count = history[unit]
-            self._record.unit(unit, total / count, count, checkpoint)
 
     def start(self, run_id: str, facts: dict[str, Any], history: LossHistory) -> None:
         """Write what the run's losses depend on, and those that the record does not have yet.
@@ -33,30 +32,53 @@ class Recorder:
         These were trained in another directory, or lost to a kill. A line that is there stays: it
         may name a checkpoint.
         """
-        if self._record is None:
-            return
-        there = self._record.units_of(run_id)
-        self._record.header(run_id, **facts)
-        for unit, loss in history.losses().items():
-            if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
-                self.unit(history, unit)
+
+        def write(record: RunRecord) -> None:
+            there = record.units_of(run_id)
+            record.header(run_id, **facts)
+            for unit, loss in history.losses().items():
+                if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
+                    self.unit(history, unit)
+
+        self._try(write)
+
+    def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
+        """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
+        if unit in history:
+            total, count = history[unit]
+            self._try(lambda record: record.unit(unit, total / count, count, checkpoint))
 
     def status(self, status: str, **facts: Any) -> None:
         """Write the first change of status in this fit; what follows are echoes of it."""
-        if self._record is not None and not self._has_status:
-            self._record.status(status, **facts)
+        if not self._has_status:
+            self._try(lambda record: record.status(status, **facts))
             self._has_status = True
+
+    def _try(self, write: Callable[[RunRecord], None]) -> None:
+        if self._record is None:
+            return
+        try:
+            write(self._record)
+        except OSError as error:
+            rank_zero_warn(
+                f"The run's record '{self._record.path}' cannot be written ({error}); the run "
+                "goes on without it.",
+                stacklevel=2,
+            )
+            self._record = None
 
 
 def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
-    """Return the record of this run; None on other ranks and without a directory for it.
-
-    All ranks must call it: `trainer.log_dir` is broadcast from rank 0.
-    """
-    if not trainer.loggers or trainer.fast_dev_run:
+    """Return the record of this run; None on other ranks and without a directory for it."""
+    if not trainer.loggers or trainer.fast_dev_run or not trainer.is_global_zero:
         return None
-    directory = trainer.log_dir
-    if directory is None or not trainer.is_global_zero:
+    logger = trainer.loggers[0]
+    directory = getattr(logger, "log_dir", None)
+    parts: list[Any] = []
+    if directory is None:
+        # The `save_dir` of these loggers (W&B, MLflow) is one for all runs.
+        directory, parts = logger.save_dir, [logger.name, logger.version]
+    if directory is None:
         return None
     if "://" in str(directory):
         rank_zero_warn(
@@ -65,12 +87,8 @@ def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
             stacklevel=2,
         )
         return None
-    logger = trainer.loggers[0]
-    folder = Path(directory)
-    if getattr(logger, "log_dir", None) is None:
-        # The `save_dir` of these loggers (W&B, MLflow) is one for all runs.
-        folder = folder.joinpath(*(str(part) for part in (logger.name, logger.version) if part))
-    return RunRecord(folder / f"{prefix.replace('/', '_')}.jsonl")
+    folder = Path(directory).joinpath(*(str(part) for part in parts if part is not None))
+    return RunRecord(folder / f"{quote(prefix, safe='')}.jsonl")
 
 
 def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict[str, Any]:

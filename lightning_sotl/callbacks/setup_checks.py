@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -26,60 +27,61 @@ def refuse_shared_names(names_of_monitors: Iterable[Iterable[str]]) -> None:
         )
 
 
-def warn_of_early_looks(trainer: Trainer, names: dict[str, int | float | None]) -> None:
-    """Warn where EarlyStopping or ModelCheckpoint will look before a value exists.
+def warn_of_early_looks(trainer: Trainer, first_values: Mapping[str, int]) -> None:
+    """Warn where EarlyStopping or ModelCheckpoint will look, and raise, before a value exists.
 
     Args:
         trainer: The Trainer, with its loaders set up.
-        names: The epoch estimates' names and kinds, see `history.metric_names`.
+        first_values: Name -> after how many training batches it has its first value.
     """
+    if not math.isfinite(trainer.num_training_batches):
+        return
     for callback in trainer.callbacks:
-        monitored = getattr(callback, "monitor", None)
-        if monitored not in names:
-            continue
-        look = _looks_after_validation(trainer, callback)
-        if look is None:
-            continue
-        argument, after_validation = look
-        window = names[monitored]
-        message = _problem(trainer, argument, after_validation, window)
-        if message:
-            rank_zero_warn(
-                f"{type(callback).__name__}(monitor={monitored!r}) {message}", stacklevel=2
-            )
+        name = str(getattr(callback, "monitor", None))
+        problem = _problem(trainer, callback, first_values[name]) if name in first_values else None
+        if problem:
+            rank_zero_warn(f"{type(callback).__name__}(monitor={name!r}) {problem}", stacklevel=2)
 
 
-def _looks_after_validation(trainer: Trainer, callback: Any) -> tuple[str, bool] | None:
-    """Return the argument that moves the callback's look, and whether it is after validation."""
-    if hasattr(callback, "_check_on_train_epoch_end"):
-        return "check_on_train_epoch_end", not callback._check_on_train_epoch_end
-    if hasattr(callback, "_should_save_on_train_epoch_end"):
-        return "save_on_train_epoch_end", not callback._should_save_on_train_epoch_end(trainer)
-    return None
-
-
-def _problem(
-    trainer: Trainer, argument: str, after_validation: bool, window: int | float | None
-) -> str | None:
-    if after_validation and not trainer.enable_validation:
-        if argument == "check_on_train_epoch_end":
-            return f"looks only after validation, and there is none. Pass `{argument}=True`."
+def _problem(trainer: Trainer, callback: Any, first_value: int) -> str | None:
+    """Say what is wrong with the first look of a callback; None if nothing is."""
+    stops = hasattr(callback, "_check_on_train_epoch_end")
+    if stops:
+        argument, every, looks = "check_on_train_epoch_end", 1, callback.strict
+        at_epoch_end = callback._check_on_train_epoch_end
+    elif hasattr(callback, "_should_save_on_train_epoch_end"):
+        argument, every = "save_on_train_epoch_end", callback._every_n_epochs
+        # One that saves by steps waits for the value, and one without validation only warns.
+        looks = every >= 1 and trainer.enable_validation
+        at_epoch_end = callback._should_save_on_train_epoch_end(trainer)
+    else:
         return None
-    if after_validation and _validates_inside_first_epoch(trainer):
+    if stops and not at_epoch_end and not trainer.enable_validation:
+        return f"looks only after validation, and there is none. Pass `{argument}=True`."
+    epoch = trainer.num_training_batches
+    if not looks or (first := _first_look(trainer, every, at_epoch_end)) >= first_value:
+        return None
+    if not at_epoch_end and every * epoch >= first_value:
         return (
             "looks after each validation, the first of which comes before an epoch is complete, "
             f"so there is no value yet and it will raise. Pass `{argument}=True`."
         )
-    if isinstance(window, int) and window > 1:
-        return (
-            f"looks before {window} epochs are complete, when there is no value yet. "
-            "Monitor the estimate over one epoch, or give EarlyStopping `strict=False`."
-        )
-    return None
+    cure = "strict=False" if stops else f"every_n_epochs={math.ceil(first_value / epoch)}"
+    return (
+        f"looks after {first:.0f} batches and will raise, since the first value comes after "
+        f"{first_value}. Pass `{cure}`."
+    )
 
 
-def _validates_inside_first_epoch(trainer: Trainer) -> bool:
-    if not trainer.enable_validation or trainer.check_val_every_n_epoch not in (None, 1):
-        return False
+def _first_look(trainer: Trainer, every: int, at_epoch_end: bool) -> float:
+    """Return after how many batches a callback of every n-th epoch looks first."""
+    epoch = trainer.num_training_batches
+    if at_epoch_end:
+        return float(every * epoch)
     interval = trainer.val_check_batch
-    return interval is not None and interval < trainer.num_training_batches
+    if interval is None:  # by the clock
+        return math.inf
+    if trainer.check_val_every_n_epoch is None:
+        return float(interval)
+    epochs = math.lcm(every, trainer.check_val_every_n_epoch)
+    return float((epochs - 1) * epoch + min(interval, epoch))

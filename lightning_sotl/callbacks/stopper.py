@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
+import logging
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -15,11 +15,16 @@ from lightning_sotl.callbacks.stopper_state import StopperState
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
+    batches_into_epoch,
     epoch_is_whole,
+    has_pending_gradients,
     limits_allow_stop,
     trains_without_backward,
+    validation_is_due,
 )
 from lightning_sotl.policies import StoppingReason, stop_at_limit
+
+log = logging.getLogger(__name__)
 
 
 class StopperLogic(LateCallback, StopperState):
@@ -29,12 +34,9 @@ class StopperLogic(LateCallback, StopperState):
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Forget another Trainer's run, and refuse limits that this Trainer cannot meet."""
-        if stage != "fit":
+        if not self._bind(trainer, stage):
             return
-        if self._trainer is None or self._trainer() is not trainer:
-            self._forget()
-        self._trainer = weakref.ref(trainer)
-        self._stopped_now = self._stop_unfinished = False
+        self._was_there = self._stopped_now = self._stop_unfinished = False
         self._states_at_stop = None
         check_limits(trainer, self._monitors(trainer), self)
         arrange(trainer, first=MonitorLogic, late=LateCallback)
@@ -42,25 +44,38 @@ class StopperLogic(LateCallback, StopperState):
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Go on where the stop left the random state, or end a run that is past its limit."""
         states, self._random_states = self._random_states, None
-        if not self.promoted and self._is_past_limit(trainer):
-            self._stop_before_first_batch(trainer)
-            return
+        if not self.promoted:
+            if self._ends_before_first_batch(trainer):
+                self._stop_before_first_batch(trainer)
+                return
+            self._estimate = self._epochs_completed = None  # of an earlier limit
         self._stopping_reason = StoppingReason.not_stopped
         if states is not None:
             promotion.go_on_as_if_never_stopped(trainer, states)
+        elif self.promoted and trainer.fit_loop.total_batch_idx >= 0 and trainer.is_global_zero:
+            log.warning(
+                "The promoted run goes on from a checkpoint without a stop's random state, so it "
+                "differs from one that was never stopped. `checkpoint_path` of the stopper has it."
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop after `stop_batches`, saving before Lightning closes the epoch.
 
-        At an epoch's last batch the epoch's end decides instead: no batch comes in between, and
-        a run that goes on from there must find the epoch's validation and schedulers done.
+        A validation that is due now comes first, and at an epoch's last batch the epoch's end
+        decides: a run that goes on from the stop must find them done.
         """
-        if self.stop_batches is None or trainer.is_last_batch or self._is_idle(trainer):
+        if self.stop_batches is None or self._batches_completed(trainer) < self.stop_batches:
             return
-        if self._decide(trainer, self._batches_completed(trainer), trainer.current_epoch):
-            self._finish_stop(trainer)
+        if not trainer.is_last_batch and not validation_is_due(trainer):
+            self._stop_inside_epoch(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Stop after `stop_batches` where a validation was due with the block's last batch."""
+        if self.stop_batches is None or trainer.sanity_checking or trainer.is_last_batch:
+            return
+        self._stop_inside_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Stop at the end of the first complete epoch at which the limit is reached."""
@@ -89,11 +104,6 @@ class StopperLogic(LateCallback, StopperState):
                 limit, self._estimate, limit=limit, reached=reached
             )
             self._finish_stop(trainer)
-
-    def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process that waits for them."""
-        if stage == "fit":
-            self._send_to_parent(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
@@ -168,19 +178,46 @@ class StopperLogic(LateCallback, StopperState):
 
     def _batches_completed(self, trainer: Trainer) -> int:
         """Return the training batches in completed blocks, on each rank."""
-        return max(
-            (m.units_completed * (m.every_n_train_batches or 0) for m in self._producers(trainer)),
-            default=0,
-        )
+        return max((m.batches_completed for m in self._producers(trainer)), default=0)
 
     def _is_between_blocks(self, trainer: Trainer) -> bool:
         return all(producer.is_between_units for producer in self._producers(trainer))
 
-    def _is_past_limit(self, trainer: Trainer) -> bool:
-        # `current_epoch` is one behind here when Lightning is about to repeat an epoch's end.
+    def _stop_inside_epoch(self, trainer: Trainer) -> None:
+        if self._is_idle(trainer):
+            return
+        if self._decide(trainer, self._batches_completed(trainer), trainer.current_epoch):
+            if has_pending_gradients(trainer):
+                rank_zero_warn(
+                    f"The run stops after {self.stop_batches} batches with gradients that are "
+                    "accumulated but not applied, and no checkpoint has them: promoted, it will "
+                    "differ from a run that was never stopped. Stop at a multiple of "
+                    "`accumulate_grad_batches`.",
+                    stacklevel=2,
+                )
+            self._finish_stop(trainer)
+
+    def _ends_before_first_batch(self, trainer: Trainer) -> bool:
+        """Return whether a resumed run is at or past its limit, and not about to decide itself."""
         epochs = int(trainer.fit_loop.epoch_progress.current.processed)
         completed = epochs if self.stop_epoch is not None else self._batches_completed(trainer)
-        return completed >= self._limit()[0] and limits_allow_stop(trainer, epochs)
+        if completed < self._limit()[0] or not limits_allow_stop(trainer, epochs):
+            return False
+        if self._estimate is not None:
+            return True
+        if self._was_there and not self._is_at_border(trainer):
+            return False  # it went on past its limit, and will stop at the next border
+        if self._producers(trainer) and self._read(trainer) is None:
+            self._explain_missing(trainer)
+            return False
+        return True
+
+    def _is_at_border(self, trainer: Trainer) -> bool:
+        """Return, in `on_train_start`, whether the run is between two epochs (or blocks)."""
+        inside = batches_into_epoch(trainer) > 0
+        if self.stop_epoch is not None:
+            return not inside
+        return self._is_between_blocks(trainer) and not (inside and trainer.is_last_batch)
 
     def _stop_before_first_batch(self, trainer: Trainer) -> None:
         if self._estimate is None:  # the checkpoint is of a run that had no stopper

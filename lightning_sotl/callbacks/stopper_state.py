@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_sotl import _validation
-from lightning_sotl.callbacks.spawn import ReturnsFromSpawn
+from lightning_sotl.callbacks.run_bound import RunBound
 from lightning_sotl.policies import StoppingReason
 
 
-class StopperState(ReturnsFromSpawn):
+class StopperState(RunBound):
     r"""Ends a run after `stop_epoch` epochs, once its estimate is there, on the full schedule.
 
     Leave `max_epochs` at the full budget: learning-rate schedules follow it, and a ranking at T is
@@ -57,6 +57,7 @@ class StopperState(ReturnsFromSpawn):
     _stopping_reason: StoppingReason
     _checkpoint_path: str | None
     _random_states: list[dict[str, Any]] | None
+    _was_there: bool  # whether the resumed run had this stopper
     _stopped_now: bool
     _stop_unfinished: bool
     _states_at_stop: list[dict[str, Any]] | None
@@ -76,9 +77,9 @@ class StopperState(ReturnsFromSpawn):
                 f"stop_epoch={stop_epoch!r} and stop_batches={stop_batches!r}."
             )
         if stop_epoch is not None:
-            _validation.positive_int("stop_epoch", stop_epoch)
+            stop_epoch = _validation.positive_int("stop_epoch", stop_epoch)
         if stop_batches is not None:
-            _validation.positive_int("stop_batches", stop_batches)
+            stop_batches = _validation.positive_int("stop_batches", stop_batches)
         self.stop_epoch = stop_epoch
         self.stop_batches = stop_batches
         self.monitor = _validation.text("monitor", monitor)
@@ -130,13 +131,14 @@ class StopperState(ReturnsFromSpawn):
             "checkpoint_path": self._checkpoint_path,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def _take_back(self, state: dict[str, Any]) -> None:
         """Take back the results, and the random state where the stop itself saved them."""
-        self._estimate = state_dict["estimate"]
-        self._epochs_completed = state_dict["epochs_completed"]
-        self._stopping_reason = StoppingReason(state_dict["stopping_reason"])
-        self._checkpoint_path = state_dict["checkpoint_path"]
-        self._random_states = state_dict.get("random_states")
+        self._estimate = state["estimate"]
+        self._epochs_completed = state["epochs_completed"]
+        self._stopping_reason = StoppingReason(state["stopping_reason"])
+        self._checkpoint_path = state["checkpoint_path"]
+        self._random_states = state.get("random_states")
+        self._was_there = True
 
     def _limit(self) -> tuple[int, StoppingReason]:
         if self.stop_epoch is not None:
@@ -150,6 +152,7 @@ class StopperState(ReturnsFromSpawn):
         self._stopping_reason = StoppingReason.not_stopped
         self._checkpoint_path = None
         self._random_states = None
+        self._was_there = False
         self._stopped_now = False
         self._stop_unfinished = False
         self._states_at_stop = None

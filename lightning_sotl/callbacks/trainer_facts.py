@@ -44,11 +44,36 @@ def limits_allow_stop(trainer: Trainer, epochs: int) -> bool:
 
 def training_loaders(trainer: Trainer) -> list[Any]:
     """Return the training loaders, and then their samplers and batch samplers, each once."""
-    parts = list(trainer.fit_loop._combined_loader.flattened)
-    for part in parts:  # grows: a batch sampler holds a sampler, which may hold another
-        inner = (getattr(part, name, None) for name in ("sampler", "batch_sampler"))
-        parts += [one for one in inner if one is not None and all(one is not p for p in parts)]
+    parts: list[Any] = []
+    layer = list(trainer.fit_loop._combined_loader.flattened)
+    for _ in range(3):  # a loader holds a batch sampler, which holds a sampler
+        parts += [part for part in layer if all(part is not known for known in parts)]
+        names = ("sampler", "batch_sampler")
+        inner = [getattr(part, name, None) for part in layer for name in names]
+        layer = [part for part in inner if part is not None]
     return parts
+
+
+def batches_into_epoch(trainer: Trainer) -> int:
+    """Return, in `on_train_start`, how many batches of its epoch a resumed run has behind it.
+
+    0 between two epochs; all of them where Lightning is about to repeat an epoch's end.
+    """
+    progress = trainer.fit_loop.epoch_progress.current
+    if progress.ready == progress.completed:
+        return 0
+    return int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
+
+
+def has_pending_gradients(trainer: Trainer) -> bool:
+    """Return, at a batch's end, whether gradients are accumulated that no step has used yet."""
+    return bool(trainer.fit_loop._should_accumulate())
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """Return, at a batch's end, whether Lightning will validate before the next batch."""
+    loop = trainer.fit_loop
+    return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
 
 
 def is_distributed(trainer: Trainer) -> bool:
