@@ -288,7 +288,7 @@ def test_a_monitor_that_joins_in_the_middle_gives_no_mean_of_a_part(tmp_path, bl
     path = list(saver.trained_before)[6]  # after batch 2 of epoch 1, of which an end is no batch
     assert saver.trained_before[path] == 6
     monitor, rest = SoTLMonitor(every_n_train_batches=block), scripted_model(**model)
-    joined = dict(callbacks=[monitor])
+    joined = {"callbacks": [monitor]}
     if block is None:
         with pytest.warns(UserWarning, match="no state of this SoTLMonitor") as caught:
             trainer(tmp_path, **joined).fit(rest, StatefulLoader(4), ckpt_path=path)

@@ -218,9 +218,9 @@ def test_a_stop_with_pending_gradients_is_told_of(tmp_path):
     with pytest.warns(UserWarning, match="accumulated but not applied") as caught:
         setting.fit(tmp_path, stopper)
     assert message_with(caught, "accumulated but") == (
-        "The run stops after 6 batches with gradients that are accumulated but not applied, and no "
-        "checkpoint has them: promoted, it will differ from a run that was never stopped. Stop at a "
-        "multiple of `accumulate_grad_batches`."
+        "The run stops after 6 batches with gradients that are accumulated but not applied, and "
+        "no checkpoint has them: promoted, it will differ from a run that was never stopped. Stop "
+        "at a multiple of `accumulate_grad_batches`."
     )
 
 

@@ -23,7 +23,8 @@ class StopperState(RunBound):
     for bit as if it had never been stopped. Without `promoted`, a run that is resumed at or past
     its limit ends before the first batch, with reason `already_stopped` and its saved estimate.
     Bit-equal does not hold where randomness is drawn in `on_train_start`, or kept outside of
-    torch's, numpy's, Python's and the training loaders' generators.
+    torch's, numpy's, Python's and the training loaders' generators; the README names what else
+    Lightning does not restore in the middle of an epoch.
 
     Args:
         stop_epoch: T, at least 1 and at least the window of the monitored estimate: the run ends
