@@ -16,9 +16,13 @@ __all__ = [
     "SoTLMonitor",
     "StoppingReason",
     "SumOfTrainingLosses",
+    "rank_correlation",
+    "rank_correlation_curve",
+    "selection_regret",
     "sotl",
     "sotl_e",
     "sotl_ema",
+    "top_k_overlap",
 ]
 
 _HOMES = {
@@ -26,9 +30,13 @@ _HOMES = {
     "SoTLMonitor": "lightning_sotl.pytorch_lightning",
     "StoppingReason": "lightning_sotl.policies",
     "SumOfTrainingLosses": "lightning_sotl.metric",
+    "rank_correlation": "lightning_sotl.ranking",
+    "rank_correlation_curve": "lightning_sotl.ranking",
+    "selection_regret": "lightning_sotl.ranking",
     "sotl": "lightning_sotl.estimators",
     "sotl_e": "lightning_sotl.estimators",
     "sotl_ema": "lightning_sotl.estimators",
+    "top_k_overlap": "lightning_sotl.ranking",
 }
 
 if TYPE_CHECKING:
@@ -36,6 +44,12 @@ if TYPE_CHECKING:
     from lightning_sotl.metric import SumOfTrainingLosses
     from lightning_sotl.policies import StoppingReason
     from lightning_sotl.pytorch_lightning import EarlyRankingStopper, SoTLMonitor
+    from lightning_sotl.ranking import (
+        rank_correlation,
+        rank_correlation_curve,
+        selection_regret,
+        top_k_overlap,
+    )
 
 
 def __getattr__(name: str) -> Any:
