@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "ESTIMATORS",
     "EarlyRankingStopper",
+    "LearningCurves",
     "SoTLMonitor",
     "StoppingReason",
     "SumOfTrainingLosses",
@@ -26,7 +28,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ESTIMATORS": "lightning_sotl.estimator_table",
     "EarlyRankingStopper": "lightning_sotl.pytorch_lightning",
+    "LearningCurves": "lightning_sotl.curves.table",
     "SoTLMonitor": "lightning_sotl.pytorch_lightning",
     "StoppingReason": "lightning_sotl.policies",
     "SumOfTrainingLosses": "lightning_sotl.metric",
@@ -40,6 +44,8 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from lightning_sotl.curves.table import LearningCurves
+    from lightning_sotl.estimator_table import ESTIMATORS
     from lightning_sotl.estimators import sotl, sotl_e, sotl_ema
     from lightning_sotl.metric import SumOfTrainingLosses
     from lightning_sotl.policies import StoppingReason
