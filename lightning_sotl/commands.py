@@ -32,6 +32,8 @@ def rank(options: Namespace) -> None:
     if options.top is not None and options.top < 1:
         raise UsageError(f"Expected --top to be at least 1 but got {options.top}.")
     _check_positive("--at", [] if options.at is None else [options.at])
+    if options.plot and options.group_by:
+        raise UsageError("--plot draws one ranking; it does not go with --group-by.")
     estimate = parse_monitor(options.monitor)
     if estimate is None and options.metric_mode is None:
         raise UsageError(
@@ -58,7 +60,7 @@ def rank(options: Namespace) -> None:
             options.monitor,
             estimate=estimate,
             at=options.at,
-            mode="min" if estimate is not None else options.metric_mode,
+            mode=_mode(options, estimate),
             rows=rows,
         )
         screen.notes(rankings[values].notes)
@@ -84,16 +86,19 @@ def _show_rankings(
     if options.plot:
         from lightning_sotl import plotting
 
-        if len(rankings) > 1:
-            raise UsageError("--plot draws one ranking; it does not go with --group-by.")
-        plotting.save(plotting.draw_ranks(next(iter(rankings.values()))), options.plot)
+        figure = plotting.draw_ranks(next(iter(rankings.values())), mode=_mode(options, estimate))
+        plotting.save(figure, options.plot)
+
+
+def _mode(options: Namespace, estimate: MonitorName | None) -> Mode:
+    mode: Mode = "min" if estimate is not None else options.metric_mode
+    return mode
 
 
 def _stability(ranking: Ranking, options: Namespace, estimate: MonitorName | None) -> float | None:
     if ranking.at < 2 or len(ranking.runs) < 2:
         return None
-    mode: Mode = "min" if estimate is not None else options.metric_mode
-    value = order_stability(ranking.scores, at=ranking.at, mode=mode)
+    value = order_stability(ranking.scores, at=ranking.at, mode=_mode(options, estimate))
     return value if value == value else None  # NaN is not in JSON
 
 

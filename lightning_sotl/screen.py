@@ -80,8 +80,10 @@ def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
     table(["estimator", *(f"T={epoch}" for epoch in epochs)], rows, left={0})
     if result.recommended is not None:
         window, epoch = result.recommended.window, result.recommended.epoch
+        none_earlier = epoch == epochs[-1] and len(epochs) > 1
         out(
-            f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that is not worse than the best."
+            f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that is not worse than the best"
+            f"{' (no smaller T of these is as good)' if none_earlier else ''}."
         )
 
 
