@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lightning_sotl.evaluation import Evaluation
 
+_NAME_WIDTH, _INTERVAL_WIDTH = 17, 24
 _EVERY = 20  # folders between two updates of the progress
 
 
@@ -67,17 +69,20 @@ def show_ranking(document: dict[str, Any]) -> None:
 
 def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
     """Print correlations as a table, one column a T."""
-    epochs = sorted({epoch for values in result.estimators.values() for epoch in values})
-    rows = [
-        [name, *(_interval(values.get(epoch)) for epoch in epochs)]
-        for name, values in result.estimators.items()
-    ]
     better = "higher" if mode == "max" else "lower"
     out(
         f"Rank correlation with '{target}' ({better} is better) of {result.runs} runs, "
         f"{result.left_out} left out, with 95 % intervals:"
     )
-    table(["estimator", *(f"T={epoch}" for epoch in epochs)], rows, left={0})
+    epochs = sorted({epoch for values in result.estimators.values() for epoch in values})
+    for begin in range(0, len(epochs), _columns_that_fit()):
+        shown = epochs[begin : begin + _columns_that_fit()]
+        rows = [
+            [name, *(_interval(values.get(epoch)) for epoch in shown)]
+            for name, values in result.estimators.items()
+            if any(epoch in values for epoch in shown)
+        ]
+        table(["estimator", *(f"T={epoch}" for epoch in shown)], rows, left={0})
     if result.recommended is not None:
         window, epoch = result.recommended.window, result.recommended.epoch
         none_earlier = epoch == epochs[-1] and len(epochs) > 1
@@ -112,6 +117,14 @@ def _rich_table(headers: list[str], rows: list[list[str]], left: set[int]) -> No
     for row in rows:
         shown.add_row(*row)
     Console(markup=False, highlight=False).print(shown)
+
+
+def _columns_that_fit() -> int:
+    """Return how many T's stand side by side: all of them where no terminal is."""
+    if not sys.stdout.isatty():
+        return sys.maxsize
+    width = shutil.get_terminal_size().columns - _NAME_WIDTH
+    return max(1, width // _INTERVAL_WIDTH)
 
 
 def _number(value: float | None) -> str:

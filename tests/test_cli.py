@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -118,7 +120,8 @@ def test_evaluate_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]
         "estimator        T=1                   T=2",
         "sotl-e1    undefined  1.000 [1.000, 1.000]",
         "sotl-e2               1.000 [1.000, 1.000]",
-        "Use E = 1 at T = 2: the cheapest SoTL-E that is not worse than the best.",
+        "Use E = 1 at T = 2: the cheapest SoTL-E that is not worse than the best (no smaller T of "
+        "these is as good).",
     ]
 
 
@@ -304,3 +307,28 @@ def test_rank_counts_runs_without_the_metric(
     )
     assert [row["run_id"] for row in json.loads(out)["runs"]] == ["v8"]
     assert "Left out 4 of 5 runs that do not log 'val' by epoch: 'v0', 'v1', 'v2', 'v7'." in err
+
+
+def test_tables_fit_a_terminal(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
+    pytest.importorskip("rich")
+    generator = np.random.default_rng(0)
+    losses = generator.uniform(1, 2, size=(30, 40))
+    LearningCurves(losses, final_metric=-losses[:, -1]).save(tmp_path / "x.npz")
+    control, terminal = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "lightning_sotl", "evaluate", str(tmp_path / "x.npz")],
+        stdout=terminal,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "80", "TERM": "dumb"},
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a closed terminal ends on Linux
+        while chunk := os.read(control, 4096):
+            shown += chunk
+    assert done.wait() == 0
+    lines = shown.decode().splitlines()
+    tables = [line for line in lines if line.strip().startswith("sotl-e1 ")]
+    assert len(tables) == 4  # eight T's, two side by side
+    assert all(len(line.rstrip()) <= 80 and line.count("[") == 2 for line in tables)
