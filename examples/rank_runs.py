@@ -13,6 +13,7 @@ import argparse
 import itertools
 import logging
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -30,10 +31,11 @@ def main() -> None:
     parser.add_argument("logs", nargs="?", help="directory of runs; without it one is made")
     parser.add_argument("--target", default="test_acc", help="key of the final metric")
     parser.add_argument("--val-metric", default="val_acc", help="key of the validation metric")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="where pictures and logs go")
     parser.add_argument("--smoke", action="store_true", help="fewer and shorter runs")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    logs = options.logs or str(OUTPUT / "rank_runs_logs")
+    logs = options.logs or str(options.output / "rank_runs_logs")
     if options.logs is None:
         shutil.rmtree(logs, ignore_errors=True)
         train_sweep(
@@ -43,10 +45,15 @@ def main() -> None:
             seed=options.seed,
         )
     keys = ["--target", options.target, "--val-metric", options.val_metric]
-    lightning_sotl(["rank", logs, "--top", "5", "--plot", str(OUTPUT / "rank_runs.png")])
-    picture = str(OUTPUT / "rank_runs_evaluation.png")
-    lightning_sotl(["evaluate", logs, *keys, "--plot", picture])
-    print(f"Pictures: {OUTPUT / 'rank_runs.png'} and {picture}")
+    order, verdicts = options.output / "rank_runs.png", options.output / "rank_runs_evaluation.png"
+    for command in (
+        ["rank", logs, "--top", "5", "--plot", str(order)],
+        ["evaluate", logs, *keys, "--plot", str(verdicts)],
+    ):
+        code = lightning_sotl(command)
+        if code:  # it has said why
+            sys.exit(code)
+    print(f"Pictures: {order} and {verdicts}")
     print(verdict(logs, options.target, options.val_metric))
 
 

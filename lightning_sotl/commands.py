@@ -14,7 +14,7 @@ from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.monitor_name import MonitorName, parse_monitor
 from lightning_sotl.ranking import order_stability
 from lightning_sotl.run_ranking import Ranking, rank_runs
-from lightning_sotl.scorer import FINAL_LOSS, GRID_WINDOWS
+from lightning_sotl.scorer import FINAL_LOSS, GRID_WINDOWS, LCSVR
 from lightning_sotl.sources import find_runs, is_directory_of_runs
 
 
@@ -161,7 +161,7 @@ def _estimator_names(options: Namespace) -> list[str] | None:
 
 
 def _first(name: str) -> int:
-    return 1 if name == FINAL_LOSS else named_estimator(name).first_epoch
+    return 1 if name in (FINAL_LOSS, LCSVR) else named_estimator(name).first_epoch
 
 
 def _check_positive(flag: str, values: list[int]) -> None:

@@ -17,7 +17,7 @@ from lightning_sotl.comparability import ties_and_zeros
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.ranking import rank_correlation_curve
-from lightning_sotl.scorer import FINAL_LOSS, Correlation, Recommendation, Scorer
+from lightning_sotl.scorer import FINAL_LOSS, LCSVR, Correlation, Recommendation, Scorer
 
 DEFAULT_NAMES = (
     "sotl",
@@ -89,8 +89,9 @@ def evaluate(
     Args:
         curves: Finished runs, with `final_metric`.
         at: The T's, each in [1, epochs]; None for eight from a fortieth of the epochs to all.
-        estimators: Names as `named_estimator` takes them, and "final-loss"; None for all that
-            `curves` allow.
+        estimators: Names as `named_estimator` takes them, "final-loss" (known at the end only),
+            and "lcsvr" (judged on the runs that it has not learned from); None for all that
+            `curves` allow but LcSVR.
         method: The rank correlation, "spearman" being the paper's.
         resamples: How many bootstrap resamples.
         seed: Of the resamples.
@@ -119,8 +120,9 @@ def evaluate(
     found: dict[str, dict[int, Correlation]] = {}
     unavailable: dict[str, str] = {}
     for name in _names(curves) if estimators is None else estimators:
-        values = scorer.final_loss() if name == FINAL_LOSS else scorer.named(name)
-        canonical = name if name == FINAL_LOSS else named_estimator(name).name
+        special = {FINAL_LOSS: scorer.final_loss, LCSVR: scorer.lcsvr}.get(name)
+        values = scorer.named(name) if special is None else special()
+        canonical = named_estimator(name).name if special is None else name
         if values:
             found[canonical] = values
         else:
@@ -222,6 +224,10 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
         found.append(
             f"{counted(missing, 'run')} with a target but without a finite loss at T = {last} "
             f"(diverged, or shorter) ranked last there."
+        )
+    if LCSVR in result.estimators:
+        found.append(
+            f"'{LCSVR}' has learned from runs trained to the end and is judged on the others only."
         )
     if result.runs < _FEW:
         found.append(f"With {result.runs} runs the intervals are too narrow.")

@@ -19,7 +19,7 @@ from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.evaluation import Evaluation, correlation_curves
 from lightning_sotl.run_ranking import Ranking
-from lightning_sotl.scorer import FINAL_LOSS
+from lightning_sotl.scorer import FINAL_LOSS, LCSVR
 
 _CROWDED = 40  # from so many runs on the ranks are drawn on a logarithmic axis
 _NAMED = 10  # so many runs of a bump chart have a colour and a name
@@ -68,11 +68,14 @@ def correlation_lines(
     The final test loss is known at the end only and is drawn as a level, as in the paper's Fig. 2.
     """
     lines = []
-    names = [name for name in result.estimators if name != FINAL_LOSS]
+    names = [name for name in result.estimators if name not in (FINAL_LOSS, LCSVR)]
     whole = correlation_curves(curves, names, method=method)
     for name, values in result.estimators.items():
         if name == FINAL_LOSS:
             rho = np.full(curves.epochs, next(iter(values.values())).rho)
+        elif name == LCSVR:  # fitted at the T's of `result` only
+            rho = np.full(curves.epochs, np.nan)
+            rho[[epoch - 1 for epoch in values]] = [value.rho for value in values.values()]
         else:
             rho = whole[name]
         lines.append(
@@ -107,7 +110,11 @@ def draw_evaluation(
         if np.isnan(line.rho).all():
             continue
         is_level = line.name == FINAL_LOSS
-        (drawn,) = axes.plot(epochs, line.rho, label=line.name, **_style(line.name))
+        known = np.isfinite(line.rho)
+        style = _style(line.name)
+        if line.name == LCSVR or known.sum() == 1:
+            style["marker"] = "o"  # a line of one point would not be seen
+        (drawn,) = axes.plot(epochs[known], line.rho[known], label=line.name, **style)
         if not is_level and len(line.at) > 1:
             axes.fill_between(
                 line.at, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0
@@ -151,6 +158,8 @@ def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
             axes.plot(epochs, ranks, color="lightgrey", linewidth=0.5, zorder=0)
     if len(lines.names) > _CROWDED:
         axes.set_yscale("log")  # who is first matters more than who is last
+    else:
+        axes.yaxis.get_major_locator().set_params(integer=True)
     axes.invert_yaxis()
     axes.set_xlabel("completed epochs T")
     axes.set_ylabel(f"rank by {lines.monitor}")
@@ -176,6 +185,8 @@ def _style(name: str) -> dict[str, str]:
     """Return solid lines for training losses and others for what needs a validation."""
     if name == FINAL_LOSS:
         return {"color": "black", "linestyle": "--"}
+    if name == LCSVR:
+        return {"linestyle": ":"}
     curve = named_estimator(name).estimator.curve
     return {"linestyle": "-" if curve == "train_loss" else "-."}
 
@@ -184,4 +195,6 @@ def _figure() -> tuple[Any, Any]:
     # Without pyplot: no window, no backend, no figures that stay in memory.
     module = _extras.require("matplotlib.figure", extra="plot", purpose="draw pictures")
     figure = module.Figure(figsize=(7.0, 4.5), layout="constrained")
-    return figure, figure.subplots()
+    axes = figure.subplots()
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure, axes

@@ -16,6 +16,7 @@ from lightning_sotl.intervals import bootstrap_correlations, percentile_bounds
 from lightning_sotl.ranking import rank_correlation_curve
 
 FINAL_LOSS = "final-loss"
+LCSVR = "lcsvr"
 # Those of the paper's Fig. 3, and two between its first two for short trainings.
 GRID_WINDOWS = (1, 2, 5, 10, 20, 30, 40, 50, 60, 70)
 
@@ -85,6 +86,28 @@ class Scorer:
         low, high = percentile_bounds(samples)
         return {self._curves.epochs: Correlation(*map(float, (values[0], low[0], high[0])))}
 
+    def lcsvr(self) -> dict[int, Correlation]:
+        """Return T -> correlation of LcSVR, on the runs that it has not learned from."""
+        from lightning_sotl.extrapolation import LcSVR
+
+        mode = self._curves.final_mode
+        found = {}
+        for epoch in self._epochs:
+            model = LcSVR(seed=self._bootstrap["seed"]).fit(self._curves, at=epoch)
+            rest = np.setdiff1d(np.arange(self._curves.runs), model.training_rows_)
+            judged = int(np.isfinite(np.asarray(self._curves.final_metric)[rest]).sum())
+            if judged < 2:
+                raise ValueError(
+                    f"'{LCSVR}' learns from {model.training_rows_.size} runs and can only be "
+                    f"judged on others with a finite target, but {judged} are left."
+                )
+            unseen = self._curves.select(rest)
+            scores = model.predict(unseen, at=epoch)[:, np.newaxis]
+            values, samples = self._correlate(scores, mode, target=unseen.final_metric)
+            low, high = percentile_bounds(samples)
+            found[epoch] = Correlation(*map(float, (values[0], low[0], high[0])))
+        return found
+
     def recommend(self) -> Recommendation | None:
         """Return the smallest T, and at it the smallest E, not worse than the best (E, T).
 
@@ -117,9 +140,10 @@ class Scorer:
         return self._values[entry.name], self._samples[entry.name]
 
     def _correlate(
-        self, scores: NDArray[np.float64], mode: Any
+        self, scores: NDArray[np.float64], mode: Any, target: NDArray[np.float64] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        target, target_mode = self._curves.final_metric, self._curves.final_mode
+        target = self._curves.final_metric if target is None else target
+        target_mode = self._curves.final_mode
         options: dict[str, Any] = {
             "method": self._method,
             "mode": mode,

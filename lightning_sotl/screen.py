@@ -85,10 +85,10 @@ def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
         table(["estimator", *(f"T={epoch}" for epoch in shown)], rows, left={0})
     if result.recommended is not None:
         window, epoch = result.recommended.window, result.recommended.epoch
-        none_earlier = epoch == epochs[-1] and len(epochs) > 1
+        is_last = epoch == epochs[-1] and len(epochs) > 1
         out(
-            f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that is not worse than the best"
-            f"{' (no smaller T of these is as good)' if none_earlier else ''}."
+            f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that these runs do not show to "
+            f"be worse than the best{' (no smaller T of these is as good)' if is_last else ''}."
         )
 
 

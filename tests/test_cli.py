@@ -120,8 +120,8 @@ def test_evaluate_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]
         "estimator        T=1                   T=2",
         "sotl-e1    undefined  1.000 [1.000, 1.000]",
         "sotl-e2               1.000 [1.000, 1.000]",
-        "Use E = 1 at T = 2: the cheapest SoTL-E that is not worse than the best (no smaller T of "
-        "these is as good).",
+        "Use E = 1 at T = 2: the cheapest SoTL-E that these runs do not show to be worse than the "
+        "best (no smaller T of these is as good).",
     ]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +215,17 @@ def test_real_runs_give_the_live_losses(tmp_path: Path, logger: str) -> None:
     np.testing.assert_allclose(found.curves.train_loss[0], live[0], rtol=1e-7)
     np.testing.assert_array_equal(found.curves.val_loss, np.full((3, 2), 0.5))
     assert found.stopped_at == (None, 2, 2)
+
+
+def test_record_is_enough_where_tensorboard_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0])
+    write_events(tmp_path / "v0", event_rows([3.0, 2.0]))
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    found = read_logs(tmp_path)
+    np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0]])
+    assert 'pip install "lightning-sotl[tensorboard]"' in found.notes[0]
+    (tmp_path / "v0" / "sotl.jsonl").unlink()
+    with pytest.raises(ModuleNotFoundError, match=r'"lightning-sotl\[tensorboard\]"$'):
+        read_logs(tmp_path)

@@ -187,3 +187,19 @@ def test_recorded_curves_give_the_known_correlations(
     found = tuple(round(result.estimators[one][epoch].rho, 3) for one in names)
     assert found == expected
     assert (result.runs, result.left_out) == ((341, 4) if name == "nlp" else (999, 1))
+
+
+def test_lcsvr_is_judged_on_runs_that_it_has_not_seen() -> None:
+    pytest.importorskip("sklearn")
+    curves = noisy_table(runs=240)
+    result = evaluate(curves, at=[6], estimators=["lcsvr", "val-metric"], resamples=50)
+    found = result.estimators["lcsvr"][6]
+    # 40 runs are left to judge it on, so its interval is wider than that of all 240.
+    other = result.estimators["val-metric"][6]
+    assert found.rho > 0.5
+    assert found.high - found.low > other.high - other.low
+    assert "'lcsvr' has learned from runs trained to the end and is judged on the others only." in (
+        notes(result, curves)
+    )
+    with pytest.raises(ValueError, match="on others with a finite target, but 0 are"):
+        evaluate(noisy_table(runs=60), at=[6], estimators=["lcsvr"])

@@ -85,7 +85,10 @@ def test_example_ends_in_a_sentence_with_numbers(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("tqdm")
     done = subprocess.run(
-        [sys.executable, str(EXAMPLE), "--smoke"], capture_output=True, text=True, check=False
+        [sys.executable, str(EXAMPLE), "--smoke", "--output", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "After 1 of 4 epochs SoTL-E ranks 4 runs with Spearman" in done.stdout.splitlines()[-1]

@@ -114,7 +114,7 @@ def _continue(run: RecordedRun, session: Session) -> None:
     if session.folder not in run.folders:
         run.folders.append(session.folder)
     if run.stopped_at is None and str(session.status.get("reason", "")) in _STOPS:
-        run.stopped_at = len(session.losses) and max(session.losses) + 1
+        run.stopped_at = max(session.losses) + 1 if session.losses else None
 
 
 _STOPS = ("stop_epoch_reached", "stop_batches_reached")

@@ -108,7 +108,7 @@ def read_sources(
             found, bad = read_record(folder.record)
             sessions += found
             unreadable[_relative(folder.record, root)] += bad
-        logs[folder.path] = _read_logs(folder, wanted, unreadable, root)
+        logs[folder.path] = _read_logs(folder, wanted, unreadable, root, notes)
         if progress is not None:
             progress(done + 1, len(folders))
     for name, bad in unreadable.items():
@@ -121,13 +121,25 @@ def read_sources(
     claimed = {folder for run in runs for folder in run.folders}
     rest = [folder.path for folder in folders if folder.path not in claimed]
     sources += _logged_only(root, rest, logs, sources, wanted, notes)
+    notes[:] = dict.fromkeys(notes)
     return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name))), notes
 
 
-def _read_logs(folder: RunFolder, wanted: Wanted, unreadable: Counter[str], root: Path) -> Logged:
+def _read_logs(
+    folder: RunFolder,
+    wanted: Wanted,
+    unreadable: Counter[str],
+    root: Path,
+    notes: list[str],
+) -> Logged:
     logged = Logged(wanted.keys)
     if folder.events:
-        logged.join(read_event_files(folder.events, wanted.keys))
+        try:
+            logged.join(read_event_files(folder.events, wanted.keys))
+        except ModuleNotFoundError as error:
+            if folder.record is None and folder.csv is None:
+                raise
+            notes.append(f"Did not read event files beside other files. {error}")
     if folder.csv is not None:
         # After the events, since it keeps more digits of the same values.
         logged.join(read_csv_log(folder.csv, wanted.keys))
