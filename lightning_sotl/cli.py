@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,14 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = {"rank": commands.rank, "evaluate": commands.evaluate}[options.command]
     try:
         command(options)
+        sys.stdout.flush()
     except commands.UsageError as error:
         print(f"lightning-sotl {options.command}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; Python must not complain of it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"lightning-sotl {options.command}: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # pragma: no cover  # the reader of our output has gone
-        return 0
     return 0
 
 

@@ -111,7 +111,8 @@ def evaluate(options: Namespace) -> None:
     """
     _check_positive("--at", options.at or [])
     _check_positive("--resamples", [options.resamples])
-    names = _estimator_names(options)
+    for name in options.estimator or []:
+        _check_estimator(name)
     if is_directory_of_runs(options) and options.target is None:
         raise UsageError("A directory of runs needs --target, the logged key of the final metric.")
     with warnings.catch_warnings(record=True) as caught, screen.progress() as progress:
@@ -124,7 +125,7 @@ def evaluate(options: Namespace) -> None:
     result = evaluation.evaluate(
         curves,
         at=options.at,
-        estimators=[name for name in names if _first(name) <= curves.epochs] if names else None,
+        estimators=_estimators(options, curves.epochs),
         method=options.method,
         resamples=options.resamples,
         seed=options.seed,
@@ -148,20 +149,19 @@ def print_document(document: Any) -> None:
     screen.out(json.dumps(document, indent=2, allow_nan=False))
 
 
-def _estimator_names(options: Namespace) -> list[str] | None:
+def _estimators(options: Namespace, epochs: int) -> list[str] | None:
     names = list(options.estimator or [])
     if options.grid:
-        names += [f"sotl-e{window}" for window in GRID_WINDOWS]
-    for name in names:
-        try:
-            _first(name)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
+        names += [f"sotl-e{window}" for window in GRID_WINDOWS if window <= epochs]
     return names or None
 
 
-def _first(name: str) -> int:
-    return 1 if name in (FINAL_LOSS, LCSVR) else named_estimator(name).first_epoch
+def _check_estimator(name: str) -> None:
+    try:
+        if name not in (FINAL_LOSS, LCSVR):
+            named_estimator(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _check_positive(flag: str, values: list[int]) -> None:

@@ -332,3 +332,36 @@ def test_tables_fit_a_terminal(tmp_path: Path) -> None:
     tables = [line for line in lines if line.strip().startswith("sotl-e1 ")]
     assert len(tables) == 4  # eight T's, two side by side
     assert all(len(line.rstrip()) <= 80 and line.count("[") == 2 for line in tables)
+
+
+def test_window_beyond_the_epochs_is_said(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(
+        capsys,
+        "evaluate",
+        sweep,
+        "--target",
+        "test_acc",
+        "--at",
+        2,
+        "--estimator",
+        "sotl-e9",
+        "sotl",
+        "--json",
+    )
+    assert code == 0
+    assert list(json.loads(out)["estimators"]) == ["sotl"]
+    assert "Left out 'sotl-e9': it has no value at T = 2." in err
+
+
+def test_reader_that_goes_away_is_no_error(sweep: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_sotl", "rank", str(sweep)],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

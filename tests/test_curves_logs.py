@@ -229,3 +229,20 @@ def test_record_is_enough_where_tensorboard_is_missing(
     (tmp_path / "v0" / "sotl.jsonl").unlink()
     with pytest.raises(ModuleNotFoundError, match=r'"lightning-sotl\[tensorboard\]"$'):
         read_logs(tmp_path)
+
+
+def test_shorter_run_without_a_record_counts_as_final_with_a_word(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", csv_rows([3.0, 2.0], acc=[0.5, 0.6]))
+    write_csv_log(tmp_path / "v1", csv_rows([3.0], acc=[0.5]))
+    found = read_logs(tmp_path, LogKeys(final_metric="acc"))
+    np.testing.assert_array_equal(found.curves.final_metric, [0.6, 0.5])
+    assert found.notes == [
+        "1 run without a record, shorter than the longest: its last values count as final, since "
+        "logs do not say whether the training was whole: 'v1'."
+    ]
+
+
+def test_link_to_a_run_does_not_count_it_twice(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", csv_rows([3.0]))
+    (tmp_path / "latest").symlink_to(tmp_path / "v0", target_is_directory=True)
+    assert LearningCurves.from_logs(tmp_path).run_ids == ("v0",)

@@ -42,7 +42,8 @@ def find_run_folders(directory: Path, *, prefix: str) -> list[RunFolder]:
         raise NotADirectoryError(f"Expected '{directory}' to be a directory but it is {what}.")
     record_name = f"{prefix.replace('/', '_')}.jsonl"
     found, folders = [], 0
-    for path, _, files in os.walk(directory, followlinks=True):
+    # Links are not followed: a "latest" beside its run would count that run twice.
+    for path, _, files in os.walk(directory):
         folders += 1
         names = set(files)
         folder = RunFolder(Path(path))

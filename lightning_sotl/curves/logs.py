@@ -213,6 +213,8 @@ def _assemble(
     )
     tables = {key: _table(values, epochs) for key, values in others.items()}
     _note_gaps(sources, losses, notes)
+    if keys.final_metric or keys.final_loss:
+        _note_short(sources, losses, notes)
     curves = LearningCurves(
         _table(losses, epochs),
         val_loss=tables[keys.val_loss] if keys.val_loss else None,
@@ -272,4 +274,19 @@ def _note_gaps(sources: list[RunSource], losses: list[dict[int, float]], notes: 
             f"{counted(len(gaps), 'run')} without L(e) for some epochs (no step gave a loss, or a "
             "CSVLogger that resumed has deleted its rows); computed estimates that need those put "
             f"them last: {some(gaps)}."
+        )
+
+
+def _note_short(sources: list[RunSource], losses: list[dict[int, float]], notes: list[str]) -> None:
+    last = max((max(one) for one in losses if one), default=0)
+    short = [
+        source.name
+        for source, one in zip(sources, losses, strict=True)
+        if source.record is None and one and max(one) < last
+    ]
+    if short:
+        notes.append(
+            f"{counted(len(short), 'run')} without a record, shorter than the longest: its last "
+            "values count as final, since logs do not say whether the training was whole: "
+            f"{some(short)}."
         )
