@@ -10,6 +10,7 @@ from typing import Any
 from lightning_sotl import evaluation, screen
 from lightning_sotl._ranks import Mode
 from lightning_sotl.comparability import comparability_notes, groups_of
+from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.monitor_name import MonitorName, parse_monitor
 from lightning_sotl.ranking import order_stability
@@ -50,21 +51,38 @@ def rank(options: Namespace) -> None:
             progress=progress,
         )
     screen.notes([*(str(entry.message) for entry in caught), *found.notes])
-    groups = groups_of(found.facts, options.group_by)
+    _show_rankings(options, _rankings(options, found, estimate), estimate)
+
+
+def _rankings(
+    options: Namespace, found: FoundRuns, estimate: MonitorName | None
+) -> dict[tuple[str, ...], Ranking]:
+    """Return the ranking of each group; one that allows none is said and left out."""
     rankings: dict[tuple[str, ...], Ranking] = {}
-    for values, rows in groups.items():
-        if estimate is not None and any(found.facts) and not options.group_by:
-            screen.notes(comparability_notes(found.facts))
-        rankings[values] = rank_runs(
-            found,
-            options.monitor,
-            estimate=estimate,
-            at=options.at,
-            mode=_mode(options, estimate),
-            rows=rows,
-        )
-        screen.notes(rankings[values].notes)
-    _show_rankings(options, rankings, estimate)
+    reasons = []
+    for values, rows in groups_of(found.facts, options.group_by).items():
+        facts = [found.facts[row] for row in rows]
+        if estimate is not None and any(facts):
+            screen.notes(comparability_notes(facts))
+        try:
+            ranking = rank_runs(
+                found,
+                options.monitor,
+                estimate=estimate,
+                at=options.at,
+                mode=_mode(options, estimate),
+                rows=rows,
+            )
+        except ValueError as error:
+            reasons.append(str(error))
+            if options.group_by:
+                screen.notes([f"Left out the group {', '.join(values)}: {error}"])
+            continue
+        screen.notes(ranking.notes)
+        rankings[values] = ranking
+    if not rankings:
+        raise ValueError(reasons[0])
+    return rankings
 
 
 def _show_rankings(

@@ -365,3 +365,21 @@ def test_reader_that_goes_away_is_no_error(sweep: Path) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_group_that_allows_no_ranking_is_said(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(sweep / "v3", [float("nan")] * 2, batch_size=64)
+    code, out, err = run(capsys, "rank", sweep, "--group-by", "batch_size", "--json")
+    assert code == 0
+    assert [document["group"] for document in json.loads(out)] == [{"batch_size": "8"}]
+    assert "Left out the group 64: None of the 1 run has a finite 'sotl_e1' after 2 epochs" in err
+
+
+def test_group_is_still_checked_for_what_else_differs(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(sweep / "v3", [1.0, 0.5], hparams={"dropout": 0.5})
+    _, _, err = run(capsys, "rank", sweep, "--group-by", "batch_size")
+    assert "hparams.dropout (null: 3, 0.5: 1)" in err
