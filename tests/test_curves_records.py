@@ -145,3 +145,25 @@ def test_newer_schema_is_refused(tmp_path: Path) -> None:
         r"of this package may have written it\.$",
     ):
         read(tmp_path)
+
+
+def test_session_need_not_restate_what_is_there(tmp_path: Path) -> None:
+    write_record(tmp_path, [4.0, 3.0], run_id="a", status="interrupted", checkpoint="x.ckpt")
+    write_record(tmp_path, [], run_id="a", status=None)
+    append(
+        tmp_path,
+        {"e": 2, "loss": 2.0, "steps": 4, "checkpoint": None},
+        {"status": "stopped", "reason": "stop_epoch_reached"},
+    )
+    (run,), _ = read(tmp_path)
+    assert run.losses == {0: 4.0, 1: 3.0, 2: 2.0}
+    assert run.checkpoints == {1: "x.ckpt"}
+    assert run.stopped_at == 3
+
+
+def test_session_that_trains_an_epoch_again_replaces_what_followed(tmp_path: Path) -> None:
+    write_record(tmp_path, [4.0, 3.0, 2.0, 1.0], run_id="a", status="interrupted")
+    write_record(tmp_path, [], run_id="a", status=None)
+    append(tmp_path, {"e": 2, "loss": 2.5, "steps": 4, "checkpoint": None})
+    (run,), _ = read(tmp_path)
+    assert run.losses == {0: 4.0, 1: 3.0, 2: 2.5}

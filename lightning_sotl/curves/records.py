@@ -114,7 +114,8 @@ def _continue(run: RecordedRun, session: Session) -> None:
     if session.folder not in run.folders:
         run.folders.append(session.folder)
     if run.stopped_at is None and str(session.status.get("reason", "")) in _STOPS:
-        run.stopped_at = max(session.losses) + 1 if session.losses else None
+        known = session.losses or run.losses  # a session need not restate what is there already
+        run.stopped_at = max(known) + 1 if known else None
 
 
 _STOPS = ("stop_epoch_reached", "stop_batches_reached")
