@@ -12,30 +12,58 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "ESTIMATORS",
     "EarlyRankingStopper",
+    "LearningCurves",
     "SoTLMonitor",
     "StoppingReason",
     "SumOfTrainingLosses",
+    "correlation_curves",
+    "evaluate",
+    "rank_correlation",
+    "rank_correlation_curve",
+    "rank_correlation_interval",
+    "selection_regret",
     "sotl",
     "sotl_e",
     "sotl_ema",
+    "top_k_overlap",
 ]
 
 _HOMES = {
+    "ESTIMATORS": "lightning_sotl.estimator_table",
     "EarlyRankingStopper": "lightning_sotl.pytorch_lightning",
+    "LearningCurves": "lightning_sotl.curves.table",
     "SoTLMonitor": "lightning_sotl.pytorch_lightning",
     "StoppingReason": "lightning_sotl.policies",
     "SumOfTrainingLosses": "lightning_sotl.metric",
+    "correlation_curves": "lightning_sotl.evaluation",
+    "evaluate": "lightning_sotl.evaluation",
+    "rank_correlation": "lightning_sotl.ranking",
+    "rank_correlation_curve": "lightning_sotl.ranking",
+    "rank_correlation_interval": "lightning_sotl.intervals",
+    "selection_regret": "lightning_sotl.ranking",
     "sotl": "lightning_sotl.estimators",
     "sotl_e": "lightning_sotl.estimators",
     "sotl_ema": "lightning_sotl.estimators",
+    "top_k_overlap": "lightning_sotl.ranking",
 }
 
 if TYPE_CHECKING:
+    from lightning_sotl.curves.table import LearningCurves
+    from lightning_sotl.estimator_table import ESTIMATORS
     from lightning_sotl.estimators import sotl, sotl_e, sotl_ema
+    from lightning_sotl.evaluation import correlation_curves, evaluate
+    from lightning_sotl.intervals import rank_correlation_interval
     from lightning_sotl.metric import SumOfTrainingLosses
     from lightning_sotl.policies import StoppingReason
     from lightning_sotl.pytorch_lightning import EarlyRankingStopper, SoTLMonitor
+    from lightning_sotl.ranking import (
+        rank_correlation,
+        rank_correlation_curve,
+        selection_regret,
+        top_k_overlap,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,155 @@
+"""The command line: `lightning-sotl rank` and `lightning-sotl evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from lightning_sotl import __version__
+
+# Only what parses arguments is imported here: `--help` answers at once.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: Those after the program's name; None for the process's own.
+
+    Returns:
+        0 if all went well, 1 if the data do not allow it, 2 on wrong usage.
+    """
+    parser = _parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has said why, or has printed the help
+        return int(stop.code or 0)
+    from lightning_sotl import commands
+
+    command = {"rank": commands.rank, "evaluate": commands.evaluate}[options.command]
+    try:
+        command(options)
+        sys.stdout.flush()
+    except commands.UsageError as error:
+        print(f"lightning-sotl {options.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; Python must not complain of it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"lightning-sotl {options.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-sotl",
+        description="Early ranking of training runs by the sum of their training losses (SoTL-E).",
+        epilog="Exit codes: 0 done, 1 the data do not allow it, 2 wrong usage.",
+    )
+    parser.add_argument("--version", action="version", version=f"lightning-sotl {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_rank(
+        commands.add_parser("rank", help="the runs in order, with the checkpoint to go on from")
+    )
+    _add_evaluate(
+        commands.add_parser(
+            "evaluate",
+            help="how well each estimator at each T agrees with what the runs came to",
+        )
+    )
+    return parser
+
+
+def _add_rank(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Print the runs in order of an early estimate, the best first."
+    _add_source(parser)
+    parser.add_argument(
+        "--monitor", default="sotl_e1", help="estimate or logged key to rank by (sotl_e1)"
+    )
+    parser.add_argument(
+        "--at",
+        type=int,
+        metavar="T",
+        help="completed epochs to compare at; by default where a stopper has ended the runs, "
+        "otherwise the most that three quarters of them have completed",
+    )
+    parser.add_argument("--top", type=int, metavar="K", help="print the best K only")
+    parser.add_argument(
+        "--group-by",
+        nargs="+",
+        metavar="FIELD",
+        default=[],
+        help="rank within groups of runs that share a field of their records, as batch_size or "
+        "hparams.dropout",
+    )
+    parser.add_argument(
+        "--stability", action="store_true", help="also say how the order at T/2 agrees with T's"
+    )
+    _add_output(parser, "ranks of the runs over the epochs")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Print the oriented rank correlation of each estimator with the target at each T, with "
+        "95 % bootstrap intervals, and the cheapest (E, T) that is not worse than the best."
+    )
+    _add_source(parser)
+    parser.add_argument("--at", type=int, nargs="+", metavar="T", help="completed epochs")
+    parser.add_argument(
+        "--estimator", nargs="+", metavar="NAME", help="sotl-e10, val-metric and so on"
+    )
+    parser.add_argument(
+        "--grid", action="store_true", help="evaluate SoTL-E for a grid of windows E"
+    )
+    parser.add_argument(
+        "--method", choices=["spearman", "kendall", "weighted-tau"], default="spearman"
+    )
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    _add_output(parser, "rank correlation against T")
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path",
+        metavar="PATH",
+        help="directory of runs (records, CSVLogger, TensorBoardLogger), or an .npz of "
+        "LearningCurves",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["auto", "nas-bench-nlp"],
+        default="auto",
+        help="what PATH is, if it is neither of these",
+    )
+    keys = parser.add_argument_group("what the logs call it")
+    keys.add_argument("--val-loss", metavar="KEY", help="validation loss")
+    keys.add_argument("--val-metric", metavar="KEY", help="validation metric")
+    keys.add_argument("--target", metavar="KEY", help="final metric that runs are ranked for")
+    keys.add_argument("--final-loss", metavar="KEY", help="final test loss")
+    keys.add_argument(
+        "--train-loss",
+        metavar="KEY",
+        help="to take for the epoch loss of runs that have neither a record nor sotl_e1",
+    )
+    keys.add_argument(
+        "--metric-mode",
+        choices=["min", "max"],
+        help="which end of the validation metric (and of a --monitor that is no estimate) is "
+        "better; max",
+    )
+    keys.add_argument(
+        "--target-mode", choices=["min", "max"], help="the same for the target; as --metric-mode"
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser, picture: str) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document and nothing else"
+    )
+    parser.add_argument("--plot", metavar="FILE", help=f"save a picture: {picture}")

@@ -1,0 +1,1 @@
+"""From files to `LearningCurves`: records, Lightning's logs, and public benchmarks' formats."""

@@ -1,0 +1,74 @@
+"""Which folders below a directory hold runs, and in which files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from lightning_sotl.curves import csv_logs, tensorboard_logs
+
+
+@dataclass
+class RunFolder:
+    """The files of one folder that say something about a run.
+
+    Attributes:
+        path: The folder.
+        record: Its record, or None.
+        csv: Its `metrics.csv`, or None.
+        events: Its event files.
+    """
+
+    path: Path
+    record: Path | None = None
+    csv: Path | None = None
+    events: list[Path] = field(default_factory=list)
+
+
+def find_run_folders(directory: Path, *, prefix: str) -> list[RunFolder]:
+    """Return the folders at any depth that hold a record or logs, sorted as numbers count.
+
+    Args:
+        directory: Where to look.
+        prefix: The monitor's; its record is `<prefix>.jsonl`.
+
+    Raises:
+        NotADirectoryError: If `directory` is none.
+        ValueError: If there is no run in it.
+    """
+    if not directory.is_dir():
+        what = "a file" if directory.exists() else "nothing"
+        raise NotADirectoryError(f"Expected '{directory}' to be a directory but it is {what}.")
+    record_name = f"{prefix.replace('/', '_')}.jsonl"
+    found, folders = [], 0
+    # Links are not followed: a "latest" beside its run would count that run twice.
+    for path, _, files in os.walk(directory):
+        folders += 1
+        names = set(files)
+        folder = RunFolder(Path(path))
+        if record_name in names:
+            folder.record = folder.path / record_name
+        if csv_logs.FILE in names:
+            folder.csv = folder.path / csv_logs.FILE
+        folder.events = [
+            folder.path / name for name in files if name.startswith(tensorboard_logs.PATTERN)
+        ]
+        if folder.record or folder.csv or folder.events:
+            found.append(folder)
+    if not found:
+        raise ValueError(
+            f"Expected '{directory}' to hold runs, in files '{record_name}', '{csv_logs.FILE}' or "
+            f"'{tensorboard_logs.PATTERN}*', but found none in its {folders} folders."
+        )
+    return sorted(found, key=lambda folder: natural_order(folder.path.relative_to(directory)))
+
+
+def natural_order(path: PurePath) -> list[tuple[str, int, str]]:
+    """Return a key that sorts `version_10` after `version_9`."""
+    key = []
+    for part in path.parts:
+        head = part.rstrip("0123456789")
+        number = part[len(head) :]
+        key.append((head, int(number) if number else -1, part))
+    return key

@@ -1,0 +1,292 @@
+"""From a directory of runs to `LearningCurves`: records first, then Lightning's own logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl._ranks import Mode
+from lightning_sotl._wording import counted, listed, some
+from lightning_sotl.curves.folders import find_run_folders
+from lightning_sotl.curves.run_sources import RunSource, Wanted, read_sources
+from lightning_sotl.curves.table import LearningCurves
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LogKeys:
+    """Which logged keys hold what; None for what is not wanted.
+
+    Attributes:
+        val_loss: Of the validation loss.
+        val_metric: Of the validation metric.
+        final_metric: Of the target; its last value in a run counts.
+        final_loss: Of the test loss; its last value in a run counts.
+        train_loss: To take for L(e) where a run has neither a record nor `<prefix>_e1`.
+        others: Further keys whose values per epoch are wanted.
+        prefix: The monitor's.
+        block: N of a monitor with `every_n_train_batches=N`, whose units are blocks; None for
+            epochs.
+    """
+
+    val_loss: str | None = None
+    val_metric: str | None = None
+    final_metric: str | None = None
+    final_loss: str | None = None
+    train_loss: str | None = None
+    others: Sequence[str] = ()
+    prefix: str = "sotl"
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.block is not None and (self.val_loss or self.val_metric):
+            raise ValueError(
+                "Expected no validation curve beside blocks of training batches: it is logged by "
+                "epoch."
+            )
+
+    @property
+    def recovered(self) -> tuple[str, ...]:
+        """The keys that L(e) can be read from, the first that a run has counts.
+
+        Logs do not say which block a point belongs to, so for blocks there are none.
+        """
+        if self.block is not None:
+            return ()
+        return (f"{self.prefix}_e1", *([self.train_loss] if self.train_loss else []))
+
+
+@dataclass(frozen=True)
+class FoundRuns:
+    """What a directory of runs holds.
+
+    Attributes:
+        curves: The curves of the runs.
+        facts: Of each run what its losses depend on, from its record; empty without one.
+        others: Key -> its value after each epoch, shape `(runs, epochs)`, NaN where there is none.
+        has_record: Which runs have a record, shape `(runs,)`.
+        stopped_at: Of each run the T at which a stopper has ended it first, or None.
+        notes: What was left out, joined or could not be read, in sentences.
+    """
+
+    curves: LearningCurves
+    facts: tuple[dict[str, Any], ...]
+    others: dict[str, NDArray[np.float64]]
+    has_record: NDArray[np.bool_]
+    stopped_at: tuple[int | None, ...]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_logs(
+    directory: str | Path,
+    keys: LogKeys | None = None,
+    *,
+    metric_mode: Mode = "max",
+    final_mode: Mode | None = None,
+    needs_losses: bool = True,
+    instead: str | None = None,
+    progress: Progress | None = None,
+) -> FoundRuns:
+    """Read all runs below a directory.
+
+    A run's L(e) comes from its record in float64. Without one it comes from the logged
+    `<prefix>_e1`, which a CSVLogger keeps to about 16 digits and TensorBoard in float32; where
+    that is not logged, L(e) cannot be recovered exactly from an epoch's other means, and the run
+    is left out unless `keys.train_loss` names what to take. A target counts only for runs that,
+    as their record says, were trained to the end.
+
+    Args:
+        directory: Holds records, `metrics.csv` or event files at any depth; a folder is a run.
+        keys: What to read.
+        metric_mode: "max" if a higher validation metric is better.
+        final_mode: The same for the target; None for the same.
+        needs_losses: Whether a run without L(e) is left out; otherwise one without any of
+            `keys.others` is, and its losses may be NaN.
+        instead: One of `keys.others` that does in place of L(e).
+        progress: Is called with the number of folders read and of all.
+
+    Raises:
+        NotADirectoryError: If `directory` is none.
+        ValueError: If it holds no run, if no run has L(e), or if no run logs a key that was asked
+            for; the message lists the keys that are there.
+    """
+    root, keys = Path(directory), keys or LogKeys()
+    folders = find_run_folders(root, prefix=keys.prefix)
+    per_epoch = [key for key in (keys.val_loss, keys.val_metric, *keys.others) if key]
+    finals = [key for key in (keys.final_metric, keys.final_loss) if key]
+    wanted = Wanted(
+        frozenset([*per_epoch, *finals, *keys.recovered]), keys.prefix, keys.block or "epoch"
+    )
+    sources, notes = read_sources(root, folders, wanted, progress)
+    available = sorted(set().union(*(source.logged.keys for source in sources)))
+    for key in (*per_epoch, *finals):
+        if key not in keys.others or not needs_losses:
+            _check_logged(key, sources, available)
+    if needs_losses:
+        sources = _with_losses(sources, keys, instead, available, notes)
+    else:
+        sources = _with_values(sources, keys, notes)
+    return _assemble(sources, keys, metric_mode, final_mode, notes)
+
+
+def _check_logged(key: str, sources: list[RunSource], available: list[str]) -> None:
+    if not any(key in source.logged.last for source in sources):
+        raise ValueError(
+            f"'{key}' is not logged in any of the {counted(len(sources), 'run')}; available: "
+            f"{listed(available)}."
+        )
+
+
+def _with_values(sources: list[RunSource], keys: LogKeys, notes: list[str]) -> list[RunSource]:
+    kept = [one for one in sources if any(key in one.logged.by_epoch for key in keys.others)]
+    missing = [source.name for source in sources if source not in kept]
+    if missing:
+        notes.append(
+            f"Left out {len(missing)} of {counted(len(sources), 'run')} that do not log "
+            f"{listed(keys.others)} by epoch: {some(missing)}."
+        )
+    return kept
+
+
+def _with_losses(
+    sources: list[RunSource],
+    keys: LogKeys,
+    instead: str | None,
+    available: list[str],
+    notes: list[str],
+) -> list[RunSource]:
+    has = [
+        bool(source.losses(keys.recovered)) or instead in source.logged.by_epoch
+        for source in sources
+    ]
+    kept = [source for source, has_one in zip(sources, has, strict=True) if has_one]
+    missing = [source.name for source, has_one in zip(sources, has, strict=True) if not has_one]
+    why = _why_missing(keys)
+    if not kept:
+        raise ValueError(
+            f"None of the {counted(len(sources), 'run')} has {why}. Logged are: "
+            f"{listed(available)}; `train_loss` names one to take as it is."
+        )
+    if missing:
+        notes.append(
+            f"Left out {len(missing)} of {counted(len(sources), 'run')} without {why}: "
+            f"{some(missing)}."
+        )
+    borrowed = sum(source.borrows(keys.recovered) for source in kept)
+    if borrowed:
+        notes.append(
+            f"Took '{keys.train_loss}' as L(e) of {counted(borrowed, 'run')} without a record; "
+            "whether it is the mean of the step losses cannot be told from the logs."
+        )
+    return kept
+
+
+def _why_missing(keys: LogKeys) -> str:
+    if keys.block is None:
+        source = f"a record with a completed epoch or '{keys.recovered[0]}' in its logs"
+    else:
+        source = f"a record with a completed block of {keys.block} batches, which logs do not give"
+    return f"{source}; from other logged values L(e) cannot be recovered exactly"
+
+
+def _assemble(
+    sources: list[RunSource],
+    keys: LogKeys,
+    metric_mode: Mode,
+    final_mode: Mode | None,
+    notes: list[str],
+) -> FoundRuns:
+    losses = [source.losses(keys.recovered) for source in sources]
+    others = {
+        key: [source.logged.by_epoch.get(key, {}) for source in sources]
+        for key in (*keys.others, keys.val_loss, keys.val_metric)
+        if key
+    }
+    epochs = max(
+        (max(one) + 1 for many in (losses, *others.values()) for one in many if one), default=1
+    )
+    tables = {key: _table(values, epochs) for key, values in others.items()}
+    _note_gaps(sources, losses, notes)
+    if keys.final_metric or keys.final_loss:
+        _note_short(sources, losses, notes)
+    curves = LearningCurves(
+        _table(losses, epochs),
+        val_loss=tables[keys.val_loss] if keys.val_loss else None,
+        val_metric=tables[keys.val_metric] if keys.val_metric else None,
+        final_metric=_finals(sources, keys.final_metric, notes),
+        final_loss=_finals(sources, keys.final_loss, notes),
+        metric_mode=metric_mode,
+        final_mode=final_mode,
+        run_ids=tuple(source.name for source in sources),
+        checkpoints=tuple(source.checkpoint for source in sources),
+    )
+    return FoundRuns(
+        curves,
+        facts=tuple(source.facts for source in sources),
+        others={key: tables[key] for key in keys.others},
+        has_record=np.array([source.record is not None for source in sources]),
+        stopped_at=tuple(source.stopped_at for source in sources),
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def _table(curves: list[dict[int, float]], epochs: int) -> NDArray[np.float64]:
+    table = np.full((len(curves), epochs), np.nan)
+    for row, curve in zip(table, curves, strict=True):
+        row[list(curve)] = list(curve.values())
+    return table
+
+
+def _finals(
+    sources: list[RunSource], key: str | None, notes: list[str]
+) -> NDArray[np.float64] | None:
+    if key is None:
+        return None
+    values = np.full(len(sources), np.nan)
+    unfinished = []
+    for place, source in enumerate(sources):
+        if key in source.logged.last and source.is_unfinished:
+            unfinished.append(source.name)
+        else:
+            values[place] = source.logged.last.get(key, np.nan)
+    if unfinished:
+        notes.append(
+            f"The '{key}' of {counted(len(unfinished), 'run')} does not count, as the training was "
+            f"stopped early or is not finished: {some(unfinished)}."
+        )
+    return values
+
+
+def _note_gaps(sources: list[RunSource], losses: list[dict[int, float]], notes: list[str]) -> None:
+    gaps = [
+        source.name
+        for source, one in zip(sources, losses, strict=True)
+        if one and len(one) <= max(one)
+    ]
+    if gaps:
+        notes.append(
+            f"{counted(len(gaps), 'run')} without L(e) for some epochs (no step gave a loss, or a "
+            "CSVLogger that resumed has deleted its rows); computed estimates that need those put "
+            f"them last: {some(gaps)}."
+        )
+
+
+def _note_short(sources: list[RunSource], losses: list[dict[int, float]], notes: list[str]) -> None:
+    last = max((max(one) for one in losses if one), default=0)
+    short = [
+        source.name
+        for source, one in zip(sources, losses, strict=True)
+        if source.record is None and one and max(one) < last
+    ]
+    if short:
+        notes.append(
+            f"{counted(len(short), 'run')} without a record, shorter than the longest: its last "
+            "values count as final, since logs do not say whether the training was whole: "
+            f"{some(short)}."
+        )

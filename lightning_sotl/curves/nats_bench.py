@@ -1,0 +1,131 @@
+"""Reader of NATS-Bench (whose topology space is NAS-Bench-201) through its own package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl import _extras
+from lightning_sotl.curves.table import LearningCurves
+
+# Data set -> the set its validation curve is of (None if it has none), and that of the target.
+_SETS: dict[str, tuple[str | None, str]] = {
+    "cifar10": (None, "ori-test"),
+    "cifar10-valid": ("x-valid", "ori-test"),
+    "cifar100": ("x-valid", "x-test"),
+    "ImageNet16-120": ("x-valid", "x-test"),
+}
+
+
+def read_nats_bench(
+    path: str | Path,
+    *,
+    dataset: Literal["cifar10", "cifar10-valid", "cifar100", "ImageNet16-120"],
+    trust: bool = False,
+    search_space: Literal["tss", "sss"] = "tss",
+    hp: str = "200",
+    seed: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LearningCurves:
+    """Read the user's own copy of NATS-Bench.
+
+    `val_metric` is the validation accuracy and `final_metric` the test accuracy after the last
+    epoch, both in percent, higher is better. "cifar10-valid" was trained on half of CIFAR-10's
+    training set and validated on the other half; "cifar10" was trained on all of it and has no
+    validation curve.
+
+    Args:
+        path: The benchmark's file, or its folder with one file an architecture ("simple").
+        dataset: Which training.
+        trust: The benchmark's format is a pickle, which runs whatever code its writer put in it.
+            True says that you trust this file.
+        search_space: "tss" (topology, the 15,625 architectures of NAS-Bench-201) or "sss" (size).
+        hp: How many epochs the runs were trained for, as the benchmark calls it: "200", "12", ...
+        seed: Which training of an architecture; None for the mean over all there are.
+        progress: Is called with the number of architectures read and of all.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ModuleNotFoundError: If `nats_bench` is not installed.
+        ValueError: If `trust` is not True, if `dataset` does not exist, or if no architecture has
+            such a training.
+
+    Source:
+        Dong and Yang, "NAS-Bench-201", ICLR 2020; Dong et al., "NATS-Bench", TPAMI 2021.
+    """
+    path = Path(path)
+    if dataset not in _SETS:
+        raise ValueError(
+            f"Expected `dataset` to be one of {', '.join(map(repr, _SETS))} but got {dataset!r}."
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"There is no '{path}'.")
+    if trust is not True:
+        raise ValueError(
+            f"'{path}' can only be read with pickle, which runs whatever code its writer put in "
+            "it. Pass `trust=True` if you trust this file."
+        )
+    package = _extras.require("nats_bench", extra="nats-bench", purpose="read NATS-Bench")
+    benchmark = package.create(str(path), search_space, fast_mode=path.is_dir(), verbose=False)
+    names, tables = [], []
+    for index in range(len(benchmark)):
+        found = _architecture(benchmark, index, dataset, hp, seed)
+        if found is not None:
+            names.append(str(index))
+            tables.append(found)
+        if progress is not None:
+            progress(index + 1, len(benchmark))
+    if not tables:
+        which = "" if seed is None else f" with seed {seed}"
+        raise ValueError(
+            f"None of the {len(benchmark)} architectures in '{path}' has a training on "
+            f"{dataset!r}{which} for {hp} epochs."
+        )
+    return _curves(tables, names, has_validation=_SETS[dataset][0] is not None)
+
+
+def _architecture(
+    benchmark: Any, index: int, dataset: str, hp: str, seed: int | None
+) -> NDArray[np.float64] | None:
+    """Return train loss, validation loss and accuracy, test loss and accuracy, by epoch."""
+    if not benchmark.fast_mode and index not in benchmark.evaluated_indexes:
+        return None
+    results = benchmark.query_meta_info_by_index(index, hp=hp)
+    seeds = results.get_dataset_seeds(dataset) if dataset in results.get_dataset_names() else []
+    chosen = seeds if seed is None else [one for one in seeds if one == seed]
+    if benchmark.fast_mode:
+        benchmark.clear_params(index, hp)
+    if not chosen:
+        return None
+    mean: NDArray[np.float64] = np.mean(
+        [_training(results.query(dataset, one), dataset) for one in chosen], axis=0
+    )
+    return mean
+
+
+def _training(trial: Any, dataset: str) -> NDArray[np.float64]:
+    epochs = trial.get_total_epoch()
+    validation, test = _SETS[dataset]
+    rows = [[trial.train_losses.get(epoch, np.nan) for epoch in range(epochs)]]
+    for name in (validation, test):
+        for values in (trial.eval_losses, trial.eval_acc1es):
+            rows.append([values.get(f"{name}@{epoch}", np.nan) for epoch in range(epochs)])
+    return np.array(rows, dtype=np.float64)
+
+
+def _curves(
+    tables: list[NDArray[np.float64]], names: list[str], *, has_validation: bool
+) -> LearningCurves:
+    train_loss, val_loss, val_metric, test_loss, test_metric = np.stack(tables, axis=1)
+    return LearningCurves(
+        train_loss,
+        val_loss=val_loss if has_validation else None,
+        val_metric=val_metric if has_validation else None,
+        final_metric=test_metric[:, -1],
+        final_loss=test_loss[:, -1],
+        run_ids=names,
+    )

@@ -1,0 +1,163 @@
+"""Reader of run records (`sotl.jsonl`): from their lines to the newest state of each run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_sotl.record import SCHEMA
+
+
+@dataclass
+class Session:
+    """What one process wrote about one run: a header and what follows it.
+
+    Attributes:
+        run_id: The run's; several sessions of a run that was resumed share it.
+        folder: Where the record lies.
+        facts: The header: what makes runs comparable.
+        losses: e -> L(e), `+inf` where it was not finite.
+        checkpoints: e -> checkpoint saved after it.
+        status: The last status line, or nothing.
+    """
+
+    run_id: str
+    folder: Path
+    facts: dict[str, Any]
+    losses: dict[int, float] = field(default_factory=dict)
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RecordedRun:
+    """The newest state of one run, over all processes that trained it.
+
+    Attributes:
+        run_id: The run's.
+        folders: Where its records lie, the oldest first.
+        facts: The newest header.
+        losses: e -> L(e), `+inf` where it was not finite.
+        checkpoints: e -> checkpoint saved after it.
+        status: The newest status line, or nothing while it is being trained.
+        stopped_at: T at which a stopper has ended it first, or None.
+        contradicted: Folders whose losses a newer session in another folder has replaced.
+    """
+
+    run_id: str
+    folders: list[Path]
+    facts: dict[str, Any]
+    losses: dict[int, float]
+    checkpoints: dict[int, str]
+    status: dict[str, Any]
+    stopped_at: int | None = None
+    contradicted: list[Path] = field(default_factory=list)
+
+
+def read_record(path: Path) -> tuple[list[Session], int]:
+    """Return the sessions of one record file, and how many lines could not be read.
+
+    A half-written line, as a kill leaves it, is one that cannot be read; so is a line before the
+    first header.
+
+    Raises:
+        ValueError: If a header is of a schema that this version does not know.
+    """
+    sessions: list[Session] = []
+    unreadable = 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if not text.strip():
+            continue
+        line = _parsed(text)
+        if "run_id" in line:
+            _check_schema(line, path)
+            sessions.append(Session(str(line["run_id"]), path.parent, line))
+        elif not sessions or not _add(sessions[-1], line):
+            unreadable += 1
+    return sessions, unreadable
+
+
+def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
+    """Return the runs that sessions belong to, in the order in which they began.
+
+    A resumed run restates what it knows. Where it contradicts an older session at e, that session
+    has gone another way from e on, and nothing of it from there on counts: the result is one
+    training, never a mixture of two.
+    """
+    runs: dict[str, RecordedRun] = {}
+    for session in sorted(sessions, key=lambda entry: _time(entry.facts)):
+        run = runs.get(session.run_id)
+        if run is None:
+            run = RecordedRun(session.run_id, [], {}, {}, {}, {})
+            runs[session.run_id] = run
+        _continue(run, session)
+    return list(runs.values())
+
+
+def _continue(run: RecordedRun, session: Session) -> None:
+    changed = [unit for unit, loss in session.losses.items() if run.losses.get(unit, loss) != loss]
+    if changed:
+        run.losses = {unit: loss for unit, loss in run.losses.items() if unit < min(changed)}
+        run.checkpoints = {u: path for u, path in run.checkpoints.items() if u < min(changed)}
+        run.contradicted += [
+            folder
+            for folder in run.folders
+            if folder != session.folder and folder not in run.contradicted
+        ]
+    run.losses.update(session.losses)
+    run.checkpoints.update(session.checkpoints)
+    run.facts, run.status = session.facts, session.status
+    if session.folder not in run.folders:
+        run.folders.append(session.folder)
+    if run.stopped_at is None and str(session.status.get("reason", "")) in _STOPS:
+        known = session.losses or run.losses  # a session need not restate what is there already
+        run.stopped_at = max(known) + 1 if known else None
+
+
+_STOPS = ("stop_epoch_reached", "stop_batches_reached")
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return {}
+    return line if isinstance(line, dict) else {}
+
+
+def _check_schema(header: dict[str, Any], path: Path) -> None:
+    if header.get("schema") != SCHEMA:
+        raise ValueError(
+            f"Expected the record '{path}' to be of schema {SCHEMA} but got "
+            f"{header.get('schema')!r}; a newer version of this package may have written it."
+        )
+
+
+def _add(session: Session, line: dict[str, Any]) -> bool:
+    """Add a line to its session; return whether it was one that a record has."""
+    if "status" in line:
+        session.status = line
+        return True
+    unit, loss, checkpoint = line.get("e"), line.get("loss", ""), line.get("checkpoint")
+    if isinstance(unit, bool) or not isinstance(unit, int) or unit < 0:
+        return False
+    if loss is None:
+        loss = math.inf
+    if isinstance(loss, bool) or not isinstance(loss, (int, float)):
+        return False
+    loss = float(loss) if math.isfinite(loss) else math.inf
+    if checkpoint is not None:
+        session.checkpoints[unit] = str(checkpoint)
+    elif session.losses.get(unit, loss) != loss:
+        session.checkpoints.pop(unit, None)  # it was of the training that this line replaces
+    session.losses[unit] = loss
+    return True
+
+
+def _time(header: dict[str, Any]) -> float:
+    time = header.get("time")
+    return float(time) if isinstance(time, (int, float)) else -math.inf

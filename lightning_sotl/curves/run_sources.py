@@ -1,0 +1,222 @@
+"""Which record and which logs belong to which run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from lightning_sotl._wording import counted
+from lightning_sotl.curves.csv_logs import read_csv_log
+from lightning_sotl.curves.folders import RunFolder, natural_order
+from lightning_sotl.curves.logged import Logged
+from lightning_sotl.curves.records import RecordedRun, Session, merge_sessions, read_record
+from lightning_sotl.curves.tensorboard_logs import read_event_files
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to look for: logged keys, the monitor's prefix, and the unit of its records."""
+
+    keys: frozenset[str]
+    prefix: str
+    unit: str | int
+
+
+@dataclass
+class RunSource:
+    """All that is known of one run.
+
+    Attributes:
+        name: What it is called: its folder, relative to the directory of runs.
+        record: What its record says, or None.
+        logged: What its logs say.
+        unit: Of the losses that are wanted: "epoch", or a block size.
+    """
+
+    name: str
+    record: RecordedRun | None
+    logged: Logged
+    unit: str | int
+
+    def losses(self, keys: Sequence[str]) -> dict[int, float]:
+        """Return e -> L(e), from the record or from the first of `keys` that is logged."""
+        recorded = self._recorded()
+        if recorded:
+            return recorded
+        for key in keys:
+            if key in self.logged.by_epoch:
+                values = self.logged.by_epoch[key]
+                # A loss that was logged and is no number is one of a diverged run.
+                return {e: value if np.isfinite(value) else np.inf for e, value in values.items()}
+        return {}
+
+    def borrows(self, keys: Sequence[str]) -> bool:
+        """Return whether `losses` come from another key than the monitor's own."""
+        if not keys or self._recorded() or keys[0] in self.logged.by_epoch:
+            return False
+        return bool(self.losses(keys))
+
+    def _recorded(self) -> dict[int, float]:
+        if self.record is None or self.record.facts.get("unit", "epoch") != self.unit:
+            return {}
+        return self.record.losses
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run's losses depend on; empty without a record."""
+        return {} if self.record is None else self.record.facts
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The checkpoint after the newest epoch that has one."""
+        paths = {} if self.record is None else self.record.checkpoints
+        return paths[max(paths)] if paths else None
+
+    @property
+    def stopped_at(self) -> int | None:
+        """T at which a stopper has ended the run first."""
+        return None if self.record is None else self.record.stopped_at
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the record says that the run was not trained to its end."""
+        if self.record is None:
+            return False
+        status, reason = self.record.status.get("status"), self.record.status.get("reason")
+        # Ended by another callback, as EarlyStopping, is an end.
+        return status != "finished" and reason != "trainer.should_stop"
+
+
+def read_sources(
+    root: Path,
+    folders: list[RunFolder],
+    wanted: Wanted,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[RunSource], list[str]]:
+    """Return the runs that `folders` hold, and notes on what could not be read or was joined."""
+    notes: list[str] = []
+    sessions: list[Session] = []
+    logs: dict[Path, Logged] = {}
+    unreadable: Counter[str] = Counter()
+    for done, folder in enumerate(folders):
+        if folder.record is not None:
+            found, bad = read_record(folder.record)
+            sessions += found
+            unreadable[_relative(folder.record, root)] += bad
+        logs[folder.path] = _read_logs(folder, wanted, unreadable, root, notes)
+        if progress is not None:
+            progress(done + 1, len(folders))
+    for name, bad in unreadable.items():
+        if bad:
+            notes.append(
+                f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
+            )
+    runs = merge_sessions(sessions)
+    sources = _recorded(root, runs, logs, wanted, notes)
+    claimed = {folder for run in runs for folder in run.folders}
+    rest = [folder.path for folder in folders if folder.path not in claimed]
+    sources += _logged_only(root, rest, logs, sources, wanted, notes)
+    notes[:] = dict.fromkeys(notes)
+    return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name))), notes
+
+
+def _read_logs(
+    folder: RunFolder,
+    wanted: Wanted,
+    unreadable: Counter[str],
+    root: Path,
+    notes: list[str],
+) -> Logged:
+    logged = Logged(wanted.keys)
+    if folder.events:
+        try:
+            logged.join(read_event_files(folder.events, wanted.keys))
+        except ModuleNotFoundError as error:
+            if folder.record is None and folder.csv is None:
+                raise
+            notes.append(f"Did not read event files beside other files. {error}")
+    if folder.csv is not None:
+        # After the events, since it keeps more digits of the same values.
+        logged.join(read_csv_log(folder.csv, wanted.keys))
+    unreadable[_relative(folder.path, root)] += logged.unreadable
+    return logged
+
+
+def _recorded(
+    root: Path,
+    runs: list[RecordedRun],
+    logs: dict[Path, Logged],
+    wanted: Wanted,
+    notes: list[str],
+) -> list[RunSource]:
+    tenants = Counter(folder for run in runs for folder in run.folders)
+    firsts = Counter(run.folders[0] for run in runs)
+    sources = []
+    for run in runs:
+        logged = Logged(())
+        for folder in run.folders:
+            if tenants[folder] == 1:
+                logged.join(logs[folder])
+            else:
+                notes.append(
+                    f"'{_relative(folder, root)}' holds {tenants[folder]} runs; its logs cannot be "
+                    "told apart and only the records count."
+                )
+        name = _relative(run.folders[0], root)
+        if firsts[run.folders[0]] > 1:
+            name = f"{name}@{run.run_id[:8]}"
+        for folder in run.contradicted:
+            notes.append(
+                f"Run '{name}' has other losses in '{_relative(folder, root)}' than in "
+                f"'{_relative(run.folders[-1], root)}', which is newer and counts."
+            )
+        sources.append(RunSource(name, run, logged, wanted.unit))
+    return sources
+
+
+def _logged_only(
+    root: Path,
+    folders: list[Path],
+    logs: dict[Path, Logged],
+    recorded: list[RunSource],
+    wanted: Wanted,
+    notes: list[str],
+) -> list[RunSource]:
+    """Return the runs without a record; the second logger of a recorded run joins that one."""
+    key = f"{wanted.prefix}_e1"
+    sources, joined = [], 0
+    by_curve: dict[tuple[Any, ...], list[RunSource]] = {}
+    for source in recorded:
+        by_curve.setdefault(_fingerprint(source.losses(())), []).append(source)
+    for folder in folders:
+        curve = _fingerprint(logs[folder].by_epoch.get(key, {}))
+        twins = by_curve.get(curve, []) if curve else []
+        if len(twins) == 1:
+            # What stands beside the record wins: it may hold more digits.
+            logs[folder].join(twins[0].logged)
+            twins[0].logged = logs[folder]
+            by_curve[curve] = []
+            joined += 1
+        else:
+            sources.append(RunSource(_relative(folder, root), None, logs[folder], wanted.unit))
+    if joined:
+        notes.append(
+            f"{counted(joined, 'folder')} with the same losses as a record elsewhere, as of a "
+            "second logger, joined with that run."
+        )
+    return sources
+
+
+def _fingerprint(losses: dict[int, float]) -> tuple[Any, ...]:
+    """Return what two curves share that are equal in float32, the precision of TensorBoard."""
+    return tuple((epoch, float(np.float32(losses[epoch]))) for epoch in sorted(losses))
+
+
+def _relative(path: Path, root: Path) -> str:
+    relative = path.relative_to(root)
+    return relative.as_posix() if relative.parts else root.resolve().name

@@ -1,0 +1,251 @@
+"""`LearningCurves`: the curves of many runs in one checked, frozen table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl._ranks import Mode, check_mode
+
+CURVES = ("train_loss", "val_loss", "val_metric")
+PER_RUN = ("final_metric", "final_loss", "epoch_seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class LearningCurves:
+    """The learning curves of many runs, and what the runs came to.
+
+    Arrays are copied to float64 and cannot be written to. Epochs are counted e = 0, 1, ...; column
+    e of a curve is the value after `e + 1` completed epochs. NaN stands after a run's last epoch,
+    and where a run has no value; a loss that was not finite is `+inf` where the source tells it
+    from a missing one.
+
+    Args:
+        train_loss: L(e), the mean training loss of each epoch, in the loss's own unit, shape
+            `(runs, epochs)`.
+        val_loss: Validation loss after each epoch, shape `(runs, epochs)`.
+        val_metric: Validation metric after each epoch, shape `(runs, epochs)`.
+        final_metric: The target, as the test accuracy of the fully trained run, shape `(runs,)`;
+            NaN for a run that was not trained to the end.
+        final_loss: Test loss of the fully trained run, shape `(runs,)`.
+        features: Numbers that describe a run beforehand (hyper-parameters, size of the
+            architecture), shape `(runs, n)`.
+        epoch_seconds: Training time of one epoch in seconds, shape `(runs,)`.
+        metric_mode: "max" if a higher `val_metric` is better, "min" if a lower one is.
+        final_mode: The same for `final_metric`; None for the same as `metric_mode`.
+        run_ids: A name for each run, no two alike; None for "0", "1", ...
+        checkpoints: Of each run the checkpoint to go on from, or None.
+
+    Raises:
+        ValueError: If a shape does not fit `train_loss`, if a mode is unknown, or if two runs have
+            the same name.
+        TypeError: If an array holds something other than numbers.
+
+    Example:
+        >>> curves = LearningCurves(train_loss=[[2.0, 1.0], [3.0, float("nan")]])
+        >>> curves.runs, curves.epochs, curves.epochs_completed.tolist()
+        (2, 2, [2, 1])
+    """
+
+    train_loss: NDArray[np.float64]
+    _: KW_ONLY
+    val_loss: NDArray[np.float64] | None = None
+    val_metric: NDArray[np.float64] | None = None
+    final_metric: NDArray[np.float64] | None = None
+    final_loss: NDArray[np.float64] | None = None
+    features: NDArray[np.float64] | None = None
+    epoch_seconds: NDArray[np.float64] | None = None
+    metric_mode: Mode = "max"
+    final_mode: Mode | None = None
+    run_ids: Sequence[str] | None = None
+    checkpoints: Sequence[str | None] | None = None
+
+    def __post_init__(self) -> None:
+        train_loss = _numbers("train_loss", self.train_loss)
+        if train_loss.ndim != 2 or 0 in train_loss.shape:
+            raise ValueError(
+                "Expected `train_loss` to have the shape (runs, epochs) with at least one of each "
+                f"but got {train_loss.shape}."
+            )
+        object.__setattr__(self, "train_loss", train_loss)
+        runs = train_loss.shape[0]
+        for name in (*CURVES[1:], *PER_RUN, "features"):
+            if getattr(self, name) is not None:
+                self._keep(name, train_loss.shape if name in CURVES else (runs,))
+        check_mode("metric_mode", self.metric_mode)
+        if self.final_mode is None:
+            object.__setattr__(self, "final_mode", self.metric_mode)
+        check_mode("final_mode", self.final_mode)
+        names = map(str, range(runs)) if self.run_ids is None else self.run_ids
+        object.__setattr__(self, "run_ids", _run_ids(tuple(names), runs))
+        paths = (None,) * runs if self.checkpoints is None else tuple(self.checkpoints)
+        if len(paths) != runs:
+            raise ValueError(
+                f"Expected `checkpoints` to have {runs} entries, one a run, but got {len(paths)}."
+            )
+        object.__setattr__(self, "checkpoints", paths)
+
+    @property
+    def runs(self) -> int:
+        """The number of runs."""
+        return int(self.train_loss.shape[0])
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs of the longest run, m."""
+        return int(self.train_loss.shape[1])
+
+    @property
+    def epochs_completed(self) -> NDArray[np.int64]:
+        """How many epochs each run has completed, shape `(runs,)`; a NaN at the end is none."""
+        present = ~np.isnan(self.train_loss)
+        last = self.epochs - np.argmax(present[:, ::-1], axis=1)
+        return np.where(present.any(axis=1), last, 0).astype(np.int64)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`run_ids`, for those who want it typed as it is after the checks."""
+        return tuple(self.run_ids or ())
+
+    def select(self, runs: Sequence[int] | NDArray[np.int64]) -> LearningCurves:
+        """Return the table of some runs only.
+
+        Args:
+            runs: Their row numbers, in the order in which they shall stand.
+
+        Raises:
+            IndexError: If there is no such row.
+        """
+        rows = np.asarray(runs, dtype=np.int64)
+        changes: dict[str, object] = {}
+        for name in (*CURVES, *PER_RUN, "features"):
+            values = getattr(self, name)
+            changes[name] = None if values is None else values[rows]
+        changes["run_ids"] = tuple(self.names[row] for row in rows)
+        changes["checkpoints"] = tuple((self.checkpoints or ())[row] for row in rows)
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # checked again
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as an `.npz` that holds no pickled object.
+
+        Args:
+            path: Its name, ending in ".npz".
+
+        Raises:
+            ValueError: If it ends otherwise: NumPy would append the ending, silently.
+        """
+        from lightning_sotl.curves.storage import save
+
+        save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> LearningCurves:
+        """Read what `save` wrote; never unpickles anything.
+
+        Args:
+            path: An `.npz` with at least `train_loss`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is no `.npz`, lacks `train_loss`, holds something that only pickle
+                could read, or holds arrays of shapes that do not fit.
+        """
+        from lightning_sotl.curves.storage import load
+
+        return load(Path(path))
+
+    @staticmethod
+    def from_logs(
+        directory: str | Path,
+        *,
+        val_loss: str | None = None,
+        val_metric: str | None = None,
+        final_metric: str | None = None,
+        final_loss: str | None = None,
+        metric_mode: Mode = "max",
+        final_mode: Mode | None = None,
+        train_loss: str | None = None,
+        prefix: str = "sotl",
+    ) -> LearningCurves:
+        """Read all runs below a directory: records first, then Lightning's own logs.
+
+        See `lightning_sotl.curves.logs.read_logs`, which also returns what makes the runs
+        comparable, and what was left out; here that is a warning.
+
+        Args:
+            directory: Holds `sotl.jsonl`, `metrics.csv` or event files at any depth.
+            val_loss: The logged key of the validation loss.
+            val_metric: The logged key of the validation metric.
+            final_metric: The logged key of the target; its last value in a run counts.
+            final_loss: The logged key of the test loss; its last value in a run counts.
+            metric_mode: "max" if a higher `val_metric` is better.
+            final_mode: The same for `final_metric`; None for the same.
+            train_loss: A logged key to take for L(e) where a run has neither a record nor
+                `<prefix>_e1`; whether it is the mean of the step losses is not checked.
+            prefix: The monitor's.
+
+        Raises:
+            NotADirectoryError: If `directory` is none.
+            ValueError: If it holds no run, or if no run has what was asked for.
+        """
+        import warnings
+
+        from lightning_sotl.curves.logs import LogKeys, read_logs
+
+        keys = LogKeys(
+            val_loss=val_loss,
+            val_metric=val_metric,
+            final_metric=final_metric,
+            final_loss=final_loss,
+            train_loss=train_loss,
+            prefix=prefix,
+        )
+        found = read_logs(directory, keys, metric_mode=metric_mode, final_mode=final_mode)
+        for note in found.notes:
+            warnings.warn(note, stacklevel=2)
+        return found.curves
+
+    def _keep(self, name: str, shape: tuple[int, ...]) -> None:
+        values = _numbers(name, getattr(self, name))
+        if name == "features":
+            fits, wanted = values.ndim == 2 and values.shape[:1] == shape, f"({shape[0]}, n)"
+        else:
+            fits, wanted = values.shape == shape, f"{shape}"
+        if not fits:
+            raise ValueError(
+                f"Expected `{name}` to have the shape {wanted}, as `train_loss` has it, but got "
+                f"{values.shape}."
+            )
+        object.__setattr__(self, name, values)
+
+
+def _numbers(name: str, values: object) -> NDArray[np.float64]:
+    try:
+        given = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        raise ValueError(f"Expected `{name}` to have rows of one length.") from None
+    if given.dtype.kind not in "fiu":
+        raise TypeError(f"Expected `{name}` to hold numbers but got the dtype {given.dtype}.")
+    copy = np.array(given, dtype=np.float64)
+    copy.setflags(write=False)
+    return copy
+
+
+def _run_ids(names: tuple[str, ...], runs: int) -> tuple[str, ...]:
+    if len(names) != runs:
+        raise ValueError(
+            f"Expected `run_ids` to have {runs} entries, one a run, but got {len(names)}."
+        )
+    names = tuple(map(str, names))
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
+    if repeated:
+        raise ValueError(
+            f"Expected `run_ids` to have no name twice but got {', '.join(map(repr, repeated))}."
+        )
+    return names

@@ -1,0 +1,200 @@
+"""Pictures: rank correlation against T, and how the order of runs changes over T.
+
+Each picture is made in two steps: what to draw (plain arrays), and drawing it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl import _extras
+from lightning_sotl._correlation import Method
+from lightning_sotl._ranks import Mode, badness, best_ranks
+from lightning_sotl.curves.table import LearningCurves
+from lightning_sotl.estimator_table import named_estimator
+from lightning_sotl.evaluation import Evaluation, correlation_curves
+from lightning_sotl.run_ranking import Ranking
+from lightning_sotl.scorer import FINAL_LOSS, LCSVR
+
+_CROWDED = 40  # from so many runs on the ranks are drawn on a logarithmic axis
+_NAMED = 10  # so many runs of a bump chart have a colour and a name
+
+
+@dataclass(frozen=True)
+class CorrelationLine:
+    """One line of the picture of an evaluation.
+
+    Attributes:
+        name: The estimator's.
+        rho: Correlation after `k = 1, 2, ...` epochs, shape `(epochs,)`.
+        at: The T's that have an interval, shape `(n,)`.
+        low: Their lower bounds, shape `(n,)`.
+        high: Their upper bounds, shape `(n,)`.
+    """
+
+    name: str
+    rho: NDArray[np.float64]
+    at: NDArray[np.int64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RankLines:
+    """The lines of a bump chart.
+
+    Attributes:
+        names: Of the runs, the best at T first.
+        ranks: Of each run after `k = 1, ..., T` epochs, ties at the lowest, shape `(runs, T)`;
+            NaN where it has no estimate.
+        monitor: What they are ranked by.
+    """
+
+    names: tuple[str, ...]
+    ranks: NDArray[np.float64]
+    monitor: str
+
+
+def correlation_lines(
+    curves: LearningCurves, result: Evaluation, *, method: Method = "spearman"
+) -> list[CorrelationLine]:
+    """Return what `draw_evaluation` draws: every T, with the intervals that `result` has.
+
+    The final test loss is known at the end only and is drawn as a level, as in the paper's Fig. 2.
+    """
+    lines = []
+    names = [name for name in result.estimators if name not in (FINAL_LOSS, LCSVR)]
+    whole = correlation_curves(curves, names, method=method)
+    for name, values in result.estimators.items():
+        if name == FINAL_LOSS:
+            rho = np.full(curves.epochs, next(iter(values.values())).rho)
+        elif name == LCSVR:  # fitted at the T's of `result` only
+            rho = np.full(curves.epochs, np.nan)
+            rho[[epoch - 1 for epoch in values]] = [value.rho for value in values.values()]
+        else:
+            rho = whole[name]
+        lines.append(
+            CorrelationLine(
+                name,
+                rho,
+                np.array(list(values), dtype=np.int64),
+                np.array([value.low for value in values.values()]),
+                np.array([value.high for value in values.values()]),
+            )
+        )
+    return lines
+
+
+def draw_evaluation(
+    curves: LearningCurves, result: Evaluation, *, method: Method = "spearman"
+) -> Any:
+    """Draw the rank correlation of each estimator against T, with bands for the intervals.
+
+    Returns:
+        A matplotlib `Figure`, for `save`.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+
+    Source:
+        Ru et al., arXiv 2006.04492, Figs. 2 to 4.
+    """
+    figure, axes = _figure()
+    epochs = np.arange(1, curves.epochs + 1)
+    for line in correlation_lines(curves, result, method=method):
+        if np.isnan(line.rho).all():
+            continue
+        is_level = line.name == FINAL_LOSS
+        known = np.isfinite(line.rho)
+        style = _style(line.name)
+        if line.name == LCSVR or known.sum() == 1:
+            style["marker"] = "o"  # a line of one point would not be seen
+        (drawn,) = axes.plot(epochs[known], line.rho[known], label=line.name, **style)
+        if not is_level and len(line.at) > 1:
+            axes.fill_between(
+                line.at, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0
+            )
+    if result.recommended is not None:
+        window, epoch = result.recommended.window, result.recommended.epoch
+        axes.axvline(epoch, color="grey", linewidth=0.8, linestyle=":")
+        axes.set_title(f"{result.runs} runs; recommended E = {window} at T = {epoch}", fontsize=10)
+    axes.set_xlabel("completed epochs T")
+    axes.set_ylabel(f"rank correlation with the target ({method})")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def rank_lines(ranking: Ranking, *, mode: Mode = "min") -> RankLines:
+    """Return what `draw_ranks` draws: the rank of each run at every T up to the ranking's."""
+    scores = ranking.scores[:, : ranking.at]
+    ranks = best_ranks(badness(scores, mode=mode).T).T.astype(np.float64)
+    ranks[np.isnan(scores)] = np.nan
+    return RankLines(tuple(run.run_id for run in ranking.runs), ranks, ranking.monitor)
+
+
+def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
+    """Draw the rank of each run over T, a bump chart; the best at T have a colour and a name.
+
+    Returns:
+        A matplotlib `Figure`, for `save`.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
+    lines = rank_lines(ranking, mode=mode)
+    figure, axes = _figure()
+    epochs = np.arange(1, ranking.at + 1)
+    numbered = enumerate(zip(lines.names, lines.ranks, strict=True))
+    for place, (name, ranks) in reversed(list(numbered)):
+        if place < _NAMED:
+            axes.plot(epochs, ranks, marker="o", markersize=3, label=f"{place + 1}. {name}")
+        else:
+            axes.plot(epochs, ranks, color="lightgrey", linewidth=0.5, zorder=0)
+    if len(lines.names) > _CROWDED:
+        axes.set_yscale("log")  # who is first matters more than who is last
+    else:
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.invert_yaxis()
+    axes.set_xlabel("completed epochs T")
+    axes.set_ylabel(f"rank by {lines.monitor}")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        handles[::-1], labels[::-1], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
+    )
+    return figure
+
+
+def save(figure: Any, path: str | Path) -> None:
+    """Write a figure as its file name's ending says, making the folder if there is none.
+
+    Raises:
+        ValueError: If matplotlib does not know the ending.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+
+
+def _style(name: str) -> dict[str, str]:
+    """Return solid lines for training losses and others for what needs a validation."""
+    if name == FINAL_LOSS:
+        return {"color": "black", "linestyle": "--"}
+    if name == LCSVR:
+        return {"linestyle": ":"}
+    curve = named_estimator(name).estimator.curve
+    return {"linestyle": "-" if curve == "train_loss" else "-."}
+
+
+def _figure() -> tuple[Any, Any]:
+    # Without pyplot: no window, no backend, no figures that stay in memory.
+    module = _extras.require("matplotlib.figure", extra="plot", purpose="draw pictures")
+    figure = module.Figure(figsize=(7.0, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure, axes

@@ -1,0 +1,139 @@
+"""What a person sees: tables on standard output, notes and progress on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from lightning_sotl.evaluation import Evaluation
+
+_NAME_WIDTH, _INTERVAL_WIDTH = 17, 24
+_EVERY = 20  # folders between two updates of the progress
+
+
+def out(text: str) -> None:
+    """Write to standard output."""
+    sys.stdout.write(f"{text}\n")
+
+
+def notes(sentences: Sequence[str]) -> None:
+    """Write warnings to standard error."""
+    for sentence in sentences:
+        sys.stderr.write(f"warning: {sentence}\n")
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many folders were read, where someone looks on."""
+    shown = False
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if sys.stderr.isatty() and total > _EVERY and (done % _EVERY == 0 or done == total):
+            sys.stderr.write(f"\rread {done} of {total} folders")
+            sys.stderr.flush()
+            shown = True
+
+    try:
+        yield show
+    finally:
+        if shown:
+            sys.stderr.write("\n")
+
+
+def show_ranking(document: dict[str, Any]) -> None:
+    """Print a ranking as a table."""
+    group = document.get("group")
+    if group:
+        out("\n" + ", ".join(f"{name} = {value}" for name, value in group.items()))
+    runs = document["runs"]
+    with_checkpoints = any(run["checkpoint"] for run in runs)
+    headers = ["rank", "run", document["monitor"], "epochs"]
+    rows = [
+        [str(run["rank"]), run["run_id"], _number(run["estimate"]), str(run["epochs"])]
+        + ([run["checkpoint"] or "-"] if with_checkpoints else [])
+        for run in runs
+    ]
+    table(headers + ["checkpoint"] * with_checkpoints, rows, left={1, 4})
+    out(f"Ranked by {document['monitor']} after {document['at']} completed epochs.")
+    if "stability" in document:
+        value = document["stability"]
+        known = "is not known" if value is None else f"is {value:.3f}"
+        out(f"Rank correlation of the order at T/2 with that at T {known}.")
+
+
+def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
+    """Print correlations as a table, one column a T."""
+    better = "higher" if mode == "max" else "lower"
+    out(
+        f"Rank correlation with '{target}' ({better} is better) of {result.runs} runs, "
+        f"{result.left_out} left out, with 95 % intervals:"
+    )
+    epochs = sorted({epoch for values in result.estimators.values() for epoch in values})
+    for begin in range(0, len(epochs), _columns_that_fit()):
+        shown = epochs[begin : begin + _columns_that_fit()]
+        rows = [
+            [name, *(_interval(values.get(epoch)) for epoch in shown)]
+            for name, values in result.estimators.items()
+            if any(epoch in values for epoch in shown)
+        ]
+        table(["estimator", *(f"T={epoch}" for epoch in shown)], rows, left={0})
+    if result.recommended is not None:
+        window, epoch = result.recommended.window, result.recommended.epoch
+        is_last = epoch == epochs[-1] and len(epochs) > 1
+        out(
+            f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that these runs do not show to "
+            f"be worse than the best{' (no smaller T of these is as good)' if is_last else ''}."
+        )
+
+
+def table(headers: list[str], rows: list[list[str]], *, left: set[int]) -> None:
+    """Print a table, by `rich` on a terminal where that is installed."""
+    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
+        _rich_table(headers, rows, left)
+        return
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    for cells in [headers, *rows]:
+        out(
+            "  ".join(
+                cell.ljust(width) if place in left else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            ).rstrip()
+        )
+
+
+def _rich_table(headers: list[str], rows: list[list[str]], left: set[int]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=None, header_style="bold")
+    for place, header in enumerate(headers):
+        shown.add_column(header, justify="left" if place in left else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    Console(markup=False, highlight=False).print(shown)
+
+
+def _columns_that_fit() -> int:
+    """Return how many T's stand side by side: all of them where no terminal is."""
+    if not sys.stdout.isatty():
+        return sys.maxsize
+    width = shutil.get_terminal_size().columns - _NAME_WIDTH
+    return max(1, width // _INTERVAL_WIDTH)
+
+
+def _number(value: float | None) -> str:
+    return "diverged" if value is None else f"{value:.6g}"
+
+
+def _interval(value: Any) -> str:
+    if value is None:
+        return ""
+    if math.isnan(value.rho):
+        return "undefined"
+    return f"{value.rho:.3f} [{value.low:.3f}, {value.high:.3f}]"

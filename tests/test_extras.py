@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+
+from lightning_sotl import _extras
+
+
+def test_missing_package_names_its_extra() -> None:
+    message = (
+        "`package_that_is_not_there` is needed to draw pictures and is not installed. "
+        'Run: pip install "lightning-sotl[plot]"'
+    )
+    with pytest.raises(ModuleNotFoundError, match=f"^{re.escape(message)}$"):
+        _extras.require("package_that_is_not_there.part", extra="plot", purpose="draw pictures")
+
+
+def test_broken_package_speaks_for_itself(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_package.py").write_text("import what_it_needs")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'what_it_needs'$"):
+        _extras.require("broken_package", extra="plot", purpose="draw pictures")
+    sys.modules.pop("broken_package", None)
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "call"),
+    [
+        ("matplotlib", "plot", lambda: __import__("lightning_sotl.plotting").plotting._figure()),
+        (
+            "sklearn",
+            "svr",
+            lambda: __import__("lightning_sotl.extrapolation").extrapolation.LcSVR(),
+        ),
+        (
+            "tensorboard",
+            "tensorboard",
+            lambda: __import__(
+                "lightning_sotl.curves.tensorboard_logs"
+            ).curves.tensorboard_logs.read_event_files([], ()),
+        ),
+    ],
+)
+def test_each_extra_is_named_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch, module: str, extra: str, call: object
+) -> None:
+    call_ready = call  # imports first, so that only the optional package is missing
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+
+    class Hide:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> None:
+            if name.partition(".")[0] == module:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Hide, *sys.meta_path])
+    with pytest.raises(ModuleNotFoundError, match=re.escape(f'"lightning-sotl[{extra}]"')):
+        call_ready()

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_sotl.cli import main
+from lightning_sotl.curves.table import LearningCurves
+from lightning_sotl.evaluation import evaluate
+from lightning_sotl.plotting import (
+    correlation_lines,
+    draw_evaluation,
+    draw_ranks,
+    rank_lines,
+    save,
+)
+from lightning_sotl.run_ranking import RankedRun, Ranking
+
+pytest.importorskip("matplotlib")
+
+
+def table() -> LearningCurves:
+    generator = np.random.default_rng(0)
+    quality = generator.uniform(size=30)
+    losses = 2 - quality[:, np.newaxis] + generator.normal(size=(30, 8)) / 8
+    return LearningCurves(losses, val_loss=losses, final_metric=quality, final_loss=-quality)
+
+
+def ranking(scores: np.ndarray) -> Ranking:
+    runs = tuple(RankedRun(i + 1, f"r{i}", None, 3, None) for i in range(len(scores)))
+    return Ranking("sotl_e1", scores.shape[1], runs, scores)
+
+
+def test_lines_hold_every_t_and_the_intervals_of_some() -> None:
+    curves = table()
+    result = evaluate(curves, at=[2, 8], estimators=["sotl-e2", "final-loss"], resamples=20)
+    line, level = correlation_lines(curves, result)
+    assert (line.name, level.name) == ("sotl-e2", "final-loss")
+    assert np.isnan(line.rho[0])
+    assert line.rho[7] == result.estimators["sotl-e2"][8].rho
+    assert line.at.tolist() == [2, 8]
+    assert line.low.tolist() == [result.estimators["sotl-e2"][t].low for t in (2, 8)]
+    np.testing.assert_array_equal(level.rho, np.ones(8))
+
+
+def test_ranks_over_t_share_ties_and_leave_gaps() -> None:
+    scores = np.array([[2.0, 1.0, np.nan], [1.0, 1.0, 2.0], [3.0, np.inf, 1.0]])
+    lines = rank_lines(ranking(scores))
+    np.testing.assert_array_equal(lines.ranks, [[2, 1, np.nan], [1, 1, 2], [3, 3, 1]])
+
+
+def test_picture_of_an_evaluation_has_a_line_each_and_no_empty_one(tmp_path: Path) -> None:
+    curves = table()
+    result = evaluate(curves, at=[2, 8], resamples=20)
+    figure = draw_evaluation(curves, result)
+    (axes,) = figure.axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["sotl", "sotl-e1", "sotl-ema", "sovl", "sovl-e1", "final-loss"]
+    save(figure, tmp_path / "new" / "x.png")
+    assert (tmp_path / "new" / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bump_chart_names_the_best(tmp_path: Path) -> None:
+    figure = draw_ranks(ranking(np.random.default_rng(0).uniform(size=(50, 4))))
+    (axes,) = figure.axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == [f"{place + 1}. r{place}" for place in range(10)]
+    assert len(axes.get_lines()) == 50
+    bottom, top = axes.get_ylim()
+    assert bottom > top
+
+
+@pytest.mark.parametrize("command", ["rank", "evaluate"])
+def test_command_line_saves_the_picture(tmp_path: Path, command: str) -> None:
+    table().save(tmp_path / "x.npz")
+    picture = tmp_path / "x.svg"
+    assert main([command, str(tmp_path / "x.npz"), "--plot", str(picture), "--json"]) == 0
+    assert "<svg" in picture.read_text()
+
+
+def test_unknown_ending_gives_1_and_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table().save(tmp_path / "x.npz")
+    assert main(["rank", str(tmp_path / "x.npz"), "--plot", str(tmp_path / "x.abc")]) == 1
+    assert "Format 'abc' is not supported" in capsys.readouterr().err
+
+
+def test_groups_cannot_be_drawn_in_one_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", "x", "--plot", "x.png", "--group-by", "batch_size"]) == 2
+    assert "it does not go with --group-by" in capsys.readouterr().err
