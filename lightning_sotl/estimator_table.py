@@ -1,4 +1,8 @@
-"""The estimators and baselines of the paper by name, on whole tables of learning curves."""
+"""The estimators and baselines of the paper by name, on whole tables of learning curves.
+
+`ESTIMATORS` maps the name of a family ("sotl", "sotl-e", "sovl", ...) to the curve it reads, its
+function and the better end of its scores; `named_estimator("sotl-e10")` gives one with its window.
+"""
 
 from __future__ import annotations
 
