@@ -52,7 +52,7 @@ class StopperLogic(LateCallback, StopperState):
         self._stopping_reason = StoppingReason.not_stopped
         if states is not None:
             promotion.go_on_as_if_never_stopped(trainer, states)
-        elif self.promoted and trainer.fit_loop.total_batch_idx >= 0 and trainer.is_global_zero:
+        elif self.promoted and trainer.ckpt_path is not None and trainer.is_global_zero:
             log.warning(
                 "The promoted run goes on from a checkpoint without a stop's random state, so it "
                 "differs from one that was never stopped. `checkpoint_path` of the stopper has it."
