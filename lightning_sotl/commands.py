@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from lightning_sotl import evaluation, screen
@@ -96,16 +97,16 @@ def _show_rankings(
         if options.stability:
             document["stability"] = _stability(ranking, options, estimate)
         documents.append({"group": group, **document} if group else document)
-    if options.json:
-        print_document(documents if options.group_by else documents[0])
-    else:
-        for document in documents:
-            screen.show_ranking(document)
     if options.plot:
         from lightning_sotl import plotting
 
         figure = plotting.draw_ranks(next(iter(rankings.values())), mode=_mode(options, estimate))
         plotting.save(figure, options.plot)
+    if options.json:
+        print_document(documents if options.group_by else documents[0])
+    else:
+        for document in documents:
+            screen.show_ranking(document)
 
 
 def _mode(options: Namespace, estimate: MonitorName | None) -> Mode:
@@ -131,7 +132,7 @@ def evaluate(options: Namespace) -> None:
     _check_positive("--resamples", [options.resamples])
     for name in options.estimator or []:
         _check_estimator(name)
-    if is_directory_of_runs(options) and options.target is None:
+    if is_directory_of_runs(options) and options.target is None and Path(options.path).exists():
         raise UsageError("A directory of runs needs --target, the logged key of the final metric.")
     with warnings.catch_warnings(record=True) as caught, screen.progress() as progress:
         warnings.simplefilter("always")
@@ -149,17 +150,17 @@ def evaluate(options: Namespace) -> None:
         seed=options.seed,
     )
     screen.notes(evaluation.notes(result, curves))
+    if options.plot:
+        from lightning_sotl import plotting
+
+        figure = plotting.draw_evaluation(curves, result, method=options.method)
+        plotting.save(figure, options.plot)
     if options.json:
         print_document(result.to_json())
     else:
         screen.show_evaluation(
             result, target=options.target or result.target, mode=curves.final_mode or "max"
         )
-    if options.plot:
-        from lightning_sotl import plotting
-
-        figure = plotting.draw_evaluation(curves, result, method=options.method)
-        plotting.save(figure, options.plot)
 
 
 def print_document(document: Any) -> None:

@@ -8,8 +8,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 SCHEMA = 1
+
+
+def file_name(prefix: str) -> str:
+    """Return the name of the record of a monitor, from which its prefix can be told.
+
+    Example:
+        >>> file_name("sotl"), file_name("train/sotl")
+        ('sotl.jsonl', 'train%2Fsotl.jsonl')
+    """
+    return f"{quote(prefix, safe='')}.jsonl"
 
 
 class RunRecord:

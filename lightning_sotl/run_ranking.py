@@ -109,7 +109,10 @@ def rank_runs(
     scores, completed = _scores(found, monitor, estimate)
     scores, completed = scores[chosen], completed[chosen]
     notes: list[str] = []
-    at = _default_at(found, chosen, completed, notes) if at is None else at
+    if at is None:
+        # A key that is only read may not be logged in each epoch, as with rarer validations.
+        reached = completed if estimate is not None else _newest(scores)
+        at = _default_at(found, chosen, reached, notes)
     if _validation.positive_int("at", at) > completed.max():
         raise ValueError(
             f"No run has completed {counted(at, 'epoch')}; the longest has completed "
@@ -157,15 +160,21 @@ def _scores(
     if estimate is None:
         if logged is None:
             raise ValueError(f"'{monitor}' is neither an estimate nor a value of the runs.")
-        has_value = ~np.isnan(logged)
-        newest = logged.shape[1] - np.argmax(has_value[:, ::-1], axis=1)
-        return logged, np.maximum(completed, np.where(has_value.any(axis=1), newest, 0))
+        return logged, np.maximum(completed, _newest(logged))
     scores = estimate.scores(found.curves.train_loss)
     if logged is not None:
         use = ~found.has_record & ~np.isnan(logged).all(axis=1)
         # A row that a CSVLogger has deleted can still be computed, if it needs no other.
         scores[use] = np.where(np.isnan(logged[use]), scores[use], logged[use])
+        completed = np.where(use, np.maximum(completed, _newest(logged)), completed)
     return scores, completed
+
+
+def _newest(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return after how many epochs each row has its newest value; 0 if it has none."""
+    has_value = ~np.isnan(values)
+    newest = values.shape[1] - np.argmax(has_value[:, ::-1], axis=1)
+    return np.where(has_value.any(axis=1), newest, 0)
 
 
 def _default_at(

@@ -74,6 +74,8 @@ def find_runs(
             progress=progress,
         )
     given = [flag for flag, name in _LOG_KEYS.items() if getattr(options, name)]
+    if options.target_mode:  # the file says which end of its target is better
+        given.append("--target-mode")
     if given:
         raise ValueError(
             f"{', '.join(given)}: only for a directory of runs, which '{path}' is not."

@@ -32,7 +32,7 @@ class LossWindow:
         misses: Training steps of it that were trained where nobody counted.
     """
 
-    _BUFFER = 64
+    _BUFFER = 256
 
     def __init__(self, unit: int, *, total: float = 0.0, count: int = 0) -> None:
         """Open the window of `unit` with what this process has added to it before."""

@@ -50,7 +50,7 @@ def test_no_run_with_the_estimate_lists_what_is_logged(tmp_path: Path) -> None:
     message = (
         "None of the 1 run has a record with a completed epoch or 'sotl_e1' in its logs; from "
         "other logged values L(e) cannot be recovered exactly. Logged are: 'train_loss'; "
-        "`train_loss` names one to take as it is."
+        "`train_loss` (--train-loss) names one to take as it is."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         LearningCurves.from_logs(tmp_path)
@@ -111,11 +111,11 @@ def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path
 
 def test_diverged_epoch_is_infinite_and_a_missing_one_is_not(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0, float("nan")])
-    write_csv_log(tmp_path / "v1", csv_rows([3.0, float("nan")]))
+    write_csv_log(tmp_path / "v1", csv_rows([2.5, float("nan")]))
     write_csv_log(tmp_path / "v2", csv_rows([3.0, 2.0, 1.0])[1:])
     found = read_logs(tmp_path)
     np.testing.assert_array_equal(
-        found.curves.train_loss, [[3.0, np.inf, np.nan], [3.0, np.inf, np.nan], [np.nan, 2.0, 1.0]]
+        found.curves.train_loss, [[3.0, np.inf, np.nan], [2.5, np.inf, np.nan], [np.nan, 2.0, 1.0]]
     )
     assert found.notes[0].startswith("1 run without L(e) for some epochs (no step gave a loss, or")
 

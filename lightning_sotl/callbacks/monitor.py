@@ -45,6 +45,8 @@ class MonitorLogic(MonitorState):
             self._forget_run()
         elif self._losses.is_empty:
             self._join(trainer)
+        # Only the automatic loss is a clone already.
+        self._takes_loss_as_it_is = self.loss_key == "loss" and pl_module.automatic_optimization
         self._warn_of_early_looks(trainer)
         if self._lost_ranks:
             self._warn_of_lost_ranks()
@@ -65,17 +67,25 @@ class MonitorLogic(MonitorState):
         Closing here, and not at the epoch's end, makes the estimate visible to the validation
         that follows the last batch.
         """
-        if trains_without_backward(trainer):
-            return
-        losses, block = self._losses, self.every_n_train_batches
-        window = losses.window(trainer.current_epoch if block is None else losses.history.completed)
+        # A step's cost is mostly calls, so the usual case makes few: properties are spelled out.
+        loop, losses, block = trainer.fit_loop, self._losses, self.every_n_train_batches
+        window = losses.open
+        unit = losses.history.completed if block else loop.epoch_progress.current.completed
+        if block or window is None or window.unit != unit:
+            if trains_without_backward(trainer):
+                return
+            window = losses.window(unit)
         window.steps += 1
-        loss = self._loss(pl_module, outputs) if outputs else None
-        if loss is not None:
-            # Lightning has divided the loss, but no other entry of the outputs.
-            scale = trainer.accumulate_grad_batches if self.loss_key == "loss" else 1
-            window.add(loss, scale)
-        if trainer.is_last_batch if block is None else window.steps == block:
+        loss = outputs.get(self.loss_key) if outputs else None
+        if self._takes_loss_as_it_is and type(loss) is Tensor and not loss.ndim:
+            self._loss_seen = True
+            window.add(loss, trainer.accumulate_grad_batches)
+        elif outputs:
+            loss = self._loss(outputs)
+            if loss is not None:
+                # Lightning has divided the loss, but no other entry of the outputs.
+                window.add(loss, trainer.accumulate_grad_batches if self.loss_key == "loss" else 1)
+        if window.steps == block if block else loop.epoch_loop.batch_progress.is_last_batch:
             self._close(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
@@ -131,7 +141,7 @@ class MonitorLogic(MonitorState):
 
     # --- how it is done
 
-    def _loss(self, pl_module: Module, outputs: Mapping[str, Any]) -> Tensor | None:
+    def _loss(self, outputs: Mapping[str, Any]) -> Tensor | None:
         loss = outputs.get(self.loss_key)
         if loss is None:
             if not self._loss_seen and self.loss_key not in outputs:
@@ -153,8 +163,8 @@ class MonitorLogic(MonitorState):
                 f"Expected `outputs[{self.loss_key!r}]` to be one number but got the shape "
                 f"{tuple(loss.shape)}."
             )
-        if self.loss_key != "loss" or not pl_module.automatic_optimization:
-            loss = loss.detach().clone()  # only the automatic loss is a clone already
+        if not self._takes_loss_as_it_is:
+            loss = loss.detach().clone()
         return loss.reshape(()) if loss.ndim else loss
 
     def _close(self, trainer: Trainer, pl_module: Module) -> None:

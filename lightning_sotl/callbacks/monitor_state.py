@@ -64,6 +64,7 @@ class MonitorState(RunBound):
     _logged: int  # the newest epoch that has a point in the loggers
     _handed_to_lightning: int  # the newest epoch that this process gave to `log`
     _loss_seen: bool
+    _takes_loss_as_it_is: bool
     _raised: bool
     _lost_ranks: int
 
@@ -182,4 +183,5 @@ class MonitorState(RunBound):
         self._logged = -1
         self._handed_to_lightning = -1
         self._loss_seen = False
+        self._takes_loss_as_it_is = False
         self._lost_ranks = 0

@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loaders
 from lightning_sotl.history import LossHistory
-from lightning_sotl.record import RunRecord
+from lightning_sotl.record import RunRecord, file_name
 
 
 class Recorder:
@@ -88,7 +87,7 @@ def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
         )
         return None
     folder = Path(directory).joinpath(*(str(part) for part in parts if part is not None))
-    return RunRecord(folder / f"{quote(prefix, safe='')}.jsonl")
+    return RunRecord(folder / file_name(prefix))
 
 
 def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict[str, Any]:

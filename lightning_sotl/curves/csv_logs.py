@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from lightning_sotl.curves.logged import Logged
+from lightning_sotl.curves.logged import MOST_UNITS, Logged
 
 FILE = "metrics.csv"
 _AXES = ("epoch", "step")
@@ -25,7 +25,7 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
     Raises:
         ValueError: If a column that was asked for stands there twice.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     lines = text.splitlines()
     logged = Logged(wanted)
     if lines and not text.endswith(("\n", "\r")):
@@ -38,7 +38,7 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
     if len({name for _, name in columns}) < len(columns):
         raise ValueError(f"Expected '{path}' to have no column twice but got {header!r}.")
     epoch_place = header.index("epoch") if "epoch" in header else None
-    for row in rows:
+    for row in _readable(rows, logged):
         if len(row) != len(header):
             logged.unreadable += 1
             continue
@@ -47,6 +47,16 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
             if row[place]:
                 _take(logged, name, epoch, row[place])
     return logged
+
+
+def _readable(rows: Iterator[list[str]], logged: Logged) -> Iterator[list[str]]:
+    while True:
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except csv.Error:  # a cell without an end, as of a lost quote
+            logged.unreadable += 1
 
 
 def _take(logged: Logged, name: str, epoch: int | None, text: str) -> None:
@@ -63,4 +73,4 @@ def _epoch(row: list[str], place: int | None) -> int | None:
         number = float(row[place])
     except ValueError:
         return None
-    return int(number) if number.is_integer() and number >= 0 else None
+    return int(number) if number.is_integer() and 0 <= number < MOST_UNITS else None

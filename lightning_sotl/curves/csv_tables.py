@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +160,7 @@ def _rows(path: Path, needed: Sequence[str]) -> Rows:
                 f"Expected '{path}' to have no column twice but got {listed(repeated)}."
             )
         rows = []
-        for cells in reader:
+        for cells in _cells(reader, path):
             if not cells:
                 continue
             if len(cells) != len(header):
@@ -172,6 +172,13 @@ def _rows(path: Path, needed: Sequence[str]) -> Rows:
     if not rows:
         raise ValueError(f"Expected '{path}' to have at least one row below the header.")
     return rows
+
+
+def _cells(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    try:
+        yield from reader
+    except csv.Error as error:  # a cell without an end, as of a lost quote
+        raise ValueError(f"'{path}' cannot be read as CSV: {error}.") from None
 
 
 def _epoch_columns(path: str | Path, header: list[str], pattern: str) -> list[str]:

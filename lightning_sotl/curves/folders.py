@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from lightning_sotl.curves import csv_logs, tensorboard_logs
+from lightning_sotl.record import file_name
 
 
 @dataclass
@@ -40,7 +41,7 @@ def find_run_folders(directory: Path, *, prefix: str) -> list[RunFolder]:
     if not directory.is_dir():
         what = "a file" if directory.exists() else "nothing"
         raise NotADirectoryError(f"Expected '{directory}' to be a directory but it is {what}.")
-    record_name = f"{prefix.replace('/', '_')}.jsonl"
+    record_name = file_name(prefix)
     found, folders = [], 0
     # Links are not followed: a "latest" beside its run would count that run twice.
     for path, _, files in os.walk(directory):

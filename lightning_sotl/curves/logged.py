@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+# An epoch beyond this is a damaged number, and would ask for a table of gigabytes.
+MOST_UNITS = 10_000_000
+
 
 @dataclass
 class Logged:

@@ -171,7 +171,7 @@ def _with_losses(
     if not kept:
         raise ValueError(
             f"None of the {counted(len(sources), 'run')} has {why}. Logged are: "
-            f"{listed(available)}; `train_loss` names one to take as it is."
+            f"{listed(available)}; `train_loss` (--train-loss) names one to take as it is."
         )
     if missing:
         notes.append(
@@ -236,7 +236,15 @@ def _assemble(
     )
 
 
+_MOST_ENTRIES = 200_000_000
+
+
 def _table(curves: list[dict[int, float]], epochs: int) -> NDArray[np.float64]:
+    if len(curves) * epochs > _MOST_ENTRIES:
+        raise ValueError(
+            f"Expected a table of at most {_MOST_ENTRIES} losses but {len(curves)} runs, of which "
+            f"one says that it has {epochs} epochs, make {len(curves) * epochs}."
+        )
     table = np.full((len(curves), epochs), np.nan)
     for row, curve in zip(table, curves, strict=True):
         row[list(curve)] = list(curve.values())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_sotl.curves.logged import MOST_UNITS
 from lightning_sotl.record import SCHEMA
 
 
@@ -124,7 +125,7 @@ _STOPS = ("stop_epoch_reached", "stop_batches_reached")
 def _parsed(text: str) -> dict[str, Any]:
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
 
@@ -143,13 +144,16 @@ def _add(session: Session, line: dict[str, Any]) -> bool:
         session.status = line
         return True
     unit, loss, checkpoint = line.get("e"), line.get("loss", ""), line.get("checkpoint")
-    if isinstance(unit, bool) or not isinstance(unit, int) or unit < 0:
+    if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < MOST_UNITS:
         return False
     if loss is None:
         loss = math.inf
     if isinstance(loss, bool) or not isinstance(loss, (int, float)):
         return False
-    loss = float(loss) if math.isfinite(loss) else math.inf
+    try:
+        loss = float(loss) if math.isfinite(loss) else math.inf
+    except OverflowError:  # an integer of more digits than a float holds
+        return False
     if checkpoint is not None:
         session.checkpoints[unit] = str(checkpoint)
     elif session.losses.get(unit, loss) != loss:

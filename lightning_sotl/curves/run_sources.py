@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_sotl._wording import counted
+from lightning_sotl._wording import counted, some
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.folders import RunFolder, natural_order
 from lightning_sotl.curves.logged import Logged
@@ -104,11 +104,15 @@ def read_sources(
     logs: dict[Path, Logged] = {}
     unreadable: Counter[str] = Counter()
     for done, folder in enumerate(folders):
-        if folder.record is not None:
-            found, bad = read_record(folder.record)
-            sessions += found
-            unreadable[_relative(folder.record, root)] += bad
-        logs[folder.path] = _read_logs(folder, wanted, unreadable, root, notes)
+        logs[folder.path] = Logged(wanted.keys)
+        try:
+            if folder.record is not None:
+                found, bad = read_record(folder.record)
+                sessions += found
+                unreadable[_relative(folder.record, root)] += bad
+            logs[folder.path] = _read_logs(folder, wanted, unreadable, root, notes)
+        except OSError as error:  # a link that leads nowhere, a file that is not ours to read
+            notes.append(f"Left out what of '{_relative(folder.path, root)}' is behind: {error}.")
         if progress is not None:
             progress(done + 1, len(folders))
     for name, bad in unreadable.items():
@@ -117,6 +121,11 @@ def read_sources(
                 f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
             )
     runs = merge_sessions(sessions)
+    if spread := [run for run in runs if len(run.folders) > 1]:
+        notes.append(
+            f"{counted(len(spread), 'run')} with records in several folders, as after a resume or "
+            f"a copy, counted once: {some([_relative(run.folders[0], root) for run in spread])}."
+        )
     sources = _recorded(root, runs, logs, wanted, notes)
     claimed = {folder for run in runs for folder in run.folders}
     rest = [folder.path for folder in folders if folder.path not in claimed]
@@ -187,21 +196,20 @@ def _logged_only(
     wanted: Wanted,
     notes: list[str],
 ) -> list[RunSource]:
-    """Return the runs without a record; the second logger of a recorded run joins that one."""
+    """Return the runs without a record; the other loggers of a recorded run join that one."""
     key = f"{wanted.prefix}_e1"
-    sources, joined = [], 0
-    by_curve: dict[tuple[Any, ...], list[RunSource]] = {}
-    for source in recorded:
-        by_curve.setdefault(_fingerprint(source.losses(())), []).append(source)
+    sources, joined, ambiguous = [], 0, []
+    records = [(source, _in_float32(source.losses(()))) for source in recorded]
     for folder in folders:
-        curve = _fingerprint(logs[folder].by_epoch.get(key, {}))
-        twins = by_curve.get(curve, []) if curve else []
+        curve = _in_float32(logs[folder].by_epoch.get(key, {}))
+        twins = [source for source, losses in records if curve and curve.items() <= losses.items()]
         if len(twins) == 1:
             # What stands beside the record wins: it may hold more digits.
             logs[folder].join(twins[0].logged)
             twins[0].logged = logs[folder]
-            by_curve[curve] = []
             joined += 1
+        elif twins:
+            ambiguous.append(_relative(folder, root))
         else:
             sources.append(RunSource(_relative(folder, root), None, logs[folder], wanted.unit))
     if joined:
@@ -209,12 +217,20 @@ def _logged_only(
             f"{counted(joined, 'folder')} with the same losses as a record elsewhere, as of a "
             "second logger, joined with that run."
         )
+    if ambiguous:
+        notes.append(
+            f"Left out {counted(len(ambiguous), 'folder')} with the same losses as several records "
+            f"elsewhere: {some(ambiguous)}."
+        )
     return sources
 
 
-def _fingerprint(losses: dict[int, float]) -> tuple[Any, ...]:
-    """Return what two curves share that are equal in float32, the precision of TensorBoard."""
-    return tuple((epoch, float(np.float32(losses[epoch]))) for epoch in sorted(losses))
+def _in_float32(losses: dict[int, float]) -> dict[int, float]:
+    """Return a curve in the precision of TensorBoard, a loss that is no number as `+inf`."""
+    return {
+        epoch: float(np.float32(loss)) if np.isfinite(loss) else np.inf
+        for epoch, loss in losses.items()
+    }
 
 
 def _relative(path: Path, root: Path) -> str:

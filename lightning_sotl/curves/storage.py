@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def load(path: Path) -> LearningCurves:
         raise FileNotFoundError(f"There is no file '{path}'.")
     if not path.is_file() or not zipfile.is_zipfile(path):
         raise ValueError(f"Expected '{path}' to be an .npz archive, but it is none.")
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, _opened(file, path) as archive:
         if "train_loss" not in archive.files:
             found = ", ".join(map(repr, sorted(archive.files))) or "nothing"
             raise ValueError(f"Expected '{path}' to hold 'train_loss' but it holds {found}.")
@@ -65,10 +65,17 @@ def load(path: Path) -> LearningCurves:
         raise ValueError(f"'{path}' does not hold learning curves. {error}") from None
 
 
+def _opened(file: BinaryIO, path: Path) -> Any:
+    try:
+        return np.load(file, allow_pickle=False)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError) as error:
+        raise ValueError(f"'{path}' is damaged and cannot be read: {error}.") from None
+
+
 def _read(archive: Any, name: str, path: Path) -> Any:
     try:
         array = archive[name]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
         # NumPy refuses an array of Python objects, which only pickle could read.
         raise ValueError(
             f"'{name}' in '{path}' cannot be read without pickle, or is damaged, and is refused: "
