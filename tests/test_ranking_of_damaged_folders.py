@@ -172,6 +172,24 @@ def test_an_archive_with_a_flipped_byte_at_its_end_is_refused_or_right(tmp_path,
         assert "x.npz" in err
 
 
+def test_a_checkpoint_is_found_from_another_directory_and_after_a_move(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "training").mkdir()
+    monkeypatch.chdir(tmp_path / "training")
+    stopper = fit(Path("x"), "a", 1.0, loggers=pl.loggers.CSVLogger("logs"))
+    assert Path(stopper.checkpoint_path).is_absolute()
+    monkeypatch.chdir(tmp_path)
+    _, document, _ = ranked(capsys, "training/logs")
+    assert document["runs"][0]["checkpoint"] == stopper.checkpoint_path
+    assert Path(stopper.checkpoint_path).is_file()
+    (tmp_path / "training").rename(tmp_path / "archive")
+    _, document, _ = ranked(capsys, "archive/logs")
+    found = Path(document["runs"][0]["checkpoint"])
+    assert found.is_file()
+    assert found.name == Path(stopper.checkpoint_path).name
+
+
 def test_a_picture_that_cannot_be_saved_leaves_no_half_done_output(tmp_path, capsys):
     path = tmp_path / "x.npz"
     LearningCurves(np.array([[2.0, 1.0], [3.0, 2.0]])).save(path)

@@ -21,11 +21,14 @@ def block(marker):
 def test_the_quick_start_prints_what_stands_below_it(tmp_path):
     code = block("block: quick start")
     assert sum(bool(line.strip()) for line in code.splitlines()) < 20
+    check = "print('promoted', best, trainer.current_epoch, promoted.stopping_reason)"
+    code = "\n".join([code, block("block: promotion"), check])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     printed = [line for line in done.stdout.splitlines() if line.startswith("width ")]
+    assert "promoted 64 30 not_stopped" in done.stdout
     expected = block("output: quick start").splitlines()
     assert len(printed) == len(expected) == 3
     for line, said in zip(printed, expected, strict=True):

@@ -69,6 +69,8 @@ def new_checkpoint_path(trainer: Trainer, at: str) -> str:
     folder = next((str(found) for found in folders if found), None)
     if folder is None:
         folder = str(Path(trainer.default_root_dir) / "checkpoints")
+    if "://" not in folder:
+        folder = str(Path(folder).absolute())  # the record is read from other directories too
     path = f"{folder.rstrip('/')}/stopped-{at}-{uuid.uuid4().hex[:8]}.ckpt"
     return str(trainer.strategy.broadcast(path))
 

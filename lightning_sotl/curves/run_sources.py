@@ -73,9 +73,14 @@ class RunSource:
 
     @property
     def checkpoint(self) -> str | None:
-        """The checkpoint after the newest epoch that has one."""
-        paths = {} if self.record is None else self.record.checkpoints
-        return paths[max(paths)] if paths else None
+        """The checkpoint after the newest epoch that has one; where it lies after a move."""
+        if self.record is None or not self.record.checkpoints:
+            return None
+        path = self.record.checkpoints[max(self.record.checkpoints)]
+        moved = [folder / "checkpoints" / Path(path).name for folder in self.record.folders]
+        if not Path(path).exists():
+            path = next((str(other.absolute()) for other in moved if other.exists()), path)
+        return path
 
     @property
     def stopped_at(self) -> int | None:
