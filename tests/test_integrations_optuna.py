@@ -140,3 +140,18 @@ def test_studies_that_cannot_be_ranked_by_it_are_refused():
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         for_pytorch_lightning.OptunaReporter(optuna.create_study(direction="maximize").ask())
+
+
+def test_the_best_finite_trials_are_promoted_from_their_checkpoints():
+    study = optuna.create_study()
+    for number, value in enumerate([3.0, math.inf, 1.0, 2.0, 1.0]):
+        trial = study.ask()
+        trial.set_user_attr("lightning_sotl:checkpoint_path", f"{number}.ckpt")
+        study.tell(trial, value)
+    best = for_pytorch_lightning.promote(study, 3)
+    assert [(b.number, b.value, b.checkpoint_path) for b in best] == [
+        (2, 1.0, "2.ckpt"),
+        (4, 1.0, "4.ckpt"),
+        (3, 2.0, "3.ckpt"),
+    ]
+    assert len(for_pytorch_lightning.promote(study, 9)) == 4

@@ -8,9 +8,10 @@ from lightning_sotl._extras import require
 
 require("optuna", extra="optuna", purpose="report to a study")
 
+from lightning_sotl.integrations.optuna_promotion import Promoted, promote  # noqa: E402
 from lightning_sotl.integrations.optuna_reporter import ReporterLogic  # noqa: E402
 
-__all__ = ["OptunaReporter"]
+__all__ = ["OptunaReporter", "Promoted", "promote"]
 
 
 class OptunaReporter(ReporterLogic, Callback):
