@@ -155,3 +155,17 @@ def test_the_best_finite_trials_are_promoted_from_their_checkpoints():
         (3, 2.0, "3.ckpt"),
     ]
     assert len(for_pytorch_lightning.promote(study, 9)) == 4
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_optunas_own_callback_reports_each_epoch_at_its_step(tmp_path, first):
+    from optuna_integration import PyTorchLightningPruningCallback
+
+    study = optuna.create_study(pruner=NEVER)
+    theirs = PyTorchLightningPruningCallback(study.ask(), monitor="sotl_e1")
+    callbacks = [theirs, door(PACKAGES[1]).SoTLMonitor()]
+    model = scripted_model(PACKAGES[1], val=True)
+    listed = callbacks if first else callbacks[::-1]
+    trainer(tmp_path, PACKAGES[1], callbacks=listed).fit(model, loader(4))
+    expected = returned_epoch_losses(model)
+    assert study.trials[0].intermediate_values == pytest.approx(expected, rel=1e-12)
