@@ -129,12 +129,36 @@ def ddp_jobs(folder: Path) -> dict[str, Any]:
     blocks = EarlyRankingStopper(stop_batches=6, monitor="sotl_b3_e1")
     jobs["blocks"] = run(folder, blocks, monitor=SoTLMonitor(every_n_train_batches=3))
     jobs["stopped"], jobs["promoted"], jobs["whole"] = promoted_jobs(folder)
+    jobs["pruned"] = pruned_job(folder)
     try:
         own = pl.callbacks.ModelCheckpoint(folder, filename="raised", save_on_exception=True)
         run(folder, own, model=RankModel(fails_at=6))
     except ZeroDivisionError:
         jobs["raised"] = [path.name for path in folder.glob("raised*.ckpt")]
     return jobs
+
+
+def pruned_job(folder: Path) -> dict[str, Any]:
+    """Report to a study in SQLite from rank 0; its pruner ends the run at its second report."""
+    import optuna
+
+    from lightning_sotl.integrations.optuna import OptunaReporter
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    trial = None
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        pruner = optuna.pruners.ThresholdPruner(lower=9.0, n_warmup_steps=1)
+        study = optuna.create_study(storage=f"sqlite:///{folder}/study.db", pruner=pruner)
+        trial = study.ask()
+    reporter = OptunaReporter(trial)
+    result = run(folder, reporter, max_epochs=6)
+    try:
+        result["finish"] = reporter.finish()
+    except optuna.TrialPruned as pruned:
+        result["finish"] = str(pruned)
+    if trial is not None:
+        result["stored"] = list(study.trials[0].intermediate_values.items())
+    return result
 
 
 def promoted_jobs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

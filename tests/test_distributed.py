@@ -160,6 +160,14 @@ def test_a_checkpoint_of_an_exception_waits_for_no_rank_and_says_what_is_lost(ra
     )
 
 
+def test_a_pruned_trial_ends_on_all_ranks_and_is_reported_by_one(ranks):
+    one, two = (rank["pruned"] for rank in ranks[1])
+    assert {e for e, *_ in one["returned"]} == {e for e, *_ in two["returned"]} == {0, 1}
+    assert one["finish"] == two["finish"] == "Pruned after step 1."
+    assert one["stored"] == one["losses"]
+    assert "stored" not in two
+
+
 def test_what_spawned_processes_found_reaches_the_parent(tmp_path):
     start("spawn", tmp_path)
     parent = json.loads((tmp_path / "parent.json").read_text())

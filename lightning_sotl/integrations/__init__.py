@@ -1,0 +1,1 @@
+"""Bindings to sweep libraries, each behind its extra."""

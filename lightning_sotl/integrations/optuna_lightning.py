@@ -1,0 +1,18 @@
+"""Optuna for `lightning.pytorch`: the reporter of a trial (extra `optuna`)."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback
+
+from lightning_sotl._extras import require
+
+require("optuna", extra="optuna", purpose="report to a study")
+
+from lightning_sotl.integrations.optuna_promotion import Promoted, promote  # noqa: E402
+from lightning_sotl.integrations.optuna_reporter import ReporterLogic  # noqa: E402
+
+__all__ = ["OptunaReporter", "Promoted", "promote"]
+
+
+class OptunaReporter(ReporterLogic, Callback):
+    __doc__ = ReporterLogic.__doc__

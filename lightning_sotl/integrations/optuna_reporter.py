@@ -1,0 +1,281 @@
+"""From a run's estimates to an Optuna trial: the reporter, free of either Lightning package."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import optuna
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_sotl import _validation
+from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.order import LateCallback, arrange
+from lightning_sotl.callbacks.run_bound import RunBound
+from lightning_sotl.callbacks.stopper import StopperLogic
+from lightning_sotl.callbacks.trainer_facts import (
+    Module,
+    Trainer,
+    epoch_is_whole,
+    limits_allow_stop,
+    trains_without_backward,
+)
+from lightning_sotl.monitor_name import parse_monitor
+from lightning_sotl.policies import StoppingReason
+
+CHECKPOINT_KEY = "lightning_sotl:checkpoint_path"
+_WAITS = (0.1, 0.5)  # seconds between the tries to reach the storage
+
+
+class ReporterLogic(LateCallback, RunBound):
+    """Reports each available estimate to an Optuna trial and ends the run if it shall be pruned.
+
+    The value after epochs 0 to e is reported once, at step e (or at the index of the block). A
+    pruned run ends through `trainer.should_stop`, so its loggers and checkpoints are complete;
+    call `finish()` after `fit`, and return what it returns from the objective. A run whose first
+    estimate is not finite has diverged from the start and ends there. Rank 0 reports and decides,
+    and all ranks stop together.
+
+    A storage that fails during a report is tried three times within a second; the run then goes
+    on with a warning, and the report is made with the next one or in `finish()`.
+
+    Args:
+        trial: The trial of a study with one objective. With several processes only rank 0 needs
+            it, and the others may give None.
+        monitor: The logged metric to report; any that is logged will do. SoTL-E is lower-better
+            and refuses a study that maximises.
+
+    Raises:
+        TypeError: If `monitor` is no string.
+        ValueError: If the study has several objectives, or maximises a sum of training losses; in
+            `setup`, if rank 0 has no trial.
+
+    Example:
+        >>> import optuna
+        >>> from lightning_sotl.integrations.optuna import OptunaReporter
+        >>> OptunaReporter(optuna.create_study().ask()).monitor
+        'sotl_e1'
+    """
+
+    _reported: dict[int, float]  # step -> value
+    _pending: dict[int, float]  # the same, not in the storage yet
+    _value: float | None
+    _checkpoint: str | None
+    _pruned: bool
+    _hopeless: bool  # not finite from the start
+    _reached_limit: bool
+
+    def __init__(self, trial: optuna.trial.BaseTrial | None, monitor: str = "sotl_e1") -> None:
+        super().__init__()
+        self.trial = trial
+        self.monitor = _validation.text("monitor", monitor)
+        self._worst = math.inf
+        if isinstance(trial, optuna.Trial):
+            self._worst = _worst_value(trial, monitor)
+        self._forget()
+
+    # --- Lightning's hooks, in the order of a run
+
+    def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
+        """Forget another Trainer's run, and take a place behind all that may log."""
+        if not self._bind(trainer, stage):
+            return
+        if trainer.is_global_zero and self.trial is None:
+            raise ValueError("Expected `trial` to be an Optuna trial on rank 0 but got None.")
+        arrange(trainer, first=MonitorLogic, late=LateCallback)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
+        """Note what the trial has been told before, and decide afresh."""
+        self._pruned = self._hopeless = self._reached_limit = False
+        if trainer.is_global_zero:
+            # If the storage is down, what the checkpoint knows has to do.
+            self._reported = self._call(self._stored, otherwise=self._reported)
+        self._reported = trainer.strategy.broadcast(self._reported)
+        self._pending = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Report a block that this batch has filled."""
+        producer = self._producer(trainer)
+        if producer is not None and producer.every_n_train_batches is not None:
+            self._report(trainer, producer.batches_completed // producer.every_n_train_batches - 1)
+            if producer.is_between_units:
+                self._stop_if_allowed(trainer, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Report an epoch that is complete."""
+        if trains_without_backward(trainer):
+            return
+        producer = self._producer(trainer)
+        if producer is None:
+            if self.monitor not in trainer.callback_metrics:
+                available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
+                rank_zero_warn(
+                    f"`monitor={self.monitor!r}` is not logged; available: {available}.",
+                    stacklevel=2,
+                )
+            if epoch_is_whole(trainer):
+                self._report(trainer, trainer.current_epoch)
+        elif producer.every_n_train_batches is None:
+            self._report(trainer, producer.units_completed - 1)
+        if epoch_is_whole(trainer):
+            self._stop_if_allowed(trainer, trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Note the last value, whether a stopper has ended the run, and its checkpoint."""
+        if self.monitor in trainer.callback_metrics:
+            self._value = float(trainer.callback_metrics[self.monitor])
+        for stopper in trainer.callbacks:
+            if isinstance(stopper, StopperLogic):
+                if stopper.stopping_reason != StoppingReason.not_stopped:
+                    self._reached_limit = True
+                self._checkpoint = stopper.checkpoint_path or self._checkpoint
+
+    # --- for the objective
+
+    def finish(self) -> float:
+        """Return the trial's value after `fit`, or raise `optuna.TrialPruned` if it was pruned.
+
+        A run that an EarlyRankingStopper has ended at T is complete, whatever the pruner said
+        there. The value of a diverged run is `inf` (`-inf` in a study that maximises), so that the
+        trial is COMPLETE, ranks last, and the sampler learns from it.
+
+        Raises:
+            optuna.TrialPruned: If the pruner has ended the run.
+            RuntimeError: If the run has no value, because no unit was completed.
+        """
+        self._receive_from_child()
+        if isinstance(self.trial, optuna.Trial):
+            trial = self.trial
+            stored = self._call(self._stored, otherwise={})
+            for step, value in {**self._reported, **self._pending}.items():
+                if step not in stored:
+                    self._call(partial(trial.report, value, step), otherwise=None)
+            if self._checkpoint is not None:
+                path = self._checkpoint
+                self._call(partial(trial.set_user_attr, CHECKPOINT_KEY, path), otherwise=None)
+        if self._pruned and not self._reached_limit:
+            raise optuna.TrialPruned(f"Pruned after step {max(self._reported, default=0)}.")
+        if self._value is None:
+            raise RuntimeError(
+                f"The run has ended before `{self.monitor}` was available, so it has no value."
+            )
+        return self._value if math.isfinite(self._value) else self._worst
+
+    @property
+    def state_key(self) -> str:
+        """The state belongs to the monitored name."""
+        return f"OptunaReporter{{'monitor': {self.monitor!r}}}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was reported and decided, in plain types."""
+        return {
+            "reported": self._reported,
+            "pending": self._pending,
+            "value": self._value,
+            "pruned": self._pruned,
+            "reached_limit": self._reached_limit,
+            "checkpoint": self._checkpoint,
+        }
+
+    def _take_back(self, state: dict[str, Any]) -> None:
+        self._reported, self._pending = dict(state["reported"]), dict(state["pending"])
+        self._value, self._pruned = state["value"], state["pruned"]
+        self._reached_limit, self._checkpoint = state["reached_limit"], state["checkpoint"]
+
+    # --- how it is done
+
+    def _producer(self, trainer: Trainer) -> MonitorLogic | None:
+        for callback in trainer.callbacks:
+            if isinstance(callback, MonitorLogic) and self.monitor in callback.metric_names:
+                return callback
+        return None
+
+    def _report(self, trainer: Trainer, step: int) -> None:
+        shown = trainer.callback_metrics.get(self.monitor)
+        known = {**self._reported, **self._pending}
+        if shown is None or step < 0 or step in known:
+            return
+        told = (0.0, False, False)
+        if trainer.is_global_zero:
+            value = float(shown) if math.isfinite(float(shown)) else self._worst
+            hopeless = not any(map(math.isfinite, [*known.values(), value]))
+            self._pending[step] = value
+            told = (value, hopeless, self._tell() and not hopeless and self._ask())
+        self._value, hopeless, pruned = trainer.strategy.broadcast(told)
+        if not trainer.is_global_zero:
+            self._reported[step] = self._value
+        # Once said it holds: Lightning's own minima may put the stop off to a later report.
+        self._hopeless, self._pruned = self._hopeless or hopeless, self._pruned or pruned
+
+    def _stop_if_allowed(self, trainer: Trainer, epochs: int) -> None:
+        if (self._hopeless or self._pruned) and limits_allow_stop(trainer, epochs):
+            trainer.should_stop = True
+
+    def _tell(self) -> bool:
+        """Report all that is pending, oldest first; say whether the storage has it all."""
+        for step, value in list(self._pending.items()):
+            if not self._call(partial(self._tell_one, value, step), otherwise=False):
+                return False
+            self._reported[step] = self._pending.pop(step)
+        return True
+
+    def _tell_one(self, value: float, step: int) -> bool:
+        assert self.trial is not None  # noqa: S101  # `setup` has looked
+        self.trial.report(value, step)
+        return True
+
+    def _ask(self) -> bool:
+        assert self.trial is not None  # noqa: S101  # `setup` has looked
+        return bool(self._call(self.trial.should_prune, otherwise=False))
+
+    def _stored(self) -> dict[int, float]:
+        if not isinstance(self.trial, optuna.Trial):
+            return {}
+        return dict(self.trial.storage.get_trial(self.trial._trial_id).intermediate_values)
+
+    def _call(self, function: Callable[[], Any], *, otherwise: Any) -> Any:
+        """Return what a call of the storage gives, or `otherwise` where it fails three times."""
+        for wait in (*_WAITS, None):
+            try:
+                return function()
+            except (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                raise  # no trouble of a moment
+            except Exception as error:  # each storage has its own exceptions
+                if wait is None:
+                    rank_zero_warn(
+                        f"The trial's storage failed three times ({type(error).__name__}: "
+                        f"{error}); the run goes on without it.",
+                        stacklevel=2,
+                    )
+                else:
+                    time.sleep(wait)
+        return otherwise
+
+    def _forget(self) -> None:
+        self._reported = {}
+        self._pending = {}
+        self._value = None
+        self._pruned = self._hopeless = self._reached_limit = False
+        self._checkpoint = None
+
+
+def _worst_value(trial: optuna.Trial, monitor: str) -> float:
+    directions = trial.study.directions
+    if len(directions) > 1:
+        raise ValueError(
+            f"Expected a study with one objective but got {len(directions)}: Optuna cannot prune "
+            "trials of several. Return `stopper.estimate` as one of the objectives instead."
+        )
+    if directions[0] != optuna.study.StudyDirection.MAXIMIZE:
+        return math.inf
+    if parse_monitor(monitor) is not None:
+        raise ValueError(
+            f"Expected a study with direction='minimize' for monitor={monitor!r}, of which lower "
+            "is better, but got 'maximize'."
+        )
+    return -math.inf

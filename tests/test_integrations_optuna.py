@@ -1,0 +1,193 @@
+"""Optuna trials that report SoTL-E of real runs."""
+
+import math
+import re
+from pathlib import Path
+
+import optuna
+import pytest
+from helpers import PACKAGES, door, loader, returned_epoch_losses, scripted_model, trainer
+
+from lightning_sotl.integrations import optuna as for_pytorch_lightning
+from lightning_sotl.integrations import optuna_lightning
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+DOORS = dict(zip(PACKAGES, (for_pytorch_lightning, optuna_lightning), strict=True))
+NEVER = optuna.pruners.NopPruner()
+
+
+class AfterStep(optuna.pruners.BasePruner):
+    """Prunes once a step was reported."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def prune(self, study, trial):
+        return trial.last_step is not None and trial.last_step >= self.step
+
+
+def storage(kind, folder):
+    if kind == "memory":
+        return optuna.storages.InMemoryStorage()
+    if kind == "sqlite":
+        return optuna.storages.RDBStorage(f"sqlite:///{folder}/study.db")
+    backend = optuna.storages.journal.JournalFileBackend(f"{folder}/study.log")
+    return optuna.storages.JournalStorage(backend)
+
+
+def fit(folder, trial, *callbacks, package=PACKAGES[0], model=None, first=True, **options):
+    reporter = DOORS[package].OptunaReporter(trial)
+    others = [door(package).SoTLMonitor(), *callbacks]
+    listed = [reporter, *others] if first else [*others, reporter]
+    model = model or scripted_model(package)
+    ckpt_path = options.pop("ckpt_path", None)
+    trainer(folder, package, callbacks=listed, **options).fit(model, loader(4), ckpt_path=ckpt_path)
+    return reporter, model
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_epoch_is_reported_once_at_its_own_step(tmp_path, package, kind, first):
+    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER)
+    trial = study.ask()
+    reporter, model = fit(tmp_path, trial, package=package, first=first)
+    value = reporter.finish()
+    study.tell(trial, value)
+    expected = returned_epoch_losses(model)
+    assert study.trials[0].intermediate_values == pytest.approx(expected, rel=1e-12)
+    assert study.trials[0].value == value == pytest.approx(expected[2], rel=1e-12)
+
+
+def test_a_pruned_run_ends_without_an_exception_in_fit_and_finish_raises(tmp_path):
+    study = optuna.create_study(pruner=AfterStep(1))
+    reporter, model = fit(tmp_path, study.ask(), max_epochs=5)
+    assert set(returned_epoch_losses(model)) == {0, 1}
+    with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 1\.$"):
+        reporter.finish()
+
+
+def test_a_run_that_has_reached_its_limit_is_complete_and_names_its_checkpoint(tmp_path):
+    study = optuna.create_study(pruner=AfterStep(1))
+    trial = study.ask()
+    stopper = door().EarlyRankingStopper(stop_epoch=2)
+    reporter, _ = fit(tmp_path, trial, stopper, max_epochs=5, enable_checkpointing=True)
+    assert reporter.finish() == stopper.estimate == 2.375
+    path = trial.user_attrs["lightning_sotl:checkpoint_path"]
+    assert path == stopper.checkpoint_path
+    assert Path(path).is_file()
+
+
+def test_a_resumed_run_reports_no_epoch_twice(tmp_path):
+    study = optuna.create_study(pruner=NEVER)
+    trial = study.ask()
+    stopper = door().EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, trial, stopper, enable_checkpointing=True)
+    reporter, model = fit(
+        tmp_path,
+        trial,
+        door().EarlyRankingStopper(stop_epoch=2, promoted=True),
+        enable_checkpointing=True,
+        ckpt_path=stopper.checkpoint_path,
+    )
+    reporter.finish()
+    assert set(returned_epoch_losses(model)) == {2}
+    assert sorted(study.trials[0].intermediate_values) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
+def test_a_run_of_nan_ends_at_once_and_is_complete_with_infinity(tmp_path, kind):
+    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER)
+    trial = study.ask()
+    model = scripted_model(loss=lambda epoch, batch: math.nan)
+    reporter, _ = fit(tmp_path, trial, model=model, max_epochs=5)
+    study.tell(trial, reporter.finish())
+    assert len(model.returned) == 4
+    (frozen,) = study.trials
+    assert (frozen.state.name, frozen.value) == ("COMPLETE", math.inf)
+    assert frozen.intermediate_values == {0: math.inf}
+
+
+def test_a_storage_that_fails_for_a_moment_loses_no_report(tmp_path, monkeypatch):
+    kept = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=kept, pruner=NEVER)
+    write, fails = kept.set_trial_intermediate_value, iter([True] * 3)
+
+    def flaky(*args):
+        if next(fails, False):
+            raise ConnectionError("gone")
+        write(*args)
+
+    monkeypatch.setattr(kept, "set_trial_intermediate_value", flaky)
+    message = "The trial's storage failed three times (ConnectionError: gone); the run goes on"
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}"):
+        reporter, _ = fit(tmp_path, study.ask())
+    reporter.finish()
+    assert sorted(study.trials[0].intermediate_values) == [0, 1, 2]
+
+
+def test_studies_that_cannot_be_ranked_by_it_are_refused():
+    message = (
+        "Expected a study with one objective but got 2: Optuna cannot prune trials of several. "
+        "Return `stopper.estimate` as one of the objectives instead."
+    )
+    two = optuna.create_study(directions=["minimize", "minimize"])
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        for_pytorch_lightning.OptunaReporter(two.ask())
+    message = (
+        "Expected a study with direction='minimize' for monitor='sotl_e1', of which lower is "
+        "better, but got 'maximize'."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        for_pytorch_lightning.OptunaReporter(optuna.create_study(direction="maximize").ask())
+
+
+def test_the_best_finite_trials_are_promoted_from_their_checkpoints():
+    study = optuna.create_study()
+    for number, value in enumerate([3.0, math.inf, 1.0, 2.0, 1.0]):
+        trial = study.ask()
+        trial.set_user_attr("lightning_sotl:checkpoint_path", f"{number}.ckpt")
+        study.tell(trial, value)
+    best = for_pytorch_lightning.promote(study, 3)
+    assert [(b.number, b.value, b.checkpoint_path) for b in best] == [
+        (2, 1.0, "2.ckpt"),
+        (4, 1.0, "4.ckpt"),
+        (3, 2.0, "3.ckpt"),
+    ]
+    assert len(for_pytorch_lightning.promote(study, 9)) == 4
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_optunas_own_callback_reports_each_epoch_at_its_step(tmp_path, first):
+    from optuna_integration import PyTorchLightningPruningCallback
+
+    study = optuna.create_study(pruner=NEVER)
+    theirs = PyTorchLightningPruningCallback(study.ask(), monitor="sotl_e1")
+    callbacks = [theirs, door(PACKAGES[1]).SoTLMonitor()]
+    model = scripted_model(PACKAGES[1], val=True)
+    listed = callbacks if first else callbacks[::-1]
+    trainer(tmp_path, PACKAGES[1], callbacks=listed).fit(model, loader(4))
+    expected = returned_epoch_losses(model)
+    assert study.trials[0].intermediate_values == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("options", "epochs"), [({"min_epochs": 3}, 3), ({"min_steps": 6}, 2)])
+def test_a_prune_decision_waits_for_lightnings_minima_and_cuts_no_epoch(tmp_path, options, epochs):
+    asked = []
+
+    class OnceThenNever(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            asked.append(trial.last_step)
+            return trial.last_step == 0
+
+    reporter = for_pytorch_lightning.OptunaReporter(
+        optuna.create_study(pruner=OnceThenNever()).ask()
+    )
+    model = scripted_model()
+    trainer(tmp_path, callbacks=[door().SoTLMonitor(), reporter], max_epochs=6, **options).fit(
+        model, loader(4)
+    )
+    assert len(model.returned) == 4 * epochs
+    assert asked[0] == 0
+    with pytest.raises(optuna.TrialPruned, match="Pruned after step"):
+        reporter.finish()
