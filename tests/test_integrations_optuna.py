@@ -95,6 +95,23 @@ def test_a_resumed_run_reports_no_epoch_twice(tmp_path):
     assert sorted(study.trials[0].intermediate_values) == [0, 1, 2]
 
 
+def test_a_trial_that_was_stopped_but_not_told_keeps_its_value_on_a_restart(tmp_path):
+    study = optuna.create_study(storage=storage("sqlite", tmp_path), pruner=NEVER)
+    trial = study.ask()
+    stopper = door().EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, trial, stopper, enable_checkpointing=True)
+    reporter, model = fit(
+        tmp_path,
+        trial,
+        door().EarlyRankingStopper(stop_epoch=2),
+        enable_checkpointing=True,
+        ckpt_path=stopper.checkpoint_path,
+    )
+    assert model.returned == []
+    assert reporter.finish() == stopper.estimate == 2.375
+    assert trial.user_attrs["lightning_sotl:checkpoint_path"] == stopper.checkpoint_path
+
+
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
 def test_a_run_of_nan_ends_at_once_and_is_complete_with_infinity(tmp_path, kind):
     study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER)
@@ -148,13 +165,36 @@ def test_the_best_finite_trials_are_promoted_from_their_checkpoints():
         trial = study.ask()
         trial.set_user_attr("lightning_sotl:checkpoint_path", f"{number}.ckpt")
         study.tell(trial, value)
-    best = for_pytorch_lightning.promote(study, 3)
-    assert [(b.number, b.value, b.checkpoint_path) for b in best] == [
-        (2, 1.0, "2.ckpt"),
-        (4, 1.0, "4.ckpt"),
-        (3, 2.0, "3.ckpt"),
+    best = for_pytorch_lightning.find_winners(study, 3)
+    assert [(b.run_id, b.estimate, b.checkpoint_path) for b in best] == [
+        ("2", 1.0, "2.ckpt"),
+        ("4", 1.0, "4.ckpt"),
+        ("3", 2.0, "3.ckpt"),
     ]
-    assert len(for_pytorch_lightning.promote(study, 9)) == 4
+    assert len(for_pytorch_lightning.find_winners(study, 9)) == 4
+
+
+def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
+    study, models = optuna.create_study(pruner=NEVER), {}
+    for number in range(3):
+        trial = study.ask()
+        level = trial.suggest_float("level", number, number)
+        stopper = door().EarlyRankingStopper(stop_epoch=2)
+        model = models[number] = scripted_model(loss=lambda e, b, level=level: 1 + level + b / 4)
+        reporter, _ = fit(tmp_path, trial, stopper, model=model, enable_checkpointing=True)
+        study.tell(trial, reporter.finish())
+
+    def train(winner):
+        model = scripted_model(loss=lambda e, b: winner.params["level"])
+        stopper = door().EarlyRankingStopper(stop_epoch=2, promoted=True)
+        callbacks = [door().SoTLMonitor(), stopper]
+        winner.fit(
+            trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True), model, loader(4)
+        )
+        return sorted(returned_epoch_losses(model))
+
+    results = for_pytorch_lightning.promote(study, 2, train)
+    assert [(winner.run_id, epochs) for winner, epochs in results] == [("0", [2]), ("1", [2])]
 
 
 @pytest.mark.parametrize("first", [True, False])

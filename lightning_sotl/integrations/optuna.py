@@ -8,10 +8,10 @@ from lightning_sotl._extras import require
 
 require("optuna", extra="optuna", purpose="report to a study")
 
-from lightning_sotl.integrations.optuna_promotion import Promoted, promote  # noqa: E402
+from lightning_sotl.integrations.optuna_promotion import find_winners, promote  # noqa: E402
 from lightning_sotl.integrations.optuna_reporter import ReporterLogic  # noqa: E402
 
-__all__ = ["OptunaReporter", "Promoted", "promote"]
+__all__ = ["OptunaReporter", "find_winners", "promote"]
 
 
 class OptunaReporter(ReporterLogic, Callback):
