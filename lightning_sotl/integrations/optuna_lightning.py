@@ -10,8 +10,9 @@ require("optuna", extra="optuna", purpose="report to a study")
 
 from lightning_sotl.integrations.optuna_promotion import find_winners, promote  # noqa: E402
 from lightning_sotl.integrations.optuna_reporter import ReporterLogic  # noqa: E402
+from lightning_sotl.integrations.optuna_restart import requeue_interrupted  # noqa: E402
 
-__all__ = ["OptunaReporter", "find_winners", "promote"]
+__all__ = ["OptunaReporter", "find_winners", "promote", "requeue_interrupted"]
 
 
 class OptunaReporter(ReporterLogic, Callback):

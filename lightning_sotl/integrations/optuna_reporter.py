@@ -21,7 +21,9 @@ from lightning_sotl.callbacks.trainer_facts import (
     limits_allow_stop,
     trains_without_backward,
 )
+from lightning_sotl.integrations.optuna_restart import PROCESS_KEY
 from lightning_sotl.integrations.optuna_storage import patiently, reported_values
+from lightning_sotl.integrations.process_identity import own_identity
 from lightning_sotl.monitor_name import parse_monitor
 from lightning_sotl.policies import StoppingReason
 
@@ -73,6 +75,8 @@ class ReporterLogic(LateCallback, RunBound):
         self._worst = math.inf
         if isinstance(trial, optuna.Trial):
             self._worst = _worst_value(trial, monitor)
+            name = partial(trial.set_user_attr, PROCESS_KEY, own_identity())
+            patiently(name, otherwise=None)
         self._forget()
 
     # --- Lightning's hooks, in the order of a run
