@@ -411,6 +411,7 @@ def test_without_a_seed_each_sampler_searches_otherwise_and_its_copies_alike():
     samplers[2].reseed_rng()
     first, second, again = (optuna.create_study(sampler=s).ask(GENES).params for s in samplers)
     assert first == again != second
+    assert len(set(first.values())) == len(GENES)
 
 
 def test_both_doors_have_it():
