@@ -65,8 +65,8 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
 
     Args:
         population_size: P, at least 1. More keeps the search broad for longer. The defaults are
-            meant for searches of 100 to 200 trials: they were best or within two standard errors
-            of it among P of 10 to 100 on made-up tables of 15,625 cells, with and without noise.
+            meant for searches of 100 to 200 trials: of P from 10 to 100 and S from 2 to 25, tried
+            on made-up tables of 15,625 cells, they were among the best with and without noise.
         tournament_size: S, at least 1. More is greedier: 1 is a random parent.
         seed: A non-negative integer, or None for another search each time. A trial's draws depend
             on the seed and its number alone, so parallel workers may share the seed: they propose
