@@ -22,13 +22,17 @@ def test_the_quick_start_prints_what_stands_below_it(tmp_path):
     code = block("block: quick start")
     assert sum(bool(line.strip()) for line in code.splitlines()) < 20
     check = "print('promoted', best, trainer.current_epoch, promoted.stopping_reason)"
-    code = "\n".join([code, block("block: promotion"), check])
+    code = "\n".join([code, block("block: promotion"), check, block("block: optuna")])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     printed = [line for line in done.stdout.splitlines() if line.startswith("width ")]
     assert "promoted 64 30 not_stopped" in done.stdout
+    promoted = re.findall(
+        r"^trial \d had \d\.\d\d at T and was trained to epoch 10$", done.stdout, re.M
+    )
+    assert len(promoted) == 2
     expected = block("output: quick start").splitlines()
     assert len(printed) == len(expected) == 3
     for line, said in zip(printed, expected, strict=True):
