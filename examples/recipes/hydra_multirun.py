@@ -22,7 +22,6 @@ from digits_model import DigitsModel
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.loggers import CSVLogger
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 
@@ -35,7 +34,7 @@ def main(config: DictConfig) -> float | None:
     Trainer(
         max_epochs=config.max_epochs,
         callbacks=[SoTLMonitor(), stopper],
-        logger=CSVLogger(HydraConfig.get().runtime.output_dir, name="", version=""),
+        default_root_dir=HydraConfig.get().runtime.output_dir,
         enable_progress_bar=False,
         enable_model_summary=False,
     ).fit(DigitsModel(config.width, config.learning_rate))
