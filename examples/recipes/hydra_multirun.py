@@ -7,12 +7,16 @@ Hydra's log has what each job returned. The basic sweeper does no more with it t
 command ranks the jobs and names their checkpoints. A sweeper that optimises takes the value as it
 is, and lower is better. That of a diverged run is `inf`.
 
-hydra-optuna-sweeper 1.3 asks for Optuna 2.10 and takes a newer one away, so it needs an environment
-of its own; there, add `hydra/sweeper=optuna` and a `hydra.sweeper.params`. It gives jobs no access
-to their trial, so that returning the estimate of a run that was stopped at T is all the early
-stopping that it can do.
+With `pip install hydra-optuna-sweeper` (1.3) Optuna proposes the values:
 
-Needs: pip install hydra-core. Time: 7 s on 2 CPU cores, most of it imports.
+    python examples/recipes/hydra_multirun.py --multirun hydra/sweeper=optuna \
+        hydra.sweeper.n_trials=20 hydra.sweeper.n_jobs=1 'width=choice(4,16,64)'
+
+But it puts Optuna 2.10 in the place of a newer one, which lightning-sotl[optuna] does not take, so
+give it an environment of its own. It shows jobs nothing of their trial: to return the estimate of a
+run that was stopped at T is all the early stopping that it has.
+
+Needs: pip install hydra-core. Time: 9 s of one CPU core, most of it imports.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Both end the run after 3 of 30 epochs. To promote it, add `--trainer.callbacks.p
 With `lightning.pytorch`, the class paths are `lightning_sotl.lightning.SoTLMonitor` and
 `lightning_sotl.lightning.EarlyRankingStopper`, and the imports here and in digits_model.py change.
 
-Needs: pip install "jsonargparse[signatures]". Time: 5 s on 2 CPU cores, most of it imports.
+Needs: pip install "jsonargparse[signatures]". Time: 7 s of one CPU core, most of it imports.
 """
 
 from digits_model import DigitsModel

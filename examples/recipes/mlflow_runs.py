@@ -6,7 +6,7 @@ Each run is FINISHED, not FAILED, as the stopper raises nothing, and has the che
 it from as a tag. The best is printed first.
 
 Needs: pip install mlflow-skinny sqlalchemy alembic; `mlflow` brings all three and the interface.
-Time: 10 s on 2 CPU cores, most of it imports and making the database.
+Time: 12 s of one CPU core, most of it imports and making the database.
 """
 
 from __future__ import annotations

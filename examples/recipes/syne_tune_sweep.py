@@ -6,7 +6,8 @@
 The first starts the second once a trial. Syne Tune reads what a trial prints, one line an epoch. It
 ends a trial that ASHA gives up by killing it; the others end at T, with the stopper's checkpoint.
 
-Needs: pip install syne-tune (850 MB). Time: 5 s a trial, 60 s with `--tune` on 2 CPU cores.
+Needs: pip install syne-tune (850 MB). Time: 8 s of one CPU core a trial, 2 minutes
+with `--tune`, most of it imports.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ or without a sweep and without an account:
 have it, so that its `min_iter` is in epochs. It drops `inf` and so never ends a diverged run; the
 stopper does, at T.
 
-Needs: pip install wandb. Time: 8 s a trial on 2 CPU cores, most of it imports.
+Needs: pip install wandb. Time: 9 s of one CPU core a trial, most of it imports.
 """
 
 from __future__ import annotations
