@@ -132,6 +132,10 @@ def ddp_jobs(folder: Path) -> dict[str, Any]:
     jobs["blocks"] = run(folder, blocks, monitor=SoTLMonitor(every_n_train_batches=3))
     jobs["stopped"], jobs["promoted"], jobs["whole"] = promoted_jobs(folder)
     jobs["pruned"] = pruned_job(folder)
+    shown = EarlyRankingStopper(stop_epoch=2, hp_metric=True)
+    jobs["hp_metric"] = run(
+        folder, shown, logger=pl.loggers.TensorBoardLogger(folder, version="hp")
+    )
     try:
         own = pl.callbacks.ModelCheckpoint(folder, filename="raised", save_on_exception=True)
         run(folder, own, model=RankModel(fails_at=6))
@@ -182,7 +186,8 @@ def promoted_jobs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[st
 
 def spawn_job(folder: Path) -> dict[str, Any]:
     """Fit in spawned processes; what is returned is what the parent knows."""
-    stopper, monitor = EarlyRankingStopper(stop_epoch=2), SoTLMonitor(window=(1, 2))
+    stopper = EarlyRankingStopper(stop_epoch=2, hp_metric=True)
+    monitor = SoTLMonitor(window=(1, 2))
     # The callbacks hold another run already; its results must not be taken for the new ones.
     fit = trainer(folder, callbacks=[stopper, monitor], max_epochs=1, logger=False)
     fit.fit(RankModel(), DataLoader(Batches(4), batch_size=1))
@@ -197,6 +202,7 @@ def spawn_job(folder: Path) -> dict[str, Any]:
         reporter,
         monitor=monitor,
         strategy="ddp_spawn",
+        logger=pl.loggers.TensorBoardLogger(folder, version="hp"),
         data=StatefulLoader(4),
         use_distributed_sampler=False,
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from distributed_jobs import RankModel, SaveAtStep, rank_loss
 from helpers import Batches, trainer
+from hparams_tab import hparams_tab
 from torch.utils.data import DataLoader
 
 from lightning_sotl import SoTLMonitor
@@ -168,6 +169,14 @@ def test_a_pruned_trial_ends_on_all_ranks_and_is_reported_by_one(ranks):
     assert "stored" not in two
 
 
+def test_rank_zero_alone_shows_the_estimate_in_tensorboard(ranks):
+    folder, (one, _) = ranks
+    value = one["hp_metric"]["estimates"]["sotl_e1"]
+    logs = folder / "lightning_logs" / "hp"
+    assert hparams_tab(logs)["."][1] == pytest.approx(value, rel=1e-7)  # float32
+    assert len(list(logs.glob("events*"))) == 1
+
+
 def test_what_spawned_processes_found_reaches_the_parent(tmp_path):
     start("spawn", tmp_path)
     parent = json.loads((tmp_path / "parent.json").read_text())
@@ -186,3 +195,5 @@ def test_what_spawned_processes_found_reaches_the_parent(tmp_path):
     assert parent["stored"] == parent["losses"]
     assert parent["finish"] == estimate
     assert parent["promoted from"] == checkpoint
+    shown = hparams_tab(tmp_path / "lightning_logs" / "hp")["."][1]
+    assert shown == pytest.approx(estimate, rel=1e-7)  # TensorBoard keeps float32

@@ -8,6 +8,7 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl.callbacks import promotion
+from lightning_sotl.callbacks.hp_metric import log_hp_metric, warn_without_tensorboard
 from lightning_sotl.callbacks.limits import check_limits
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.order import LateCallback, arrange, move_to_front
@@ -38,7 +39,10 @@ class StopperLogic(LateCallback, StopperState):
             return
         self._was_there = self._stopped_now = self._stop_unfinished = False
         self._states_at_stop = None
+        self._shows_hp_metric = False
         check_limits(trainer, self._monitors(trainer), self)
+        if self.hp_metric:
+            warn_without_tensorboard(trainer)
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
@@ -57,6 +61,8 @@ class StopperLogic(LateCallback, StopperState):
                 "The promoted run goes on from a checkpoint without a stop's random state, so it "
                 "differs from one that was never stopped. `checkpoint_path` of the stopper has it."
             )
+        if self._estimate is not None:
+            self._show_hp_metric(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -104,6 +110,7 @@ class StopperLogic(LateCallback, StopperState):
                 limit, self._estimate, limit=limit, reached=reached
             )
             self._finish_stop(trainer)
+        self._show_hp_metric(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
@@ -170,6 +177,23 @@ class StopperLogic(LateCallback, StopperState):
 
     # --- how it is done
 
+    def _show_hp_metric(self, trainer: Trainer) -> None:
+        """Show the estimate at T in TensorBoard, or at the end of a run that had none at T."""
+        if not self.hp_metric or self._shows_hp_metric:
+            return
+        value = self._read(trainer) if self._estimate is None else self._estimate
+        if value is None:
+            return
+        if self._estimate is None and not trainer.fast_dev_run:
+            rank_zero_warn(
+                f"`hp_metric` of this run is `{self.monitor}` at its end, after "
+                f"{trainer.current_epoch} epochs: it has no value at the limit of "
+                f"{self._limit()[0]}, and does not compare with runs that have.",
+                stacklevel=2,
+            )
+        log_hp_metric(trainer, value)
+        self._shows_hp_metric = True
+
     def _monitors(self, trainer: Trainer) -> list[MonitorLogic]:
         return [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
 
@@ -227,6 +251,7 @@ class StopperLogic(LateCallback, StopperState):
         self._stopped_now = True
         trainer.should_stop = True
         self._write_stop(trainer)
+        self._show_hp_metric(trainer)
 
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""

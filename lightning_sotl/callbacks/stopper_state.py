@@ -34,6 +34,11 @@ class StopperState(RunBound):
         monitor: The logged metric that the run is ranked by; any that is logged will do. One that
             the module logs in its own `on_train_epoch_end` is known from the second epoch on.
         promoted: Whether this run has won and shall be trained to the end.
+        hp_metric: Whether TensorBoard's HPARAMS tab shows the estimate as `hp_metric`, to sort runs
+            by. It is the estimate at T, also for a promoted run, which shows it from its start. A
+            run that ends before T shows its last value, with a warning; one that has none or
+            breaks off shows nothing, or the -1 of a TensorBoardLogger without
+            `default_hp_metric=False`. A diverged run shows `inf`, which the table puts last.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -63,6 +68,7 @@ class StopperState(RunBound):
     _stop_unfinished: bool
     _states_at_stop: list[dict[str, Any]] | None
     _said_missing: bool
+    _shows_hp_metric: bool
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class StopperState(RunBound):
         stop_batches: int | None = None,
         monitor: str = "sotl_e1",
         promoted: bool = False,
+        hp_metric: bool = False,
     ) -> None:
         super().__init__()
         if (stop_epoch is None) == (stop_batches is None):
@@ -85,6 +92,7 @@ class StopperState(RunBound):
         self.stop_batches = stop_batches
         self.monitor = _validation.text("monitor", monitor)
         self.promoted = _validation.boolean("promoted", promoted)
+        self.hp_metric = _validation.boolean("hp_metric", hp_metric)
         self._state_key = f"{type(self).__qualname__}{{'monitor': {monitor!r}}}"
         self._forget()
 
@@ -158,3 +166,4 @@ class StopperState(RunBound):
         self._stop_unfinished = False
         self._states_at_stop = None
         self._said_missing = False
+        self._shows_hp_metric = False
