@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from lightning_sotl._wording import counted
 from lightning_sotl.integrations.ray_start import CHECKPOINT_NAME, call_promoted
 from lightning_sotl.monitor_name import parse_monitor
 from lightning_sotl.winners import Candidate, Winner, best_of
+
+log = logging.getLogger(__name__)
 
 # The config of a promoted trial names the trial it continues; its function does not see it.
 PROMOTED_FROM = "promoted_from"
@@ -49,15 +52,24 @@ def find_winners(
             f"Expected `mode` to be 'min' for {monitor!r}, of which lower is better, but got 'max'."
         )
     # Ray gives them in no fixed order, and counts them in the ids.
-    trials = sorted((_trial(result, monitor) for result in results), key=lambda t: t[1].run_id)
+    trials = sorted(
+        (_trial(result, monitor) for result in _all(results)), key=lambda t: t[1].run_id
+    )
     finite = [(units, c) for units, c in trials if units and _is_finite(c.estimate)]
     at = max((units for units, _ in finite), default=0)
-    winners = best_of((c for units, c in finite if units == at), k, mode=mode) if finite else []
-    if not winners:
+    if not finite:
         raise ValueError(
             f"None of the {counted(len(trials), 'trial')} has a finite `{monitor}`, so there is "
             "none to promote."
         )
+    at_end = [candidate for units, candidate in finite if units == at]
+    if len(at_end) < len(finite):
+        log.warning(
+            "%s ended before T = %d and do not compete.",
+            counted(len(finite) - len(at_end), "trial"),
+            at,
+        )
+    winners = best_of(at_end, k, mode=mode)
     for winner in winners:
         if not winner.checkpoint_path:
             raise ValueError(
@@ -107,7 +119,7 @@ def promote(
     if tune_config.search_alg is not None or tune_config.num_samples != 1:
         raise ValueError("Expected `tune_config` to have neither `num_samples` nor `search_alg`.")
     checkpoints = {
-        result.metrics["trial_id"]: result.checkpoint for result in results if result.metrics
+        r.metrics["trial_id"]: r.checkpoint for r in _all(results) if r.metrics and r.checkpoint
     }
     of_winners = {winner.run_id: checkpoints[winner.run_id] for winner in winners}
     tuner = tune.Tuner(
@@ -119,9 +131,12 @@ def promote(
     return tuner.fit()
 
 
+def _all(results: tune.ResultGrid) -> list[tune.Result]:
+    return [results[place] for place in range(len(results))]
+
+
 def _trial(result: tune.Result, monitor: str) -> tuple[int, Candidate]:
     metrics = result.metrics or {}
-    # The sums end with the folder of the checkpoint, as Ray's file systems have no other name.
     path = f"{result.checkpoint.path}/{CHECKPOINT_NAME}" if result.checkpoint else ""
     name = str(metrics.get("trial_id", result.path))
     config = {key: v for key, v in (result.config or {}).items() if key != PROMOTED_FROM}
@@ -150,9 +165,10 @@ def _param_space(winners: list[Winner]) -> dict[str, Any]:
     """Return a space of exactly the winners' configs, each with its trial's id."""
     configs = {winner.run_id: winner.params for winner in winners}
     names = dict.fromkeys(name for winner in winners for name in winner.params)
-    space: dict[str, Any] = {
-        name: tune.sample_from(lambda config, name=name: configs[config[PROMOTED_FROM]].get(name))
-        for name in names
-    }
+
+    def value_of(name: str) -> Callable[[dict[str, Any]], Any]:
+        return lambda config: configs[config[PROMOTED_FROM]].get(name)
+
+    space: dict[str, Any] = {name: tune.sample_from(value_of(name)) for name in names}
     space[PROMOTED_FROM] = tune.grid_search([winner.run_id for winner in winners])
     return space

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +66,16 @@ class ReporterLogic(LateCallback):
         'sotl_e1'
     """
 
+    stopped_by_ray: bool
+    _reported: int  # units
+    _whole_epochs: int
+    _seen: dict[str, Any]  # what was shown at the last report
+    _random_states: list[dict[str, Any]] | None  # of the checkpoint that the run goes on from
+    _states_to_save: list[dict[str, Any]] | None
+    _any_finite: bool
+    _ends: bool
+    _saving: bool
+
     def __init__(
         self,
         monitor: str = "sotl_e1",
@@ -81,9 +90,7 @@ class ReporterLogic(LateCallback):
         if checkpoint_every is not None:
             checkpoint_every = _validation.positive_int("checkpoint_every", checkpoint_every)
         self.checkpoint_every = checkpoint_every
-        self.stopped_by_ray = False
-        self._random_states: list[dict[str, Any]] | None = None
-        self._states_to_save: list[dict[str, Any]] | None = None
+        self._random_states = None
         self._forget()
 
     # --- Lightning's hooks, in the order of a run
@@ -121,9 +128,13 @@ class ReporterLogic(LateCallback):
 
         A stopper waits for those, too.
         """
-        if self._in_blocks(trainer) and not trainer.is_last_batch:
-            if self._completed(trainer) > self._reported and not validation_is_due(trainer):
-                self._report(trainer)
+        if (
+            self._in_blocks(trainer)
+            and self._completed(trainer) > self._reported
+            and not trainer.is_last_batch
+            and not validation_is_due(trainer)
+        ):
+            self._report(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Report a block with whose last batch a validation was due."""
@@ -149,13 +160,11 @@ class ReporterLogic(LateCallback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Report the epoch before, and begin no other if the trial shall end."""
-        with _between_epochs(trainer):
+        with promotion.before_epoch(trainer):
             self._report(trainer)
         if self._ends:
-            for progress in _epoch_counters(trainer):
-                progress.ready -= 1
             trainer.should_stop = True
-            raise StopIteration  # ends Lightning's loop over the epochs, whatever its minima
+            promotion.begin_no_epoch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Report the last epoch, behind a stopper that has ended the run."""
@@ -252,11 +261,12 @@ class ReporterLogic(LateCallback):
 
     def _forget(self) -> None:
         self.stopped_by_ray = False
-        self._reported = 0  # units
+        self._reported = 0
         self._whole_epochs = 0
-        self._seen: dict[str, Any] = {}
+        self._seen = {}
         self._any_finite = False
         self._ends = False
+        self._states_to_save = None
         self._saving = False
 
 
@@ -265,23 +275,3 @@ def _is_same(value: Any, before: Any) -> bool:
         # `before` is alive, so no new value can have its memory.
         return value.data_ptr() == before.data_ptr()
     return value is before
-
-
-@contextmanager
-def _between_epochs(trainer: Trainer) -> Iterator[None]:
-    """Have a checkpoint that is saved in `on_train_epoch_start` be one of before that epoch.
-
-    Lightning has counted the epoch as ready, and a run that is resumed from there would skip it.
-    """
-    for progress in _epoch_counters(trainer):
-        progress.ready -= 1
-    try:
-        yield
-    finally:
-        for progress in _epoch_counters(trainer):
-            progress.ready += 1
-
-
-def _epoch_counters(trainer: Trainer) -> tuple[Any, Any]:
-    progress = trainer.fit_loop.epoch_progress
-    return progress.total, progress.current

@@ -30,7 +30,7 @@ class _Join:
         return self._join(None if self.stops_in_good_order else timeout)
 
 
-def report(metrics: dict[str, Any], checkpoint: tune.Checkpoint | None) -> bool:
+def report(metrics: dict[str, Any], checkpoint: Any) -> bool:
     """Report to Ray, and return whether Ray wants the trial to end.
 
     If so Ray waits until the trial's function has returned; what is reported until then is
@@ -39,8 +39,7 @@ def report(metrics: dict[str, Any], checkpoint: tune.Checkpoint | None) -> bool:
     thread: Any = threading.current_thread()
     if not isinstance(thread.join, _Join):
         thread.join = _Join(thread.join)
-    session = get_session()
-    assert session is not None  # noqa: S101  # the caller has looked
+    session: Any = get_session()
     thread.join.stops_in_good_order = True
     try:
         tune.report(metrics, checkpoint=checkpoint)
