@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -17,11 +18,13 @@ import torch
 from helpers import door, lightning, loader, scripted_model, trainer
 from ray import get_runtime_context, tune
 
-from lightning_sotl.integrations import ray as for_pytorch_lightning
-from lightning_sotl.integrations import ray_lightning
-
-DOORS = {"pytorch_lightning": for_pytorch_lightning, "lightning.pytorch": ray_lightning}
 STOP, BUDGET = 2, 4
+
+
+def ray_door(package: str = "pytorch_lightning") -> Any:
+    """Return our module for Ray; a worker imports only the package that it needs."""
+    name = "ray_lightning" if package == "lightning.pytorch" else "ray"
+    return importlib.import_module(f"lightning_sotl.integrations.{name}")
 
 
 def noisy_model(
@@ -101,7 +104,7 @@ def hooks(package: str, seen: list[str]) -> Any:
         def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
             seen.append(f"on_exception({exception!r})")
 
-    loggers = __import__(f"{package}.loggers", fromlist=["CSVLogger"])
+    loggers = importlib.import_module(f"{package}.loggers")
 
     class NotingLogger(loggers.CSVLogger):
         def finalize(self, status: str) -> None:
@@ -122,7 +125,7 @@ def trial(config: dict[str, Any]) -> None:
     how = {"killed": kill, "raises": raise_error}.get(name.partition("-")[0])
     fails = fail_once(folder / f"{name}.marker", how) if how else None
     scale = math.nan if name == "nan" else config.get("scale", 1.0)
-    module = DOORS[package]
+    module = ray_door(package)
     seen: list[str] = []
     ending, logger = hooks(package, seen)
     with module.starting_point() as start:
@@ -152,7 +155,7 @@ def scenarios(config: dict[str, Any]) -> None:
     """Fit several runs, one after the other, in one trial: workers are slow to start."""
     quieten()
     folder = Path(config["folder"])
-    Reporter = for_pytorch_lightning.RayReporter  # noqa: N806
+    Reporter = ray_door().RayReporter  # noqa: N806
     ours = door()
 
     def fit(model: Any, data: Any, *callbacks: Any, ckpt_path: Any = None, **options: Any) -> Any:
@@ -193,16 +196,14 @@ def scenarios(config: dict[str, Any]) -> None:
     )
     # from the checkpoint of a report as if never ended
     whole = ours.SoTLMonitor()
-    fit(noisy_model(), noisy_loader(), Keep(), Reporter(), whole, max_epochs=4)
+    first = fit(noisy_model(), noisy_loader(), Keep(), Reporter(), whole, max_epochs=4)
     resumed = ours.SoTLMonitor()
     path = folder / "kept" / "checkpoint.ckpt"
-    run = fit(
-        noisy_model(), noisy_loader(), resumed, Reporter(), max_epochs=4, ckpt_path=path
-    )
+    second = fit(noisy_model(), noisy_loader(), resumed, Reporter(), max_epochs=4, ckpt_path=path)
     note(
         "resumed",
         whole=whole.epoch_losses,
         resumed=resumed.epoch_losses,
-        rate=run.optimizers[0].param_groups[0]["lr"],
+        rates=[run.optimizers[0].param_groups[0]["lr"] for run in (first, second)],
     )
     (folder / "scenarios.json").write_text(json.dumps(notes))
