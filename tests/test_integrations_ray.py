@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import importlib
 import json
 import logging
 import math
@@ -25,12 +26,13 @@ QUIET = {
     "logging_level": logging.ERROR,
     "configure_logging": False,
 }
+ROOT = Path(__file__).parents[1]
 ROWS = ["sotl_e1", "epochs_completed", "training_iteration"]
 
 
 def workers_import_this():
-    root = Path(__file__).parents[1]
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}}
+    paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "examples")]
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +259,20 @@ def test_a_winner_without_a_checkpoint_is_named(asha):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_winners([bare], 1)
+
+
+def test_the_example_trains_the_first_of_its_ranking_to_the_end(local_ray, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    example = importlib.import_module("ray_sweep")
+    monkeypatch.setattr(example, "PROMOTED", 1)
+    runs = [example.Run("mlp", (4,), seed=1), example.Run("conv", (16,), seed=2)]
+    outcome = example.run_sweep(runs, str(tmp_path), stop_epoch=1, budget=2)
+    first, last = outcome.ranking
+    assert first.sotl_e1 < last.sotl_e1
+    assert outcome.pick is first
+    assert [sorted(run.epoch_losses) for run in outcome.ranking] == [[0, 1], [0]]
+    assert 0.1 < first.test_at_end <= 1.0
+    assert [math.isnan(run.val_at_end) for run in outcome.ranking] == [False, True]
 
 
 # --- without Ray
