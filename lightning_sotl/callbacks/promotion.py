@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -41,6 +43,31 @@ def go_on_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) ->
     _restore(trainer, states)
     if batches_into_epoch(trainer) == 0:
         _begin_next_epoch_afresh(trainer)
+
+
+@contextmanager
+def before_epoch(trainer: Trainer) -> Iterator[None]:
+    """Have what is saved in `on_train_epoch_start` be of before that epoch, as at a stop.
+
+    Lightning has counted the epoch as ready, and a run that is resumed from there would skip it.
+    """
+    _count_ready(trainer, -1)
+    try:
+        yield
+    finally:
+        _count_ready(trainer, +1)
+
+
+def begin_no_epoch(trainer: Trainer) -> NoReturn:
+    """End, in `on_train_epoch_start`, Lightning's loop over the epochs, whatever its minima."""
+    _count_ready(trainer, -1)
+    raise StopIteration
+
+
+def _count_ready(trainer: Trainer, change: int) -> None:
+    progress = trainer.fit_loop.epoch_progress
+    progress.total.ready += change
+    progress.current.ready += change
 
 
 def _begin_next_epoch_afresh(trainer: Trainer) -> None:

@@ -1,0 +1,19 @@
+"""Ray Tune for `lightning.pytorch`: the reporter of a trial (extra `ray`)."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback
+
+from lightning_sotl._extras import require
+
+require("ray.tune", extra="ray", purpose="report to Ray Tune")
+
+from lightning_sotl.integrations.ray_promotion import find_winners, promote  # noqa: E402
+from lightning_sotl.integrations.ray_reporter import ReporterLogic  # noqa: E402
+from lightning_sotl.integrations.ray_start import StartingPoint, starting_point  # noqa: E402
+
+__all__ = ["RayReporter", "StartingPoint", "find_winners", "promote", "starting_point"]
+
+
+class RayReporter(ReporterLogic, Callback):
+    __doc__ = ReporterLogic.__doc__

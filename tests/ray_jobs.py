@@ -1,0 +1,209 @@
+"""Trials for Ray Tune, in a module that its workers import."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers import door, lightning, loader, scripted_model, trainer
+from ray import get_runtime_context, tune
+
+STOP, BUDGET = 2, 4
+
+
+def ray_door(package: str = "pytorch_lightning") -> Any:
+    """Return our module for Ray; a worker imports only the package that it needs."""
+    name = "ray_lightning" if package == "lightning.pytorch" else "ray"
+    return importlib.import_module(f"lightning_sotl.integrations.{name}")
+
+
+def noisy_model(
+    package: str = "pytorch_lightning", *, fails: Any = None, at: int = 1, scale: float = 1.0
+) -> Any:
+    """Return a module whose losses depend on dropout, shuffling and a ReduceLROnPlateau.
+
+    In epoch `at`, before its third batch is trained, it calls `fails`.
+    """
+    pl = lightning(package)
+
+    class NoisyModel(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if fails is not None and (self.trainer.current_epoch, batch_idx) == (at, 2):
+                fails()
+            loss = scale * self.net(batch).sub(batch.sum(1, keepdim=True)).square().mean()
+            self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(batch))
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.Adam(self.parameters(), lr=0.05)
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=0.5, patience=0, threshold=0.5
+            )
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": plateau, "monitor": "loss"},
+            }
+
+    torch.manual_seed(0)
+    return NoisyModel()
+
+
+def noisy_loader() -> Any:
+    generator = torch.Generator().manual_seed(1)
+    return torch.utils.data.DataLoader(
+        torch.randn(16, 4, generator=generator), batch_size=4, shuffle=True
+    )
+
+
+def quieten() -> None:
+    warnings.simplefilter("ignore")
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def fail_once(marker: Path, how: Any) -> Any:
+    def fail() -> None:
+        if not marker.exists():
+            marker.touch()
+            how()
+
+    return fail
+
+
+def raise_error() -> None:
+    raise RuntimeError("on purpose")
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hooks(package: str, seen: list[str]) -> Any:
+    """Return a callback and a logger that note how the run ended, the callback slowly."""
+    pl = lightning(package)
+
+    class Ending(pl.Callback):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            time.sleep(1)  # Ray would kill the worker within milliseconds
+            seen.append("on_train_end")
+
+        def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+            seen.append(f"on_exception({exception!r})")
+
+    loggers = importlib.import_module(f"{package}.loggers")
+
+    class NotingLogger(loggers.CSVLogger):
+        def finalize(self, status: str) -> None:
+            super().finalize(status)
+            seen.append(status)
+
+    return Ending(), NotingLogger(".")
+
+
+def trial(config: dict[str, Any]) -> None:
+    """Train as a user's function does, and note in a file of its own what came of it."""
+    if config["name"] == "scenarios":
+        scenarios(config)
+        return
+    quieten()
+    folder, name = Path(config["folder"]), config["name"]
+    package = config.get("package", "pytorch_lightning")
+    how = {"killed": kill, "raises": raise_error}.get(name.partition("-")[0])
+    fails = fail_once(folder / f"{name}.marker", how) if how else None
+    scale = math.nan if name == "nan" else config.get("scale", 1.0)
+    module = ray_door(package)
+    seen: list[str] = []
+    ending, logger = hooks(package, seen)
+    with module.starting_point() as start:
+        monitor = door(package).SoTLMonitor(record=False)
+        reporter = module.RayReporter()
+        callbacks = [reporter, ending, monitor]
+        if config.get("stop", True):
+            stopper = door(package).EarlyRankingStopper(stop_epoch=STOP, promoted=start.promoted)
+            callbacks.append(stopper)
+        if how:
+            callbacks.reverse()
+        fit = trainer(".", package, callbacks=callbacks, logger=logger, max_epochs=BUDGET)
+        model = noisy_model(package, fails=fails, at=config.get("at", 1), scale=scale)
+        fit.fit(model, noisy_loader(), ckpt_path=start.checkpoint_path)
+    note = {
+        "epoch_losses": monitor.epoch_losses,
+        "seen": seen,
+        "stopped_by_ray": reporter.stopped_by_ray,
+        "promoted": start.promoted,
+        "node": get_runtime_context().get_node_id(),
+    }
+    kind = "promoted-" if start.promoted else ""
+    (folder / f"{kind}{name}.json").write_text(json.dumps(note))
+
+
+def scenarios(config: dict[str, Any]) -> None:
+    """Fit several runs, one after the other, in one trial: workers are slow to start."""
+    quieten()
+    folder = Path(config["folder"])
+    Reporter = ray_door().RayReporter  # noqa: N806
+    ours = door()
+
+    def fit(model: Any, data: Any, *callbacks: Any, ckpt_path: Any = None, **options: Any) -> Any:
+        run = trainer(".", callbacks=list(callbacks), **options)
+        run.fit(model, data, ckpt_path=ckpt_path)
+        return run
+
+    class Keep(lightning().Callback):
+        """Copies the newest checkpoint when epoch 2 begins."""
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+            if (trainer.current_epoch, index) == (2, 0):
+                with tune.get_checkpoint().as_directory() as source:
+                    shutil.copytree(source, folder / "kept")
+
+    notes: dict[str, Any] = {}
+
+    def note(name: str, **facts: Any) -> None:
+        notes[name] = facts
+
+    # an epoch that is cut, and one without a report of its own
+    fit(scripted_model(), loader(4), Reporter(), ours.SoTLMonitor(), max_steps=10, max_epochs=-1)
+    # a window of two epochs
+    fit(scripted_model(), loader(4), Reporter("sotl_e2"), ours.SoTLMonitor(window=2))
+    # blocks, the last of them with the stop
+    blocks = ours.SoTLMonitor(every_n_train_batches=2)
+    stopper = ours.EarlyRankingStopper(stop_batches=6, monitor="sotl_b2_e1")
+    fit(scripted_model(val=True), loader(4), Reporter("sotl_b2_e1"), blocks, stopper)
+    note("blocks", batches=blocks.batches_completed)
+    # a metric of validation, which comes every second epoch only
+    fit(
+        scripted_model(val=True),
+        loader(4),
+        Reporter("val_loss", metrics=["sotl_e1", "absent"], checkpoint_every=None),
+        ours.SoTLMonitor(),
+        check_val_every_n_epoch=2,
+        max_epochs=4,
+    )
+    # from the checkpoint of a report as if never ended
+    whole = ours.SoTLMonitor()
+    first = fit(noisy_model(), noisy_loader(), Keep(), Reporter(), whole, max_epochs=4)
+    resumed = ours.SoTLMonitor()
+    path = folder / "kept" / "checkpoint.ckpt"
+    second = fit(noisy_model(), noisy_loader(), resumed, Reporter(), max_epochs=4, ckpt_path=path)
+    note(
+        "resumed",
+        whole=whole.epoch_losses,
+        resumed=resumed.epoch_losses,
+        rates=[run.optimizers[0].param_groups[0]["lr"] for run in (first, second)],
+    )
+    (folder / "scenarios.json").write_text(json.dumps(notes))
