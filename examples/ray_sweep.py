@@ -30,17 +30,10 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Ray's own table would break 
 import numpy as np
 import ray
 import torch
+from _classifier import Classifier, make_loader, make_log_folder, quieten
 from _digits import load_splits, seeded
 from _sweep_report import Outcome, Run, print_table, save_picture, summarise
-from digits_sweep import (
-    ARCHITECTURES,
-    BATCH_SIZE,
-    PROMOTED,
-    Classifier,
-    make_loader,
-    make_log_folder,
-    quieten,
-)
+from digits_sweep import ARCHITECTURES, BATCH_SIZE, PROMOTED
 from pytorch_lightning import Trainer
 from ray import tune
 from tqdm import tqdm
