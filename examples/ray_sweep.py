@@ -203,7 +203,7 @@ def main() -> None:
     stop_epoch, budget = (2, 5) if options.smoke else (6, 30)
     storage = make_log_folder((options.output / "ray_sweep").absolute())
     ray.init(
-        address=options.address,
+        address=options.address or "local",  # and none that runs here by chance
         runtime_env={"working_dir": str(EXAMPLES), "excludes": ["output", "__pycache__"]},
         include_dashboard=None if options.address else False,
         log_to_driver=False,

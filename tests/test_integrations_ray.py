@@ -37,7 +37,8 @@ def workers_import_this():
 
 @pytest.fixture(scope="module")
 def local_ray():
-    ray.init(num_cpus=2, runtime_env=workers_import_this(), **QUIET)
+    # "local": a bare `init` would join a cluster that it finds, or has found before.
+    ray.init(address="local", num_cpus=2, runtime_env=workers_import_this(), **QUIET)
     yield
     ray.shutdown()
     collect_garbage()
