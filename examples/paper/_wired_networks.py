@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import networkx as nx
@@ -216,11 +215,9 @@ def train_network(setting: Setting, recipe: Recipe, seed: int) -> dict[str, obje
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    started = time.perf_counter()
     trainer.fit(
         model, make_loader(train, recipe.batch_size, shuffle=True), make_loader(val, len(val))
     )
-    seconds = time.perf_counter() - started
     trainer.test(model, make_loader(test, len(test)), verbose=False)
     return {
         "train_loss": list(monitor.epoch_losses.values()),
@@ -228,7 +225,6 @@ def train_network(setting: Setting, recipe: Recipe, seed: int) -> dict[str, obje
         "val_metric": model.val_accuracies,
         "final_loss": model.test_result[0],
         "final_metric": model.test_result[1],
-        "epoch_seconds": seconds / recipe.epochs,
         "features": [
             sum(parameter.numel() for parameter in model.parameters()),
             sum(wiring.number_of_edges() for wiring in wirings),

@@ -28,7 +28,7 @@ from lightning_sotl import __version__ as own_version
 PACKAGES = ("networkx", "numpy", "pytorch-lightning", "scikit-learn", "torch")
 FEATURES = ("parameters", "edges", "longest path")  # the two latter summed over the cells
 CURVES = ("train_loss", "val_loss", "val_metric")
-PER_RUN = ("final_metric", "final_loss", "epoch_seconds", "features")
+PER_RUN = ("final_metric", "final_loss", "features")
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,9 @@ def build(jobs: Sequence[Job], recipe: Recipe, kept: Path, *, workers: int) -> L
     Raises:
         RuntimeError: If `kept` is of another recipe.
     """
-    rows = read_kept(kept, recipe)
-    done = {run_id for run_id, row in rows.items() if "seed" in row}
-    wanted = {job.run_id: job.seed for job in jobs}
-    rows = {run_id: rows[run_id] for run_id in done if rows[run_id]["seed"] == wanted.get(run_id)}
+    seeds = {job.run_id: job.seed for job in jobs}
+    found = read_kept(kept, recipe)
+    rows = {name: row for name, row in found.items() if row["seed"] == seeds.get(name)}
     write_kept(kept, recipe, rows)
     missing = [job for job in jobs if job.run_id not in rows]
     with (
@@ -171,7 +170,6 @@ def save(curves: LearningCurves, table: Path, recipe: Recipe, *, command: str) -
         "recipe": asdict(recipe),
         "features": FEATURES,
         "runs": curves.runs,
-        "training_seconds": round(float(curves.epoch_seconds.sum() * curves.epochs), 1),
         "versions": {
             "python": platform.python_version(),
             "lightning-sotl": own_version,
