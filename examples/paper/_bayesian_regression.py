@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,11 @@ def log_density(residual: Array | float, variance: Array | float) -> Array:
     return -0.5 * (np.log(2 * np.pi * np.asarray(variance)) + np.square(residual) / variance)
 
 
+def total_loss(weights: Array, inputs: Array, targets: Array, noise: float) -> Array:
+    """Return the loss of all points together under given weights, shape `(..., weights)`."""
+    return -log_density(targets - weights @ inputs.T, noise).sum(axis=-1)
+
+
 def measure(
     inputs: Array,
     targets: Array,
@@ -110,17 +116,11 @@ def measure(
         if index + 1 in at:
             seen, known = inputs[: index + 1], targets[: index + 1]
             drawn = posterior.sample(samples, generator)
-            final.append(-log_density(known - drawn @ seen.T, noise).sum(axis=-1))
-            fit.append(-log_density(known - seen @ posterior.mean, noise).sum())
-            kept.append(_copy(posterior))
-    found = Measures(
-        evidence=-np.cumsum(predictive),
-        bound=-np.cumsum(expected),
-        sotl=sotl(losses),
-        final=np.stack(final, axis=1),
-        fit=np.array(fit),
-    )
-    return found, kept
+            final.append(total_loss(drawn, seen, known, noise))
+            fit.append(total_loss(posterior.mean, seen, known, noise))
+            kept.append(copy(posterior))  # `update` replaces its arrays and changes none
+    sums = -np.cumsum(predictive), -np.cumsum(expected), sotl(losses)
+    return Measures(*sums, np.stack(final, axis=1), np.array(fit)), kept
 
 
 def check(
@@ -146,10 +146,3 @@ def check(
                 f"Expected -log P(D) of {count} points to be {oracle!r}, as SciPy has it, but got "
                 f"{ours!r}."
             )
-
-
-def _copy(posterior: Posterior) -> Posterior:
-    twin = Posterior(posterior.mean.size, noise=posterior.noise)
-    # `update` replaces both and changes neither.
-    twin.mean, twin.factor = posterior.mean, posterior.factor
-    return twin

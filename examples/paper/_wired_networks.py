@@ -189,6 +189,21 @@ def make_loader(dataset: TensorDataset, batch_size: int, *, shuffle: bool = Fals
     return DataLoader(dataset, sampler=batches, batch_size=None)
 
 
+def make_trainer(recipe: Recipe, monitor: SoTLMonitor) -> Trainer:
+    """Return a Trainer that writes nothing: the curves are in the monitor and the model."""
+    return Trainer(
+        max_epochs=recipe.epochs,
+        callbacks=[monitor],
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
 def train_network(setting: Setting, recipe: Recipe, seed: int) -> dict[str, object]:
     """Draw the graphs, train the network to the end, and return its curves and what it came to.
 
@@ -204,17 +219,7 @@ def train_network(setting: Setting, recipe: Recipe, seed: int) -> dict[str, obje
     model = Classifier(WiredNetwork(wirings, recipe.channels), recipe)
     train, val, test = load_splits(recipe.images)
     monitor = SoTLMonitor(record=False)
-    trainer = Trainer(
-        max_epochs=recipe.epochs,
-        callbacks=[monitor],
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    trainer = make_trainer(recipe, monitor)
     trainer.fit(
         model, make_loader(train, recipe.batch_size, shuffle=True), make_loader(val, len(val))
     )

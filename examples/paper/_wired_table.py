@@ -75,8 +75,8 @@ def build(jobs: Sequence[Job], recipe: Recipe, kept: Path, *, workers: int) -> L
         RuntimeError: If `kept` is of another recipe.
     """
     seeds = {job.run_id: job.seed for job in jobs}
-    found = read_kept(kept, recipe)
-    rows = {name: row for name, row in found.items() if row["seed"] == seeds.get(name)}
+    old = read_kept(kept, recipe)
+    rows = {name: row for name, row in old.items() if row["seed"] == seeds.get(name)}
     write_kept(kept, recipe, rows)
     missing = [job for job in jobs if job.run_id not in rows]
     with (
