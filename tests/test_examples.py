@@ -26,7 +26,7 @@ def run_example(name: str, output: Path, *options: str) -> list[str]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    assert (output / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (output / f"{Path(name).name}.png").read_bytes().startswith(b"\x89PNG")
     return done.stdout.strip().splitlines()
 
 
