@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+# Ray starts a dozen processes, each of which imports torch: on a busy machine that takes minutes.
+pytestmark = pytest.mark.timeout(600)
 TESTS = Path(__file__).parent
 
 
