@@ -20,6 +20,8 @@ from ray.tune.schedulers import ASHAScheduler
 
 from lightning_sotl.integrations.ray import RayReporter, find_winners, promote, starting_point
 
+# Ray starts many processes, each of which imports torch: on a busy machine that takes minutes.
+pytestmark = pytest.mark.timeout(600)
 QUIET = {
     "include_dashboard": False,
     "log_to_driver": False,
