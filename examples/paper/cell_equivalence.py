@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 import numpy as np
-
 from cell_space import CELLS, EDGES, NODES, Cell, cell_at, is_connected, live_edges
 
 CONVOLUTIONS = ("nor_conv_1x1", "nor_conv_3x3")
@@ -40,7 +39,7 @@ def distinct_connected_cells(seed: int, count: int | None = None) -> list[int]:
     """Return the indices of connected cells, drawn at random, of which no two are the same network.
 
     Args:
-        seed: Of the draw. A larger `count` with the same seed adds cells behind the same first ones.
+        seed: Of the draw. A larger `count` with the same seed adds cells behind the same others.
         count: How many; None for one of every kind.
 
     Raises:

@@ -11,9 +11,8 @@ time and count as parameters without changing what the network can learn.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
 from cell_space import EDGES, NODES, Cell, live_edges
+from torch import Tensor, nn
 
 CLASSES = 10
 

@@ -114,7 +114,7 @@ def is_connected(cell: Cell) -> bool:
 
 
 def _reached(start: int, steps: Iterable[tuple[int, int]]) -> set[int]:
-    """Return the nodes reached from `start`; steps stand in an order in which one pass is enough."""
+    """Return the nodes reached from `start`; the steps are in an order that one pass follows."""
     reached = {start}
     for here, there in steps:
         if here in reached:

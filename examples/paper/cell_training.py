@@ -5,63 +5,19 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
+from cell_network import CellNetwork, count_parameters
+from cell_space import cell_at
+from image_tasks import ShuffledBatches, Split, WholeSplit, load_task
 from pytorch_lightning import Callback, LightningModule, Trainer
+from recipes import Recipe, Run
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cell_network import CellNetwork, count_parameters
-from cell_space import cell_at
-from image_tasks import ImageTask, ShuffledBatches, Split, WholeSplit, load_task
 from lightning_sotl import SoTLMonitor
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What all runs of a table share: the task, the skeleton and the optimisation.
-
-    SGD with Nesterov momentum; the learning rate falls by a cosine over all epochs.
-    """
-
-    task: str
-    train_images: int
-    val_images: int
-    channels: int
-    stages: int = 3
-    cells: int = 1
-    epochs: int = 40
-    batch_size: int = 64
-    shift: int = 0
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-
-    def load(self) -> ImageTask:
-        """Return the task's images."""
-        return load_task(self.task, train_images=self.train_images, val_images=self.val_images)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training: a cell, a seed, and its regularisation.
-
-    Args:
-        cell: The cell's index.
-        repeat: 0, 1, ... for trainings of the same cell with other random numbers.
-        seed: Of weights, dropout, shuffling and shifts.
-        weight_decay: At least 0.
-        dropout: In [0, 1), before the last layer.
-        label_smoothing: In [0, 1), in the training loss only.
-    """
-
-    cell: int
-    repeat: int
-    seed: int
-    weight_decay: float = 5e-4
-    dropout: float = 0.0
-    label_smoothing: float = 0.0
 
 
 class CellClassifier(LightningModule):
@@ -114,6 +70,17 @@ class EpochClock(Callback):
         self._since = now
 
 
+def build_network(recipe: Recipe, run: Run) -> CellNetwork:
+    """Return the run's network; its weights are drawn from torch's generator."""
+    return CellNetwork(
+        cell_at(run.cell),
+        channels=recipe.channels,
+        stages=recipe.stages,
+        cells=recipe.cells,
+        dropout=run.dropout,
+    )
+
+
 def training_loss(network: nn.Module, batch: Split, run: Run) -> Tensor:
     """Return the loss that is minimised: cross-entropy with the run's label smoothing."""
     images, labels = batch
@@ -160,18 +127,14 @@ def train_run(recipe: Recipe, run: Run) -> dict[str, Any]:
 
     Returns:
         The run and its curves: epoch losses L(e) of the monitor in nats, with label smoothing where
-        the run has it; plain validation losses in nats, accuracies in [0, 1], seconds of all epochs.
+        the run has it; plain validation losses in nats, accuracies in [0, 1];
+        seconds of all epochs, and as "total" of the whole run with building and test.
     """
-    task = recipe.load()
+    began = (time.process_time(), time.perf_counter())
+    task = load_task(recipe.task, train_images=recipe.train_images, val_images=recipe.val_images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        network = CellNetwork(
-            cell_at(run.cell),
-            channels=recipe.channels,
-            stages=recipe.stages,
-            cells=recipe.cells,
-            dropout=run.dropout,
-        )
+        network = build_network(recipe, run)
         model = CellClassifier(network, recipe, run)
         monitor, clock = SoTLMonitor(record=False), EpochClock()
         trainer = make_trainer(recipe.epochs, [monitor, clock])
@@ -190,6 +153,8 @@ def train_run(recipe: Recipe, run: Run) -> dict[str, Any]:
         "test_accuracy": test_accuracy,
         "cpu_seconds": clock.cpu,
         "wall_seconds": clock.wall,
+        "total_cpu_seconds": time.process_time() - began[0],
+        "total_wall_seconds": time.perf_counter() - began[1],
     }
 
 

@@ -14,9 +14,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recipes import Recipe, Run
 from tqdm import tqdm
-
-from cell_training import Recipe, Run, quieten, train_run
 
 
 class Job(NamedTuple):
@@ -97,7 +96,9 @@ def _check(end: Connection, job: Job) -> None:
 
 def _work(pipe: Connection) -> None:
     """Train what comes through the pipe until it is closed."""
+    # Here, since the process that hands out the jobs needs neither torch nor Lightning.
     import torch
+    from cell_training import quieten, train_run
 
     torch.set_num_threads(1)
     quieten()
