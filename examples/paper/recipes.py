@@ -88,7 +88,7 @@ RECIPE = Recipe(
     val_images=1000,
     channels=4,
     stages=2,
-    cells=2,
+    cells=1,
     shift=1,
     batch_size=128,
 )
