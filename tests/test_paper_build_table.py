@@ -242,15 +242,20 @@ def test_depth_counts_the_convolutions_of_the_longest_path(text, expected):
 
 
 @pytest.mark.parametrize(
-    ("script", "sentence"),
+    ("arguments", "sentence"),
     [
-        ("step_overhead", "Over 2 networks a step takes .* ms in a bare loop, .* excepted, .*"),
-        ("pilot", "Of 1 candidates, 2 networks each, .* highest median accuracy has .*"),
+        (["step_overhead"], "Over 2 networks a step takes .* ms in a bare loop, .* excepted, .*"),
+        (
+            ["pilot", "--workers", "1"],
+            "Of 1 candidates, 2 networks each, .* highest median accuracy has .*",
+        ),
     ],
 )
-def test_small_measurements_end_in_a_sentence_with_numbers(script, sentence, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", [script, "--smoke"])
-    importlib.import_module(script).main()
+def test_small_measurements_end_in_a_sentence_with_numbers(
+    arguments, sentence, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", [*arguments, "--smoke"])
+    importlib.import_module(arguments[0]).main()
     assert re.fullmatch(sentence, capsys.readouterr().out.strip().splitlines()[-1])
 
 
