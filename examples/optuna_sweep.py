@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class Search:
         return Trainer(
             max_epochs=self.budget,
             callbacks=[SoTLMonitor(), *callbacks, saves],
-            logger=CSVLogger(home, name=logs, version=""),
+            logger=CSVLogger(home, name=logs),  # a version a start
             log_every_n_steps=len(self._train_loader),
             accelerator="cpu",
             devices=1,
@@ -144,6 +145,8 @@ def main() -> None:
         "--output", type=Path, default=Path(__file__).parent / "output", metavar="DIR"
     )
     options = parser.parse_args()
+    if options.resume and not (options.resume / "study.log").exists():
+        parser.error(f"--resume: there is no study.log in '{options.resume}'")
     quieten()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)  # more are slower on networks this small
@@ -154,10 +157,14 @@ def main() -> None:
         storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
         study_name="digits",
         load_if_exists=True,
-        sampler=SAMPLERS[options.sampler](options.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=trials // 3),
     )
-    requeue_interrupted(study)
+    # A seeded sampler that is made anew would propose the first trials again.
+    study.sampler = SAMPLERS[options.sampler](options.seed + len(study.trials))
+    print(f"study in {os.path.relpath(folder)}; after a crash: --resume {os.path.relpath(folder)}")
+    for number in requeue_interrupted(study):
+        print(f"trial {number} goes on")
+    sys.stdout.flush()
     search = Search(folder, stop_epoch=stop_epoch, budget=budget, seed=options.seed)
     run_trials(search, study, trials)
 

@@ -116,7 +116,15 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
 def train_winners(
     winners: list[Winner], train: Callable[[Winner], Result]
 ) -> list[tuple[Winner, Result]]:
-    """Call `train` with each winner, the best first; return each with what it came to."""
+    """Call `train` with each winner, the best first; return each with what it came to.
+
+    Raises:
+        FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
+    """
+    for winner in winners:
+        path = winner.checkpoint_path
+        if "://" not in path and not Path(path).exists():
+            raise FileNotFoundError(f"The checkpoint of run '{winner.run_id}' is gone: '{path}'.")
     return [(winner, train(winner)) for winner in winners]
 
 
@@ -178,7 +186,8 @@ def promote(
         directory: Where runs with records lie, at any depth.
         k: How many, at least 1; fewer go on if fewer have a finite estimate.
         train: Is called with each winner, the best first; makes the Trainer and the model, and
-            calls `winner.fit(trainer, model, ...)`.
+            calls `winner.fit(trainer, model, ...)`. What it raises ends the promotion; the
+            winners before are trained, but what `train` returned for them is lost.
         monitor: The estimate that decides, as it is logged. Lower is better.
         at: T, in completed epochs (or blocks); None for where a stopper has ended the runs.
 
@@ -187,6 +196,7 @@ def promote(
 
     Raises:
         TypeError: As `find_winners` does; so are the others.
+        FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
         NotADirectoryError: If `directory` is none.
         ValueError: If there is nothing to promote.
 

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import optuna
 import pytest
-from helpers import PACKAGES, door, loader, returned_epoch_losses, scripted_model, trainer
+import torch
+from helpers import (
+    PACKAGES,
+    door,
+    lightning,
+    loader,
+    returned_epoch_losses,
+    scripted_model,
+    trainer,
+)
 from optuna.storages._grpc.server import make_server
 from pytorch_lightning import Callback
 
@@ -236,6 +245,103 @@ def test_the_best_finite_trials_are_promoted_from_their_checkpoints():
         ("3", 2.0, "3.ckpt"),
     ]
     assert len(for_pytorch_lightning.find_winners(study, 9)) == 4
+
+
+def test_trials_that_ended_before_t_do_not_compete():
+    study = optuna.create_study()
+    for epochs, value in [(2, 1.0), (4, 2.0), (4, 3.0)]:
+        trial = study.ask()
+        trial.set_user_attr("lightning_sotl:checkpoint_path", "x.ckpt")
+        for epoch in range(epochs):
+            trial.report(value, epoch)
+        study.tell(trial, value)
+    message = "1 trial ended before T = 4 and do not compete: 0."
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        best = for_pytorch_lightning.find_winners(study, 3)
+    assert [winner.run_id for winner in best] == ["1", "2"]
+
+
+def test_a_winner_whose_checkpoint_is_gone_is_named_before_any_training(tmp_path):
+    study = optuna.create_study()
+    for number in range(2):
+        trial = study.ask()
+        path = tmp_path / f"{number}.ckpt"
+        trial.set_user_attr("lightning_sotl:checkpoint_path", str(path))
+        study.tell(trial, float(number))
+    (tmp_path / "0.ckpt").touch()
+    message = f"The checkpoint of run '1' is gone: '{tmp_path / '1.ckpt'}'."
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
+        for_pytorch_lightning.promote(study, 2, pytest.fail)
+
+
+def test_a_trial_that_is_trained_anew_keeps_its_first_reports_and_says_so(tmp_path):
+    study = optuna.create_study(pruner=NEVER)
+    trial = study.ask()
+    fit(tmp_path, trial, max_epochs=2)
+    message = "The study has 4.28125 of this trial at step 0, where the run now has 2"
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}: it did not go on from the"):
+        fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
+    assert study.trials[0].intermediate_values == {0: 4.28125, 1: 2.375, 2: 2.0}
+
+
+# ModelCheckpoint's word on a run that saves elsewhere.
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_run_killed_between_its_stop_and_the_save_is_promoted_from_what_it_was_resumed(tmp_path):
+    saves = lightning().callbacks.ModelCheckpoint(tmp_path, filename="newest")
+    stopper = door().EarlyRankingStopper(stop_epoch=2)
+    study = optuna.create_study(pruner=NEVER)
+    trial = study.ask()
+    fit(tmp_path, trial, stopper, saves, enable_checkpointing=True)
+    again = door().EarlyRankingStopper(stop_epoch=2)
+    newest = str(tmp_path / "newest.ckpt")  # of `on_train_epoch_end` at T, before the stopper's
+    assert not torch.load(newest, weights_only=False)["callbacks"][again.state_key][
+        "checkpoint_path"
+    ]
+    reporter, _ = fit(tmp_path, trial, again, enable_checkpointing=True, ckpt_path=newest)
+    assert again.checkpoint_path == newest
+    assert reporter.finish() == 2.375
+    study.tell(trial, 2.375)
+    assert for_pytorch_lightning.find_winners(study, 1)[0].checkpoint_path == newest
+
+
+class LogsPerEpoch(Callback):
+    """Logs 100 + e: from the validation, or in the module's own end of the epoch."""
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log("score", 100.0 + trainer.current_epoch)
+
+
+def test_a_metric_is_reported_only_in_the_epochs_in_which_it_is_logged(tmp_path):
+    study = optuna.create_study(direction="maximize", pruner=NEVER)
+    reporter = for_pytorch_lightning.OptunaReporter(study.ask(), monitor="score")
+    trainer(
+        tmp_path, callbacks=[LogsPerEpoch(), reporter], max_epochs=5, check_val_every_n_epoch=2
+    ).fit(scripted_model(val=True), loader(4))
+    assert study.trials[0].intermediate_values == {1: 101.0, 3: 103.0}
+    assert reporter.finish() == 103.0
+
+
+def test_a_metric_of_the_modules_own_epoch_end_is_not_reported_at_a_wrong_step(tmp_path):
+    model = scripted_model()
+    model.on_train_epoch_end = lambda: model.log("score", 100.0 + model.current_epoch)
+    study = optuna.create_study(direction="maximize", pruner=NEVER)
+    reporter = for_pytorch_lightning.OptunaReporter(study.ask(), monitor="score")
+    message = (
+        "`monitor='score'` was never reported: it is not logged in training or validation steps; "
+        "logged are: 'score'."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        trainer(tmp_path, callbacks=[reporter], max_epochs=4).fit(model, loader(4))
+    assert study.trials[0].intermediate_values == {}
+    assert reporter.finish() == 103.0
+
+
+def test_a_run_that_diverges_late_is_complete_also_if_it_was_pruned(tmp_path):
+    study = optuna.create_study(pruner=AfterStep(2))
+    model = scripted_model(loss=lambda epoch, batch: math.nan if epoch else 1.0)
+    reporter, _ = fit(tmp_path, study.ask(), model=model, max_epochs=6)
+    assert study.trials[0].intermediate_values == {0: 1.0, 1: math.inf, 2: math.inf}
+    assert reporter.finish() == math.inf
 
 
 def test_one_call_trains_the_best_trials_to_the_end(tmp_path):

@@ -7,13 +7,17 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna_jobs import STOP_EPOCH, loss_of, open_study, sweep
 
+from lightning_sotl.integrations import optuna_restart
 from lightning_sotl.integrations.optuna import OptunaReporter, requeue_interrupted
+from lightning_sotl.integrations.optuna_restart import process_key
 from lightning_sotl.integrations.process_identity import is_gone, own_identity
 
 JOB = Path(__file__).with_name("optuna_jobs.py")
@@ -73,10 +77,10 @@ def test_trials_of_living_processes_and_other_hosts_stay_as_they_are(tmp_path: P
     study = open_study("journal", tmp_path)
     mine, elsewhere, _ = (study.ask() for _ in range(3))
     OptunaReporter(mine)
-    elsewhere.set_user_attr("lightning_sotl:process", "another-host|1|")
+    elsewhere.set_user_attr(process_key(1), "another-host|1|")
     message = (
-        "1 running trial without a known process left as it is: 2. If no other process works on "
-        "this study, `alone=True` takes them."
+        "2 running trials of another host or of no known process left as it is: 1, 2. If no other "
+        "process works on this study, `alone=True` takes them."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
         assert requeue_interrupted(study) == []
@@ -85,13 +89,48 @@ def test_trials_of_living_processes_and_other_hosts_stay_as_they_are(tmp_path: P
     assert [study.ask().number for _ in range(4)] == [0, 1, 2, 3]
 
 
+@pytest.mark.filterwarnings("ignore:1 running trial of another host")
+def test_a_copy_of_an_interrupted_trial_is_not_taken_for_one(tmp_path: Path) -> None:
+    study = open_study("journal", tmp_path)
+    copied = {process_key(7): gone()}  # as Optuna's RetryFailedTrialCallback copies attributes
+    study.ask().set_user_attr(*next(iter(copied.items())))
+    assert requeue_interrupted(study) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_of_several_that_look_at_once_one_takes_a_trial(tmp_path: Path, kind: str) -> None:
+    for _ in range(4):
+        trial = open_study(kind, tmp_path).ask()
+        trial.set_user_attr(process_key(trial.number), gone())
+    together = threading.Barrier(3)
+    # Threads of one process have one name, so each gets another one, as processes have.
+    names = {}
+
+    def take(place: int) -> list[int]:
+        names[threading.get_ident()] = f"{own_identity()}/{place}"
+        study = open_study(kind, tmp_path)
+        together.wait()
+        return requeue_interrupted(study)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
+        patch.setattr(optuna_restart, "own_identity", lambda: names[threading.get_ident()])
+        taken = [number for numbers in pool.map(take, range(3)) for number in numbers]
+    assert sorted(taken) == [0, 1, 2, 3]
+
+
+def gone() -> str:
+    """Return the name of a process that has ended."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    host, _, _ = own_identity().split("|")
+    return "|".join([host, str(child), ""])
+
+
 def test_a_process_that_took_the_same_id_later_is_another_one() -> None:
     host, pid, started = own_identity().split("|")
     assert not is_gone("|".join([host, pid, started]))
     assert is_gone("|".join([host, pid, "an earlier boot/1"]))
     assert not is_gone("|".join(["elsewhere", pid, "an earlier boot/1"]))
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert is_gone("|".join([host, str(child), ""]))
+    assert is_gone(gone())

@@ -247,11 +247,25 @@ class StopperLogic(LateCallback, StopperState):
         if self._estimate is None:  # the checkpoint is of a run that had no stopper
             self._estimate = self._read(trainer)
             self._epochs_completed = int(trainer.fit_loop.epoch_progress.current.processed)
+        if self._checkpoint_path is None and self._resumes_at_stop(trainer):
+            # A kill came between the decision and the save.
+            self._checkpoint_path = str(trainer.ckpt_path)
         self._stopping_reason = StoppingReason.already_stopped
         self._stopped_now = True
         trainer.should_stop = True
         self._write_stop(trainer)
+        if self._checkpoint_path is not None:
+            for monitor in self._monitors(trainer):
+                monitor.write_checkpoint(self._checkpoint_path)
         self._show_hp_metric(trainer)
+
+    def _resumes_at_stop(self, trainer: Trainer) -> bool:
+        """Return whether the checkpoint that the run was resumed from is of where it stopped."""
+        if trainer.ckpt_path is None:
+            return False
+        if self.stop_epoch is None:
+            return self._batches_completed(trainer) == self.stop_batches
+        return int(trainer.fit_loop.epoch_progress.current.processed) == self._epochs_completed
 
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""

@@ -87,3 +87,14 @@ def sum_over_ranks(trainer: Trainer, total: float, count: int) -> tuple[float, i
     pair = torch.tensor([total, count], dtype=accumulation_dtype(device), device=device)
     total, summed_count = trainer.strategy.reduce(pair, reduce_op="sum").tolist()
     return total, int(summed_count)
+
+
+def is_same_value(shown: Any, before: Any) -> bool:
+    """Return whether a logged value is the very one that was shown before, not an equal new one.
+
+    Lightning keeps showing what was logged in an earlier epoch, in new wrappers of the old memory.
+    """
+    if isinstance(shown, torch.Tensor) and isinstance(before, torch.Tensor):
+        # `before` is alive, so no new value can have its memory.
+        return shown.data_ptr() == before.data_ptr()
+    return shown is before

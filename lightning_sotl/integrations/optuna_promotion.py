@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import optuna
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl import _validation
+from lightning_sotl._wording import counted, some
 from lightning_sotl.integrations.optuna_reporter import CHECKPOINT_KEY
 from lightning_sotl.winners import Candidate, Result, Winner, best_of, train_winners
 
 
 def find_winners(study: optuna.Study, k: int) -> list[Winner]:
     """Return the best `k` complete trials of a study, best first; ties go to the older trial.
+
+    T is the number of epochs (or blocks) that the longest of them have reported. Estimates at
+    different T say nothing of each other, so trials that ended before do not compete, and a
+    warning names them.
 
     Args:
         study: With one objective, whose trials were run with an EarlyRankingStopper and have
@@ -41,10 +48,21 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
         )
     maximises = study.direction == optuna.study.StudyDirection.MAXIMIZE
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    # Estimates at different T say nothing of each other.
+    units = {t.number: max(t.intermediate_values, default=-1) + 1 for t in complete}
+    finite = [t for t in complete if t.value is not None and math.isfinite(t.value)]
+    at = max((units[t.number] for t in finite), default=0)
+    if short := [t.number for t in finite if units[t.number] < at]:
+        rank_zero_warn(
+            f"{counted(len(short), 'trial')} ended before T = {at} and do not compete: "
+            f"{some(short)}.",
+            stacklevel=2,
+        )
     return best_of(
         (
             Candidate(str(t.number), t.value, dict(t.params), t.user_attrs.get(CHECKPOINT_KEY))
             for t in sorted(complete, key=lambda t: t.number)
+            if units[t.number] >= at
         ),
         k,
         mode="max" if maximises else "min",
@@ -63,7 +81,8 @@ def promote(
         study: As in `find_winners`.
         k: How many, at least 1; fewer go on if fewer have a finite value.
         train: Is called with each winner, the best first; makes the Trainer and the model from
-            `winner.params`, and calls `winner.fit(trainer, model, ...)`.
+            `winner.params`, and calls `winner.fit(trainer, model, ...)`. What it raises ends the
+            promotion; the winners before are trained, but what it returned for them is lost.
 
     Returns:
         Each winner with what `train` has returned.
@@ -71,6 +90,7 @@ def promote(
     Raises:
         TypeError: As `find_winners` does.
         ValueError: The same.
+        FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
 
     Example:
         >>> promote(optuna.create_study(), 0, print)

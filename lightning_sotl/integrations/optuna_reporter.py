@@ -18,13 +18,17 @@ from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
     epoch_is_whole,
+    is_same_value,
     limits_allow_stop,
     trains_without_backward,
 )
-from lightning_sotl.integrations.optuna_restart import PROCESS_KEY
-from lightning_sotl.integrations.optuna_storage import patiently, reported_values
+from lightning_sotl.integrations.optuna_restart import process_key
+from lightning_sotl.integrations.optuna_storage import (
+    patiently,
+    reported_values,
+    worst_value,
+)
 from lightning_sotl.integrations.process_identity import own_identity
-from lightning_sotl.monitor_name import parse_monitor
 from lightning_sotl.policies import StoppingReason
 
 CHECKPOINT_KEY = "lightning_sotl:checkpoint_path"
@@ -45,8 +49,9 @@ class ReporterLogic(LateCallback, RunBound):
     Args:
         trial: The trial of a study with one objective. With several processes only rank 0 needs
             it, and the others may give None.
-        monitor: The logged metric to report; any that is logged will do. SoTL-E is lower-better
-            and refuses a study that maximises.
+        monitor: The logged metric to report; any that is logged in training or validation steps
+            will do, in the epochs in which it is logged anew. SoTL-E is lower-better and refuses
+            a study that maximises.
 
     Raises:
         TypeError: If `monitor` is no string.
@@ -67,6 +72,8 @@ class ReporterLogic(LateCallback, RunBound):
     _pruned: bool
     _hopeless: bool  # not finite from the start
     _reached_limit: bool
+    _shown_before: Any  # at the begin of the epoch
+    _to_compare: dict[int, float]  # what the study had before this run
 
     def __init__(self, trial: optuna.trial.BaseTrial | None, monitor: str = "sotl_e1") -> None:
         super().__init__()
@@ -74,8 +81,8 @@ class ReporterLogic(LateCallback, RunBound):
         self.monitor = _validation.text("monitor", monitor)
         self._worst = math.inf
         if isinstance(trial, optuna.Trial):
-            self._worst = _worst_value(trial, monitor)
-            name = partial(trial.set_user_attr, PROCESS_KEY, own_identity())
+            self._worst = worst_value(trial, monitor)
+            name = partial(trial.set_user_attr, process_key(trial.number), own_identity())
             patiently(name, otherwise=None)
         self._forget()
 
@@ -97,8 +104,13 @@ class ReporterLogic(LateCallback, RunBound):
             self._reported = patiently(
                 partial(reported_values, self.trial), otherwise=self._reported
             )
+            self._to_compare = dict(self._reported)
         self._reported = trainer.strategy.broadcast(self._reported)
         self._pending = {}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
+        """Note what is shown already: it is of an earlier epoch."""
+        self._shown_before = trainer.callback_metrics.get(self.monitor)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -115,16 +127,9 @@ class ReporterLogic(LateCallback, RunBound):
         if trains_without_backward(trainer):
             return
         producer = self._producer(trainer)
-        if producer is None:
-            if self.monitor not in trainer.callback_metrics:
-                available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
-                rank_zero_warn(
-                    f"`monitor={self.monitor!r}` is not logged; available: {available}.",
-                    stacklevel=2,
-                )
-            if epoch_is_whole(trainer):
-                self._report(trainer, trainer.current_epoch)
-        elif producer.every_n_train_batches is None:
+        if producer is None and epoch_is_whole(trainer):
+            self._report(trainer, trainer.current_epoch)
+        elif producer is not None and producer.every_n_train_batches is None:
             self._report(trainer, producer.units_completed - 1)
         if epoch_is_whole(trainer):
             self._stop_if_allowed(trainer, trainer.current_epoch + 1)
@@ -133,6 +138,13 @@ class ReporterLogic(LateCallback, RunBound):
         """Note the last value, whether a stopper has ended the run, and its checkpoint."""
         if self.monitor in trainer.callback_metrics:
             self._value = float(trainer.callback_metrics[self.monitor])
+        if self._producer(trainer) is None and not self._reported:
+            logged = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
+            rank_zero_warn(
+                f"`monitor={self.monitor!r}` was never reported: it is not logged in training or "
+                f"validation steps; logged are: {logged}.",
+                stacklevel=2,
+            )
         for stopper in _stoppers(trainer):
             if stopper.stopping_reason != StoppingReason.not_stopped:
                 self._reached_limit = True
@@ -156,8 +168,8 @@ class ReporterLogic(LateCallback, RunBound):
         """Return the trial's value after `fit`, or raise `optuna.TrialPruned` if it was pruned.
 
         A run that an EarlyRankingStopper has ended at T is complete, whatever the pruner said
-        there. The value of a diverged run is `inf` (`-inf` in a study that maximises), so that the
-        trial is COMPLETE, ranks last, and the sampler learns from it.
+        there. The value of a diverged run is `inf` (`-inf` in a study that maximises), also if the
+        pruner has ended it, so that the trial is COMPLETE, ranks last, and the sampler learns.
 
         Raises:
             optuna.TrialPruned: If the pruner has ended the run.
@@ -173,7 +185,8 @@ class ReporterLogic(LateCallback, RunBound):
             if self._checkpoint is not None:
                 path = self._checkpoint
                 patiently(partial(trial.set_user_attr, CHECKPOINT_KEY, path), otherwise=None)
-        if self._pruned and not self._reached_limit:
+        diverged = self._value is not None and not math.isfinite(self._value)
+        if self._pruned and not self._reached_limit and not diverged:
             raise optuna.TrialPruned(f"Pruned after step {max(self._reported, default=0)}.")
         if self._value is None:
             raise RuntimeError(
@@ -210,18 +223,43 @@ class ReporterLogic(LateCallback, RunBound):
                 return callback
         return None
 
+    def _compare(self, step: int, shown: Any) -> None:
+        stored = self._to_compare.pop(step)
+        if shown is None or not math.isfinite(stored):
+            return
+        if not math.isclose(float(shown), stored, rel_tol=1e-6):
+            self._to_compare = {}
+            rank_zero_warn(
+                f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
+                f"{float(shown):.6g}: it did not go on from the trial's checkpoint. The study "
+                "keeps what was reported first.",
+                stacklevel=2,
+            )
+
     def _report(self, trainer: Trainer, step: int) -> None:
         shown = trainer.callback_metrics.get(self.monitor)
         known = {**self._reported, **self._pending}
-        if shown is None or step < 0 or step in known:
+        if step in self._to_compare:
+            self._compare(step, shown)
+        if step < 0 or step in known:
             return
-        told = (0.0, False, False)
-        if trainer.is_global_zero:
+        told = None
+        if self._producer(trainer) is None:
+            # Lightning keeps showing what was logged in an earlier epoch.
+            is_new = shown is not None and not is_same_value(shown, self._shown_before)
+        elif shown is None:
+            return
+        else:
+            is_new = True
+        if trainer.is_global_zero and is_new:
             value = float(shown) if math.isfinite(float(shown)) else self._worst
             hopeless = not any(map(math.isfinite, [*known.values(), value]))
             self._pending[step] = value
             told = (value, hopeless, self._tell() and not hopeless and self._ask())
-        self._value, hopeless, pruned = trainer.strategy.broadcast(told)
+        told = trainer.strategy.broadcast(told)
+        if told is None:
+            return
+        self._value, hopeless, pruned = told
         if not trainer.is_global_zero:
             self._reported[step] = self._value
         # Once said it holds: Lightning's own minima may put the stop off to a later report.
@@ -254,24 +292,9 @@ class ReporterLogic(LateCallback, RunBound):
         self._value = None
         self._pruned = self._hopeless = self._reached_limit = False
         self._checkpoint = None
+        self._shown_before = None
+        self._to_compare = {}
 
 
 def _stoppers(trainer: Trainer) -> list[StopperLogic]:
     return [callback for callback in trainer.callbacks if isinstance(callback, StopperLogic)]
-
-
-def _worst_value(trial: optuna.Trial, monitor: str) -> float:
-    directions = trial.study.directions
-    if len(directions) > 1:
-        raise ValueError(
-            f"Expected a study with one objective but got {len(directions)}: Optuna cannot prune "
-            "trials of several. Return `stopper.estimate` as one of the objectives instead."
-        )
-    if directions[0] != optuna.study.StudyDirection.MAXIMIZE:
-        return math.inf
-    if parse_monitor(monitor) is not None:
-        raise ValueError(
-            f"Expected a study with direction='minimize' for monitor={monitor!r}, of which lower "
-            "is better, but got 'maximize'."
-        )
-    return -math.inf

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+
 import optuna
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_sotl._wording import counted, some
-from lightning_sotl.integrations.process_identity import is_gone
+from lightning_sotl.integrations.process_identity import is_gone, is_of_this_host, own_identity
 
-PROCESS_KEY = "lightning_sotl:process"
+_CLAIM_SECONDS = 2.0  # longer than another process takes from its look to its claim
+
+
+def process_key(number: int) -> str:
+    """Return the user attribute that names the process of a trial.
+
+    The number is in it because Optuna copies attributes when it retries a trial under a new one.
+    """
+    return f"lightning_sotl:process_of_{number}"
 
 
 def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int]:
@@ -20,9 +31,13 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
     parameters, so that the objective finds its checkpoint by `trial.number` and goes on from it.
     The reporter reports only the epochs that the storage does not have yet.
 
-    A trial counts as interrupted if its OptunaReporter was made by a process of this host that is
-    no more; trials of living processes and of other hosts stay as they are. (Across hosts, with
-    RDBStorage, there is Optuna's own heartbeat.)
+    A trial counts as interrupted if its OptunaReporter was made by a process of this host (of this
+    container) that is no more; trials of living processes and of other hosts stay as they are.
+    (Across hosts, with RDBStorage, there is Optuna's own heartbeat.)
+
+    Several processes may call this at once. As no storage can take a trial back in one step, each
+    claims what it finds, waits 2 seconds, and takes what is still its own; a storage that is
+    slower than that may give one trial to two processes.
 
     Args:
         study: Of a storage that outlives a process (the one in memory does not).
@@ -33,8 +48,8 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
         The numbers of the trials in the queue again.
 
     Warns:
-        UserWarning: If trials stay RUNNING of which no process is known, killed before their
-            reporter was made or run without one.
+        UserWarning: If trials stay RUNNING that are of other hosts, or of which no process is
+            known: killed before their reporter was made, or run without one.
 
     Example:
         >>> study = optuna.create_study()
@@ -42,24 +57,45 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
         >>> requeue_interrupted(study, alone=True)
         [0]
     """
-    storage = study._storage
-    numbers, unknown = [], []
+    claimed, left = [], []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        identity = trial.user_attrs.get(PROCESS_KEY)
-        if identity is None and not alone:
-            unknown.append(trial.number)
-        elif alone or is_gone(str(identity)):
-            try:
-                # Without the old name a second process that looks now leaves the trial alone.
-                storage.set_trial_user_attr(trial._trial_id, PROCESS_KEY, None)
-                storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                continue
-            numbers.append(trial.number)
-    if unknown:
+        identity = trial.user_attrs.get(process_key(trial.number))
+        if alone or (identity is not None and is_gone(identity)):
+            if _claim(study, trial, identity):
+                claimed.append(trial)
+        elif identity is None or not is_of_this_host(identity):
+            left.append(trial.number)
+    if claimed and not alone:
+        time.sleep(_CLAIM_SECONDS)
+    numbers = [trial.number for trial in claimed if _requeue(study, trial)]
+    if left:
         rank_zero_warn(
-            f"{counted(len(unknown), 'running trial')} without a known process left as it is: "
-            f"{some(unknown)}. If no other process works on this study, `alone=True` takes them.",
+            f"{counted(len(left), 'running trial')} of another host or of no known process left "
+            f"as it is: {some(left)}. If no other process works on this study, `alone=True` takes "
+            "them.",
             stacklevel=2,
         )
     return numbers
+
+
+def _claim(study: optuna.Study, trial: FrozenTrial, identity: str | None) -> bool:
+    key = process_key(trial.number)
+    with suppress(optuna.exceptions.UpdateFinishedTrialError):
+        newest = study._storage.get_trial(trial._trial_id)  # another may have been faster
+        if newest.state == TrialState.RUNNING and newest.user_attrs.get(key) == identity:
+            study._storage.set_trial_user_attr(trial._trial_id, key, own_identity())
+            return True
+    return False
+
+
+def _requeue(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Queue a claimed trial again, if no other process has claimed it at the same time, later."""
+    key = process_key(trial.number)
+    newest = study._storage.get_trial(trial._trial_id)
+    if newest.state != TrialState.RUNNING or newest.user_attrs.get(key) != own_identity():
+        return False
+    with suppress(optuna.exceptions.UpdateFinishedTrialError):
+        study._storage.set_trial_user_attr(trial._trial_id, key, None)
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        return True
+    return False

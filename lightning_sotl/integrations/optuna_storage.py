@@ -1,7 +1,9 @@
-"""Calls of a study's storage, which may fail for a moment, and what it holds of a trial."""
+"""What a trial's study says: its direction, and what a storage holds that may be gone a while."""
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import optuna
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl.monitor_name import parse_monitor
+
+_OURS = (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError)
 _WAITS = (0.1, 0.5)  # seconds between the tries
 
 
@@ -27,9 +32,9 @@ def patiently(function: Callable[[], Any], *, otherwise: Any) -> Any:
     for wait in (*_WAITS, None):
         try:
             return function()
-        except (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError):
-            raise
         except Exception as error:  # each storage has its own exceptions
+            if isinstance(error, _OURS) and not isinstance(error, json.JSONDecodeError):
+                raise
             if wait is None:
                 rank_zero_warn(
                     f"The trial's storage failed three times ({type(error).__name__}: "
@@ -46,3 +51,25 @@ def reported_values(trial: optuna.trial.BaseTrial | None) -> dict[int, float]:
     if not isinstance(trial, optuna.Trial):
         return {}
     return dict(trial.storage.get_trial(trial._trial_id).intermediate_values)
+
+
+def worst_value(trial: optuna.Trial, monitor: str) -> float:
+    """Return the value of a diverged trial: `inf`, or `-inf` in a study that maximises.
+
+    Raises:
+        ValueError: If the study has several objectives, or maximises a sum of training losses.
+    """
+    directions = trial.study.directions
+    if len(directions) > 1:
+        raise ValueError(
+            f"Expected a study with one objective but got {len(directions)}: Optuna cannot prune "
+            "trials of several. Return `stopper.estimate` as one of the objectives instead."
+        )
+    if directions[0] != optuna.study.StudyDirection.MAXIMIZE:
+        return math.inf
+    if parse_monitor(monitor) is not None:
+        raise ValueError(
+            f"Expected a study with direction='minimize' for monitor={monitor!r}, of which lower "
+            "is better, but got 'maximize'."
+        )
+    return -math.inf

@@ -19,7 +19,7 @@ def own_identity() -> str:
         >>> is_gone(own_identity())
         False
     """
-    return "|".join([socket.gethostname(), str(os.getpid()), _started(os.getpid())])
+    return "|".join([_host(), str(os.getpid()), _started(os.getpid())])
 
 
 def is_gone(identity: str) -> bool:
@@ -27,8 +27,8 @@ def is_gone(identity: str) -> bool:
 
     Of a process on another host nothing is known from here: then it is not said to be gone.
     """
-    host, pid, started = identity.split("|")
-    if host != socket.gethostname():
+    _, pid, started = identity.split("|")
+    if not is_of_this_host(identity) or os.name == "nt":  # where `kill` would not only look
         return False
     try:
         os.kill(int(pid), 0)
@@ -37,6 +37,11 @@ def is_gone(identity: str) -> bool:
     except PermissionError:
         pass  # somebody else's process has that id now, or had it then
     return started != _started(int(pid))
+
+
+def is_of_this_host(identity: str) -> bool:
+    """Return whether a process of that name runs, or ran, where this one does."""
+    return identity.partition("|")[0] == _host()
 
 
 def _started(pid: int) -> str:
@@ -49,3 +54,11 @@ def _started(pid: int) -> str:
         return ""
     state, ticks = fields[0], fields[19]
     return "" if state == "Z" else f"{boot}/{ticks}"
+
+
+def _host() -> str:
+    """Return where process ids mean the same: containers may share a host's name, not its ids."""
+    try:
+        return f"{socket.gethostname()}/{(_PROC / 'self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()

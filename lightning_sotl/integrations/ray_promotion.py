@@ -88,6 +88,7 @@ def promote(
     mode: Mode = "min",
     tune_config: tune.TuneConfig | None = None,
     run_config: tune.RunConfig | None = None,
+    restore: str | None = None,
 ) -> tune.ResultGrid:
     """Train the best `k` trials of a sweep to the end, in parallel, as a second sweep.
 
@@ -104,6 +105,8 @@ def promote(
         tune_config: For the second sweep: `max_concurrent_trials`, `reuse_actors` and so on. It
             draws nothing, so it can have neither `num_samples` nor `search_alg`.
         run_config: For the second sweep: `storage_path`, `failure_config`, `callbacks` and so on.
+        restore: The folder of a second sweep that was interrupted or has failed trials, to go on
+            with; `tune_config` and `run_config` are then those that it was begun with.
 
     Returns:
         One result for each winner, the best first.
@@ -122,8 +125,12 @@ def promote(
         r.metrics["trial_id"]: r.checkpoint for r in _all(results) if r.metrics and r.checkpoint
     }
     of_winners = {winner.run_id: checkpoints[winner.run_id] for winner in winners}
+    origins = {w.run_id: (of_winners[w.run_id], set(w.params)) for w in winners}
+    continued = _continue(trainable, origins)
+    if restore is not None:
+        return tune.Tuner.restore(restore, trainable=continued, resume_errored=True).fit()
     tuner = tune.Tuner(
-        _continue(trainable, of_winners),
+        continued,
         param_space=_param_space(winners),
         tune_config=dataclasses.replace(tune_config),
         run_config=run_config,
@@ -149,14 +156,16 @@ def _is_finite(estimate: float | None) -> bool:
 
 
 def _continue(
-    trainable: Callable[[dict[str, Any]], Any], checkpoints: dict[str, tune.Checkpoint]
+    trainable: Callable[[dict[str, Any]], Any], origins: dict[str, tuple[tune.Checkpoint, set[str]]]
 ) -> Callable[[dict[str, Any]], Any]:
     """Return the function of a promoted trial: the same, from the checkpoint of its winner."""
 
     @functools.wraps(trainable)  # its resources, too
     def promoted_trial(config: dict[str, Any]) -> Any:
-        own = dict(config)
-        return call_promoted(trainable, own, checkpoints[own.pop(PROMOTED_FROM)])
+        checkpoint, names = origins[config[PROMOTED_FROM]]
+        # Ray gives each trial all names; those that only other winners have are not its own.
+        own = {name: value for name, value in config.items() if name in names}
+        return call_promoted(trainable, own, checkpoint)
 
     return promoted_trial
 

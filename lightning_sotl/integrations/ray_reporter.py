@@ -10,7 +10,6 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from ray import tune
-from torch import Tensor
 
 from lightning_sotl import _validation
 from lightning_sotl.callbacks import promotion
@@ -21,6 +20,7 @@ from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
     epoch_is_whole,
+    is_same_value,
     limits_allow_stop,
     trains_without_backward,
     validation_is_due,
@@ -236,7 +236,7 @@ class ReporterLogic(LateCallback):
         return {
             name: float(shown[name])
             for name in (self.monitor, *self.metrics)
-            if name in shown and not _is_same(shown[name], before.get(name))
+            if name in shown and not is_same_value(shown[name], before.get(name))
         }
 
     def _explain_missing(self, trainer: Trainer) -> None:
@@ -268,10 +268,3 @@ class ReporterLogic(LateCallback):
         self._ends = False
         self._states_to_save = None
         self._saving = False
-
-
-def _is_same(value: Any, before: Any) -> bool:
-    if isinstance(value, Tensor) and isinstance(before, Tensor):
-        # `before` is alive, so no new value can have its memory.
-        return value.data_ptr() == before.data_ptr()
-    return value is before
