@@ -1,8 +1,4 @@
-"""What the figures of rank correlation share: options, the table, paired comparisons, sentences.
-
-The unit that is ranked is a network: where a table holds several trainings of one, as
-`tables/cells.npz` does, only the first of each counts, so that no network is counted twice.
-"""
+"""What the figures of rank correlation share: tables, paired comparisons, pictures, sentences."""
 
 from __future__ import annotations
 
@@ -10,14 +6,14 @@ import argparse
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from _networks import SHARES, Networks
 from numpy.typing import NDArray
 
-from lightning_sotl import LearningCurves, evaluate, rank_correlation
+from lightning_sotl import evaluate, rank_correlation
 from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.evaluation import Evaluation, notes
 from lightning_sotl.intervals import bootstrap_correlations, percentile_bounds
@@ -25,59 +21,10 @@ from lightning_sotl.plotting import draw_evaluation, save
 from lightning_sotl.scorer import FINAL_LOSS
 from lightning_sotl.screen import show_evaluation
 
-HERE = Path(__file__).parent
-BUDGET = 200  # epochs of the paper's networks on NAS-Bench-201, to which its T's and E's belong
-SHARES = (1 / 40, 1 / 20, 1 / 10, 1 / 4, 1 / 2, 3 / 4, 1)
-WORDS = {"held": True, "did not hold": False, "undecided": None}
+WORDS = {True: "held", False: "did not hold", None: "undecided"}
 _NAMES = {"sotl": "SoTL", "sovl": "SoVL", "sova": "SoVA", "lcsvr": "LcSVR", "-e": "-E"}
 
-
-@dataclass(frozen=True)
-class Networks:
-    """What is ranked.
-
-    Attributes:
-        curves: A row a network.
-        name: Of the table.
-        resamples: How many the intervals are made of.
-        seed: Of the resamples and of whatever else is drawn.
-        notes: What a reader should know of the rows.
-        trainings: All rows of the file, of which `curves` are some.
-        columns: What stands beside all rows, in the file `NAME_runs.npz`.
-    """
-
-    curves: LearningCurves
-    name: str
-    resamples: int
-    seed: int
-    notes: tuple[str, ...] = ()
-    trainings: LearningCurves | None = None
-    columns: dict[str, NDArray[Any]] = field(default_factory=dict)
-
-    def epoch(self, share: float) -> int:
-        """Return T for a share of the training, at least 1."""
-        return max(1, round(share * self.curves.epochs))
-
-    def window(self, paper: int) -> int:
-        """Return E for a window of the paper, which trained for 200 epochs, at least 1."""
-        return max(1, round(paper * self.curves.epochs / BUDGET))
-
-    def have(self, *names: str) -> list[str]:
-        """Return those of some estimators whose curve the table has."""
-        return [
-            name
-            for name in names
-            if (
-                self.curves.final_loss is not None
-                if name == FINAL_LOSS
-                else named_estimator(name).is_in(self.curves)
-            )
-        ]
-
-    @property
-    def bootstrap(self) -> dict[str, int]:
-        """How intervals are made."""
-        return {"resamples": self.resamples, "seed": self.seed}
+Scores = tuple[NDArray[np.float64], Any]  # of shape (networks,), and which end is better
 
 
 @dataclass(frozen=True)
@@ -114,81 +61,7 @@ class Part:
     numbers: object
 
 
-def options_of(
-    doc: str | None, argv: Sequence[str] | None, *own: argparse.ArgumentParser
-) -> argparse.Namespace:
-    """Return the options that all figures have, and a figure's own."""
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0], parents=own)
-    parser.add_argument(
-        "--table",
-        type=Path,
-        default=HERE / "tables" / "cells.npz",
-        metavar="FILE",
-        help="an .npz of LearningCurves, NAS-Bench-NLP's zip or folder, or NATS-Bench's file",
-    )
-    parser.add_argument("--dataset", help="of NATS-Bench: cifar10-valid, cifar100, ImageNet16-120")
-    parser.add_argument("--trust", action="store_true", help="allow NATS-Bench's pickle")
-    parser.add_argument("--networks", type=int, default=5000, help="draw so many of more (5000)")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn, and of intervals")
-    parser.add_argument("--smoke", action="store_true", help="40 networks and 50 resamples")
-    parser.add_argument("--output", type=Path, default=HERE.parent / "output", metavar="DIR")
-    return parser.parse_args(argv)
-
-
-def read_networks(options: argparse.Namespace) -> Networks:
-    """Read the table and leave out what must not be ranked: further trainings, surplus networks.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no table, or has no target.
-    """
-    trainings, columns, said = _read(options)
-    if trainings.final_metric is None:
-        raise ValueError(f"Expected '{options.table}' to have `final_metric` but it is absent.")
-    rows = np.arange(trainings.runs)
-    if "repeat" in columns:
-        rows = np.flatnonzero(columns["repeat"] == 0)
-        further = trainings.runs - rows.size
-        said += [f"{further} further trainings of the same networks left out."] * (further > 0)
-    most = min(options.networks, 40) if options.smoke else options.networks
-    if rows.size > most:
-        rows = np.sort(np.random.default_rng(options.seed).choice(rows, most, replace=False))
-        said.append(f"{most} networks drawn with seed {options.seed}.")
-    name = options.table.stem + (f" {options.dataset}" if options.dataset else "")
-    return Networks(
-        trainings.select(rows),
-        name,
-        50 if options.smoke else 1000,
-        options.seed,
-        tuple(said),
-        trainings,
-        columns,
-    )
-
-
-def _read(
-    options: argparse.Namespace,
-) -> tuple[LearningCurves, dict[str, NDArray[Any]], list[str]]:
-    path = options.table
-    if options.dataset:
-        from lightning_sotl.curves.nats_bench import read_nats_bench
-
-        return read_nats_bench(path, dataset=options.dataset, trust=options.trust), {}, []
-    if path.suffix != ".npz":
-        from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
-
-        return (lambda curves, said: (curves, {}, list(said)))(*read_nas_bench_nlp(path))
-    beside = path.with_name(f"{path.stem}_runs.npz")
-    columns = {}
-    if beside.exists():
-        with np.load(beside, allow_pickle=False) as archive:
-            columns = dict(archive)
-    return LearningCurves.load(path), columns, []
-
-
-def assess(
-    networks: Networks, names: Iterable[str], at: Iterable[int] | None = None
-) -> Evaluation:
+def assess(networks: Networks, names: Iterable[str], at: Iterable[int] | None = None) -> Evaluation:
     """Return the rank correlations of some estimators at the T's of the tables.
 
     Estimators whose curve the table lacks are left out, and those that need more epochs.
@@ -228,22 +101,20 @@ def compare(networks: Networks, first: str, second: str, at: int, other: int = 0
 
     Both see the same resamples of the networks, so the interval is that of a paired difference.
     """
-    pair = []
-    for name, epoch in ((first, at), (second, other or at)):
-        if name == FINAL_LOSS:
-            pair.append((networks.curves.final_loss, "min"))
-            continue
-        entry = named_estimator(name)
-        scores = entry.scores(networks.curves)[:, epoch - 1]
-        pair.append((scores, entry.mode_in(networks.curves)))
-    return gap_between(networks, *pair)
+    return gap_between(
+        networks, scores_of(networks, first, at), scores_of(networks, second, other or at)
+    )
 
 
-def gap_between(
-    networks: Networks,
-    first: tuple[NDArray[np.float64], Any],
-    second: tuple[NDArray[np.float64], Any],
-) -> Gap:
+def scores_of(networks: Networks, name: str, at: int) -> Scores:
+    """Return an estimator's scores after T epochs, and their mode."""
+    if name == FINAL_LOSS:
+        return networks.curves.final_loss, "min"
+    entry = named_estimator(name)
+    return entry.scores(networks.curves)[:, at - 1], entry.mode_in(networks.curves)
+
+
+def gap_between(networks: Networks, first: Scores, second: Scores) -> Gap:
     """Return the gap between two scores of shape `(networks,)`, each with its mode."""
     curves = networks.curves
     rho, samples = [], []
@@ -285,12 +156,11 @@ def stays_ahead(ahead: NDArray[np.float64], behind: NDArray[np.float64]) -> int 
 
 def sentence(networks: Networks, result: Evaluation, parts: Sequence[Part]) -> str:
     """Return in one sentence which parts of the claim held here, and by how much."""
-    words = {held: word for word, held in WORDS.items()}
-    told = "; ".join(f"{part.claim}: {words[part.held]} ({part.numbers})" for part in parts)
+    told = "; ".join(f"{part.claim}: {WORDS[part.held]} ({part.numbers})" for part in parts)
     held = sum(part.held is True for part in parts)
     return (
         f"Over {result.runs} networks of '{networks.name}' {held} of {len(parts)} parts of the "
-        f"paper's claim held: {told}."
+        f"paper's claim held: {told}{networks.caveat}."
     )
 
 

@@ -17,21 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from _figures import (
-    FINAL_LOSS,
-    Networks,
-    Part,
-    above,
-    assess,
-    compare,
-    draw,
-    finish,
-    label,
-    options_of,
-    read_networks,
-    sentence,
-    show,
-)
+from _figures import Part, above, assess, compare, draw, finish, label, sentence, show
+from _networks import FINAL_LOSS, Networks, options_of, read_networks
 
 
 def late_fall(networks: Networks, name: str) -> Part:
@@ -66,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = assess(networks, names)
     show(networks, result)
     figure = draw(networks, result, "Fig. 2")
-    finish(
-        options, figure, "fig2_validation_losses", sentence(networks, result, check(networks))
-    )
+    finish(options, figure, "fig2_validation_losses", sentence(networks, result, check(networks)))
 
 
 if __name__ == "__main__":

@@ -18,20 +18,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from _figures import (
-    SHARES,
-    Networks,
-    Part,
-    above,
-    assess,
-    compare,
-    draw,
-    finish,
-    options_of,
-    read_networks,
-    sentence,
-    show,
-)
+from _figures import Part, above, assess, compare, draw, finish, sentence, show
+from _networks import SHARES, Networks, options_of, read_networks
 
 from lightning_sotl import correlation_curves
 

@@ -8,9 +8,11 @@ are a rival of section 4; here also to 0.5 and 1, since few networks of a hard t
 LcSVR is judged on the networks that it has not learned from, and SoTL-E and Val Acc beside it on
 the same ones in a second table; a table of fewer than 400 networks gives it half of them. Its
 inputs hold features of the architecture, as in the paper, where the table has them; what it does
-without them is printed beside it. Where networks were trained several times, a third table takes the first training of each to predict the
-mean test accuracy of the OTHER trainings of the same network: Val Acc late in a training and the
-final accuracy of that training share the luck of its weights, and this takes it out.
+without them is printed, too.
+
+Where networks were trained several times, a third table takes the first training of each to predict
+the mean test accuracy of the OTHER trainings of the same network: Val Acc late in a training and
+the final accuracy of that training share the luck of its weights, and this takes it out.
 
 Figure: rank correlation with the final test accuracy over T, 95 % intervals as bands; grey, as in
 the paper: T where there is little to save.
@@ -27,9 +29,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from _figures import (
-    SHARES,
     Gap,
-    Networks,
     Part,
     above,
     assess,
@@ -37,12 +37,12 @@ from _figures import (
     finish,
     gap_between,
     label,
-    options_of,
-    read_networks,
+    scores_of,
     sentence,
     show,
     stays_ahead,
 )
+from _networks import SHARES, Networks, options_of, read_networks
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -76,15 +76,11 @@ def extrapolate(
 
 def gap_to_lcsvr(unseen: Networks, name: str, predicted: NDArray[np.float64], at: int) -> Gap:
     """Return the gap of an estimator to LcSVR on the networks it has not learned from."""
-    entry, curves = named_estimator(name), unseen.curves
-    scores = entry.scores(curves)[:, at - 1]
-    rival = (predicted, curves.final_mode)
-    return gap_between(unseen, (scores, entry.mode_in(curves)), rival)
+    rival = (predicted, unseen.curves.final_mode)
+    return gap_between(unseen, scores_of(unseen, name, at), rival)
 
 
-def with_lcsvr(
-    result: Evaluation, unseen: Networks, predictions: Predictions
-) -> Evaluation:
+def with_lcsvr(result: Evaluation, unseen: Networks, predictions: Predictions) -> Evaluation:
     """Return the evaluation with LcSVR's correlations on its unseen networks."""
     curves, found = unseen.curves, {}
     for at, predicted in predictions.items():
@@ -150,9 +146,7 @@ def show_others(networks: Networks) -> None:
     print(f"the final test accuracy of the first against that of the others: {ceiling:.3f}")
 
 
-def check(
-    networks: Networks, unseen: Networks, predictions: Predictions
-) -> list[Part]:
+def check(networks: Networks, unseen: Networks, predictions: Predictions) -> list[Part]:
     """Return the parts of the claim that the table has the curves for."""
     early = sorted({networks.epoch(1 / 10), networks.epoch(1 / 4)})
     parts = []
@@ -161,9 +155,9 @@ def check(
         rho = correlation_curves(networks.curves, ["sotl-e1", "val-metric"])
         since = stays_ahead(rho["val-metric"], rho["sotl-e1"])
         late = above(networks, "sotl-e1", "val-metric", networks.curves.epochs)
-        claim = f"{label('val-metric', networks)} catches up before the end"
-        known = f"it is not below from T = {since} on" if since else "it is below at the end"
-        parts.append(Part(claim, late.held is not True, f"{known}; at the end {late.numbers}"))
+        claim = f"{label('val-metric', networks)} not told apart from SoTL-E1, or above, at the end"
+        known = f"not below from T = {since} on" if since else "below by the number"
+        parts.append(Part(claim, late.held is not True, f"{late.numbers}, {known}"))
     for at in sorted(set(early) & predictions.keys()):
         gap = gap_to_lcsvr(unseen, "sotl-e1", predictions[at], at)
         parts.append(Part(f"SoTL-E1 above LcSVR at T = {at}", gap.leads, gap))

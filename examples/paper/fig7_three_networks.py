@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _figures import Networks, finish, options_of, read_networks
+from _figures import finish
+from _networks import Networks, options_of, read_networks
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -103,7 +104,9 @@ def report(networks: Networks, options: argparse.Namespace) -> None:
     print(f"\nof {len(triples)} triples, in the order of the validation metric / in its reverse:")
     for name, (agree, reverse) in shares.items():
         print(f"{name:15}  {agree:6.1%} / {reverse:.1%}")
-    shown = {name: "".join("ABC"[place] for place in np.argsort(means[name][rows])) for name in shares}
+    shown = {
+        name: "".join("ABC"[place] for place in np.argsort(means[name][rows])) for name in shares
+    }
     as_paper = shown["training loss"] == "ABC" and shown["validation loss"] == "CBA"
     said = (
         f"The three networks A, B, C, in the order of their validation metric, stand in the order "
@@ -112,7 +115,7 @@ def report(networks: Networks, options: argparse.Namespace) -> None:
         f"{len(triples)} random triples the training losses order {shares['training loss'][0]:.0%} "
         f"as the validation metric does and {shares['training loss'][1]:.0%} in reverse, the "
         f"validation losses {shares['validation loss'][0]:.0%} and "
-        f"{shares['validation loss'][1]:.0%}."
+        f"{shares['validation loss'][1]:.0%}{networks.caveat}."
     )
     finish(options, save_curves(networks, rows), "fig7_three_networks", said)
 
@@ -126,7 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = options_of(__doc__, argv)
     networks = read_networks(options)
     if networks.curves.val_loss is None or networks.curves.val_metric is None:
-        raise SystemExit(f"'{options.table}' has no `val_loss` or no `val_metric`: nothing to show.")
+        raise SystemExit(
+            f"'{options.table}' has no `val_loss` or no `val_metric`: nothing to show."
+        )
     report(networks, options)
 
 

@@ -17,20 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from _figures import (
-    Networks,
-    Part,
-    above,
-    assess,
-    draw,
-    finish,
-    label,
-    options_of,
-    read_networks,
-    sentence,
-    show,
-    stays_ahead,
-)
+from _figures import Part, above, assess, draw, finish, label, sentence, show, stays_ahead
+from _networks import Networks, options_of, read_networks
 
 from lightning_sotl import correlation_curves
 

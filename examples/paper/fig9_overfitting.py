@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _figures import SHARES, Gap, Networks, compare, finish, options_of, read_networks
+from _figures import Gap, compare, finish
+from _networks import SHARES, Networks, options_of, read_networks
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
