@@ -174,7 +174,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = assess(networks, RIVALS)
     unseen, predictions, bare = networks, {}, {}
     if networks.have("val-metric"):
-        at = sorted({networks.epoch(share) for share in SHARES})
+        shares = (1 / 10, 1 / 4) if options.smoke else SHARES
+        at = sorted({networks.epoch(share) for share in shares})
         searches = 3 if options.smoke else options.searches
         unseen, predictions = extrapolate(networks, at, searches)
         result = with_lcsvr(result, unseen, predictions)

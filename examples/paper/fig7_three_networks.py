@@ -129,9 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = options_of(__doc__, argv)
     networks = read_networks(options)
     if networks.curves.val_loss is None or networks.curves.val_metric is None:
-        raise SystemExit(
-            f"'{options.table}' has no `val_loss` or no `val_metric`: nothing to show."
-        )
+        raise SystemExit(f"'{options.table}' lacks `val_loss` or `val_metric`.")
     report(networks, options)
 
 
