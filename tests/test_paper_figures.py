@@ -113,7 +113,9 @@ def test_mixed_recipes_are_ranked_within_groups_and_against_one_recipe(tmp_path,
     assert (tmp_path / "regularisation.png").read_bytes().startswith(b"\x89PNG")
     counts = [line for line in lines if line.startswith("same networks, one recipe")]
     assert len(counts) == 2
-    assert lines[-1].startswith("SoTL-E1 at T = 10 ")
+    assert re.fullmatch(
+        r"SoTL-E1 on the 40 runs of 'mixed', .*: at T = 10 .*; at T = 40 .*", lines[-1]
+    )
 
 
 def test_printed_correlation_of_the_drawn_networks_is_that_of_scipy(tmp_path, capsys):

@@ -32,7 +32,6 @@ import numpy as np
 from _figures import compare, finish, label
 from _networks import HERE, SHARES, Networks, options_of, read_networks
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from lightning_sotl import LearningCurves, rank_correlation
 from lightning_sotl.comparability import groups_of
@@ -177,40 +176,49 @@ def picture(regularised: Networks, alike: Networks, at: int) -> Any:
         left.plot(*points, "o", color=colour, markersize=4, label=f"label smoothing {value:g}")
     left.set(xlabel=f"SoTL-E1 at T = {at}, in nats", ylabel="final metric")
     epochs = range(1, curves.epochs + 1)
-    shown = ("all runs together", "equal smoothing and dropout")
-    groups = [list(groups_of(facts_of(regularised), GROUPINGS[title]).values()) for title in shown]
-    cases = [(regularised, group, title) for group, title in zip(groups, shown, strict=True)]
-    cases.append((alike, [range(alike.curves.runs)], CONTROL))
-    quick: dict[str, Any] = {"resamples": 1, "seed": 0}
-    for (networks, group, title), colour in zip(cases, COLOURS, strict=False):
-        bare = Networks(networks.curves, networks.name, **quick)
-        rho: NDArray[np.float64] = np.array(
-            [correlate_within(bare, group, "sotl-e1", epoch).rho for epoch in epochs]
-        )
-        right.plot(epochs, rho, color=colour, label=title)
-    right.set(xlabel="completed epochs T", ylabel="rank correlation of SoTL-E1 (spearman)")
+    together, within = "all runs together", "equal smoothing and dropout"
+    facts, one = facts_of(regularised), [range(alike.curves.runs)]
+    cases = [
+        (regularised, groups_of(facts, GROUPINGS[within]).values(), "sotl-e1", within),
+        (regularised, groups_of(facts, GROUPINGS[together]).values(), "sotl-e1", together),
+        (alike, one, "sotl-e1", CONTROL),
+        (regularised, groups_of(facts, GROUPINGS[together]).values(), "val-metric", together),
+    ]
+    for (networks, groups, name, title), colour in zip(cases, COLOURS, strict=True):
+        bare = Networks(networks.curves, networks.name, resamples=1, seed=0)
+        found = [correlate_within(bare, list(groups), name, epoch).rho for epoch in epochs]
+        right.plot(epochs, found, color=colour, label=f"{label(name, networks)}, {title}")
+    right.set(xlabel="completed epochs T", ylabel="rank correlation with the final metric")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
 
 
-def summarise(regularised: Networks, found: dict[str, dict[str, Found]], at: int) -> str:
-    """Return in one sentence what a mixture of recipes does to the ranking."""
-    ours, rival = found["sotl-e1"], found["val-metric"]
-    mixed, within, alike = (
-        ours[title] for title in ("all runs together", "equal smoothing and dropout", CONTROL)
-    )
-    against = compare(regularised, "sotl-e1", "val-metric", at)
-    verdict = {True: "is above", False: "is below", None: "is not told apart from"}[against.leads]
-    fails = "fails" if mixed.high < alike.low else "is not shown to fail"
-    cure = "restores" if within.low > mixed.high else "is not shown to restore"
+def summarise(regularised: Networks, found: dict[int, dict[str, dict[str, Found]]]) -> str:
+    """Return in one sentence what a mixture of recipes does to the ranking, early and at the end.
+
+    It is said to fail, or to be restored, only where the two intervals do not overlap.
+    """
+    told = []
+    for at in (regularised.epoch(1 / 4), regularised.curves.epochs):
+        ours = found[at]["sotl-e1"]
+        mixed, within, alike = (
+            ours[title] for title in ("all runs together", "equal smoothing and dropout", CONTROL)
+        )
+        fails = "fails" if mixed.high < alike.low else "is not shown to fail"
+        cure = "restores" if within.low > mixed.high else "is not shown to restore"
+        against = compare(regularised, "sotl-e1", "val-metric", at)
+        verdict = {True: "above", False: "below", None: "not told apart from"}[against.leads]
+        told.append(
+            f"at T = {at} it {fails}, with a rank correlation of {mixed} over all runs against "
+            f"{alike} for the same networks under one recipe, equal smoothing and dropout {cure} "
+            f"it ({within}), and over all runs it is {verdict} "
+            f"{label('val-metric', regularised)} ({against})"
+        )
     return (
-        f"SoTL-E1 at T = {at} {fails} where recipes are mixed: over {mixed.runs} runs of "
-        f"'{regularised.name}' its rank correlation is {mixed}, under one recipe {alike} on the "
-        f"same networks; ranking within equal smoothing and dropout {cure} it ({within}); over "
-        f"all runs it {verdict} {label('val-metric', regularised)} ({against}), which has "
-        f"{rival[CONTROL]} under one recipe."
+        f"SoTL-E1 on the {regularised.curves.runs} runs of '{regularised.name}', whose recipes "
+        f"differ: {'; '.join(told)}."
     )
 
 
@@ -229,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     at = regularised.epoch(1 / 4)
     show_table(regularised, alike, found)
     show_recipes(regularised, at)
-    said = summarise(regularised, found[at], at)
+    said = summarise(regularised, found)
     finish(options, picture(regularised, alike, at), "regularisation", said)
 
 
