@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
+from test_curves_nas_bench_nlp import document
+from test_curves_nats_bench import benchmark  # noqa: F401 - a fixture
 
 from lightning_sotl import LearningCurves
 
@@ -201,6 +203,25 @@ def test_table_without_a_target_is_refused(tmp_path):
         ValueError, match=r"^Expected '.*x\.npz' to have `final_metric` but it is absent\.$"
     ):
         read_networks(options_of("", ["--table", str(path)]))
+
+
+def test_files_of_nas_bench_nlp_are_ranked_by_their_loss(tmp_path, capsys):
+    for number in range(5):
+        losses = [3.0 + number, 2.0 + number]
+        (tmp_path / f"log_{number}.json").write_text(document(losses))
+    lines = run(
+        "fig8_validation_accuracy", capsys, "--table", tmp_path, "--output", tmp_path / "out"
+    )
+    assert "'final_metric' (lower is better) of 5 runs" in "\n".join(lines)
+    assert lines[-1].endswith("; the validation metric of this table is its validation loss.")
+
+
+def test_file_of_nats_bench_is_read_for_one_of_its_data_sets(request):
+    path = request.getfixturevalue("benchmark") / "simple"
+    found = read_networks(
+        options_of("", ["--table", str(path), "--dataset", "cifar100", "--trust"])
+    )
+    assert (found.name, found.curves.runs, found.columns) == ("simple cifar100", 3, {})
 
 
 def test_windows_of_the_paper_are_scaled_to_the_budget(networks):
