@@ -18,11 +18,12 @@ from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.evaluation import Evaluation, notes
 from lightning_sotl.intervals import bootstrap_correlations, percentile_bounds
 from lightning_sotl.plotting import draw_evaluation, save
-from lightning_sotl.scorer import FINAL_LOSS
+from lightning_sotl.scorer import FINAL_LOSS, LCSVR
 from lightning_sotl.screen import show_evaluation
 
 WORDS = {True: "held", False: "did not hold", None: "undecided"}
 _NAMES = {"sotl": "SoTL", "sovl": "SoVL", "sova": "SoVA", "lcsvr": "LcSVR", "-e": "-E"}
+BANDS = 40  # T's at which the pictures have intervals
 
 Scores = tuple[NDArray[np.float64], Any]  # of shape (networks,), and which end is better
 
@@ -88,8 +89,17 @@ def show(networks: Networks, result: Evaluation) -> None:
 
 
 def draw(networks: Networks, result: Evaluation, title: str) -> Any:
-    """Return the picture of an evaluation, the second half shaded as in the paper's Fig. 4."""
-    figure = draw_evaluation(networks.curves, result)
+    """Return the picture of an evaluation, the second half shaded as in the paper's Fig. 4.
+
+    The bands need intervals at more T's than the tables have.
+    """
+    names = [name for name in result.estimators if name != LCSVR]
+    last = networks.curves.epochs
+    dense = assess(
+        networks, names, np.linspace(1, last, min(last, BANDS)).round().astype(int).tolist()
+    )
+    whole = dataclasses.replace(result, estimators={**result.estimators, **dense.estimators})
+    figure = draw_evaluation(networks.curves, whole)
     axes = figure.axes[0]
     axes.axvspan(networks.epoch(0.5), networks.curves.epochs, color="grey", alpha=0.1, zorder=0)
     axes.set_title(f"{title}: {networks.name}, {result.runs} networks", fontsize=10)

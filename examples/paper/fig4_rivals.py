@@ -16,7 +16,7 @@ the final accuracy of that training share the luck of its weights, and this take
 
 Figure: rank correlation with the final test accuracy over T, 95 % intervals as bands; grey, as in
 the paper: T where there is little to save.
-Time: 40 s, nearly all for LcSVR; `--searches` sets how many settings of it are tried.
+Time: 20 s, nearly all for LcSVR; `--searches` sets how many settings of it are tried.
 
     python examples/paper/fig4_rivals.py [--table FILE] [--seed 0] [--searches 50] [--smoke]
 """

@@ -92,6 +92,7 @@ def picture(networks: Networks) -> Any:
         left.fill_between(epochs, low, high, color=colour, alpha=0.2)
     left.set(xlabel="completed epochs", ylabel="mean and 5 standard errors, in nats")
     right.plot(epochs, 100 * share_below(networks), color="black")
+    right.set_ylim(0, max(10.0, 105 * share_below(networks).max()))
     right.set(xlabel="completed epochs T", ylabel=f"networks below {THRESHOLD:g} in %")
     left.legend()
     for axes in (left, right):
@@ -114,9 +115,9 @@ def summarise(networks: Networks, gap: Gap) -> str:
         f"{rest} others"
     )
     return (
-        f"In '{networks.name}' {below:.1%} of {networks.curves.runs} networks end below training "
-        f"loss {THRESHOLD:g} ({few}), and the rank correlation of SoTL-E1 {moves} from T = {begin} "
-        f"to T = {end} ({gap}), {'as' if claimed else 'other than'} the paper's explanation has "
+        f"In '{networks.name}' {count} of {networks.curves.runs} networks ({few}) end below "
+        f"training loss {THRESHOLD:g}, and the rank correlation of SoTL-E1 {moves} from "
+        f"T = {begin} to T = {end} ({gap}), {'as' if claimed else 'other than'} the paper's explanation has "
         f"it; {cause}."
     )
 

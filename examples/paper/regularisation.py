@@ -6,12 +6,13 @@ losses is first of all the order of the recipes. The table "regularised" has the
 "cells", from the same initial weights, each with a recipe drawn at random.
 
 Compared are the rank correlations with the final test accuracy over all runs together, within
-groups of runs with an equal recipe or a part of it (as `lightning-sotl rank --group-by` ranks; the
-mean over the groups of at least 5 runs, weighted by their size, with 95 % intervals from resamples
-of the runs in each group), and of the same networks in "cells", under one recipe.
+groups of runs with an equal recipe or a part of it (as `lightning-sotl rank --group-by` ranks), and
+of the same networks in "cells", under one recipe. Within groups: the mean over those of at least 5
+runs, weighted by their size, with 95 % intervals from resamples of the runs in each group, which
+lie a little low where the groups are small.
 
 Figure: left SoTL-E and the final test accuracy by label smoothing, right the correlations over T.
-Time: 5 s.
+Time: 7 s.
 
     python examples/paper/regularisation.py [--table FILE] [--control FILE] [--seed 0] [--smoke]
 
