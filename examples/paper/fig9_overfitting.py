@@ -117,8 +117,8 @@ def summarise(networks: Networks, gap: Gap) -> str:
     return (
         f"In '{networks.name}' {count} of {networks.curves.runs} networks ({few}) end below "
         f"training loss {THRESHOLD:g}, and the rank correlation of SoTL-E1 {moves} from "
-        f"T = {begin} to T = {end} ({gap}), {'as' if claimed else 'other than'} the paper's explanation has "
-        f"it; {cause}."
+        f"T = {begin} to T = {end} ({gap}), {'as' if claimed else 'other than'} the "
+        f"paper's explanation has it; {cause}."
     )
 
 
