@@ -196,6 +196,21 @@ def test_further_trainings_of_a_network_are_not_ranked(tmp_path):
     assert found.notes == ("10 further trainings of the same networks left out.",)
 
 
+def test_committed_table_ranks_600_networks_as_scipy_does():
+    networks = read_networks(options_of("", []))
+    gap = compare(replace(networks, resamples=2), "sotl-e1", "val-metric", 10)
+    with np.load(options_of("", []).table) as table:
+        rows = [row for row, name in enumerate(table["run_ids"]) if name.endswith(" repeat 0")]
+        target = table["final_metric"][rows]
+        expected = [
+            spearmanr(scores[rows, 9], target)[0]
+            for scores in (-table["train_loss"], table["val_metric"])
+        ]
+    assert len(rows) == networks.curves.runs == 600
+    assert [gap.first, gap.second] == pytest.approx(expected)
+    assert expected == pytest.approx([0.754, 0.478], abs=5e-4)  # as the README of the paper says
+
+
 def test_table_without_a_target_is_refused(tmp_path):
     path = tmp_path / "x.npz"
     LearningCurves([[1.0], [2.0]]).save(path)

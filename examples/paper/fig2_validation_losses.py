@@ -8,7 +8,7 @@ Estimators by their names in `lightning-sotl evaluate`: `sotl-e2` is SoTL-E with
 paper's 10 of 200 where the table has 40 epochs. The network is the unit (see `_figures.py`).
 
 Figure: rank correlation with the final test accuracy over T, 95 % intervals as bands.
-Time: 3 s.
+Time: 5 s.
 
     python examples/paper/fig2_validation_losses.py [--table FILE] [--seed 0] [--smoke]
 """

@@ -8,7 +8,7 @@ exists from T = E on. What an E reaches at best is compared at the same fixed T,
 the training, and printed as its maximum over T.
 
 Figure: rank correlation of SoTL-E with the final test accuracy over T, by E.
-Time: 3 s.
+Time: 5 s.
 
     python examples/paper/fig3_windows.py [--table FILE] [--seed 0] [--smoke]
 """

@@ -8,7 +8,7 @@ The paper does not say E; here SoTL-E has 1, and SoVL-E and SoVA-E have the 10 o
 Fig. 2, scaled to the table's epochs. `sotl-e2` beside them has the same E.
 
 Figure: rank correlation with the final test accuracy over T, 95 % intervals as bands.
-Time: 3 s.
+Time: 5 s.
 
     python examples/paper/fig8_validation_accuracy.py [--table FILE] [--seed 0] [--smoke]
 """

@@ -12,7 +12,7 @@ runs, weighted by their size, with 95 % intervals from resamples of the runs in 
 lie a little low where the groups are small.
 
 Figure: left SoTL-E and the final test accuracy by label smoothing, right the correlations over T.
-Time: 7 s.
+Time: 10 s.
 
     python examples/paper/regularisation.py [--table FILE] [--control FILE] [--seed 0] [--smoke]
 
