@@ -1,0 +1,182 @@
+"""What the figures of rank correlation share: tables, paired comparisons, pictures, sentences."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from _networks import SHARES, Networks
+from numpy.typing import NDArray
+
+from lightning_sotl import evaluate, rank_correlation
+from lightning_sotl.estimator_table import named_estimator
+from lightning_sotl.evaluation import Evaluation, notes
+from lightning_sotl.intervals import bootstrap_correlations, percentile_bounds
+from lightning_sotl.plotting import draw_evaluation, save
+from lightning_sotl.scorer import FINAL_LOSS, LCSVR
+from lightning_sotl.screen import show_evaluation
+
+WORDS = {True: "held", False: "did not hold", None: "undecided"}
+_NAMES = {"sotl": "SoTL", "sovl": "SoVL", "sova": "SoVA", "lcsvr": "LcSVR", "-e": "-E"}
+BANDS = 40  # T's at which the pictures have intervals
+
+Scores = tuple[NDArray[np.float64], Any]  # of shape (networks,), and which end is better
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Two rank correlations with one target, and the 95 % interval of their difference."""
+
+    first: float
+    second: float
+    low: float
+    high: float
+
+    @property
+    def leads(self) -> bool | None:
+        """Whether the first is above the second; None where the interval holds 0."""
+        if self.low > 0:
+            return True
+        return False if self.high < 0 else None
+
+    def __str__(self) -> str:
+        """Return both and their difference with its interval."""
+        gap = self.first - self.second
+        return (
+            f"{self.first:.3f} against {self.second:.3f}, "
+            f"difference {gap:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of what the paper claims, whether it held (None: undecided), and the numbers."""
+
+    claim: str
+    held: bool | None
+    numbers: object
+
+
+def assess(networks: Networks, names: Iterable[str], at: Iterable[int] | None = None) -> Evaluation:
+    """Return the rank correlations of some estimators at the T's of the tables.
+
+    Estimators whose curve the table lacks are left out, and those that need more epochs.
+    """
+    curves = networks.curves
+    epochs = sorted({networks.epoch(share) for share in SHARES} if at is None else set(at))
+    wanted = [
+        name
+        for name in dict.fromkeys(networks.have(*names))
+        if name == FINAL_LOSS or named_estimator(name).first_epoch <= epochs[-1]
+    ]
+    result = evaluate(curves, at=epochs, estimators=wanted, **networks.bootstrap)
+    # What `evaluate` recommends is no part of the paper.
+    return dataclasses.replace(result, recommended=None)
+
+
+def show(networks: Networks, result: Evaluation) -> None:
+    """Print the table of rank correlations and what a reader should know of it."""
+    curves = networks.curves
+    print(" ".join([f"\nTable '{networks.name}', {curves.epochs} epochs.", *networks.notes]))
+    show_evaluation(result, target="final_metric", mode=str(curves.final_mode))
+    for sentence in notes(result, curves):
+        print(f"note: {sentence}")
+
+
+def draw(networks: Networks, result: Evaluation, title: str) -> Any:
+    """Return the picture of an evaluation, the second half shaded as in the paper's Fig. 4.
+
+    The bands need intervals at more T's than the tables have.
+    """
+    names = [name for name in result.estimators if name != LCSVR]
+    last = networks.curves.epochs
+    dense = assess(
+        networks, names, np.linspace(1, last, min(last, BANDS)).round().astype(int).tolist()
+    )
+    whole = dataclasses.replace(result, estimators={**result.estimators, **dense.estimators})
+    figure = draw_evaluation(networks.curves, whole)
+    axes = figure.axes[0]
+    axes.axvspan(networks.epoch(0.5), networks.curves.epochs, color="grey", alpha=0.1, zorder=0)
+    axes.set_title(f"{title}: {networks.name}, {result.runs} networks", fontsize=10)
+    return figure
+
+
+def compare(networks: Networks, first: str, second: str, at: int, other: int = 0) -> Gap:
+    """Return the gap between two estimators after T epochs, or the second after `other` ones.
+
+    Both see the same resamples of the networks, so the interval is that of a paired difference.
+    """
+    return gap_between(
+        networks, scores_of(networks, first, at), scores_of(networks, second, other or at)
+    )
+
+
+def scores_of(networks: Networks, name: str, at: int) -> Scores:
+    """Return an estimator's scores after T epochs, and their mode."""
+    if name == FINAL_LOSS:
+        return networks.curves.final_loss, "min"
+    entry = named_estimator(name)
+    return entry.scores(networks.curves)[:, at - 1], entry.mode_in(networks.curves)
+
+
+def gap_between(networks: Networks, first: Scores, second: Scores) -> Gap:
+    """Return the gap between two scores of shape `(networks,)`, each with its mode."""
+    curves = networks.curves
+    rho, samples = [], []
+    for scores, mode in (first, second):
+        options = {"mode": mode, "target_mode": curves.final_mode}
+        rho.append(rank_correlation(scores, curves.final_metric, **options))
+        samples.append(
+            bootstrap_correlations(scores, curves.final_metric, **options, **networks.bootstrap)
+        )
+    low, high = percentile_bounds(samples[0] - samples[1])
+    return Gap(*rho, float(low[0]), float(high[0]))
+
+
+def label(name: str, networks: Networks) -> str:
+    """Return what the paper calls an estimator."""
+    if name == FINAL_LOSS:
+        return "the final test loss"
+    if name == "val-metric":
+        return "Val Acc" if networks.curves.metric_mode == "max" else "the validation metric"
+    for ours, papers in _NAMES.items():
+        name = name.replace(ours, papers)
+    return name
+
+
+def above(networks: Networks, first: str, second: str, at: int) -> Part:
+    """Return the claim that one estimator is above another after T epochs, and what was found."""
+    gap = compare(networks, first, second, at)
+    names = f"{label(first, networks)} above {label(second, networks)}"
+    return Part(f"{names} at T = {at}", gap.leads, gap)
+
+
+def stays_ahead(ahead: NDArray[np.float64], behind: NDArray[np.float64]) -> int | None:
+    """Return the first T from which on one correlation is at least another to the end, or None."""
+    at_least = ahead >= behind
+    if not at_least[-1]:
+        return None
+    return int(at_least.size - np.argmin(at_least[::-1]) + 1) if not at_least.all() else 1
+
+
+def sentence(networks: Networks, result: Evaluation, parts: Sequence[Part]) -> str:
+    """Return in one sentence which parts of the claim held here, and by how much."""
+    told = "; ".join(f"{part.claim}: {WORDS[part.held]} ({part.numbers})" for part in parts)
+    held = sum(part.held is True for part in parts)
+    return (
+        f"Over {result.runs} networks of '{networks.name}' {held} of {len(parts)} parts of the "
+        f"paper's claim held: {told}{networks.caveat}."
+    )
+
+
+def finish(options: argparse.Namespace, figure: Any, stem: str, said: str) -> None:
+    """Save the picture and print where it is, and the sentence."""
+    picture = options.output / f"{stem}.png"
+    save(figure, picture)
+    print(f"\npicture in {os.path.relpath(picture)}\n")
+    print(said)
