@@ -20,6 +20,8 @@ __all__ = [
     "SumOfTrainingLosses",
     "correlation_curves",
     "evaluate",
+    "find_winners",
+    "promote",
     "rank_correlation",
     "rank_correlation_curve",
     "rank_correlation_interval",
@@ -39,6 +41,8 @@ _HOMES = {
     "SumOfTrainingLosses": "lightning_sotl.metric",
     "correlation_curves": "lightning_sotl.evaluation",
     "evaluate": "lightning_sotl.evaluation",
+    "find_winners": "lightning_sotl.winners",
+    "promote": "lightning_sotl.winners",
     "rank_correlation": "lightning_sotl.ranking",
     "rank_correlation_curve": "lightning_sotl.ranking",
     "rank_correlation_interval": "lightning_sotl.intervals",
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
         selection_regret,
         top_k_overlap,
     )
+    from lightning_sotl.winners import find_winners, promote
 
 
 def __getattr__(name: str) -> Any:

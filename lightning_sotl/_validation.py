@@ -20,6 +20,26 @@ def positive_int(name: str, value: object) -> int:
     return int(value)  # numpy's integers are none that a checkpoint can be loaded with
 
 
+def optional_seed(name: str, value: object) -> int | None:
+    """Return `value` if it is None or an integer of at least 0.
+
+    Raises:
+        TypeError: If `value` is neither; `True` is no integer.
+        ValueError: If `value` is below 0.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(
+            f"Expected `{name}` to be a non-negative integer or None but got {value!r}."
+        )
+    if value < 0:
+        raise ValueError(
+            f"Expected `{name}` to be a non-negative integer or None but got {value!r}."
+        )
+    return int(value)
+
+
 def windows(name: str, value: object) -> tuple[int, ...]:
     """Return `value`, one window or a sequence of them, as a tuple without repeats.
 

@@ -15,12 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytorch_lightning as pl
 import torch
 from helpers import Batches, StatefulLoader, trainer
 from torch.utils.data import DataLoader
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
+from lightning_sotl.integrations.optuna import OptunaReporter
 
 
 def rank_loss(rank: int, epoch: int, batch: int) -> float:
@@ -140,10 +142,6 @@ def ddp_jobs(folder: Path) -> dict[str, Any]:
 
 def pruned_job(folder: Path) -> dict[str, Any]:
     """Report to a study in SQLite from rank 0; its pruner ends the run at its second report."""
-    import optuna
-
-    from lightning_sotl.integrations.optuna import OptunaReporter
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     trial = None
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
@@ -189,14 +187,23 @@ def spawn_job(folder: Path) -> dict[str, Any]:
     fit = trainer(folder, callbacks=[stopper, monitor], max_epochs=1, logger=False)
     fit.fit(RankModel(), DataLoader(Batches(4), batch_size=1))
     assert list(monitor.epoch_losses) == [0]  # a script of the tests
-    return run(
+    # The study in memory is the hardest: the child has a copy, and only the parent's counts.
+    study = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    trial = study.ask()
+    reporter = OptunaReporter(trial)
+    result = run(
         folder,
         stopper,
+        reporter,
         monitor=monitor,
         strategy="ddp_spawn",
         data=StatefulLoader(4),
         use_distributed_sampler=False,
     )
+    result["finish"] = reporter.finish()
+    result["stored"] = list(study.trials[0].intermediate_values.items())
+    result["promoted from"] = study.trials[0].user_attrs["lightning_sotl:checkpoint_path"]
+    return result
 
 
 if __name__ == "__main__":

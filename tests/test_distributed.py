@@ -183,3 +183,6 @@ def test_what_spawned_processes_found_reaches_the_parent(tmp_path):
     estimate, epochs, reason, checkpoint = parent["stopper"][0]
     assert (estimate, epochs, reason) == (losses(parent)[1], 2, "stop_epoch_reached")
     assert Path(checkpoint).is_file()
+    assert parent["stored"] == parent["losses"]
+    assert parent["finish"] == estimate
+    assert parent["promoted from"] == checkpoint

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from scipy.stats import spearmanr
 
@@ -75,6 +76,25 @@ def test_sweep_verifies_its_pick_against_all_runs(tmp_path):
     assert (runs, best, stop) == (4, max(tests), 2)
     # Oriented: +1 where the lower loss has the higher accuracy.
     assert correlation == pytest.approx(spearmanr([-loss for loss in losses], tests)[0], abs=0.005)
+
+
+def test_optuna_sweep_counts_the_epochs_that_its_study_has(tmp_path):
+    lines = run_example("optuna_sweep", tmp_path)
+    backend = optuna.storages.journal.JournalFileBackend(
+        str(tmp_path / "optuna_sweep" / "sweep_0" / "study.log")
+    )
+    storage = optuna.storages.JournalStorage(backend)
+    trials = optuna.load_study(study_name="digits", storage=storage).trials
+    rows = table(lines)
+    assert len(rows) == len(trials) == 5
+    promoted = [row for row in rows if row[6] != "-"]
+    assert len([row for row in promoted if row[-1] == "pick"]) == 1
+    for row in rows:
+        values = trials[int(row[1])].intermediate_values
+        assert float(row[5]) == pytest.approx(values[max(values)], abs=5e-5)
+        assert int(row[4]) == (5 if row in promoted else len(values))
+    spent = sum(int(row[4]) for row in rows)
+    assert f"took {spent} of the 25 epochs of full training ({spent / 25:.0%})" in lines[-1]
 
 
 def test_fabric_loop_has_the_same_right_value_on_two_ranks(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 
@@ -27,6 +28,15 @@ def test_broken_package_speaks_for_itself(
     sys.modules.pop("broken_package", None)
 
 
+def reloaded(name: str) -> object:
+    """Import a module that is there already, without keeping what came of it."""
+    kept = sys.modules.pop(name)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.modules[name] = kept
+
+
 @pytest.mark.parametrize(
     ("module", "extra", "call"),
     [
@@ -36,6 +46,7 @@ def test_broken_package_speaks_for_itself(
             "svr",
             lambda: __import__("lightning_sotl.extrapolation").extrapolation.LcSVR(),
         ),
+        ("optuna", "optuna", lambda: reloaded("lightning_sotl.integrations.optuna")),
         (
             "tensorboard",
             "tensorboard",

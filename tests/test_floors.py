@@ -37,6 +37,7 @@ FLOORS = {
     "callbacks": 2,
     "lightning": 2,
     "pytorch_lightning": 2,
+    "winners": 2,
     "integrations": 3,
     "plotting": 3,
     "__init__": 4,

@@ -2,11 +2,14 @@
 
 import math
 import re
+import socket
 from pathlib import Path
 
 import optuna
 import pytest
 from helpers import PACKAGES, door, loader, returned_epoch_losses, scripted_model, trainer
+from optuna.storages._grpc.server import make_server
+from pytorch_lightning import Callback
 
 from lightning_sotl.integrations import optuna as for_pytorch_lightning
 from lightning_sotl.integrations import optuna_lightning
@@ -95,6 +98,23 @@ def test_a_resumed_run_reports_no_epoch_twice(tmp_path):
     assert sorted(study.trials[0].intermediate_values) == [0, 1, 2]
 
 
+def test_a_trial_that_was_stopped_but_not_told_keeps_its_value_on_a_restart(tmp_path):
+    study = optuna.create_study(storage=storage("sqlite", tmp_path), pruner=NEVER)
+    trial = study.ask()
+    stopper = door().EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, trial, stopper, enable_checkpointing=True)
+    reporter, model = fit(
+        tmp_path,
+        trial,
+        door().EarlyRankingStopper(stop_epoch=2),
+        enable_checkpointing=True,
+        ckpt_path=stopper.checkpoint_path,
+    )
+    assert model.returned == []
+    assert reporter.finish() == stopper.estimate == 2.375
+    assert trial.user_attrs["lightning_sotl:checkpoint_path"] == stopper.checkpoint_path
+
+
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
 def test_a_run_of_nan_ends_at_once_and_is_complete_with_infinity(tmp_path, kind):
     study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER)
@@ -126,6 +146,67 @@ def test_a_storage_that_fails_for_a_moment_loses_no_report(tmp_path, monkeypatch
     assert sorted(study.trials[0].intermediate_values) == [0, 1, 2]
 
 
+class Outage(Callback):
+    """Ends a gRPC server after epoch 0 and starts it again after epoch 1."""
+
+    def __init__(self, behind, port):
+        self.behind, self.port = behind, port
+        self.server = self.start()
+
+    def start(self):
+        # Optuna's public function for it blocks for ever.
+        server = make_server(self.behind, "localhost", self.port)
+        server.start()
+        return server
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.server.stop(None).wait()
+        elif trainer.current_epoch == 2:
+            self.server = self.start()
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # Optuna's own word
+def test_a_grpc_storage_that_is_gone_for_an_epoch_loses_no_report(tmp_path):
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        port = found.getsockname()[1]
+    outage = Outage(storage("sqlite", tmp_path), port)
+    proxy = optuna.storages.GrpcStorageProxy(port=port)
+    proxy.wait_server_ready(timeout=30)
+    study = optuna.create_study(storage=proxy, pruner=NEVER)
+    trial = study.ask()
+    with pytest.warns(UserWarning, match=r"^The trial's storage failed three times \(_InactiveRpc"):
+        reporter, model = fit(tmp_path, trial, outage)
+    proxy.wait_server_ready(timeout=30)
+    study.tell(trial, reporter.finish())
+    outage.server.stop(None).wait()
+    (frozen,) = optuna.load_study(study_name=study.study_name, storage=outage.behind).trials
+    expected = returned_epoch_losses(model)
+    assert frozen.intermediate_values == pytest.approx(expected, rel=1e-12)
+    assert frozen.value == pytest.approx(expected[2], rel=1e-12)
+
+
+def test_blocks_are_reported_at_their_own_index_and_pruned_between_blocks(tmp_path):
+    study = optuna.create_study(pruner=AfterStep(2))
+    trial = study.ask()
+    reporter = for_pytorch_lightning.OptunaReporter(trial, monitor="sotl_b3_e1")
+    monitor = door().SoTLMonitor(every_n_train_batches=3)
+    model = scripted_model()
+    trainer(tmp_path, callbacks=[reporter, monitor], max_epochs=9).fit(model, loader(4))
+    losses = [value for _, _, value in model.returned]
+    assert len(losses) == 9  # blocks cross the border between epochs, and none is cut
+    expected = {block: sum(losses[3 * block : 3 * block + 3]) / 3 for block in range(3)}
+    assert study.trials[0].intermediate_values == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 2\.$"):
+        reporter.finish()
+
+
+def test_a_fixed_trial_runs_to_its_end_and_gives_its_value(tmp_path):
+    reporter, model = fit(tmp_path, optuna.trial.FixedTrial({"width": 4}))
+    assert reporter.finish() == pytest.approx(returned_epoch_losses(model)[2], rel=1e-12)
+
+
 def test_studies_that_cannot_be_ranked_by_it_are_refused():
     message = (
         "Expected a study with one objective but got 2: Optuna cannot prune trials of several. "
@@ -148,13 +229,36 @@ def test_the_best_finite_trials_are_promoted_from_their_checkpoints():
         trial = study.ask()
         trial.set_user_attr("lightning_sotl:checkpoint_path", f"{number}.ckpt")
         study.tell(trial, value)
-    best = for_pytorch_lightning.promote(study, 3)
-    assert [(b.number, b.value, b.checkpoint_path) for b in best] == [
-        (2, 1.0, "2.ckpt"),
-        (4, 1.0, "4.ckpt"),
-        (3, 2.0, "3.ckpt"),
+    best = for_pytorch_lightning.find_winners(study, 3)
+    assert [(b.run_id, b.estimate, b.checkpoint_path) for b in best] == [
+        ("2", 1.0, "2.ckpt"),
+        ("4", 1.0, "4.ckpt"),
+        ("3", 2.0, "3.ckpt"),
     ]
-    assert len(for_pytorch_lightning.promote(study, 9)) == 4
+    assert len(for_pytorch_lightning.find_winners(study, 9)) == 4
+
+
+def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
+    study, models = optuna.create_study(pruner=NEVER), {}
+    for number in range(3):
+        trial = study.ask()
+        level = trial.suggest_float("level", number, number)
+        stopper = door().EarlyRankingStopper(stop_epoch=2)
+        model = models[number] = scripted_model(loss=lambda e, b, level=level: 1 + level + b / 4)
+        reporter, _ = fit(tmp_path, trial, stopper, model=model, enable_checkpointing=True)
+        study.tell(trial, reporter.finish())
+
+    def train(winner):
+        model = scripted_model(loss=lambda e, b: winner.params["level"])
+        stopper = door().EarlyRankingStopper(stop_epoch=2, promoted=True)
+        callbacks = [door().SoTLMonitor(), stopper]
+        winner.fit(
+            trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True), model, loader(4)
+        )
+        return sorted(returned_epoch_losses(model))
+
+    results = for_pytorch_lightning.promote(study, 2, train)
+    assert [(winner.run_id, epochs) for winner, epochs in results] == [("0", [2]), ("1", [2])]
 
 
 @pytest.mark.parametrize("first", [True, False])

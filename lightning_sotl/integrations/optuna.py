@@ -1,4 +1,4 @@
-"""Optuna for `pytorch_lightning`: the reporter of a trial (extra `optuna`)."""
+"""Optuna for `pytorch_lightning`: a trial's reporter, promotion, evolution (extra `optuna`)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,20 @@ from lightning_sotl._extras import require
 
 require("optuna", extra="optuna", purpose="report to a study")
 
-from lightning_sotl.integrations.optuna_promotion import Promoted, promote  # noqa: E402
+from lightning_sotl.integrations.optuna_evolution import (  # noqa: E402
+    RegularizedEvolutionSampler,
+)
+from lightning_sotl.integrations.optuna_promotion import find_winners, promote  # noqa: E402
 from lightning_sotl.integrations.optuna_reporter import ReporterLogic  # noqa: E402
+from lightning_sotl.integrations.optuna_restart import requeue_interrupted  # noqa: E402
 
-__all__ = ["OptunaReporter", "Promoted", "promote"]
+__all__ = [
+    "OptunaReporter",
+    "RegularizedEvolutionSampler",
+    "find_winners",
+    "promote",
+    "requeue_interrupted",
+]
 
 
 class OptunaReporter(ReporterLogic, Callback):

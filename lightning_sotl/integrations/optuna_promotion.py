@@ -1,57 +1,80 @@
-"""Which stopped trials of a study go on, and from where."""
+"""Which stopped trials of an Optuna study go on, and from where."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import optuna
 
 from lightning_sotl import _validation
 from lightning_sotl.integrations.optuna_reporter import CHECKPOINT_KEY
+from lightning_sotl.winners import Candidate, Result, Winner, best_of, train_winners
 
 
-@dataclass(frozen=True)
-class Promoted:
-    """A trial to continue: fit it from its checkpoint with `EarlyRankingStopper(promoted=True)`.
-
-    Attributes:
-        number: The trial's number in its study.
-        value: Its value at the stop.
-        params: Its parameters.
-        checkpoint_path: Where it goes on.
-    """
-
-    number: int
-    value: float
-    params: dict[str, Any]
-    checkpoint_path: str
-
-
-def promote(study: optuna.Study, k: int) -> list[Promoted]:
+def find_winners(study: optuna.Study, k: int) -> list[Winner]:
     """Return the best `k` complete trials of a study, best first; ties go to the older trial.
 
-    Fewer than `k` come back if fewer have a finite value: a diverged trial is never promoted.
+    Args:
+        study: With one objective, whose trials were run with an EarlyRankingStopper and have
+            called `OptunaReporter.finish()`.
+        k: How many, at least 1; fewer come back if fewer have a finite value, as a diverged
+            trial is never promoted.
 
     Raises:
         TypeError: If `k` is no integer.
-        ValueError: If `k` is below 1, or if one of the best trials has no checkpoint.
+        ValueError: If `k` is below 1, if the study has several objectives, if no trial is
+            complete with a finite value, or if one of the best has no checkpoint.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> trial = study.ask()
+        >>> trial.set_user_attr("lightning_sotl:checkpoint_path", "stopped.ckpt")
+        >>> _ = study.tell(trial, 0.5)
+        >>> find_winners(study, 1)[0].checkpoint_path
+        'stopped.ckpt'
     """
     k = _validation.positive_int("k", k)
-    sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
+    if len(study.directions) > 1:
+        raise ValueError(
+            f"Expected a study with one objective but got {len(study.directions)}, in which no "
+            "trial is the best."
+        )
+    maximises = study.direction == optuna.study.StudyDirection.MAXIMIZE
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    finite = [
-        (sign * t.value, t) for t in complete if t.value is not None and math.isfinite(t.value)
-    ]
-    best = sorted(finite, key=lambda pair: (pair[0], pair[1].number))[:k]
-    chosen = []
-    for value, trial in best:
-        path = trial.user_attrs.get(CHECKPOINT_KEY)
-        if path is None:
-            raise ValueError(
-                f"Trial {trial.number} has no checkpoint to go on from: run it with "
-                "`EarlyRankingStopper`, checkpointing on, and call `OptunaReporter.finish()`."
-            )
-        chosen.append(Promoted(trial.number, sign * value, dict(trial.params), path))
-    return chosen
+    return best_of(
+        (
+            Candidate(str(t.number), t.value, dict(t.params), t.user_attrs.get(CHECKPOINT_KEY))
+            for t in sorted(complete, key=lambda t: t.number)
+        ),
+        k,
+        mode="max" if maximises else "min",
+    )
+
+
+def promote(
+    study: optuna.Study, k: int, train: Callable[[Winner], Result]
+) -> list[tuple[Winner, Result]]:
+    """Train the best `k` trials of a study to the end, each from its checkpoint.
+
+    The study itself stays as it is: its values are estimates at T, and those of trained networks
+    have no place among them.
+
+    Args:
+        study: As in `find_winners`.
+        k: How many, at least 1; fewer go on if fewer have a finite value.
+        train: Is called with each winner, the best first; makes the Trainer and the model from
+            `winner.params`, and calls `winner.fit(trainer, model, ...)`.
+
+    Returns:
+        Each winner with what `train` has returned.
+
+    Raises:
+        TypeError: As `find_winners` does.
+        ValueError: The same.
+
+    Example:
+        >>> promote(optuna.create_study(), 0, print)
+        Traceback (most recent call last):
+        ValueError: Expected `k` to be a positive integer but got 0.
+    """
+    return train_winners(find_winners(study, k), train)

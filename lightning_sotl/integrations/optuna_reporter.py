@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,11 +21,13 @@ from lightning_sotl.callbacks.trainer_facts import (
     limits_allow_stop,
     trains_without_backward,
 )
+from lightning_sotl.integrations.optuna_restart import PROCESS_KEY
+from lightning_sotl.integrations.optuna_storage import patiently, reported_values
+from lightning_sotl.integrations.process_identity import own_identity
 from lightning_sotl.monitor_name import parse_monitor
 from lightning_sotl.policies import StoppingReason
 
 CHECKPOINT_KEY = "lightning_sotl:checkpoint_path"
-_WAITS = (0.1, 0.5)  # seconds between the tries to reach the storage
 
 
 class ReporterLogic(LateCallback, RunBound):
@@ -75,6 +75,8 @@ class ReporterLogic(LateCallback, RunBound):
         self._worst = math.inf
         if isinstance(trial, optuna.Trial):
             self._worst = _worst_value(trial, monitor)
+            name = partial(trial.set_user_attr, PROCESS_KEY, own_identity())
+            patiently(name, otherwise=None)
         self._forget()
 
     # --- Lightning's hooks, in the order of a run
@@ -92,7 +94,9 @@ class ReporterLogic(LateCallback, RunBound):
         self._pruned = self._hopeless = self._reached_limit = False
         if trainer.is_global_zero:
             # If the storage is down, what the checkpoint knows has to do.
-            self._reported = self._call(self._stored, otherwise=self._reported)
+            self._reported = patiently(
+                partial(reported_values, self.trial), otherwise=self._reported
+            )
         self._reported = trainer.strategy.broadcast(self._reported)
         self._pending = {}
 
@@ -129,11 +133,22 @@ class ReporterLogic(LateCallback, RunBound):
         """Note the last value, whether a stopper has ended the run, and its checkpoint."""
         if self.monitor in trainer.callback_metrics:
             self._value = float(trainer.callback_metrics[self.monitor])
-        for stopper in trainer.callbacks:
-            if isinstance(stopper, StopperLogic):
-                if stopper.stopping_reason != StoppingReason.not_stopped:
-                    self._reached_limit = True
-                self._checkpoint = stopper.checkpoint_path or self._checkpoint
+        for stopper in _stoppers(trainer):
+            if stopper.stopping_reason != StoppingReason.not_stopped:
+                self._reached_limit = True
+            self._checkpoint = stopper.checkpoint_path or self._checkpoint
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave no state in what a stopper saves at T: a promoted run reports to no trial.
+
+        Lightning would ask it for this callback. The storage has what was reported.
+        """
+        if any(
+            stopper.stopping_reason != StoppingReason.not_stopped for stopper in _stoppers(trainer)
+        ):
+            checkpoint["callbacks"].pop(self.state_key, None)
 
     # --- for the objective
 
@@ -151,13 +166,13 @@ class ReporterLogic(LateCallback, RunBound):
         self._receive_from_child()
         if isinstance(self.trial, optuna.Trial):
             trial = self.trial
-            stored = self._call(self._stored, otherwise={})
+            stored = patiently(partial(reported_values, self.trial), otherwise={})
             for step, value in {**self._reported, **self._pending}.items():
                 if step not in stored:
-                    self._call(partial(trial.report, value, step), otherwise=None)
+                    patiently(partial(trial.report, value, step), otherwise=None)
             if self._checkpoint is not None:
                 path = self._checkpoint
-                self._call(partial(trial.set_user_attr, CHECKPOINT_KEY, path), otherwise=None)
+                patiently(partial(trial.set_user_attr, CHECKPOINT_KEY, path), otherwise=None)
         if self._pruned and not self._reached_limit:
             raise optuna.TrialPruned(f"Pruned after step {max(self._reported, default=0)}.")
         if self._value is None:
@@ -219,7 +234,7 @@ class ReporterLogic(LateCallback, RunBound):
     def _tell(self) -> bool:
         """Report all that is pending, oldest first; say whether the storage has it all."""
         for step, value in list(self._pending.items()):
-            if not self._call(partial(self._tell_one, value, step), otherwise=False):
+            if not patiently(partial(self._tell_one, value, step), otherwise=False):
                 return False
             self._reported[step] = self._pending.pop(step)
         return True
@@ -231,30 +246,7 @@ class ReporterLogic(LateCallback, RunBound):
 
     def _ask(self) -> bool:
         assert self.trial is not None  # noqa: S101  # `setup` has looked
-        return bool(self._call(self.trial.should_prune, otherwise=False))
-
-    def _stored(self) -> dict[int, float]:
-        if not isinstance(self.trial, optuna.Trial):
-            return {}
-        return dict(self.trial.storage.get_trial(self.trial._trial_id).intermediate_values)
-
-    def _call(self, function: Callable[[], Any], *, otherwise: Any) -> Any:
-        """Return what a call of the storage gives, or `otherwise` where it fails three times."""
-        for wait in (*_WAITS, None):
-            try:
-                return function()
-            except (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError):
-                raise  # no trouble of a moment
-            except Exception as error:  # each storage has its own exceptions
-                if wait is None:
-                    rank_zero_warn(
-                        f"The trial's storage failed three times ({type(error).__name__}: "
-                        f"{error}); the run goes on without it.",
-                        stacklevel=2,
-                    )
-                else:
-                    time.sleep(wait)
-        return otherwise
+        return bool(patiently(self.trial.should_prune, otherwise=False))
 
     def _forget(self) -> None:
         self._reported = {}
@@ -262,6 +254,10 @@ class ReporterLogic(LateCallback, RunBound):
         self._value = None
         self._pruned = self._hopeless = self._reached_limit = False
         self._checkpoint = None
+
+
+def _stoppers(trainer: Trainer) -> list[StopperLogic]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, StopperLogic)]
 
 
 def _worst_value(trial: optuna.Trial, monitor: str) -> float:

@@ -1,0 +1,97 @@
+"""Sweeps in several processes, of which one is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna_jobs import STOP_EPOCH, loss_of, open_study, sweep
+
+from lightning_sotl.integrations.optuna import OptunaReporter, requeue_interrupted
+from lightning_sotl.integrations.process_identity import is_gone, own_identity
+
+JOB = Path(__file__).with_name("optuna_jobs.py")
+# ModelCheckpoint's word on the folder that a resumed trial has already filled.
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-W", "ignore", JOB, *map(str, arguments)])
+
+
+def assert_whole(trial: optuna.trial.FrozenTrial) -> None:
+    level = trial.params["level"]
+    expected = {
+        epoch: sum(loss_of(level, epoch, batch) for batch in range(3)) / 3
+        for epoch in range(STOP_EPOCH)
+    }
+    assert trial.state == optuna.trial.TrialState.COMPLETE
+    assert trial.intermediate_values == pytest.approx(expected, rel=1e-6)  # losses are float32
+    assert trial.value == trial.intermediate_values[STOP_EPOCH - 1]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_after_a_kill_no_finished_trial_is_lost_and_no_epoch_counted_twice(
+    tmp_path: Path, kind: str
+) -> None:
+    assert start(kind, tmp_path, 3, 1).wait() == -signal.SIGKILL
+    before = open_study(kind, tmp_path).trials
+    assert [trial.state.name for trial in before] == ["COMPLETE", "RUNNING"]
+    assert list(before[1].intermediate_values) == [0]
+
+    trained = sweep(kind, tmp_path, 2)
+
+    after = open_study(kind, tmp_path).trials
+    assert [trial.number for trial in after] == [0, 1, 2]
+    for trial in after:
+        assert_whole(trial)
+    assert after[0] == before[0]
+    assert after[1].params == before[1].params
+    assert trained == {1: [1, 2, 3], 2: [0, 1, 2, 3]}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_two_processes_share_a_study(tmp_path: Path, kind: str) -> None:
+    open_study(kind, tmp_path)
+    other = start(kind, tmp_path, 2)
+    own = sweep(kind, tmp_path, 2)
+    assert other.wait() == 0
+    trials = open_study(kind, tmp_path).trials
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    for trial in trials:
+        assert_whole(trial)
+    assert list(own.values()) == [[0, 1, 2, 3]] * 2
+
+
+def test_trials_of_living_processes_and_other_hosts_stay_as_they_are(tmp_path: Path) -> None:
+    study = open_study("journal", tmp_path)
+    mine, elsewhere, _ = (study.ask() for _ in range(3))
+    OptunaReporter(mine)
+    elsewhere.set_user_attr("lightning_sotl:process", "another-host|1|")
+    message = (
+        "1 running trial without a known process left as it is: 2. If no other process works on "
+        "this study, `alone=True` takes them."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        assert requeue_interrupted(study) == []
+    assert {trial.state.name for trial in study.trials} == {"RUNNING"}
+    assert requeue_interrupted(study, alone=True) == [0, 1, 2]
+    assert [study.ask().number for _ in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_process_that_took_the_same_id_later_is_another_one() -> None:
+    host, pid, started = own_identity().split("|")
+    assert not is_gone("|".join([host, pid, started]))
+    assert is_gone("|".join([host, pid, "an earlier boot/1"]))
+    assert not is_gone("|".join(["elsewhere", pid, "an earlier boot/1"]))
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert is_gone("|".join([host, str(child), ""]))
