@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from cell_network import CellNetwork, count_parameters
 from cell_space import cell_at
-from image_tasks import ShuffledBatches, Split, WholeSplit, load_task
+from image_tasks import ImageTask, ShuffledBatches, Split, WholeSplit, load_task
 from pytorch_lightning import Callback, LightningModule, Trainer
 from recipes import Recipe, Run
 from torch import Tensor, nn
@@ -68,6 +68,11 @@ class EpochClock(Callback):
         self.cpu[part] += now[0] - self._since[0]
         self.wall[part] += now[1] - self._since[1]
         self._since = now
+
+
+def load_images(recipe: Recipe) -> ImageTask:
+    """Return the images of a recipe's task."""
+    return load_task(recipe.task, train_images=recipe.train_images, val_images=recipe.val_images)
 
 
 def build_network(recipe: Recipe, run: Run) -> CellNetwork:
@@ -131,7 +136,7 @@ def train_run(recipe: Recipe, run: Run) -> dict[str, Any]:
         seconds of all epochs, and as "total" of the whole run with building and test.
     """
     began = (time.process_time(), time.perf_counter())
-    task = load_task(recipe.task, train_images=recipe.train_images, val_images=recipe.val_images)
+    task = load_images(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         network = build_network(recipe, run)
@@ -164,5 +169,6 @@ def quieten() -> None:
     for message in (
         ".*does not have many workers.*",  # the data are tensors in memory
         ".*LeafSpec.*",  # Lightning's own use of torch's pytree
+        ".*have no `val_dataloader`.*",  # training steps are measured without validation
     ):
         warnings.filterwarnings("ignore", message)

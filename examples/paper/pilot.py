@@ -57,6 +57,7 @@ ROUNDS = {
         for channels, stages, cells in ((4, 2, 1), (4, 2, 2), (6, 2, 1), (8, 1, 3))
     },
 }
+TAKEN = {1: None, 2: "mnist-4-shift-2x1"}
 NETWORKS = {1: 5, 2: 7}
 LOW_LOSS = 0.1
 SPREAD = 0.05

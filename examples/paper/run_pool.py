@@ -49,6 +49,17 @@ def train_missing(jobs: Sequence[Job], *, workers: int) -> float:
     return time.perf_counter() - since
 
 
+def train_job(job: Job) -> str:
+    """Train a run and write its file; return what went wrong, or nothing."""
+    from cell_training import train_run
+
+    try:
+        write_whole(job.path, json.dumps(train_run(job.recipe, job.run)))
+    except Exception:
+        return traceback.format_exc()
+    return ""
+
+
 def read_results(jobs: Iterable[Job]) -> list[dict[str, Any]]:
     """Return what came of each job."""
     return [json.loads(job.path.read_text()) for job in jobs]
@@ -73,7 +84,7 @@ def _results(jobs: list[Job], workers: int) -> Iterable[None]:
         while open_ends:
             for end in wait(list(open_ends)):
                 job = open_ends.pop(end)  # type: ignore[index]  # only connections are waited for
-                _check(end, job)  # type: ignore[arg-type]
+                check_answer(end, job)  # type: ignore[arg-type]
                 yield
                 _hand_out(end, todo, open_ends)  # type: ignore[arg-type]
 
@@ -85,7 +96,8 @@ def _hand_out(end: Connection, todo: Iterable[Job], open_ends: dict[Connection, 
         return
 
 
-def _check(end: Connection, job: Job) -> None:
+def check_answer(end: Connection, job: Job) -> None:
+    """Raise a RuntimeError if a worker says that a run has failed, or says nothing any more."""
     try:
         failure = end.recv()
     except EOFError:
@@ -98,7 +110,7 @@ def _work(pipe: Connection) -> None:
     """Train what comes through the pipe until it is closed."""
     # Here, since the process that hands out the jobs needs neither torch nor Lightning.
     import torch
-    from cell_training import quieten, train_run
+    from cell_training import quieten
 
     torch.set_num_threads(1)
     quieten()
@@ -108,12 +120,7 @@ def _work(pipe: Connection) -> None:
         except EOFError:
             sys.exit()
         try:
-            write_whole(job.path, json.dumps(train_run(job.recipe, job.run)))
-            failure = ""
-        except Exception:
-            failure = traceback.format_exc()
-        try:
-            pipe.send(failure)
+            pipe.send(train_job(job))
         except BrokenPipeError:  # the builder was killed meanwhile
             sys.exit()
 
