@@ -253,3 +253,13 @@ def test_searches_run_on_a_users_table(tmp_path, monkeypatch, capsys) -> None:
     assert "nan" not in last
     for name in ("fig6_searches.png", "fig10_random_search.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_own_table_has_a_cell_for_every_run_and_is_searched_from() -> None:
+    beside = fig6_searches.TABLE.with_name("cells_runs.npz")
+    curves, cells = LearningCurves.load(fig6_searches.TABLE), read_cells(beside)
+    table = search_table(curves, cells, np.random.default_rng(0))
+    assert [name.split()[0] for name in curves.names] == [format_cell(cell) for cell in cells]
+    assert (len(table.cells), len(set(table.cells)), table.left_out) == (curves.runs, 600, 0)
+    assert [guide.name for guide in table.guides()][2] == "SoTL-E (T=10)"
+    assert len(set(table.row_of.tolist())) == 600

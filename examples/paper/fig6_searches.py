@@ -25,7 +25,7 @@ Another table: `--table` takes LearningCurves (validation and final test accurac
 it: an `.npz` with a column "cells", or text, one a line; without it, `TABLE_runs.npz`.
 
 Figures: the incumbent's test error over time, mean and standard error over the seeds.
-Time: about 35 s on one core, 10 s with `--smoke`.
+Time: about 30 s on one core, 10 s with `--smoke`.
 
     python examples/paper/fig6_searches.py [--table FILE] [--cells FILE] [--seed 0] [--smoke]
         [--output DIR]
