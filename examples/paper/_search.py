@@ -1,0 +1,218 @@
+"""Simulates architecture search on a table of finished trainings, by its own training times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+from _nearest_cells import stand_ins
+from cell_space import EDGES, OPERATIONS, Cell, cell_index, parse_cell
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from lightning_sotl import LearningCurves, sotl_e
+from lightning_sotl.integrations.optuna import RegularizedEvolutionSampler
+
+INITIAL = 10  # random cells at the start, as in the paper; evolution's population is as large
+TOURNAMENT = 5  # half of the population, as the sampler's default has it
+# Name -> sampler of a seed.
+SEARCHES: dict[str, Callable[[int], BaseSampler]] = {
+    "regularised evolution": lambda seed: RegularizedEvolutionSampler(
+        population_size=INITIAL, tournament_size=TOURNAMENT, seed=seed
+    ),
+    "TPE": lambda seed: TPESampler(n_startup_trials=INITIAL, seed=seed),
+    "random search": lambda seed: RandomSampler(seed=seed),
+}
+SPACE = {
+    f"{target}<-{source}": CategoricalDistribution(list(OPERATIONS)) for source, target in EDGES
+}
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What a search is told of a cell, and what that costs.
+
+    Attributes:
+        name: As "SoTL-E (T=10)".
+        values: Of each run, lower is better; +inf where there is none. Shape `(runs,)`.
+        costs: Time of each run until the value is there, in the table's unit, shape `(runs,)`.
+    """
+
+    name: str
+    values: NDArray[np.float64]
+    costs: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SearchTable:
+    """A table with the cells of its runs.
+
+    Attributes:
+        curves: The runs that have a final test accuracy and a time.
+        cells: The cell of each run.
+        row_of: The run that stands for each cell of the space, shape `(15625,)`.
+        distance: How many edges that run's network differs in, shape `(15625,)`.
+        left_out: How many runs had no final test accuracy or no time.
+    """
+
+    curves: LearningCurves
+    cells: tuple[Cell, ...]
+    row_of: NDArray[np.int64]
+    distance: NDArray[np.int64]
+    left_out: int
+
+    @property
+    def unit(self) -> str:
+        """What time is counted in: "s", or "epochs" for a table without seconds."""
+        return "epochs" if self.curves.epoch_seconds is None else "s"
+
+    @property
+    def full_costs(self) -> NDArray[np.float64]:
+        """The time of a training to the end, shape `(runs,)`."""
+        return self.costs(self.curves.epochs)
+
+    @property
+    def test_error(self) -> NDArray[np.float64]:
+        """Final test error in %, shape `(runs,)`; accuracies above 1 are taken for percent."""
+        accuracy = self.curves.final_metric
+        return 100 - accuracy * (1 if accuracy.max() > 1 else 100)
+
+    def costs(self, epochs: int) -> NDArray[np.float64]:
+        """Return the time of so many epochs, shape `(runs,)`."""
+        seconds = self.curves.epoch_seconds
+        return epochs * (np.ones(self.curves.runs) if seconds is None else seconds)
+
+    def guides(self) -> list[Guide]:
+        """Return the paper's three: Val Acc at the end, and Val Acc and SoTL-E at a quarter.
+
+        Raises:
+            ValueError: If no run has one of them.
+        """
+        end, at = self.curves.epochs, math.ceil(self.curves.epochs / 4)
+        accuracy, estimate = self.curves.val_metric, sotl_e(self.curves.train_loss, window=1)
+        found = [("Val Acc", end, -accuracy), ("Val Acc", at, -accuracy), ("SoTL-E", at, estimate)]
+        guides = []
+        for name, epochs, curve in found:
+            # A run without a value is as bad as can be.
+            values = np.where(np.isnan(curve[:, epochs - 1]), np.inf, curve[:, epochs - 1])
+            if not np.isfinite(values).any():
+                raise ValueError(f"Expected {name} after {epochs} epochs in some run but got none.")
+            guides.append(Guide(f"{name} (T={epochs})", values, self.costs(epochs)))
+        return guides
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One search.
+
+    Attributes:
+        rows: The run of each evaluation, in order.
+        ends: When each has ended, from the start of the search.
+        errors: Final test error of the incumbent from then on.
+    """
+
+    rows: NDArray[np.int64]
+    ends: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    def errors_at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the incumbent's error at each time; NaN where there is no incumbent yet."""
+        done = np.searchsorted(self.ends, times, side="right")
+        return np.concatenate([[np.nan], self.errors])[done]
+
+
+def search_table(
+    curves: LearningCurves, cells: Sequence[Cell], generator: np.random.Generator
+) -> SearchTable:
+    """Return a table to search in.
+
+    Args:
+        curves: With `val_metric` and `final_metric`, both accuracies.
+        cells: The cell of each run; of several runs of one cell the first counts.
+        generator: For ties among the stand-ins of cells that the table lacks.
+
+    Raises:
+        ValueError: If a column is missing, or no run has a final accuracy, or a time is not
+            positive.
+    """
+    for name in ("val_metric", "final_metric"):
+        if getattr(curves, name) is None:
+            raise ValueError(f"Expected a table with `{name}`, which this one lacks.")
+    if (curves.metric_mode, curves.final_mode) != ("max", "max"):
+        raise ValueError("Expected accuracies, of which the higher is better, but got errors.")
+    if len(cells) != curves.runs:
+        raise ValueError(f"Expected {curves.runs} cells, one a run, but got {len(cells)}.")
+    usable = np.isfinite(curves.final_metric)
+    if curves.epoch_seconds is not None:
+        usable &= np.isfinite(curves.epoch_seconds)
+        if (curves.epoch_seconds <= 0).any():
+            raise ValueError("Expected `epoch_seconds` to be positive in all runs.")
+    if not usable.any():
+        raise ValueError("Expected a run with a final test accuracy and a time but got none.")
+    kept = np.flatnonzero(usable)
+    chosen = tuple(cells[row] for row in kept)
+    row_of, distance = stand_ins(chosen, generator)
+    return SearchTable(curves.select(kept), chosen, row_of, distance, curves.runs - len(kept))
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """Return the cells in a file, one a run, written as NAS-Bench-201 writes them.
+
+    Args:
+        path: An `.npz` with the strings under "cells", or a text file with one a line.
+
+    Raises:
+        ValueError: If one is no cell of the space.
+    """
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as columns:
+            texts = columns["cells"].tolist()
+    else:
+        texts = path.read_text(encoding="utf-8").split()
+    return [parse_cell(text) for text in texts]
+
+
+def run_search(
+    sampler: BaseSampler, table: SearchTable, guide: Guide, *, budget: float
+) -> Trajectory:
+    """Search until the next evaluation would not end within the budget.
+
+    Each proposal is evaluated by the run that stands for it and charged its time, again if it
+    comes again, as in the paper's implementation of the searches.
+
+    Args:
+        sampler: Of Optuna, for minimisation; it sees the guide's values only.
+        table: Where to search.
+        guide: What it is told.
+        budget: Time of all evaluations together.
+    """
+    study = optuna.create_study(sampler=sampler, direction="minimize")
+    rows: list[int] = []
+    clock = 0.0
+    while True:
+        trial = study.ask(SPACE)
+        row = int(table.row_of[cell_index(tuple(trial.params[name] for name in SPACE))])
+        clock += guide.costs[row]
+        if clock > budget:
+            break
+        rows.append(row)
+        study.tell(trial, guide.values[row])
+    chosen = np.array(rows, dtype=np.int64)
+    best = chosen[incumbents(guide.values[chosen])]
+    return Trajectory(chosen, np.cumsum(guide.costs[chosen]), table.test_error[best])
+
+
+def incumbents(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return where the lowest value so far stands, at each place; of equals it is the first.
+
+    >>> incumbents(np.array([3.0, 5.0, 2.0, 2.0])).tolist()
+    [0, 0, 2, 2]
+    """
+    places = np.arange(len(values))
+    before = np.minimum.accumulate(np.concatenate([[np.inf], values]))[:-1]
+    return np.maximum.accumulate(np.where(values < before, places, 0))
