@@ -151,6 +151,13 @@ def trial(config: dict[str, Any]) -> None:
     (folder / f"{kind}{name}.json").write_text(json.dumps(note))
 
 
+def breaks_once_after_its_promotion(config: dict[str, Any]) -> None:
+    """Go on with a trial, which raises in epoch 3 the first time; note what its config has."""
+    name = f"raises-{config['name']}"
+    (Path(config["folder"]) / f"{name}-config.json").write_text(json.dumps(sorted(config)))
+    trial({**config, "name": name, "at": 3})
+
+
 def scenarios(config: dict[str, Any]) -> None:
     """Fit several runs, one after the other, in one trial: workers are slow to start."""
     quieten()

@@ -253,6 +253,30 @@ def test_what_cannot_be_promoted_is_named(asha, sweep):
         promote(grid, 1, tune.Trainable)
 
 
+def test_an_interrupted_promotion_goes_on_where_it_was_each_trial_with_its_own_config(
+    sweep, tmp_path
+):
+    killed = sweep.by_name["killed"]
+    config = {**killed.config, "only here": 1}
+    killed = dataclasses.replace(killed, metrics={**killed.metrics, "config": config})
+    stopped = [killed, sweep.by_name["stopped"]]
+    trainable = ray_jobs.breaks_once_after_its_promotion
+    alone = tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True)
+    options = {"tune_config": alone, "run_config": run_config(tmp_path, name="second")}
+    broken = promote(stopped, 2, trainable, **options)
+    assert [broken[i].error is None for i in range(2)] == [False, False]
+    whole = promote(stopped, 2, trainable, restore=str(tmp_path / "second"))
+    assert [whole[i].error for i in range(2)] == [None, None]
+    for i in range(2):
+        assert rows(whole[i], "epochs_completed", "training_iteration") == [[3, 3], [4, 4]]
+    names = {
+        name: json.loads((sweep.folder / f"raises-{name}-config.json").read_text())
+        for name in ("killed", "stopped")
+    }
+    assert names["stopped"] == sorted(sweep.by_name["stopped"].config)
+    assert names["killed"] == sorted([*names["stopped"], "only here"])
+
+
 def test_a_winner_without_a_checkpoint_is_named(asha):
     _, finished = asha
     bare = dataclasses.replace(finished.by_name["good"], checkpoint=None)
