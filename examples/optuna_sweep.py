@@ -11,7 +11,7 @@ The study is a journal file, and each epoch leaves a checkpoint. After a crash, 
 its own number, and no epoch is counted twice.
 
 Figure: `sotl_e1` of each trial over its epochs, the promoted ones in colour, pruned ones dotted.
-Time: about 30 s on 2 CPU cores, 10 s with `--smoke`.
+Time: about 40 s on 2 CPU cores, 10 s with `--smoke`.
 
     python examples/optuna_sweep.py [--seed 0] [--smoke] [--sampler tpe|evolution|random]
         [--resume FOLDER] [--output DIR]

@@ -7,7 +7,7 @@ checkpoints in Ray's storage, wherever there is room. The validation accuracy at
 of them, and only the pick sees the test split.
 
 Figure: the training loss of each run over its epochs, the promoted ones in colour, T marked.
-Time: about 50 s on 2 CPU cores, half of which is Ray's start and its workers' imports.
+Time: about 40 s on 2 CPU cores, more than half of which is Ray's start and its workers' imports.
 
     python examples/ray_sweep.py [--seed 0] [--smoke] [--output DIR] [--address ADDRESS]
                                  [--storage PATH]
