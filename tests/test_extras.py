@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import lightning_sotl.integrations.optuna
+import lightning_sotl.integrations.ray  # noqa: F401  # both are there before they are hidden
 from lightning_sotl import _extras
 
 
@@ -29,7 +31,7 @@ def test_broken_package_speaks_for_itself(
 
 
 def reloaded(name: str) -> object:
-    """Import a module that is there already, without keeping what came of it."""
+    """Import a module anew, without keeping what came of it."""
     kept = sys.modules.pop(name)
     try:
         return importlib.import_module(name)
@@ -47,6 +49,7 @@ def reloaded(name: str) -> object:
             lambda: __import__("lightning_sotl.extrapolation").extrapolation.LcSVR(),
         ),
         ("optuna", "optuna", lambda: reloaded("lightning_sotl.integrations.optuna")),
+        ("ray", "ray", lambda: reloaded("lightning_sotl.integrations.ray")),
         (
             "tensorboard",
             "tensorboard",
