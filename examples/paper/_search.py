@@ -53,11 +53,11 @@ class SearchTable:
     """A table with the cells of its runs.
 
     Attributes:
-        curves: The runs that have a final test accuracy and a time.
+        curves: The first run of each cell that has a final test accuracy and a time.
         cells: The cell of each run.
         row_of: The run that stands for each cell of the space, shape `(15625,)`.
         distance: How many edges that run's network differs in, shape `(15625,)`.
-        left_out: How many runs had no final test accuracy or no time.
+        left_out: How many runs had no final test accuracy or no time, or repeat a cell.
     """
 
     curves: LearningCurves
@@ -154,10 +154,18 @@ def search_table(
             raise ValueError("Expected `epoch_seconds` to be positive in all runs.")
     if not usable.any():
         raise ValueError("Expected a run with a final test accuracy and a time but got none.")
-    kept = np.flatnonzero(usable)
+    kept = _first_of_each(cells, usable)
     chosen = tuple(cells[row] for row in kept)
     row_of, distance = stand_ins(chosen, generator)
     return SearchTable(curves.select(kept), chosen, row_of, distance, curves.runs - len(kept))
+
+
+def _first_of_each(cells: Sequence[Cell], usable: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the rows that are the first usable ones of their cell."""
+    first: dict[Cell, int] = {}
+    for row in np.flatnonzero(usable):
+        first.setdefault(cells[row], int(row))
+    return np.array(list(first.values()))
 
 
 def read_cells(path: Path) -> list[Cell]:

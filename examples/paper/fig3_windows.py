@@ -41,6 +41,8 @@ def check(networks: Networks, windows: list[int]) -> list[Part]:
         largest = max((window for window in windows if window <= at), default=1)
         if largest > 1:
             parts.append(above(networks, "sotl-e1", f"sotl-e{largest}", at))
+    if not 1 < widest <= late:
+        return parts  # too short a table for the paper's widest window
     names = [f"sotl-e{window}" for window in windows]
     best = [float(np.nanmax(rho)) for rho in correlation_curves(curves, names).values()]
     gap = compare(networks, "sotl-e1", names[-1], late)

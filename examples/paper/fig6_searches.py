@@ -157,13 +157,15 @@ def print_tables(table: SearchTable, outcomes: Outcomes, times: NDArray[np.float
             place = one.reaches(found[0].mean[-1])
             same = "-" if place is None else f"{(place + 1) / len(times):.0%}"
             print(f"{name:22}{guide.name:16}{one.evaluations.mean():6.0f}{cells}{same:>7}")
-    print(f"\nOf all cells the best by test error has {table.test_error.min():.2f} %; in the mean")
+    print(
+        f"\nOf all cells of the table the best by test error has {table.test_error.min():.2f} %; in the mean"
+    )
     for guide, best in zip(guides, best_by_guide(table), strict=True):
         print(f"  the {BEST} best by {guide.name:16} have {best:.2f} %")
 
 
 def best_by_guide(table: SearchTable) -> list[float]:
-    """Return the mean test error of the cells that each guide finds best, its limit."""
+    """Return the mean test error of the cells that each guide finds best."""
     orders = [np.argsort(guide.values, kind="stable")[:BEST] for guide in table.guides()]
     return [float(table.test_error[order].mean()) for order in orders]
 
@@ -256,9 +258,11 @@ def main() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     generator = np.random.default_rng(options.seed)
-    beside = options.table.with_name(f"{options.table.stem}_runs.npz")
-    cells = read_cells(options.cells or beside)
-    table = search_table(LearningCurves.load(options.table), cells, generator)
+    curves = LearningCurves.load(options.table)
+    beside = options.cells or options.table.with_name(f"{options.table.stem}_runs.npz")
+    if not beside.exists():
+        parser.error(f"--cells: there is no '{beside}' with the cell of each run of the table")
+    table = search_table(curves, read_cells(beside), generator)
     print(describe_table(table, generator))
     times = np.linspace(0, TRAININGS * table.full_costs.mean(), 501)[1:]
     seeds = generator.integers(2**31, size=count).tolist()
