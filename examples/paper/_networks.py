@@ -100,7 +100,10 @@ def options_of(
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn, and of intervals")
     parser.add_argument("--smoke", action="store_true", help="40 networks and 50 resamples")
     parser.add_argument("--output", type=Path, default=HERE.parent / "output", metavar="DIR")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if not options.table.exists():
+        parser.error(f"--table: there is no '{options.table}'")
+    return options
 
 
 def read_networks(options: argparse.Namespace) -> Networks:

@@ -157,9 +157,8 @@ def print_tables(table: SearchTable, outcomes: Outcomes, times: NDArray[np.float
             place = one.reaches(found[0].mean[-1])
             same = "-" if place is None else f"{(place + 1) / len(times):.0%}"
             print(f"{name:22}{guide.name:16}{one.evaluations.mean():6.0f}{cells}{same:>7}")
-    print(
-        f"\nOf all cells of the table the best by test error has {table.test_error.min():.2f} %; in the mean"
-    )
+    lowest = table.test_error.min()
+    print(f"\nOf the table's cells the best by test error has {lowest:.2f} %; in the mean")
     for guide, best in zip(guides, best_by_guide(table), strict=True):
         print(f"  the {BEST} best by {guide.name:16} have {best:.2f} %")
 
