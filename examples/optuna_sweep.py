@@ -38,7 +38,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from tqdm import tqdm
 
-from lightning_sotl import EarlyRankingStopper, SoTLMonitor
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor, Winner
 from lightning_sotl.integrations.optuna import (
     OptunaReporter,
     RegularizedEvolutionSampler,
@@ -85,7 +85,7 @@ class Search:
             trainer.fit(model, self._train_loader, ckpt_path=resume)
         return reporter.finish()
 
-    def train_to_end(self, winner: Any) -> tuple[Trainer, float]:
+    def train_to_end(self, winner: Winner) -> tuple[Trainer, float]:
         """Go on with a stopped trial; return its Trainer and its validation accuracy at the end."""
         stopper = EarlyRankingStopper(stop_epoch=self.stop_epoch, promoted=True)
         trainer = self._trainer(winner.run_id, "promoted", stopper)
@@ -134,8 +134,37 @@ def run_trials(search: Search, study: optuna.Study, trials: int) -> None:
         )
 
 
-def main() -> None:
-    """Run the study, promote its best trials, and print what came of it."""
+def promote_best(search: Search, study: optuna.Study) -> list[tuple[Winner, tuple[Trainer, float]]]:
+    """Train the best trials to the end, with a progress bar."""
+    with tqdm(total=PROMOTED, unit="winner", desc="to the end") as bar:
+
+        def train_to_end(winner: Winner) -> tuple[Trainer, float]:
+            result = search.train_to_end(winner)
+            bar.update()
+            return result
+
+        return promote(study, PROMOTED, train_to_end)
+
+
+def open_study(folder: Path, sampler: str, seed: int, trials: int) -> optuna.Study:
+    """Make the study, or open it again after a crash, and say which trials go on."""
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
+        study_name="digits",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=trials // 3),
+    )
+    # A seeded sampler that is made anew would propose the first trials again.
+    study.sampler = SAMPLERS[sampler](seed + len(study.trials))
+    print(f"study in {os.path.relpath(folder)}; after a crash: --resume {os.path.relpath(folder)}")
+    for number in requeue_interrupted(study):
+        print(f"trial {number} goes on")
+    sys.stdout.flush()
+    return study
+
+
+def parse_options() -> argparse.Namespace:
+    """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0, help="of the sampler and the trainings")
     parser.add_argument("--smoke", action="store_true", help="5 trials, 2 of 5 epochs")
@@ -147,35 +176,22 @@ def main() -> None:
     options = parser.parse_args()
     if options.resume and not (options.resume / "study.log").exists():
         parser.error(f"--resume: there is no study.log in '{options.resume}'")
+    return options
+
+
+def main() -> None:
+    """Run the study, promote its best trials, and print what came of it."""
+    options = parse_options()
     quieten()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)  # more are slower on networks this small
 
     folder = options.resume or make_log_folder(options.output / "optuna_sweep")
     trials, stop_epoch, budget = (5, 2, 5) if options.smoke else (30, 6, 30)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
-        study_name="digits",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=trials // 3),
-    )
-    # A seeded sampler that is made anew would propose the first trials again.
-    study.sampler = SAMPLERS[options.sampler](options.seed + len(study.trials))
-    print(f"study in {os.path.relpath(folder)}; after a crash: --resume {os.path.relpath(folder)}")
-    for number in requeue_interrupted(study):
-        print(f"trial {number} goes on")
-    sys.stdout.flush()
+    study = open_study(folder, options.sampler, options.seed, trials)
     search = Search(folder, stop_epoch=stop_epoch, budget=budget, seed=options.seed)
     run_trials(search, study, trials)
-
-    with tqdm(total=PROMOTED, unit="winner", desc="to the end") as bar:
-
-        def train_to_end(winner: Any) -> tuple[Trainer, float]:
-            result = search.train_to_end(winner)
-            bar.update()
-            return result
-
-        promoted = promote(study, PROMOTED, train_to_end)
+    promoted = promote_best(search, study)
     pick = int(np.argmax([accuracy for _, (_, accuracy) in promoted]))
     test_accuracy = search.test(promoted[pick][1][0])
 

@@ -18,6 +18,7 @@ __all__ = [
     "SoTLMonitor",
     "StoppingReason",
     "SumOfTrainingLosses",
+    "Winner",
     "correlation_curves",
     "evaluate",
     "find_winners",
@@ -39,6 +40,7 @@ _HOMES = {
     "SoTLMonitor": "lightning_sotl.pytorch_lightning",
     "StoppingReason": "lightning_sotl.policies",
     "SumOfTrainingLosses": "lightning_sotl.metric",
+    "Winner": "lightning_sotl.winners",
     "correlation_curves": "lightning_sotl.evaluation",
     "evaluate": "lightning_sotl.evaluation",
     "find_winners": "lightning_sotl.winners",
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
         selection_regret,
         top_k_overlap,
     )
-    from lightning_sotl.winners import find_winners, promote
+    from lightning_sotl.winners import Winner, find_winners, promote
 
 
 def __getattr__(name: str) -> Any:
