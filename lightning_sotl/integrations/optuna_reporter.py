@@ -10,10 +10,10 @@ import optuna
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl import _validation
+from lightning_sotl.callbacks.lookup import counts_blocks, producer_of, stoppers_of
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.order import LateCallback, arrange
 from lightning_sotl.callbacks.run_bound import RunBound
-from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
@@ -72,6 +72,7 @@ class ReporterLogic(LateCallback, RunBound):
     _pruned: bool
     _hopeless: bool  # not finite from the start
     _reached_limit: bool
+    _in_blocks: bool
     _shown_before: Any  # at the begin of the epoch
     _to_compare: dict[int, float]  # what the study had before this run
 
@@ -99,6 +100,7 @@ class ReporterLogic(LateCallback, RunBound):
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Note what the trial has been told before, and decide afresh."""
         self._pruned = self._hopeless = self._reached_limit = False
+        self._in_blocks = counts_blocks(trainer, self.monitor)
         if trainer.is_global_zero:
             # If the storage is down, what the checkpoint knows has to do.
             self._reported = patiently(
@@ -116,20 +118,21 @@ class ReporterLogic(LateCallback, RunBound):
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Report a block that this batch has filled."""
-        producer = self._producer(trainer)
-        if producer is not None and producer.every_n_train_batches is not None:
-            self._report(trainer, producer.batches_completed // producer.every_n_train_batches - 1)
-            if producer.is_between_units:
-                self._stop_if_allowed(trainer, trainer.current_epoch)
+        if not self._in_blocks:  # nothing else is done in a step
+            return
+        producer = producer_of(trainer, self.monitor)
+        if producer is not None and producer.is_between_units:
+            self._report(trainer, producer.units_completed - 1)
+            self._stop_if_allowed(trainer, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Report an epoch that is complete."""
         if trains_without_backward(trainer):
             return
-        producer = self._producer(trainer)
+        producer = producer_of(trainer, self.monitor)
         if producer is None and epoch_is_whole(trainer):
             self._report(trainer, trainer.current_epoch)
-        elif producer is not None and producer.every_n_train_batches is None:
+        elif producer is not None and not self._in_blocks:
             self._report(trainer, producer.units_completed - 1)
         if epoch_is_whole(trainer):
             self._stop_if_allowed(trainer, trainer.current_epoch + 1)
@@ -138,14 +141,14 @@ class ReporterLogic(LateCallback, RunBound):
         """Note the last value, whether a stopper has ended the run, and its checkpoint."""
         if self.monitor in trainer.callback_metrics:
             self._value = float(trainer.callback_metrics[self.monitor])
-        if self._producer(trainer) is None and not self._reported:
+        if producer_of(trainer, self.monitor) is None and not self._reported:
             logged = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
             rank_zero_warn(
                 f"`monitor={self.monitor!r}` was never reported: it is not logged in training or "
                 f"validation steps; logged are: {logged}.",
                 stacklevel=2,
             )
-        for stopper in _stoppers(trainer):
+        for stopper in stoppers_of(trainer):
             if stopper.stopping_reason != StoppingReason.not_stopped:
                 self._reached_limit = True
             self._checkpoint = stopper.checkpoint_path or self._checkpoint
@@ -158,7 +161,8 @@ class ReporterLogic(LateCallback, RunBound):
         Lightning would ask it for this callback. The storage has what was reported.
         """
         if any(
-            stopper.stopping_reason != StoppingReason.not_stopped for stopper in _stoppers(trainer)
+            stopper.stopping_reason != StoppingReason.not_stopped
+            for stopper in stoppers_of(trainer)
         ):
             checkpoint["callbacks"].pop(self.state_key, None)
 
@@ -217,12 +221,6 @@ class ReporterLogic(LateCallback, RunBound):
 
     # --- how it is done
 
-    def _producer(self, trainer: Trainer) -> MonitorLogic | None:
-        for callback in trainer.callbacks:
-            if isinstance(callback, MonitorLogic) and self.monitor in callback.metric_names:
-                return callback
-        return None
-
     def _compare(self, step: int, shown: Any) -> None:
         stored = self._to_compare.pop(step)
         if shown is None or not math.isfinite(stored):
@@ -244,7 +242,7 @@ class ReporterLogic(LateCallback, RunBound):
         if step < 0 or step in known:
             return
         told = None
-        if self._producer(trainer) is None:
+        if producer_of(trainer, self.monitor) is None:
             # Lightning keeps showing what was logged in an earlier epoch.
             is_new = shown is not None and not is_same_value(shown, self._shown_before)
         elif shown is None:
@@ -292,9 +290,6 @@ class ReporterLogic(LateCallback, RunBound):
         self._value = None
         self._pruned = self._hopeless = self._reached_limit = False
         self._checkpoint = None
+        self._in_blocks = False
         self._shown_before = None
         self._to_compare = {}
-
-
-def _stoppers(trainer: Trainer) -> list[StopperLogic]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, StopperLogic)]

@@ -13,9 +13,9 @@ from ray import tune
 
 from lightning_sotl import _validation
 from lightning_sotl.callbacks import promotion
+from lightning_sotl.callbacks.lookup import counts_blocks, producer_of, stoppers_of
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.order import LateCallback, arrange, move_to_front
-from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
@@ -75,6 +75,7 @@ class ReporterLogic(LateCallback):
     _any_finite: bool
     _ends: bool
     _saving: bool
+    _in_blocks: bool
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class ReporterLogic(LateCallback):
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Go on behind the epochs that the checkpoint has, which were reported."""
         self._forget()
+        self._in_blocks = counts_blocks(trainer, self.monitor)
         self._whole_epochs = trainer.current_epoch
         self._reported = self._completed(trainer)
         self._any_finite = self._reported > 0
@@ -129,7 +131,7 @@ class ReporterLogic(LateCallback):
         A stopper waits for those, too.
         """
         if (
-            self._in_blocks(trainer)
+            self._in_blocks
             and self._completed(trainer) > self._reported
             and not trainer.is_last_batch
             and not validation_is_due(trainer)
@@ -138,7 +140,7 @@ class ReporterLogic(LateCallback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Report a block with whose last batch a validation was due."""
-        if self._in_blocks(trainer) and not (trainer.sanity_checking or trainer.is_last_batch):
+        if self._in_blocks and not (trainer.sanity_checking or trainer.is_last_batch):
             self._report(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
@@ -150,11 +152,11 @@ class ReporterLogic(LateCallback):
         if trainer.reload_dataloaders_every_n_epochs:
             # The next loader, which draws random numbers, is made before the report.
             self._states_to_save = promotion.gather_random_states(trainer)
-        if trainer.should_stop or not self._in_blocks(trainer):
+        if trainer.should_stop or not self._in_blocks:
             # To save before others begin the next epoch, or do in `on_train_end` what changes
             # the weights; but behind a stopper that has moved itself to the front, too.
             move_to_front(trainer, self)
-            for stopper in self._stoppers(trainer):
+            for stopper in stoppers_of(trainer):
                 if stopper.stopping_reason != StoppingReason.not_stopped:
                     move_to_front(trainer, stopper)
 
@@ -176,7 +178,7 @@ class ReporterLogic(LateCallback):
         """Add the random state to the checkpoints of reports, where a stopper expects it."""
         if self._states_to_save is None or not self._saving:
             return
-        stoppers = self._stoppers(trainer)
+        stoppers = stoppers_of(trainer)
         for stopper in stoppers:
             state = checkpoint["callbacks"][stopper.state_key]
             state.setdefault("random_states", self._states_to_save)
@@ -226,7 +228,7 @@ class ReporterLogic(LateCallback):
             self._saving, self._states_to_save = False, None
 
     def _completed(self, trainer: Trainer) -> int:
-        producer = self._producer(trainer)
+        producer = producer_of(trainer, self.monitor)
         return self._whole_epochs if producer is None else producer.units_completed
 
     def _logged_since_last_report(self, trainer: Trainer) -> dict[str, float]:
@@ -240,24 +242,14 @@ class ReporterLogic(LateCallback):
         }
 
     def _explain_missing(self, trainer: Trainer) -> None:
-        if self._producer(trainer) is None and self.monitor not in trainer.callback_metrics:
+        if (
+            producer_of(trainer, self.monitor) is None
+            and self.monitor not in trainer.callback_metrics
+        ):
             available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
             rank_zero_warn(
                 f"`monitor={self.monitor!r}` is not logged; available: {available}.", stacklevel=2
             )
-
-    def _in_blocks(self, trainer: Trainer) -> bool:
-        producer = self._producer(trainer)
-        return producer is not None and producer.every_n_train_batches is not None
-
-    def _producer(self, trainer: Trainer) -> MonitorLogic | None:
-        for callback in trainer.callbacks:
-            if isinstance(callback, MonitorLogic) and self.monitor in callback.metric_names:
-                return callback
-        return None
-
-    def _stoppers(self, trainer: Trainer) -> list[StopperLogic]:
-        return [cb for cb in trainer.callbacks if isinstance(cb, StopperLogic)]
 
     def _forget(self) -> None:
         self.stopped_by_ray = False
@@ -268,3 +260,4 @@ class ReporterLogic(LateCallback):
         self._ends = False
         self._states_to_save = None
         self._saving = False
+        self._in_blocks = False
