@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lightning_sotl"
 FLOORS = {
     "_correlation": 0,
     "_extras": 0,
+    "_movement": 0,
     "_ranks": 0,
     "_validation": 0,
     "_wording": 0,
