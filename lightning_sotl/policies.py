@@ -159,10 +159,11 @@ class AdaptivePolicy:
         """Decide whether a run goes on after the epochs that it has completed.
 
         It is a pure function of what it is given: asked twice with the same curves it says the same
-        twice, and asked again when more runs have come it may say otherwise. A run that has no
-        value at its last epoch goes on, since nothing is known of it; one whose value is not
-        finite stands behind all that are finite, and is stopped unless all places go on. Runs
-        that tie in one curve are told apart by the other, and go on together if they tie in both.
+        twice, and asked again when more runs have come it may say otherwise. A run without any
+        value goes on, since nothing is known of it, and so does one at its end, where there is
+        nothing to stop. One whose value is not finite stands last, and is stopped unless all
+        places go on. Runs that tie in one curve are told apart by the other, and go on together
+        if they tie in both.
 
         Args:
             run: Which row.
@@ -189,7 +190,7 @@ class AdaptivePolicy:
                 raise ValueError(f"Expected `run` to be in [0, {number - 1}] but got {run}.")
             epoch = max(_epochs_of(curve[:, run]) for curve in curves.values())
             if epoch < self.first or epoch >= self.max_epochs:
-                decisions.append(Decision(epoch < self.max_epochs, epoch, None, number, 0, None))
+                decisions.append(Decision(True, epoch, None, number, 0, None))
                 continue
             if epoch not in places_by_epoch:
                 places_by_epoch[epoch] = self._places_by(curves, epoch)

@@ -132,8 +132,10 @@ def trial(config: dict[str, Any]) -> None:
         monitor = door(package).SoTLMonitor(record=False)
         reporter = module.RayReporter()
         callbacks = [reporter, ending, monitor]
+        stopper = door(package).EarlyRankingStopper(
+            stop_epoch=config.get("stop_epoch", STOP), promoted=start.promoted
+        )
         if config.get("stop", True):
-            stopper = door(package).EarlyRankingStopper(stop_epoch=STOP, promoted=start.promoted)
             callbacks.append(stopper)
         if how:
             callbacks.reverse()
@@ -144,6 +146,7 @@ def trial(config: dict[str, Any]) -> None:
         "epoch_losses": monitor.epoch_losses,
         "seen": seen,
         "stopped_by_ray": reporter.stopped_by_ray,
+        "reason": str(stopper.stopping_reason),
         "promoted": start.promoted,
         "node": get_runtime_context().get_node_id(),
     }

@@ -18,6 +18,7 @@ FLOORS = {
     "_validation": 0,
     "_wording": 0,
     "estimators": 0,
+    "growing_curves": 0,
     "history": 0,
     "intervals": 0,
     "monitor_name": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,6 +130,16 @@ class MonitorLogic(MonitorState):
         state.update(total=total, count=count)
 
     # --- for the stopper
+
+    @property
+    def run_id(self) -> str:
+        """The run's name in its record, the same after a resume."""
+        return self._run_id
+
+    @property
+    def record_path(self) -> Path | None:
+        """Where this run's record lies; None on other ranks and where there is none."""
+        return self._recorder.path
 
     def write_stop(self, **facts: Any) -> None:
         """Write into the record that the run was stopped, and why."""

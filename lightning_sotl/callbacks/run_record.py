@@ -25,6 +25,11 @@ class Recorder:
         self._record = record
         self._has_status = False
 
+    @property
+    def path(self) -> Path | None:
+        """Where the record lies, or None."""
+        return None if self._record is None else self._record.path
+
     def start(self, run_id: str, facts: dict[str, Any], history: LossHistory) -> None:
         """Write what the run's losses depend on, and those that the record does not have yet.
 

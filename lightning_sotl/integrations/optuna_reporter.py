@@ -26,6 +26,8 @@ from lightning_sotl.integrations.optuna_restart import process_key
 from lightning_sotl.integrations.optuna_storage import (
     patiently,
     reported_values,
+    shall_prune,
+    tell,
     worst_value,
 )
 from lightning_sotl.integrations.process_identity import own_identity
@@ -123,7 +125,7 @@ class ReporterLogic(LateCallback, RunBound):
         producer = producer_of(trainer, self.monitor)
         if producer is not None and producer.is_between_units:
             self._report(trainer, producer.units_completed - 1)
-            self._stop_if_allowed(trainer, trainer.current_epoch)
+            self._stop_if_allowed(trainer, trainer.current_epoch, inside_epoch=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Report an epoch that is complete."""
@@ -149,7 +151,9 @@ class ReporterLogic(LateCallback, RunBound):
                 stacklevel=2,
             )
         for stopper in stoppers_of(trainer):
-            if stopper.stopping_reason != StoppingReason.not_stopped:
+            if stopper.stopping_reason == StoppingReason.policy:
+                self._pruned = True  # also by a policy of the stopper's own
+            elif stopper.stopping_reason != StoppingReason.not_stopped:
                 self._reached_limit = True
             self._checkpoint = stopper.checkpoint_path or self._checkpoint
 
@@ -253,7 +257,8 @@ class ReporterLogic(LateCallback, RunBound):
             value = float(shown) if math.isfinite(float(shown)) else self._worst
             hopeless = not any(map(math.isfinite, [*known.values(), value]))
             self._pending[step] = value
-            told = (value, hopeless, self._tell() and not hopeless and self._ask())
+            heard = tell(self.trial, self._pending, self._reported)
+            told = (value, hopeless, heard and not hopeless and shall_prune(self.trial))
         told = trainer.strategy.broadcast(told)
         if told is None:
             return
@@ -263,26 +268,14 @@ class ReporterLogic(LateCallback, RunBound):
         # Once said it holds: Lightning's own minima may put the stop off to a later report.
         self._hopeless, self._pruned = self._hopeless or hopeless, self._pruned or pruned
 
-    def _stop_if_allowed(self, trainer: Trainer, epochs: int) -> None:
+    def _stop_if_allowed(
+        self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False
+    ) -> None:
         if (self._hopeless or self._pruned) and limits_allow_stop(trainer, epochs):
             trainer.should_stop = True
-
-    def _tell(self) -> bool:
-        """Report all that is pending, oldest first; say whether the storage has it all."""
-        for step, value in list(self._pending.items()):
-            if not patiently(partial(self._tell_one, value, step), otherwise=False):
-                return False
-            self._reported[step] = self._pending.pop(step)
-        return True
-
-    def _tell_one(self, value: float, step: int) -> bool:
-        assert self.trial is not None  # noqa: S101  # `setup` has looked
-        self.trial.report(value, step)
-        return True
-
-    def _ask(self) -> bool:
-        assert self.trial is not None  # noqa: S101  # `setup` has looked
-        return bool(patiently(self.trial.should_prune, otherwise=False))
+            if self._pruned:
+                for stopper in stoppers_of(trainer):
+                    stopper.end_by_policy(trainer, epochs, inside_epoch=inside_epoch)
 
     def _forget(self) -> None:
         self._reported = {}

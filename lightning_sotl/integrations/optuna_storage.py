@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import optuna
@@ -51,6 +52,31 @@ def reported_values(trial: optuna.trial.BaseTrial | None) -> dict[int, float]:
     if not isinstance(trial, optuna.Trial):
         return {}
     return dict(trial.storage.get_trial(trial._trial_id).intermediate_values)
+
+
+def tell(
+    trial: optuna.trial.BaseTrial | None, pending: dict[int, float], reported: dict[int, float]
+) -> bool:
+    """Report all that is pending, oldest first; say whether the storage has it all.
+
+    Args:
+        trial: The trial, which rank 0 has.
+        pending: step -> value; what is reported is moved to `reported`.
+        reported: The same.
+    """
+    assert trial is not None  # noqa: S101  # the reporter's `setup` has looked
+    for step, value in list(pending.items()):
+        failed = object()
+        if patiently(partial(trial.report, value, step), otherwise=failed) is failed:
+            return False
+        reported[step] = pending.pop(step)
+    return True
+
+
+def shall_prune(trial: optuna.trial.BaseTrial | None) -> bool:
+    """Return what the pruner says; False while the storage is away."""
+    assert trial is not None  # noqa: S101  # the reporter's `setup` has looked
+    return bool(patiently(trial.should_prune, otherwise=False))
 
 
 def worst_value(trial: optuna.Trial, monitor: str) -> float:
