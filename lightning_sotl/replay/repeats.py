@@ -82,7 +82,10 @@ def replay(
             rows.append(_outcome(policy, recorded, draw, workers, repeat))
             if progress is not None:
                 progress(place * repeats + repeat + 1, total)
-        found[policy.name] = PolicyScores(*np.transpose(rows), float(validation_cost))
+        trained, validated, ranks, metrics = np.transpose(rows)
+        found[policy.name] = PolicyScores(
+            trained, validated, ranks, metrics, float(validation_cost)
+        )
     notes = (*recorded.notes, *_of_draws(drawn, available), *_of_no_effect(found))
     return Replay(drawn, repeats, workers, recorded.left_out, found, notes)
 
