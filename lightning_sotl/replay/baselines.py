@@ -130,7 +130,8 @@ class _AtRungs:
             return ()
         values = self._seen.curve(self._signal)[self._alive, self._rungs.pop(0) - 1]
         best = np.argsort(values, kind="stable")[: self._kept(len(values))]
-        self._alive = self._alive[best[np.isfinite(values[best])]]
+        # Sorted again, so that the next rung's ties, too, go to the run that was drawn first.
+        self._alive = np.sort(self._alive[best[np.isfinite(values[best])]])
         return self._alive.tolist()
 
     def pick(self) -> int:
