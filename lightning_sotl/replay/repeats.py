@@ -72,16 +72,20 @@ def replay(
         np.random.default_rng([seed, repeat]).choice(available, drawn, replace=False)
         for repeat in range(repeats)
     ]
+    seeds = [
+        int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
+        for repeat in range(repeats)
+    ]
     for policy in policies:  # says at once what it does not allow, and not after a minute
-        _outcome(policy, recorded, draws[0], workers, 0)
+        _outcome(policy, recorded, draws[0], workers, seeds[0])
     found: dict[str, PolicyScores] = {}
     total = repeats * len(policies)
     for place, policy in enumerate(policies):
         rows = []
-        for repeat, draw in enumerate(draws):
-            rows.append(_outcome(policy, recorded, draw, workers, repeat))
+        for draw, policy_seed in zip(draws, seeds, strict=True):
+            rows.append(_outcome(policy, recorded, draw, workers, policy_seed))
             if progress is not None:
-                progress(place * repeats + repeat + 1, total)
+                progress(place * repeats + len(rows), total)
         trained, validated, ranks, metrics = np.transpose(rows)
         found[policy.name] = PolicyScores(
             trained, validated, ranks, metrics, float(validation_cost)
@@ -91,12 +95,12 @@ def replay(
 
 
 def _outcome(
-    policy: Policy, recorded: Recorded, draw: NDArray[np.int64], workers: int, repeat: int
+    policy: Policy, recorded: Recorded, draw: NDArray[np.int64], workers: int, seed: int
 ) -> tuple[float, float, float, float]:
     """Return epochs and validations as shares of full training's, and both regrets."""
     train, target = recorded.train[draw], recorded.target[draw]
     validation = None if recorded.validation is None else recorded.validation[draw]
-    outcome = simulate(policy, train, validation, workers=workers, seed=repeat)
+    outcome = simulate(policy, train, validation, workers=workers, seed=seed)
     full = train.size
     rank = int(best_ranks(target)[outcome.pick])
     return (
