@@ -65,7 +65,12 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 class OptunaPolicy:
     """One of Optuna's pruners, with its defaults and what it must know: the number of epochs.
 
-    A stopped run stays stopped. A new study is made for every repeat, in memory.
+    A stopped run stays stopped, and one that has trained E epochs is complete. All values of one
+    instant are reported, and the complete trials told, before any pruner is asked; successive
+    halving and Hyperband enter a value into a rung only when asked about it. What has no default:
+    the percentile is 25 and the patience 1, those of Optuna's documentation; `min_resource` of
+    `optuna-halving` is what "auto" finds once a trial is complete. A new study is made for every
+    repeat, in memory.
 
     Args:
         name: A key of `PRUNERS`, with the ending `-val` if validation values are reported in place

@@ -33,8 +33,9 @@ NAME = "ray-asha"
 class RayPolicy:
     """Ray's ASHAScheduler with its defaults (grace period 1, reduction factor 4, one bracket).
 
-    It must know E, its `max_t`. A stopped run stays stopped. A new scheduler is made for every
-    repeat.
+    It must know E, its `max_t`. A stopped run stays stopped. It is told of a value in the call that
+    decides, so of those of one instant it knows the ones of runs that started before. A new
+    scheduler is made for every repeat.
 
     Args:
         name: "ray-asha", or "ray-asha-val" if validation values are reported in place of training
