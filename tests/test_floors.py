@@ -32,6 +32,7 @@ FLOORS = {
     "extrapolation": 1,
     "generators": 1,
     "metric": 1,
+    "replay": 1,
     "run_losses": 1,
     "run_ranking": 1,
     "scorer": 1,
@@ -46,6 +47,8 @@ FLOORS = {
     "__main__": 4,
     "cli": 4,
     "commands": 4,
+    "replay_command": 4,
+    "replay_policies": 4,
     "screen": 4,
     "sources": 4,
 }
