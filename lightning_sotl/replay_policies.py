@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 
+from lightning_sotl.replay.adaptive import named_adaptive
 from lightning_sotl.replay.baselines import FIRST_RUNG, named_baseline
 from lightning_sotl.replay.policy import Policy
 
@@ -16,16 +17,25 @@ _OPTUNA = (
     "optuna-patient",
 )
 _RAY = "ray-asha"
+_ADAPTIVE = ("adaptive", "adaptive-keep2")
 # One of each kind, for messages.
-_KNOWN = ("full", "fixed-t10-top5", "halving", "halving-eta3-from3", *_OPTUNA, _RAY)
+_KNOWN = (
+    "full",
+    *_ADAPTIVE,
+    "fixed-t10-top5",
+    "halving",
+    "halving-eta3-from3",
+    *_OPTUNA,
+    _RAY,
+)
 
 
 def named_policy(name: str) -> Policy:
     """Return the policy of a name.
 
     Args:
-        name: Its first word, up to a "-", says the family; see `named_baseline`, `OptunaPolicy` and
-            `RayPolicy` for what may follow.
+        name: Its first word, up to a "-", says the family; see `named_adaptive`, `named_baseline`,
+            `OptunaPolicy` and `RayPolicy` for what may follow.
 
     Raises:
         ValueError: If there is no such policy; the message lists what exists.
@@ -39,7 +49,7 @@ def named_policy(name: str) -> Policy:
     if make is None:
         raise ValueError(
             f"There is no policy {name!r}; available: {', '.join(map(repr, _KNOWN))}, with other "
-            "numbers too, and all but 'full' also with the ending '-val'."
+            "numbers too, all but 'full' also with the ending '-val', and 'adaptive' with '-both'."
         )
     return make(name)
 
@@ -56,15 +66,16 @@ def default_names(epochs: int, *, has_validation: bool, peers_read_both: bool = 
         peers_read_both: Whether Optuna's and Ray's are wanted by validation values as well.
 
     Example:
-        >>> default_names(50, has_validation=False)[:4]
-        ['full', 'fixed-t10-top5', 'fixed-t25-top5', 'halving']
+        >>> default_names(50, has_validation=False)[:5]
+        ['full', 'adaptive', 'adaptive-keep2', 'fixed-t10-top5', 'fixed-t25-top5']
     """
     fixed = dict.fromkeys(t for t in (epochs // 5, epochs // 2) if t >= 1)
-    own = [f"fixed-t{t}-top5" for t in fixed] + ["halving"] * (epochs > FIRST_RUNG)
+    own = [*_ADAPTIVE, *(f"fixed-t{t}-top5" for t in fixed)] + ["halving"] * (epochs > FIRST_RUNG)
     peers = list(_OPTUNA) if importlib.util.find_spec("optuna") is not None else []
     peers += [_RAY] if importlib.util.find_spec("ray") is not None else []
     by_validation = own + peers * peers_read_both if has_validation else []
-    return ["full", *own, *peers, *(f"{name}-val" for name in by_validation)]
+    both = [f"{name}-both" for name in _ADAPTIVE] if has_validation else []
+    return ["full", *own, *peers, *both, *(f"{name}-val" for name in by_validation)]
 
 
 def _optuna(name: str) -> Policy:
@@ -82,6 +93,7 @@ def _ray(name: str) -> Policy:
 # The first word of a name -> what makes the policy of the whole name.
 _FAMILIES: dict[str, Callable[[str], Policy]] = {
     "full": named_baseline,
+    "adaptive": named_adaptive,
     "fixed": named_baseline,
     "halving": named_baseline,
     "optuna": _optuna,

@@ -120,18 +120,20 @@ def test_all_policies_that_there_are_by_default(
     names = list(json.loads(out)["policies"])
     assert names == default_names(12, has_validation=True)
     built_in = ["fixed-t2-top5", "fixed-t6-top5", "halving"]
-    expected = ["full", *built_in, "optuna-halving", "optuna-hyperband", "optuna-median"]
+    adaptive = ["adaptive", "adaptive-keep2"]
+    expected = ["full", *adaptive, *built_in, "optuna-halving", "optuna-hyperband", "optuna-median"]
     expected += ["optuna-percentile", "optuna-patient", "ray-asha"]
-    assert names == expected + [f"{name}-val" for name in built_in]
+    both = [f"{name}-both" for name in adaptive]
+    assert names == [*expected, *both, *(f"{name}-val" for name in adaptive + built_in)]
 
 
 @pytest.mark.parametrize(
     ("epochs", "hidden", "names"),
     [
-        (1, {"optuna", "ray"}, ["full"]),
-        (2, {"optuna", "ray"}, ["full", "fixed-t1-top5"]),
-        (3, {"optuna"}, ["full", "fixed-t1-top5", "ray-asha"]),
-        (4, {"optuna", "ray"}, ["full", "fixed-t2-top5", "halving"]),
+        (1, {"optuna", "ray"}, []),
+        (2, {"optuna", "ray"}, ["fixed-t1-top5"]),
+        (3, {"optuna"}, ["fixed-t1-top5", "ray-asha"]),
+        (4, {"optuna", "ray"}, ["fixed-t2-top5", "halving"]),
     ],
 )
 def test_default_policies_of_short_curves_and_without_extras(
@@ -141,6 +143,7 @@ def test_default_policies_of_short_curves_and_without_extras(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in hidden else find(name)
     )
+    names = ["full", "adaptive", "adaptive-keep2", *names]
     assert default_names(epochs, has_validation=False) == names
     assert [named_policy(name).name for name in names] == names
 
@@ -258,10 +261,11 @@ def test_data_that_do_not_allow_it_give_1_and_a_message(
         ),
         (
             ["--policy", "full", "asha"],
-            "There is no policy 'asha'; available: 'full', 'fixed-t10-top5', 'halving', "
-            "'halving-eta3-from3', 'optuna-halving', 'optuna-hyperband', 'optuna-median', "
-            "'optuna-percentile', 'optuna-patient', 'ray-asha', with other numbers too, and all "
-            "but 'full' also with the ending '-val'.",
+            "There is no policy 'asha'; available: 'full', 'adaptive', 'adaptive-keep2', "
+            "'fixed-t10-top5', 'halving', 'halving-eta3-from3', 'optuna-halving', "
+            "'optuna-hyperband', 'optuna-median', 'optuna-percentile', 'optuna-patient', "
+            "'ray-asha', with other numbers too, all but 'full' also with the ending '-val', and "
+            "'adaptive' with '-both'.",
         ),
         (
             ["--policy", "halving-eta1"],
