@@ -17,6 +17,7 @@ from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
     batches_into_epoch,
+    begin_epoch_after_resume,
     epoch_is_whole,
     is_distributed,
     sum_over_ranks,
@@ -41,6 +42,7 @@ class MonitorLogic(MonitorState):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Start afresh or go on, and make what is known visible before the first batch."""
+        begin_epoch_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget_run()
         elif self._losses.is_empty:

@@ -125,7 +125,7 @@ def read_sources(
             notes.append(
                 f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
             )
-    runs = merge_sessions(sessions)
+    runs = _without_false_starts(merge_sessions(sessions))
     if spread := [run for run in runs if len(run.folders) > 1]:
         notes.append(
             f"{counted(len(spread), 'run')} with records in several folders, as after a resume or "
@@ -159,6 +159,15 @@ def _read_logs(
         logged.join(read_csv_log(folder.csv, wanted.keys))
     unreadable[_relative(folder.path, root)] += logged.unreadable
     return logged
+
+
+def _without_false_starts(runs: list[RecordedRun]) -> list[RecordedRun]:
+    """Leave out what a kill before the first unit has left where another run was trained then.
+
+    With it the folder would hold two runs, whose logs cannot be told apart.
+    """
+    trained = {folder for run in runs if run.losses for folder in run.folders}
+    return [run for run in runs if run.losses or not trained.issuperset(run.folders)]
 
 
 def _recorded(
