@@ -205,7 +205,9 @@ class MonitorLogic(MonitorState):
         self._recorder = Recorder(find_record(trainer, prefix=self.prefix))
         facts = run_facts(trainer, pl_module, block=self.every_n_train_batches)
         facts = {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
-        self._recorder.start(self._run_id, facts, self._losses.history)
+        self._begun = self._recorder.start(
+            self._run_id, facts, self._losses.history, after=self._begun
+        )
 
     def _join(self, trainer: Trainer) -> None:
         """Come into a run that another has begun, perhaps in the middle of a unit."""
