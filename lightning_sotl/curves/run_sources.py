@@ -135,6 +135,11 @@ def read_sources(
     claimed = {folder for run in runs for folder in run.folders}
     rest = [folder.path for folder in folders if folder.path not in claimed]
     sources += _logged_only(root, rest, logs, sources, wanted, notes)
+    if replaced := sum(source.logged.replaced for source in sources):
+        notes.append(
+            f"{counted(replaced, 'value')} that the logs hold twice, as of steps that were trained "
+            "again after a resume, counted once: the newer."
+        )
     notes[:] = dict.fromkeys(notes)
     return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name))), notes
 
@@ -184,7 +189,7 @@ def _recorded(
         logged = Logged(())
         for folder in run.folders:
             if tenants[folder] == 1:
-                logged.join(logs[folder])
+                logged.go_on(logs[folder])
             else:
                 notes.append(
                     f"'{_relative(folder, root)}' holds {tenants[folder]} runs; its logs cannot be "
