@@ -18,6 +18,7 @@ from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
     batches_into_epoch,
+    begin_epoch_after_resume,
     epoch_is_whole,
     is_distributed,
     sum_over_ranks,
@@ -42,6 +43,7 @@ class MonitorLogic(MonitorState):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Start afresh or go on, and make what is known visible before the first batch."""
+        begin_epoch_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget_run()
         elif self._losses.is_empty:
@@ -214,7 +216,9 @@ class MonitorLogic(MonitorState):
         self._recorder = Recorder(find_record(trainer, prefix=self.prefix))
         facts = run_facts(trainer, pl_module, block=self.every_n_train_batches)
         facts = {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
-        self._recorder.start(self._run_id, facts, self._losses.history)
+        self._begun = self._recorder.start(
+            self._run_id, facts, self._losses.history, after=self._begun
+        )
 
     def _join(self, trainer: Trainer) -> None:
         """Come into a run that another has begun, perhaps in the middle of a unit."""

@@ -23,28 +23,35 @@ class Recorder:
     def __init__(self, record: RunRecord | None = None) -> None:
         """Write into `record`, or nowhere."""
         self._record = record
-        self._has_status = False
+        self._has_status = self._said_shared = False
 
     @property
     def path(self) -> Path | None:
         """Where the record lies, or None."""
         return None if self._record is None else self._record.path
 
-    def start(self, run_id: str, facts: dict[str, Any], history: LossHistory) -> None:
+    def start(
+        self, run_id: str, facts: dict[str, Any], history: LossHistory, *, after: float
+    ) -> float:
         """Write what the run's losses depend on, and those that the record does not have yet.
 
         These were trained in another directory, or lost to a kill. A line that is there stays: it
         may name a checkpoint.
+
+        Returns the time in the header, which is later than `after`; without a record that one.
         """
+        begun = after
 
         def write(record: RunRecord) -> None:
+            nonlocal begun
             there = record.units_of(run_id)
-            record.header(run_id, **facts)
+            begun = record.header(run_id, after=after, **facts)
             for unit, loss in history.losses().items():
                 if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
                     self.unit(history, unit)
 
         self._try(write)
+        return begun
 
     def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
         """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
@@ -70,6 +77,15 @@ class Recorder:
                 stacklevel=2,
             )
             self._record = None
+            return
+        if self._record.is_shared and not self._said_shared:
+            rank_zero_warn(
+                f"Another process writes into the run's record '{self._record.path}' too. The "
+                "record keeps the two apart, but the logs beside it do not: give each run a "
+                "directory of its own.",
+                stacklevel=2,
+            )
+            self._said_shared = True
 
 
 def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sotl.curves.logged import MOST_UNITS
-from lightning_sotl.record import SCHEMA
+from lightning_sotl.record import SCHEMA, header_time, parsed_lines
 
 
 @dataclass
@@ -21,6 +20,7 @@ class Session:
         run_id: The run's; several sessions of a run that was resumed share it.
         folder: Where the record lies.
         facts: The header: what makes runs comparable.
+        begun: When it was written; in one file never before those above it, whatever the clock.
         losses: e -> L(e), `+inf` where it was not finite.
         checkpoints: e -> checkpoint saved after it.
         status: The last status line, or nothing.
@@ -29,6 +29,7 @@ class Session:
     run_id: str
     folder: Path
     facts: dict[str, Any]
+    begun: float = -math.inf
     losses: dict[int, float] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
@@ -63,23 +64,27 @@ def read_record(path: Path) -> tuple[list[Session], int]:
     """Return the sessions of one record file, and how many lines could not be read.
 
     A half-written line, as a kill leaves it, is one that cannot be read; so is a line before the
-    first header.
+    first header, or below a header that cannot be read: whose it is, is not known. Processes that
+    write at the same time repeat their header where another has written in between.
 
     Raises:
         ValueError: If a header is of a schema that this version does not know.
     """
-    sessions: list[Session] = []
-    unreadable = 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if not text.strip():
-            continue
-        line = _parsed(text)
-        if "run_id" in line:
-            _check_schema(line, path)
-            sessions.append(Session(str(line["run_id"]), path.parent, line))
-        elif not sessions or not _add(sessions[-1], line):
+    sessions: dict[tuple[str, float], Session] = {}
+    current: Session | None = None
+    unreadable, newest = 0, -math.inf
+    for line in parsed_lines(path):
+        if line is None:
+            current = None
             unreadable += 1
-    return sessions, unreadable
+        elif "run_id" in line:
+            _check_schema(line, path)
+            newest = max(newest, header_time(line))
+            key = (str(line["run_id"]), header_time(line))
+            current = sessions.setdefault(key, Session(key[0], path.parent, line, newest))
+        elif current is None or not _add(current, line):
+            unreadable += 1
+    return list(sessions.values()), unreadable
 
 
 def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
@@ -90,7 +95,7 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
     training, never a mixture of two.
     """
     runs: dict[str, RecordedRun] = {}
-    for session in sorted(sessions, key=lambda entry: _time(entry.facts)):
+    for session in sorted(sessions, key=lambda entry: entry.begun):
         run = runs.get(session.run_id)
         if run is None:
             run = RecordedRun(session.run_id, [], {}, {}, {}, {})
@@ -120,14 +125,6 @@ def _continue(run: RecordedRun, session: Session) -> None:
 
 
 _STOPS = ("stop_epoch_reached", "stop_batches_reached")
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return line if isinstance(line, dict) else {}
 
 
 def _check_schema(header: dict[str, Any], path: Path) -> None:
@@ -160,8 +157,3 @@ def _add(session: Session, line: dict[str, Any]) -> bool:
         session.checkpoints.pop(unit, None)  # it was of the training that this line replaces
     session.losses[unit] = loss
     return True
-
-
-def _time(header: dict[str, Any]) -> float:
-    time = header.get("time")
-    return float(time) if isinstance(time, (int, float)) else -math.inf

@@ -1,0 +1,87 @@
+"""Campaigns of faults and load: kills, hangs, many writers, many readers, long runs.
+
+    python tests/campaigns/faults.py CAMPAIGN [--seed N] [--lean]
+
+Runs one campaign, or `all` of them, in forked processes on the CPU (Linux or macOS), prints a table
+of what it did, and ends with 1 if anything was wrong. `--lean` takes seconds, as in the tests.
+
+    killed-runs         50 runs, each killed 1 to 4 times at random and resumed         2 minutes
+    killed-ranks        6 runs of 2 gloo processes, of which one is killed or hangs     1 minute
+    shared-study        20 trials at once in one Optuna study, in each storage          1 minute
+    read-while-written  1,000 runs, ranked 100 times while 100 of them are written      2 minutes
+    long-runs           200,000 steps in epochs and in blocks                           10 minutes
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Before torch is imported: the networks are tiny, and a child has only the thread that forked it.
+os.environ["OMP_NUM_THREADS"] = "1"
+# A child must not import what its parent can: it takes longer than the run.
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+
+import killed_ranks  # noqa: E402
+import killed_runs  # noqa: E402
+import long_runs  # noqa: E402
+import read_while_written  # noqa: E402
+import shared_study  # noqa: E402
+import sqlalchemy.dialects.sqlite  # noqa: E402, F401
+import torch.utils.tensorboard  # noqa: E402, F401
+from tally import Tally  # noqa: E402
+
+Campaign = Callable[[Path, int, bool], Tally]
+
+
+def shared_studies(folder: Path, seed: int, lean: bool) -> Tally:
+    """Run the same load on both kinds of storage."""
+    tally = Tally()
+    for kind in ("journal", "sqlite"):
+        tally.add(shared_study.campaign(folder / kind, kind, 4 if lean else 20))
+    return tally
+
+
+CAMPAIGNS: dict[str, Campaign] = {
+    "killed-runs": lambda folder, seed, lean: killed_runs.campaign(folder, 4 if lean else 50, seed),
+    "killed-ranks": lambda folder, seed, lean: killed_ranks.campaign(
+        folder, 1 if lean else 6, seed
+    ),
+    "shared-study": shared_studies,
+    "read-while-written": lambda folder, seed, lean: read_while_written.campaign(
+        folder, *((40, 10, 10) if lean else (1000, 100, 100)), seed
+    ),
+    "long-runs": lambda folder, seed, lean: long_runs.campaign(folder, 2000 if lean else 200_000),
+}
+
+
+def main() -> int:
+    """Run what was asked for, and print what it did."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("campaign", choices=[*CAMPAIGNS, "all"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lean", action="store_true", help="seconds in place of minutes")
+    arguments = parser.parse_args()
+    names = list(CAMPAIGNS) if arguments.campaign == "all" else [arguments.campaign]
+    faults = 0
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.monotonic()
+            tally = CAMPAIGNS[name](Path(folder), arguments.seed, arguments.lean)
+        print(f"{name} ({time.monotonic() - begun:.0f} s)")
+        for what, value in tally.rows():
+            print(f"  {what:<48}{value}")
+        for fault in tally.faults:
+            print(f"  FAULT {fault}")
+        faults += len(tally.faults)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
