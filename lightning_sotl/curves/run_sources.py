@@ -68,8 +68,11 @@ class RunSource:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the run's losses depend on; empty without a record."""
-        return {} if self.record is None else self.record.facts
+        """What the run's losses depend on, and why it was stopped; empty without a record."""
+        if self.record is None:
+            return {}
+        reason = self.record.status.get("reason")
+        return {**self.record.facts, **({} if reason is None else {"stopping_reason": reason})}
 
     @property
     def checkpoint(self) -> str | None:
