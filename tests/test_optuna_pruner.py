@@ -10,6 +10,8 @@ import optuna
 import pytest
 from helpers import door, loader, returned_epoch_losses, scripted_model, trainer
 from optuna.samplers import RandomSampler
+from pytorch_lightning import Callback
+from test_integrations_optuna import storage
 
 from lightning_sotl import AdaptivePolicy
 from lightning_sotl.integrations.optuna import AdaptivePruner, OptunaReporter
@@ -42,14 +44,15 @@ def replay(study, curves):
     return epochs
 
 
-def expected(policy, curves):
-    """The same by the rule itself, on a table that is filled run by run."""
-    table = np.full(np.shape(curves), math.nan)
+def expected(policy, *curves):
+    """The same by the rule itself, on tables that are filled run by run."""
+    tables = [np.full(np.shape(values), math.nan) for values in curves]
     epochs = []
-    for run, curve in enumerate(curves):
-        for epoch, value in enumerate(curve):
-            table[run, epoch] = value
-            if not policy.decide(run, table).goes_on:
+    for run in range(len(curves[0])):
+        for epoch in range(len(curves[0][0])):
+            for table, values in zip(tables, curves, strict=True):
+                table[run, epoch] = values[run][epoch]
+            if not policy.decide(run, *tables).goes_on:
                 break
         epochs.append(epoch + 1)
     return epochs
@@ -137,3 +140,38 @@ def test_a_real_run_that_is_pruned_gives_policy_as_the_reason_and_can_go_on(tmp_
     promoted = sotl.EarlyRankingStopper(stop_epoch=5, promoted=True)
     rest = fit([promoted], ckpt_path=stopper.checkpoint_path)
     assert {**losses, **rest} == pytest.approx(fit([]))
+
+
+def test_a_validation_metric_is_looked_at_too_where_the_reporter_notes_it(tmp_path):
+    """Training losses say the opposite of it: by them alone other trials would have gone on."""
+    policy = AdaptivePolicy(max_epochs=4, keep=0.3)
+    study = study_with(policy, storage=storage("sqlite", tmp_path))
+    reached = []
+    losses = [[6.0 - number] * 4 for number in range(6)]
+    accuracies = [[0.9 - 0.1 * number] * 4 for number in range(5)] + [[0.1, math.nan, 0.1, 0.1]]
+    for number in range(6):
+        level = losses[number][0]
+        model = scripted_model(loss=lambda epoch, batch, level=level: level, val=True)
+
+        class Validates(Callback):
+            def on_validation_epoch_end(self, run, module, values=accuracies[number]):
+                self.log("val_acc", values[run.current_epoch])
+
+        trial = study.ask()
+        reporter = OptunaReporter(trial, validation="val_acc")
+        callbacks = [door().SoTLMonitor(), reporter, Validates()]
+        trainer(tmp_path, callbacks=callbacks, max_epochs=4).fit(model, loader(4))
+        reached.append(len(returned_epoch_losses(model)))
+        try:
+            study.tell(trial, reporter.finish())
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    costs = np.nan_to_num(-np.array(accuracies, dtype=np.float32), nan=math.inf)
+    assert reached == expected(policy, losses, costs.tolist())
+    assert reached != expected(policy, losses)
+    noted = study.trials[5].user_attrs["lightning_sotl:validation"]
+    assert noted["0"] == pytest.approx(-0.1)
+    assert noted.get("1") is None
+    message = re.escape("Expected `validation_mode` to be 'min' or 'max' but got 'up'.")
+    with pytest.raises(ValueError, match=message):
+        OptunaReporter(study.ask(), validation="val_acc", validation_mode="up")

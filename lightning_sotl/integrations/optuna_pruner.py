@@ -11,6 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from lightning_sotl.growing_curves import GrowingCurves
+from lightning_sotl.integrations.optuna_storage import validations_of
 from lightning_sotl.policies import AdaptivePolicy
 
 
@@ -22,6 +23,9 @@ class AdaptivePruner(BasePruner):
     blocks); `policy.max_epochs` is the full budget in the same unit. Any metric will do that is
     reported once a step, lower is better in a study that minimises. What is not finite counts as
     the worst. A trial at its last step is never pruned.
+
+    Where reporters were given a `validation` too, the rule looks at both curves and places a trial
+    by the steadier one; see `AdaptivePolicy`.
 
     The first trials have few others to be compared with and are trained further. Give the policy
     `runs`, the `n_trials` of the study, if it is known.
@@ -40,6 +44,8 @@ class AdaptivePruner(BasePruner):
 
     _study: str | None
     _curves: GrowingCurves
+    _validation: GrowingCurves  # the same rows
+    _has_validation: bool
     _finished: set[int]  # numbers of trials of which all is known
     _known: dict[int, set[int]]  # of the others: steps that are
 
@@ -56,7 +62,10 @@ class AdaptivePruner(BasePruner):
             row = self._curves.row(trial.number)
             if row is None:
                 return False
-            return not self.policy.decide(row, self._curves.values).goes_on
+            tables = [self._curves.values]
+            if self._has_validation:
+                tables.append(self._validation.values)
+            return not self.policy.decide(row, *tables).goes_on
 
     def _read(self, study: Study, trial: FrozenTrial) -> None:
         """Take what is new: of 1,000 trials all but a few are finished and known."""
@@ -68,8 +77,13 @@ class AdaptivePruner(BasePruner):
             if other.number in self._finished:
                 continue
             known = self._known.setdefault(other.number, set())
+            validations = validations_of(other)
             for step in sorted(set(other.intermediate_values) - known):
                 self._curves.put(other.number, step, sign * other.intermediate_values[step])
+                self._validation.reach(other.number, step)
+                if step in validations:
+                    self._validation.put(other.number, step, validations[step])
+                    self._has_validation = True
                 known.add(step)
             if other.state.is_finished():
                 self._finished.add(other.number)
@@ -79,6 +93,8 @@ class AdaptivePruner(BasePruner):
         self._lock = threading.Lock()
         self._study = None
         self._curves = GrowingCurves(self.policy.max_epochs)
+        self._validation = GrowingCurves(self.policy.max_epochs)
+        self._has_validation = False
         self._finished = set()
         self._known = {}
 
