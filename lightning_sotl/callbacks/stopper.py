@@ -174,13 +174,16 @@ class StopperLogic(LateCallback, StopperFacts):
     ) -> None:
         """Take a pruner's or scheduler's decision, which a reporter has got, as this stopper's own.
 
+        At the limit this stopper decides by itself: a run that has come to T is complete.
+
         Args:
             trainer: Whose `should_stop` the reporter has set.
             epochs: Completed epochs.
             inside_epoch: Whether the epoch's end is still to come.
             save: Whether to save the stop's checkpoint.
         """
-        if self._is_idle(trainer):
+        completed = self._batches_completed(trainer) if self.stop_batches else epochs
+        if self._is_idle(trainer) or (self._limit is not None and completed >= self._limit):
             return
         self._estimate, self._epochs_completed = self._read(trainer), epochs
         self._stopping_reason, self._stopped_now = StoppingReason.policy, True
