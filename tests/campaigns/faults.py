@@ -1,8 +1,8 @@
 """Campaigns of faults and load: kills, hangs, many writers, many readers, long runs.
 
-    python tests/campaigns/faults.py CAMPAIGN [--seed N] [--lean]
+    python tests/campaigns/faults.py CAMPAIGN [CAMPAIGN ...] [--seed N] [--lean]
 
-Runs one campaign, or `all` of them, in forked processes on the CPU (Linux or macOS), prints a table
+Runs the campaigns, or `all` of them, in forked processes on the CPU (Linux, macOS), prints a table
 of what it did, and ends with 1 if anything was wrong. `--lean` takes seconds, as in the tests.
 
     killed-runs         50 runs, each killed 1 to 4 times at random and resumed         2 minutes
@@ -64,11 +64,11 @@ CAMPAIGNS: dict[str, Campaign] = {
 def main() -> int:
     """Run what was asked for, and print what it did."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("campaign", choices=[*CAMPAIGNS, "all"])
+    parser.add_argument("campaigns", nargs="+", choices=[*CAMPAIGNS, "all"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lean", action="store_true", help="seconds in place of minutes")
     arguments = parser.parse_args()
-    names = list(CAMPAIGNS) if arguments.campaign == "all" else [arguments.campaign]
+    names = list(CAMPAIGNS) if "all" in arguments.campaigns else arguments.campaigns
     faults = 0
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
