@@ -11,8 +11,9 @@ import shutil
 import signal
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from helpers import door, lightning, loader, scripted_model, trainer
@@ -82,6 +83,23 @@ def fail_once(marker: Path, how: Any) -> Any:
             how()
 
     return fail
+
+
+class AtNextCheckpoint(tune.Callback):
+    """Calls `act` once, in the driver, while the trial waits for Ray to ask for its next report.
+
+    It stands in this module so that Ray pickles its name, and not what it calls.
+    """
+
+    act: ClassVar[Callable[[Any], None] | None] = None
+
+    def on_checkpoint(
+        self, iteration: int, trials: Any, trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        kind = type(self)
+        if kind.act is not None:
+            act, kind.act = kind.act, None
+            act(trial)
 
 
 def raise_error() -> None:

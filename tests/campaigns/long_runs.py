@@ -117,5 +117,5 @@ def report(name: str, rows: Any, steps: int, units: int, traces: bool, tally: Ta
     else:
         text += f"{first * 1e6:.0f} us a step at first, {last * 1e6:.0f} at last"
         tally.expect(f"{name}: slower", last > MORE_SECONDS * first, False)
+        tally.expect(f"{name}: kB more in resident memory", resident > MORE_BYTES, False)
     tally.measures[name] = f"{text}, {resident / 1e3:+.0f} kB resident"
-    tally.expect(f"{name}: kB more in resident memory", resident > MORE_BYTES, False)

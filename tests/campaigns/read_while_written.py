@@ -65,15 +65,16 @@ def write_on(folder: Path, live: list[int], seed: int) -> None:
 
 def new_bytes(scratch: Path, run: int, epochs: int) -> bytes:
     """Return what the run's file has after some epochs, and had not one epoch before."""
-    write_whole(scratch, run, epochs)
-    path = next(scratch.iterdir())
+    folder = scratch / f"run{run}"  # its name is the run's id in the record
+    write_whole(folder, run, epochs)
+    path = next(folder.iterdir())
     new = path.read_bytes()
     path.unlink()
     if epochs == 1:
         return new
     if KINDS[run % len(KINDS)] == "record":  # its header has the time, of no fixed length
         return new.splitlines(keepends=True)[-1]
-    write_whole(scratch, run, epochs - 1)
+    write_whole(folder, run, epochs - 1)
     old = path.stat().st_size
     path.unlink()
     return new[old:]
