@@ -124,15 +124,16 @@ class AdaptivePolicy:
         keep: Above 0; the factor between cost and the risk to lose the best run. 1 is the cheap
             end, 2 takes about 1.5 times the epochs.
         runs: How many runs the sweep will have, or None if that is not known; it then keeps more.
-        first: Epochs before the first decision, at least 2: one epoch shows no movement.
+        first: Epochs before the first decision, at least 2. After 2 any movement may be noise or
+            drift, which is a gamble; after 3 the two can be told apart.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range.
 
     Example:
-        >>> policy = AdaptivePolicy(max_epochs=8)
-        >>> losses = [[2.0, 1.0 + run] for run in range(8)]  # 8 runs after 2 epochs
+        >>> policy = AdaptivePolicy(max_epochs=12)
+        >>> losses = [[3.0, 2.0, 1.0 + run] for run in range(8)]  # 8 runs after 3 epochs
         >>> policy.decide(7, losses).goes_on, policy.decide(0, losses).goes_on
         (False, True)
     """
@@ -140,7 +141,7 @@ class AdaptivePolicy:
     max_epochs: int
     keep: float = 1.0
     runs: int | None = None
-    first: int = 2
+    first: int = 3
 
     def __post_init__(self) -> None:
         _validation.positive_int("max_epochs", self.max_epochs)

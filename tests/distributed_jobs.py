@@ -173,7 +173,7 @@ def policy_job(folder: Path) -> dict[str, Any]:
         rival.header("rival", unit="epoch")
         for epoch in range(6):
             rival.unit(epoch, 0.0, 8)
-    policy = AdaptivePolicy(max_epochs=6, keep=0.3)
+    policy = AdaptivePolicy(max_epochs=6, keep=0.3, first=2)
     stopper = EarlyRankingStopper(policy=policy, directory=sweep)
     return run(folder, stopper, max_epochs=6, logger=pl.loggers.CSVLogger(sweep))
 

@@ -198,7 +198,7 @@ def adaptive(local_ray, tmp_path_factory):
         tune_config=tune.TuneConfig(
             metric="sotl_e1",
             mode="min",
-            scheduler=AdaptiveScheduler(AdaptivePolicy(max_epochs=4, keep=0.5)),
+            scheduler=AdaptiveScheduler(AdaptivePolicy(max_epochs=4, keep=0.5, first=2)),
             max_concurrent_trials=1,
             reuse_actors=True,
         ),

@@ -60,7 +60,7 @@ def expected(policy, *curves):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_trials_are_pruned_where_the_rule_says_so_in_either_direction(sign):
-    policy = AdaptivePolicy(max_epochs=12, keep=0.5, runs=30)
+    policy = AdaptivePolicy(max_epochs=12, keep=0.5, runs=30, first=2)
     curves = np.cumsum(np.random.default_rng(0).normal(size=(30, 12)), axis=1)
     study = study_with(policy, direction="minimize" if sign == 1 else "maximize")
     epochs = replay(study, sign * curves)
@@ -69,7 +69,7 @@ def test_trials_are_pruned_where_the_rule_says_so_in_either_direction(sign):
 
 
 def test_values_that_are_not_finite_are_the_worst():
-    study = study_with(AdaptivePolicy(max_epochs=4, keep=0.5))
+    study = study_with(AdaptivePolicy(max_epochs=4, keep=0.5, first=2))
     good = [[1.0, 0.9, 0.8, 0.7], [1.1, 1.0, 0.9, 0.8]]
     assert replay(study, [*good, [0.5, math.nan, 0.1, 0.1], [0.5, math.inf, 0.1, 0.1]]) == [
         4,
@@ -80,7 +80,7 @@ def test_values_that_are_not_finite_are_the_worst():
 
 
 def test_trials_that_have_failed_or_are_under_way_are_rivals_as_far_as_they_have_come():
-    policy = AdaptivePolicy(max_epochs=4, keep=0.5)
+    policy = AdaptivePolicy(max_epochs=4, keep=0.5, first=2)
     study = study_with(policy)
     failed, running = study.ask(), study.ask()
     for trial in (failed, running):
@@ -93,7 +93,7 @@ def test_trials_that_have_failed_or_are_under_way_are_rivals_as_far_as_they_have
 
 
 def test_one_pruner_serves_threads_another_study_and_a_pickle():
-    policy = AdaptivePolicy(max_epochs=6, keep=0.5)
+    policy = AdaptivePolicy(max_epochs=6, keep=0.5, first=2)
     curves = np.cumsum(np.random.default_rng(1).normal(size=(40, 6)), axis=1)
     first = study_with(policy)
     with ThreadPoolExecutor(4) as pool:
@@ -114,7 +114,7 @@ def test_only_a_policy_will_do():
 
 def test_a_real_run_that_is_pruned_gives_policy_as_the_reason_and_can_go_on(tmp_path):
     """With its checkpoint, in the record, and bit for bit."""
-    policy = AdaptivePolicy(max_epochs=6, keep=0.5)
+    policy = AdaptivePolicy(max_epochs=6, keep=0.5, first=2)
     study = study_with(policy)
     replay(study, [[0.1] * 6, [0.2] * 6])
     sotl = door()
@@ -144,7 +144,7 @@ def test_a_real_run_that_is_pruned_gives_policy_as_the_reason_and_can_go_on(tmp_
 
 def test_a_validation_metric_is_looked_at_too_where_the_reporter_notes_it(tmp_path):
     """Training losses say the opposite of it: by them alone other trials would have gone on."""
-    policy = AdaptivePolicy(max_epochs=4, keep=0.3)
+    policy = AdaptivePolicy(max_epochs=4, keep=0.3, first=2)
     study = study_with(policy, storage=storage("sqlite", tmp_path))
     reached = []
     losses = [[6.0 - number] * 4 for number in range(6)]

@@ -11,7 +11,7 @@ import pytest
 from lightning_sotl import AdaptivePolicy
 from lightning_sotl.integrations.ray import AdaptiveScheduler
 
-POLICY = AdaptivePolicy(max_epochs=10, keep=0.5)
+POLICY = AdaptivePolicy(max_epochs=10, keep=0.5, first=2)
 
 
 def replay(scheduler, **curves):
@@ -83,7 +83,7 @@ def test_a_report_without_the_metric_and_one_at_the_end_are_no_ground_to_stop():
 
 
 def test_a_trial_that_has_gone_back_to_its_checkpoint_is_compared_where_it_is():
-    scheduler = AdaptiveScheduler(AdaptivePolicy(max_epochs=4, keep=0.5))
+    scheduler = AdaptiveScheduler(AdaptivePolicy(max_epochs=4, keep=0.5, first=2))
     rivals = np.array([[1.0, 1.0, 5.0], [2.0, 2.0, 6.0]])
     replay(scheduler, sotl_e1=rivals[:1])
     trial = SimpleNamespace(trial_id="again")

@@ -38,13 +38,15 @@ def by_hand(policy: AdaptivePolicy, curves: list[np.ndarray], workers: int) -> l
 
 
 @pytest.mark.parametrize("workers", [1, 4, 18])
-@pytest.mark.parametrize("name", ["adaptive", "adaptive-keep0.5-val", "adaptive-keep0.25-both"])
+@pytest.mark.parametrize(
+    "name", ["adaptive", "adaptive-keep0.5-val", "adaptive-first2-keep0.25-both"]
+)
 def test_runs_get_as_far_as_the_rule_lets_them(name, workers):
     train, validation = drawn(workers)
     policy = named_adaptive(name)
     outcome = simulate(policy, train, validation, workers=workers)
     reads = {"": [train], "val": [validation], "both": [train, validation]}[policy.reads]
-    rule = AdaptivePolicy(max_epochs=12, keep=policy.keep, runs=18)
+    rule = AdaptivePolicy(max_epochs=12, keep=policy.keep, runs=18, first=policy.first)
     assert outcome.epochs.tolist() == by_hand(rule, reads, workers)
     ended = np.flatnonzero(outcome.epochs == 12)
     assert outcome.pick == ended[np.argmin(validation[ended, -3:].mean(axis=1))]
@@ -77,9 +79,10 @@ def test_curves_of_one_epoch_are_all_trained_to_the_end():
     [
         (
             "adaptive-fast",
-            "There is no policy 'adaptive-fast'; adaptive are 'adaptive', 'adaptive-keep2' with "
-            "any number, and the same with the ending '-val' or '-both'.",
+            "There is no policy 'adaptive-fast'; adaptive are 'adaptive', 'adaptive-first2-keep2' "
+            "with any numbers, and the same with the ending '-val' or '-both'.",
         ),
+        ("adaptive-first1", "Expected `first` to be at least 2 but got 1."),
         ("adaptive-keep0", "Expected `keep` to be above 0 and finite but got 0.0."),
     ],
 )

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # a promoted run has its own
 ]
-POLICY = AdaptivePolicy(max_epochs=6, keep=0.5)
+POLICY = AdaptivePolicy(max_epochs=6, keep=0.5, first=2)
 LEVELS = [3.0, 1.0, 4.0, 2.0, 0.5, 5.0]
 
 
@@ -92,7 +92,7 @@ def test_a_limit_holds_beside_the_policy_and_minima_before_it(tmp_path):
 
 def test_blocks_of_batches_are_compared_with_blocks(tmp_path):
     fit(tmp_path, 0.1)  # epochs, which do not compare
-    policy = AdaptivePolicy(max_epochs=12, keep=0.5)
+    policy = AdaptivePolicy(max_epochs=12, keep=0.5, first=2)
 
     def run(level):
         stopper = EarlyRankingStopper(policy=policy, directory=tmp_path, monitor="sotl_b2_e1")

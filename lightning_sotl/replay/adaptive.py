@@ -21,7 +21,8 @@ from lightning_sotl.replay.policy import (
 
 # A single validation is noisy; the runs that are trained to the end are told apart by a few.
 PICKED_BY_LAST = 3
-_NAME = re.compile(r"adaptive(?:-keep([0-9]+(?:\.[0-9]+)?))?(?:-(val|both))?")
+_NAME = re.compile(r"adaptive(?:-first([0-9]+))?(?:-keep([0-9]+(?:\.[0-9]+)?))?(?:-(val|both))?")
+_DEFAULT = AdaptivePolicy(max_epochs=1)
 
 
 def named_adaptive(name: str) -> Policy:
@@ -33,11 +34,12 @@ def named_adaptive(name: str) -> Policy:
     - `adaptive-both` takes the steadier of the two, and so notices training losses that do not
       say which network is better.
 
-    `adaptive-keep2`, `adaptive-keep2-val` and so on set `keep`. A run that is stopped stays so. Of
-    the runs at the end the pick is the one with the best mean of its last three validations.
+    `adaptive-keep2`, `adaptive-first2-keep2-val` and so on set `keep` and `first`. A run that is
+    stopped stays so. Of the runs at the end the pick is the one with the best mean of its last
+    three validations.
 
     Raises:
-        ValueError: If the name is none of these, or `keep` is 0.
+        ValueError: If the name is none of these, or a number is out of range.
 
     Example:
         >>> named_adaptive("adaptive-keep2-both").keep
@@ -46,12 +48,12 @@ def named_adaptive(name: str) -> Policy:
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError(
-            f"There is no policy {name!r}; adaptive are 'adaptive', 'adaptive-keep2' with any "
-            "number, and the same with the ending '-val' or '-both'."
+            f"There is no policy {name!r}; adaptive are 'adaptive', 'adaptive-first2-keep2' with "
+            "any numbers, and the same with the ending '-val' or '-both'."
         )
-    policy = Adaptive(name, float(match[1] or 1.0), match[2] or "")
-    AdaptivePolicy(max_epochs=2, keep=policy.keep)  # refuses what `keep` cannot be
-    return policy
+    first, keep = int(match[1] or _DEFAULT.first), float(match[2] or _DEFAULT.keep)
+    AdaptivePolicy(max_epochs=1, keep=keep, first=first)  # refuses what they cannot be
+    return Adaptive(name, keep, first, match[3] or "")
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,13 @@ class Adaptive:
     Attributes:
         name: The policy's.
         keep: As in `AdaptivePolicy`.
+        first: The same.
         reads: "val", "both", or "" for training losses alone.
     """
 
     name: str
     keep: float
+    first: int
     reads: str
 
     @property
@@ -88,7 +92,9 @@ class _Adaptive:
         self._seen = seen
         self._reads = policy.reads
         runs = len(seen.epochs)
-        self._rule = AdaptivePolicy(max_epochs=seen.max_epochs, keep=policy.keep, runs=runs)
+        self._rule = AdaptivePolicy(
+            max_epochs=seen.max_epochs, keep=policy.keep, runs=runs, first=policy.first
+        )
 
     def goes_on(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
         # The columns behind the furthest run are empty.
