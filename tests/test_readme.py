@@ -22,12 +22,17 @@ def test_the_quick_start_prints_what_stands_below_it(tmp_path):
     code = block("block: quick start")
     assert sum(bool(line.strip()) for line in code.splitlines()) < 20
     check = "print('promoted', best, trainer.current_epoch, promoted.stopping_reason)"
-    code = "\n".join([code, block("block: promotion"), check, block("block: optuna")])
+    code = "\n".join([code, block("block: promotion"), check, block("block: adaptive"), block("block: optuna")])
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     printed = [line for line in done.stdout.splitlines() if line.startswith("width ")]
+    printed, adaptive = printed[:3], printed[3:]
+    assert [line.split()[0] for line in adaptive] == ["width"] * 8
+    ended = [line for line in adaptive if line.endswith(", policy")]
+    said = [line for line in block("output: adaptive").splitlines() if line.endswith(", policy")]
+    assert [line.split(":")[0] for line in ended] == [line.split(":")[0] for line in said]
     assert "promoted 64 30 not_stopped" in done.stdout
     promoted = re.findall(
         r"^trial \d had \d\.\d\d at T and was trained to epoch 10$", done.stdout, re.M
