@@ -12,7 +12,11 @@ from urllib.parse import quote
 
 import numpy as np
 
+from lightning_sotl._reading import MOST_RECORD_BYTES, TextLines, open_regular
+
 SCHEMA = 1
+# Python gives up at about 1,000 levels, in whichever function comes first.
+MOST_NESTED = 100
 
 
 def file_name(prefix: str) -> str:
@@ -36,6 +40,10 @@ class RunRecord:
 
     Args:
         path: The file; it and its folder are made when the first line is written.
+
+    Raises:
+        OSError: From each of its methods, if the file cannot be read or written.
+        UnreadableFileError: The same, if it is no regular file, or too large.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,14 +66,12 @@ class RunRecord:
         """Return e -> loss of the units that the file already holds of a run."""
         units: dict[int, float | None] = {}
         current = None
-        for text in self.path.read_text("utf-8").splitlines() if self.path.exists() else ():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:  # what a kill left of a line
-                continue
+        texts = TextLines(self.path, most=MOST_RECORD_BYTES) if self.path.exists() else ()
+        for line in map(parse_line, texts):
             current = line.get("run_id", current)
-            if current == run_id and "e" in line:
-                units[line["e"]] = line["loss"]
+            unit = line.get("e")
+            if current == run_id and isinstance(unit, int) and "loss" in line:
+                units[unit] = line["loss"]
         return units
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -74,18 +80,55 @@ class RunRecord:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if _ends_in_half_a_line(self.path):
                 text = "\n" + text
-            self._started = True
+        self._started = False  # a full disk may take half of the line
         # One write a line: a kill leaves at most the last line incomplete.
         with self.path.open("a", encoding="utf-8") as file:
             file.write(text)
+        self._started = True
+
+
+def parse_line(text: str) -> dict[str, Any]:
+    """Return the document in one line; of a line that holds none, as a kill leaves it, nothing.
+
+    Example:
+        >>> parse_line('{"e": 0, "loss": 1.5}'), parse_line('{"e": 0, "lo')
+        ({'e': 0, 'loss': 1.5}, {})
+    """
+    line = parse_json(text)
+    return line if isinstance(line, dict) else {}
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text holds, or None if it is none, or nested too deep to be walked.
+
+    Args:
+        text: Of a file that anyone may have written.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    level, depth = [value], 0
+    while level:
+        if depth > MOST_NESTED:
+            return None
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return value
 
 
 def _ends_in_half_a_line(path: Path) -> bool:
-    if not path.exists() or path.stat().st_size == 0:
+    if not path.exists():
         return False
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read() != b"\n"
+    with open_regular(path) as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return file.read() not in (b"", b"\n")
 
 
 def _plain(value: Any) -> Any:

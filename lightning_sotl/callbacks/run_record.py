@@ -9,21 +9,27 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loaders
 from lightning_sotl.history import LossHistory
 from lightning_sotl.record import RunRecord, file_name
+
+_Write = Callable[[RunRecord], None]
 
 
 class Recorder:
     """Writes the record of one fit; on other ranks, and without a directory, it writes nothing.
 
-    A record that cannot be written does not end the training: it warns, and goes on without.
+    A record that cannot be written, as on a full disk, does not end the training: it warns, once,
+    and with each later line it tries again to write all that is missing.
     """
 
     def __init__(self, record: RunRecord | None = None) -> None:
         """Write into `record`, or nowhere."""
         self._record = record
-        self._has_status = False
+        self._has_status = self._has_warned = False
+        self._missing: list[_Write] = []
+        self._start: _Write = _nothing
 
     def start(self, run_id: str, facts: dict[str, Any], history: LossHistory) -> None:
         """Write what the run's losses depend on, and those that the record does not have yet.
@@ -37,15 +43,16 @@ class Recorder:
             record.header(run_id, **facts)
             for unit, loss in history.losses().items():
                 if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
-                    self.unit(history, unit)
+                    record.unit(unit, *_mean(history, unit))
 
-        self._try(write)
+        self._start = write
+        self._try(_nothing, again=True)
 
     def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
         """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
         if unit in history:
-            total, count = history[unit]
-            self._try(lambda record: record.unit(unit, total / count, count, checkpoint))
+            loss, count = _mean(history, unit)
+            self._try(lambda record: record.unit(unit, loss, count, checkpoint))
 
     def status(self, status: str, **facts: Any) -> None:
         """Write the first change of status in this fit; what follows are echoes of it."""
@@ -53,18 +60,35 @@ class Recorder:
             self._try(lambda record: record.status(status, **facts))
             self._has_status = True
 
-    def _try(self, write: Callable[[RunRecord], None]) -> None:
+    def _try(self, write: _Write, *, again: bool = False) -> None:
         if self._record is None:
             return
+        self._missing.append(write)
         try:
-            write(self._record)
-        except OSError as error:
-            rank_zero_warn(
-                f"The run's record '{self._record.path}' cannot be written ({error}); the run "
-                "goes on without it.",
-                stacklevel=2,
-            )
-            self._record = None
+            if again or len(self._missing) > 1:
+                # Whoever has freed the disk may have removed the file.
+                self._start(self._record)
+            for missing in self._missing:
+                missing(self._record)
+        except (OSError, UnreadableFileError) as error:
+            if not self._has_warned:
+                rank_zero_warn(
+                    f"The run's record '{self._record.path}' cannot be written ({error}); the run "
+                    "goes on, and what is missing will be written as soon as that is possible.",
+                    stacklevel=2,
+                )
+            self._has_warned = True
+        else:
+            self._missing.clear()
+
+
+def _nothing(record: RunRecord) -> None:
+    """Write no line."""
+
+
+def _mean(history: LossHistory, unit: int) -> tuple[float, int]:
+    total, count = history[unit]
+    return total / count, count
 
 
 def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_sotl._reading import MOST_RECORD_BYTES, TextLines
+from lightning_sotl._wording import quoted
 from lightning_sotl.curves.logged import MOST_UNITS
-from lightning_sotl.record import SCHEMA
+from lightning_sotl.record import SCHEMA, parse_line
+
+# Each process that trains a run writes one; what each may undo is looked through every time.
+MOST_SESSIONS = 10_000
 
 
 @dataclass
@@ -66,20 +70,27 @@ def read_record(path: Path) -> tuple[list[Session], int]:
     first header.
 
     Raises:
-        ValueError: If a header is of a schema that this version does not know.
+        OSError: If the file cannot be read.
+        ValueError: If it is no regular file, if it is too large, if a header is of a schema that
+            this version does not know, or if there are too many headers.
     """
     sessions: list[Session] = []
     unreadable = 0
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    lines = TextLines(path, most=MOST_RECORD_BYTES)
+    for text in lines:
         if not text.strip():
             continue
-        line = _parsed(text)
-        if "run_id" in line:
+        line = parse_line(text)
+        if isinstance(line.get("run_id"), (str, int)):
             _check_schema(line, path)
-            sessions.append(Session(str(line["run_id"]), path.parent, line))
+            sessions.append(_session(line, path))
+            if len(sessions) > MOST_SESSIONS:
+                raise ValueError(
+                    f"Expected '{path}' to have at most {MOST_SESSIONS:,} headers but it has more."
+                )
         elif not sessions or not _add(sessions[-1], line):
             unreadable += 1
-    return sessions, unreadable
+    return sessions, unreadable + lines.too_long
 
 
 def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
@@ -102,8 +113,9 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
 def _continue(run: RecordedRun, session: Session) -> None:
     changed = [unit for unit, loss in session.losses.items() if run.losses.get(unit, loss) != loss]
     if changed:
-        run.losses = {unit: loss for unit, loss in run.losses.items() if unit < min(changed)}
-        run.checkpoints = {u: path for u, path in run.checkpoints.items() if u < min(changed)}
+        first = min(changed)
+        run.losses = {unit: loss for unit, loss in run.losses.items() if unit < first}
+        run.checkpoints = {u: path for u, path in run.checkpoints.items() if u < first}
         run.contradicted += [
             folder
             for folder in run.folders
@@ -119,22 +131,22 @@ def _continue(run: RecordedRun, session: Session) -> None:
         run.stopped_at = max(known) + 1 if known else None
 
 
+_END_OF_TIME = 1e18  # seconds; a NaN, or an integer beyond all floats, sorts nothing
 _STOPS = ("stop_epoch_reached", "stop_batches_reached")
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return line if isinstance(line, dict) else {}
+def _session(header: dict[str, Any], path: Path) -> Session:
+    hparams = header.get("hparams")
+    # Those of another writer may be anything; by name they can only be told if they have names.
+    facts = header if isinstance(hparams, (dict, type(None))) else {**header, "hparams": None}
+    return Session(str(header["run_id"]), path.parent, facts)
 
 
 def _check_schema(header: dict[str, Any], path: Path) -> None:
     if header.get("schema") != SCHEMA:
         raise ValueError(
             f"Expected the record '{path}' to be of schema {SCHEMA} but got "
-            f"{header.get('schema')!r}; a newer version of this package may have written it."
+            f"{quoted(header.get('schema'))}; a newer version of this package may have written it."
         )
 
 
@@ -154,8 +166,10 @@ def _add(session: Session, line: dict[str, Any]) -> bool:
         loss = float(loss) if math.isfinite(loss) else math.inf
     except OverflowError:  # an integer of more digits than a float holds
         return False
-    if checkpoint is not None:
-        session.checkpoints[unit] = str(checkpoint)
+    if isinstance(checkpoint, str):
+        session.checkpoints[unit] = checkpoint
+    elif checkpoint is not None:
+        return False
     elif session.losses.get(unit, loss) != loss:
         session.checkpoints.pop(unit, None)  # it was of the training that this line replaces
     session.losses[unit] = loss
@@ -164,4 +178,6 @@ def _add(session: Session, line: dict[str, Any]) -> bool:
 
 def _time(header: dict[str, Any]) -> float:
     time = header.get("time")
-    return float(time) if isinstance(time, (int, float)) else -math.inf
+    if not isinstance(time, (int, float)) or not abs(time) < _END_OF_TIME:
+        return -math.inf
+    return float(time)

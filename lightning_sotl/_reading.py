@@ -1,0 +1,89 @@
+"""Files of others: only regular ones are opened, and what is read of them is bounded."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+# A record takes 80 bytes a unit: 6 million units. Python needs some 20 times a JSON text's size.
+MOST_RECORD_BYTES = 512 * 2**20
+# A run that logs 10 values in each of 10 million steps. Rows are read one at a time.
+MOST_LOG_BYTES = 4 * 2**30
+# The header of a record holds all hyper-parameters, the header of a CSV all keys.
+MOST_LINE_BYTES = 4 * 2**20
+
+
+class UnreadableFileError(ValueError):
+    """A file that is of no kind or size that is read."""
+
+
+def open_regular(path: Path, *, most: int | None = None) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    A pipe, a socket or a device is refused: it can make its reader wait, or read, for ever.
+
+    Args:
+        path: The file; a link is followed.
+        most: So many bytes it may have; None for any number.
+
+    Raises:
+        OSError: If it cannot be opened.
+        UnreadableFileError: If it is no regular file, or larger.
+    """
+    file = open(path, "rb", opener=_without_waiting)  # noqa: PTH123  # Path.open has no opener
+    try:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise UnreadableFileError(f"Expected '{path}' to be a regular file, but it is none.")
+        if most is not None and found.st_size > most:
+            raise UnreadableFileError(
+                f"Expected '{path}' to have at most {most:,} bytes but got {found.st_size:,}."
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # To open a pipe without a writer waits until there is one; Windows has no such pipes.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+class TextLines:
+    """The lines of a text file with their ends, one after the other.
+
+    Lines end at a line feed only. What is no UTF-8 becomes the replacement character, and a mark
+    at the beginning is left out.
+
+    Args:
+        path: The file.
+        most: So many bytes it may have.
+
+    Attributes:
+        too_long: How many lines of more than `MOST_LINE_BYTES` were passed over so far.
+
+    Raises:
+        OSError: On iteration, if it cannot be opened or read.
+        UnreadableFileError: On iteration, if it is no regular file, or larger.
+    """
+
+    def __init__(self, path: Path, *, most: int) -> None:
+        self._path, self._most = path, most
+        self.too_long = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield each line that is not too long."""
+        begins = True
+        with open_regular(self._path, most=self._most) as file:
+            while line := file.readline(MOST_LINE_BYTES + 1):
+                if len(line) > MOST_LINE_BYTES:
+                    self.too_long += 1
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(MOST_LINE_BYTES)
+                else:
+                    yield line.decode("utf-8-sig" if begins else "utf-8", errors="replace")
+                begins = False
