@@ -33,7 +33,8 @@ def open_regular(path: Path, *, most: int | None = None) -> BinaryIO:
         OSError: If it cannot be opened.
         UnreadableFileError: If it is no regular file, or larger.
     """
-    file = open(path, "rb", opener=_without_waiting)  # noqa: PTH123  # Path.open has no opener
+    # The caller closes it; `Path.open` takes no opener.
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
     try:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
@@ -56,12 +57,12 @@ def _without_waiting(path: str, flags: int) -> int:
 class TextLines:
     """The lines of a text file with their ends, one after the other.
 
-    Lines end at a line feed only. What is no UTF-8 becomes the replacement character, and a mark
-    at the beginning is left out.
+    Lines end at a line feed only. A mark of UTF-8 at the beginning is left out.
 
     Args:
         path: The file.
         most: So many bytes it may have.
+        errors: What is done with what is no UTF-8: "replace" or "strict".
 
     Attributes:
         too_long: How many lines of more than `MOST_LINE_BYTES` were passed over so far.
@@ -69,10 +70,11 @@ class TextLines:
     Raises:
         OSError: On iteration, if it cannot be opened or read.
         UnreadableFileError: On iteration, if it is no regular file, or larger.
+        UnicodeDecodeError: On iteration, if it is no UTF-8 and that is not replaced.
     """
 
-    def __init__(self, path: Path, *, most: int) -> None:
-        self._path, self._most = path, most
+    def __init__(self, path: Path, *, most: int, errors: str = "replace") -> None:
+        self._path, self._most, self._errors = path, most, errors
         self.too_long = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -85,5 +87,5 @@ class TextLines:
                     while line and not line.endswith(b"\n"):
                         line = file.readline(MOST_LINE_BYTES)
                 else:
-                    yield line.decode("utf-8-sig" if begins else "utf-8", errors="replace")
+                    yield line.decode("utf-8-sig" if begins else "utf-8", self._errors)
                 begins = False

@@ -26,23 +26,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why, or has printed the help
         return int(stop.code or 0)
-    from lightning_sotl import commands
+    from lightning_sotl import commands, screen
 
     command = {"rank": commands.rank, "evaluate": commands.evaluate}[options.command]
     try:
         command(options)
         sys.stdout.flush()
     except commands.UsageError as error:
-        print(f"lightning-sotl {options.command}: {error}", file=sys.stderr)
+        screen.err(f"lightning-sotl {options.command}: {error}")
         return 2
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does; Python must not complain of it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()
         return 0
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"lightning-sotl {options.command}: {error}", file=sys.stderr)
+    except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
+        said = "This needs more memory than there is." if isinstance(error, MemoryError) else error
+        screen.err(f"lightning-sotl {options.command}: {said}")
+        _leave_output()
         return 1
     return 0
+
+
+def _leave_output() -> None:
+    """Leave no output behind that Python would try to write at its end, and complain of again.
+
+    The reader of our output has gone, as `head` does, or its disk is full.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,9 +27,9 @@ def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None
     """
     if runs * epochs > MOST_ENTRIES:
         raise ValueError(
-            f"Expected '{path}' to hold at most {MOST_ENTRIES:,} losses but {counted(runs, 'run')}, "
-            f"of which {quoted(longest)} says that it has {counted(epochs, 'epoch')}, make "
-            f"{runs * epochs:,}."
+            f"Expected '{path}' to hold at most {MOST_ENTRIES:,} losses but "
+            f"{counted(runs, 'run')}, of which {quoted(longest)} says that it has "
+            f"{counted(epochs, 'epoch')}, make {runs * epochs:,}."
         )
 
 

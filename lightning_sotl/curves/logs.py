@@ -118,13 +118,14 @@ def read_logs(
             for; the message lists the keys that are there.
     """
     root, keys = Path(directory), keys or LogKeys()
-    folders = find_run_folders(root, prefix=keys.prefix)
+    notes: list[str] = []
+    folders = find_run_folders(root, notes, prefix=keys.prefix)
     per_epoch = [key for key in (keys.val_loss, keys.val_metric, *keys.others) if key]
     finals = [key for key in (keys.final_metric, keys.final_loss) if key]
     wanted = Wanted(
         frozenset([*per_epoch, *finals, *keys.recovered]), keys.prefix, keys.block or "epoch"
     )
-    sources, notes = read_sources(root, folders, wanted, progress)
+    sources = read_sources(root, folders, wanted, notes, progress)
     available = sorted(set().union(*(source.logged.keys for source in sources)))
     for key in (*per_epoch, *finals):
         if key not in keys.others or not needs_losses:

@@ -153,9 +153,13 @@ def _records(file: BinaryIO, logged: Logged) -> Iterator[bytes | None]:
             logged.unreadable += 1
             continue
         data, checksum = file.read(size), file.read(4)
-        if len(data) < size or len(checksum) < 4 or (
-            # Scalars are small; pictures and graphs are not read.
-            size <= _CHECKED and _CHECKSUM.unpack(checksum)[0] != _checksum(data)
+        if (
+            len(data) < size
+            or len(checksum) < 4
+            or (
+                # Scalars are small; pictures and graphs are not read.
+                size <= _CHECKED and _CHECKSUM.unpack(checksum)[0] != _checksum(data)
+            )
         ):
             yield None
             return
