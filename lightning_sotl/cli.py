@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lightning_sotl import __version__
+from lightning_sotl._wording import visible
 
 # Only what parses arguments is imported here: `--help` answers at once.
 
@@ -57,8 +59,14 @@ def _leave_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, which may be the names of files."""
+        super().error(visible(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lightning-sotl",
         description="Early ranking of training runs by the sum of their training losses (SoTL-E).",
         epilog="Exit codes: 0 done, 1 the data do not allow it, 2 wrong usage.",

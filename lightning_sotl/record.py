@@ -75,7 +75,7 @@ class RunRecord:
         return units
 
     def _append(self, line: dict[str, Any]) -> None:
-        text = json.dumps(_plain(line), allow_nan=False) + "\n"
+        text = json.dumps(plain(line), allow_nan=False) + "\n"
         if not self._started:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if _ends_in_half_a_line(self.path):
@@ -131,14 +131,14 @@ def _ends_in_half_a_line(path: Path) -> bool:
         return file.read() not in (b"", b"\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return `value` as JSON can hold it: non-finite numbers null, unknown objects their repr."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):

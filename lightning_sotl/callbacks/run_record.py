@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loaders
 from lightning_sotl.history import LossHistory
-from lightning_sotl.record import RunRecord, file_name
-
-_Write = Callable[[RunRecord], None]
+from lightning_sotl.record import RunRecord, file_name, plain
 
 
 class Recorder:
@@ -28,8 +27,10 @@ class Recorder:
         """Write into `record`, or nowhere."""
         self._record = record
         self._has_status = self._has_warned = False
-        self._missing: list[_Write] = []
-        self._start: _Write = _nothing
+        self._known: tuple[str, dict[str, Any], LossHistory] | None = None
+        self._is_behind = False
+        # Partial functions, since a spawned process gets this object by pickle.
+        self._missing: list[Callable[[RunRecord], None]] = []
 
     def start(self, run_id: str, facts: dict[str, Any], history: LossHistory) -> None:
         """Write what the run's losses depend on, and those that the record does not have yet.
@@ -37,39 +38,33 @@ class Recorder:
         These were trained in another directory, or lost to a kill. A line that is there stays: it
         may name a checkpoint.
         """
-
-        def write(record: RunRecord) -> None:
-            there = record.units_of(run_id)
-            record.header(run_id, **facts)
-            for unit, loss in history.losses().items():
-                if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
-                    record.unit(unit, *_mean(history, unit))
-
-        self._start = write
-        self._try(_nothing, again=True)
+        self._known, self._is_behind = (run_id, plain(facts), history), True
+        self._write()
 
     def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
         """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
         if unit in history:
-            loss, count = _mean(history, unit)
-            self._try(lambda record: record.unit(unit, loss, count, checkpoint))
+            loss, steps = _mean(history, unit)
+            self._write(
+                partial(RunRecord.unit, unit=unit, loss=loss, steps=steps, checkpoint=checkpoint)
+            )
 
     def status(self, status: str, **facts: Any) -> None:
         """Write the first change of status in this fit; what follows are echoes of it."""
         if not self._has_status:
-            self._try(lambda record: record.status(status, **facts))
+            self._write(partial(RunRecord.status, status=status, **facts))
             self._has_status = True
 
-    def _try(self, write: _Write, *, again: bool = False) -> None:
+    def _write(self, *lines: Callable[[RunRecord], None]) -> None:
         if self._record is None:
             return
-        self._missing.append(write)
+        self._missing += lines
         try:
-            if again or len(self._missing) > 1:
-                # Whoever has freed the disk may have removed the file.
-                self._start(self._record)
-            for missing in self._missing:
-                missing(self._record)
+            if self._is_behind:
+                self._restate(self._record)
+            self._is_behind = True  # until all of these stand there
+            for line in self._missing:
+                line(self._record)
         except (OSError, UnreadableFileError) as error:
             if not self._has_warned:
                 rank_zero_warn(
@@ -79,11 +74,19 @@ class Recorder:
                 )
             self._has_warned = True
         else:
+            self._is_behind = False
             self._missing.clear()
 
-
-def _nothing(record: RunRecord) -> None:
-    """Write no line."""
+    def _restate(self, record: RunRecord) -> None:
+        """Write the header, also again: whoever has freed a full disk may have taken the file."""
+        if self._known is None:
+            return
+        run_id, facts, history = self._known
+        there = record.units_of(run_id)
+        record.header(run_id, **facts)
+        for unit, loss in history.losses().items():
+            if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
+                record.unit(unit, *_mean(history, unit))
 
 
 def _mean(history: LossHistory, unit: int) -> tuple[float, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -56,5 +57,9 @@ def parse_npy(content: bytes) -> NDArray[Any]:
             f"its header says {entries:,} entries of {dtype.itemsize} bytes, but there are "
             f"{len(content) - end:,} bytes; at most {MOST_ENTRIES:,} entries are read."
         )
+    if kind == "U" and entries:
+        characters = np.frombuffer(content, dtype=f"{order}u4", offset=end)
+        if characters.max() > sys.maxunicode:
+            raise ValueError("it holds text of characters that there are not.")
     flat = np.frombuffer(content, dtype=dtype, offset=end)
     return flat.reshape(shape, order="F" if is_fortran == "True" else "C")
