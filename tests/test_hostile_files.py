@@ -299,20 +299,24 @@ def test_sessions_that_contradict_each_other_take_time_in_proportion(tmp_path: P
     assert set(run.losses.values()) == {2.0}
 
 
+DEEP = 1500  # levels; Python's own walk gives up at some 1,000
+
+
 def test_folders_that_lead_in_a_circle_or_very_deep_are_walked_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_record(tmp_path / "a", [2.0, 1.0])
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "a" / "metrics.csv").symlink_to("metrics.csv")
-    folder = tmp_path / "deep"
-    folder.mkdir()
-    for _ in range(1500):  # more than Python's own walk can go down; names on the way have a limit
-        monkeypatch.chdir(folder)
-        folder = Path("d")
-        folder.mkdir()
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    for _ in range(DEEP):
+        Path("d").mkdir()
+        os.chdir("d")
     code, runs, err = rank(capsys, tmp_path)
+    for _ in range(DEEP):  # pytest itself could not remove them
+        os.chdir("..")
+        Path("d").rmdir()
     assert (code, runs) == (0, ["a"])
     assert "'a' is behind" in err
 

@@ -1,6 +1,7 @@
 """A campaign of damaged and hostile files against one reader.
 
     python tests/fuzz/campaign.py READER [--inputs 100000] [--engine mutate] [--seed 0]
+        [--keep FOLDER]
 
 prints how many inputs it took, how many of them were read and how many refused, and each crash
 once by where it happened, with the smallest input that shows it. A crash is whatever a reader does
@@ -15,6 +16,7 @@ Files lie in memory where the machine has /dev/shm.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -94,16 +96,22 @@ class Campaign:
             size //= 2
         return data
 
-    def report(self) -> dict[str, Any]:
-        """Return the numbers, and each crash with its smallest input."""
+    def report(self, keep: Path | None) -> dict[str, Any]:
+        """Return the numbers, and each crash with its smallest input, also as files in `keep`."""
         seconds = round(time.monotonic() - self.began, 1)
         document: dict[str, Any] = {"reader": self.name, **self.counts, "seconds": seconds}
         document["slowest_input_seconds"] = round(self.slowest, 3)
         document["peak_MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        smallest = {where: self.smallest(where) for where in self.crashes}
         document["found"] = {
-            where: {"said": said, "input": repr(self.smallest(where))[:2000]}
-            for where, (_, said) in self.crashes.items()
+            where: {"said": self.crashes[where][1], "input": repr(data)[:2000]}
+            for where, data in smallest.items()
         }
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            for data in smallest.values():
+                digest = hashlib.sha256(data).hexdigest()[:8]
+                (keep / f"{self.name}-{digest}.bin").write_bytes(data)
         return document
 
 
@@ -116,7 +124,7 @@ def mutate(campaign: Campaign, inputs: int, seed: int) -> None:
         campaign.take(campaign.reader.damaged(rng))
 
 
-def cover(campaign: Campaign, inputs: int, seed: int, folder: Path) -> None:
+def cover(campaign: Campaign, inputs: int, seed: int, folder: Path, keep: Path | None) -> None:
     """Give a reader `inputs` files that libFuzzer's coverage has led to, then leave the process."""
     import atheris
 
@@ -128,7 +136,7 @@ def cover(campaign: Campaign, inputs: int, seed: int, folder: Path) -> None:
     def one(data: bytes) -> None:
         campaign.take(data)
         if campaign.counts["inputs"] >= inputs:
-            print(json.dumps(campaign.report()), flush=True)
+            print(json.dumps(campaign.report(keep)), flush=True)
             os._exit(0)  # libFuzzer has no other end that returns
 
     def mutator(data: bytes, most: int, seed: int) -> bytes:
@@ -154,6 +162,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--engine", choices=["mutate", "atheris"], default="mutate")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write what crashes there")
     options = parser.parse_args()
     if options.engine == "atheris":
         import atheris
@@ -168,10 +177,10 @@ def main() -> None:
         (Path(folder) / "files").mkdir()
         campaign = Campaign(options.reader, Path(folder) / "files")
         if options.engine == "atheris":
-            cover(campaign, options.inputs, options.seed, Path(folder))
+            cover(campaign, options.inputs, options.seed, Path(folder), options.keep)
         else:
             mutate(campaign, options.inputs, options.seed)
-            print(json.dumps(campaign.report(), indent=1))
+            print(json.dumps(campaign.report(options.keep), indent=1))
 
 
 def _too_slow(number: int, frame: FrameType | None) -> None:

@@ -103,7 +103,7 @@ def jsonwise(rng: random.Random, data: bytes) -> bytes:
     at = rng.randrange(len(lines))
     try:
         document = json.loads(lines[at])
-    except ValueError:
+    except (ValueError, RecursionError):
         return linewise(rng, data)
     for _ in range(rng.choice((1, 1, 2, 3))):
         document = _changed(rng, document)
