@@ -68,7 +68,7 @@ class Campaign:
 
     def crash(self, data: bytes) -> tuple[str, str] | None:
         """Return where and how the reader crashed on an input, or None."""
-        signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
+        _watch(MOST_SECONDS)
         try:
             accepted = self.reader.check(self.path, data)
             self.counts["read" if accepted else "refused"] += 1
@@ -77,7 +77,7 @@ class Campaign:
             place = f"{Path(frame.filename).name}:{frame.lineno}"
             return f"{type(error).__name__} {place}", str(error)[:300]
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _watch(0)
         return None
 
     def smallest(self, where: str) -> bytes:
@@ -181,6 +181,11 @@ def main() -> None:
         else:
             mutate(campaign, options.inputs, options.seed)
             print(json.dumps(campaign.report(options.keep), indent=1))
+
+
+def _watch(seconds: float) -> None:
+    if signal.getsignal(signal.SIGALRM) is _too_slow:  # in a test that alarm is pytest's
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _too_slow(number: int, frame: FrameType | None) -> None:
