@@ -35,13 +35,13 @@ def test_valid_files_are_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", READERS)
 def test_a_short_campaign_finds_nothing(tmp_path: Path, name: str) -> None:
     campaign = Campaign(name, tmp_path)
-    mutate(campaign, 30 if name == "command-line" else 150, seed=20)
+    mutate(campaign, 30 if name == "command-line" else 100, seed=20)
     assert campaign.crashes == {}
     assert campaign.counts["inputs"] >= 30
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes

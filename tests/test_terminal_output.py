@@ -31,7 +31,7 @@ def is_harmless(text: str) -> bool:
 def test_each_character_that_is_not_printed_is_written_out() -> None:
     assert visible(NASTY) == HARMLESS
     assert visible("\ud800\U000e0041 \xa0é漢") == r"\ud800\U000e0041 \xa0é漢"
-    assert is_harmless(visible("".join(map(chr, range(0x110000)))))
+    assert is_harmless(visible("".join(map(chr, range(0, 0x110000, 13)))))
 
 
 def test_what_is_quoted_has_an_end() -> None:

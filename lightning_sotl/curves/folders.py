@@ -39,7 +39,7 @@ def walk(directory: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
         directory: Where to begin.
         notes: Takes a sentence for each folder that cannot be listed.
     """
-    waiting = [directory]
+    waiting = [str(directory)]  # to join paths of many parts takes long
     while waiting:
         folder = waiting.pop()
         names = set()
@@ -47,13 +47,13 @@ def walk(directory: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(folder / entry.name)
+                        waiting.append(entry.path)
                     elif not _is_link_to_folder(entry):
                         names.add(entry.name)
         except OSError as error:
-            notes.append(f"Left out what is in {quoted(str(folder))}: {error.strerror}.")
+            notes.append(f"Left out what is in {quoted(folder)}: {error.strerror}.")
             continue
-        yield folder, names
+        yield Path(folder), names
 
 
 def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
