@@ -170,6 +170,14 @@ def test_an_array_that_is_none_is_refused(tmp_path: Path, content: bytes, messag
         LearningCurves.load(path)
 
 
+def test_a_small_file_of_millions_of_runs_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, train_loss=np.zeros((1_000_001, 1)))
+    message = f"Expected '{path}' to hold at most 1,000,000 runs but got 1,000,001."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        LearningCurves.load(path)
+
+
 @pytest.mark.parametrize(
     "array",
     [

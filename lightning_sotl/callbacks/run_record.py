@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,15 @@ from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loa
 from lightning_sotl.history import LossHistory
 from lightning_sotl.record import RunRecord, file_name, plain
 
+# To try again means to read what is there, and blocks may end many times a second.
+_PAUSE = 10.0  # seconds
+
 
 class Recorder:
     """Writes the record of one fit; on other ranks, and without a directory, it writes nothing.
 
     A record that cannot be written, as on a full disk, does not end the training: it warns, once,
-    and with each later line it tries again to write all that is missing.
+    and from time to time, and with a change of status, it tries again to write all that is missing.
     """
 
     def __init__(self, record: RunRecord | None = None) -> None:
@@ -29,6 +33,7 @@ class Recorder:
         self._has_status = self._has_warned = False
         self._known: tuple[str, dict[str, Any], LossHistory] | None = None
         self._is_behind = False
+        self._failed_at = -math.inf  # seconds of the clock that only goes forward
         # Partial functions, since a spawned process gets this object by pickle.
         self._missing: list[Callable[[RunRecord], None]] = []
 
@@ -52,6 +57,7 @@ class Recorder:
     def status(self, status: str, **facts: Any) -> None:
         """Write the first change of status in this fit; what follows are echoes of it."""
         if not self._has_status:
+            self._failed_at = -math.inf  # there may be no later time to try
             self._write(partial(RunRecord.status, status=status, **facts))
             self._has_status = True
 
@@ -59,6 +65,8 @@ class Recorder:
         if self._record is None:
             return
         self._missing += lines
+        if time.monotonic() < self._failed_at + _PAUSE:
+            return
         try:
             if self._is_behind:
                 self._restate(self._record)
@@ -72,7 +80,7 @@ class Recorder:
                     "goes on, and what is missing will be written as soon as that is possible.",
                     stacklevel=2,
                 )
-            self._has_warned = True
+            self._has_warned, self._failed_at = True, time.monotonic()
         else:
             self._is_behind = False
             self._missing.clear()

@@ -136,6 +136,7 @@ def read_wide_csv(
     needed = [column for column in (run, *singles.values(), *features) if column is not None]
     patterns = [pattern for pattern in curves.values() if pattern is not None]
     rows = _rows(Path(path), needed, patterns)
+    check_table_size(path, len(rows), 1, "it")
     header = list(rows[0][1])
     fields: dict[str, NDArray[np.float64]] = {}
     for name, pattern in curves.items():

@@ -11,6 +11,8 @@ from lightning_sotl._wording import counted, quoted
 MOST_UNITS = 10_000_000
 # 0.4 GB for each array of a table of curves; a ranking makes a handful of that size.
 MOST_ENTRIES = 50_000_000
+# Each has a name, a rank and more that is no number: 1 kB. A few bytes can be packed to millions.
+MOST_RUNS = 1_000_000
 
 
 def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None:
@@ -23,8 +25,10 @@ def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None
         longest: Its name.
 
     Raises:
-        ValueError: If it has more than `MOST_ENTRIES` entries.
+        ValueError: If it has more than `MOST_ENTRIES` entries or `MOST_RUNS` runs.
     """
+    if runs > MOST_RUNS:
+        raise ValueError(f"Expected '{path}' to hold at most {MOST_RUNS:,} runs but got {runs:,}.")
     if runs * epochs > MOST_ENTRIES:
         raise ValueError(
             f"Expected '{path}' to hold at most {MOST_ENTRIES:,} losses but "

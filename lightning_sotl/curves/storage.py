@@ -15,6 +15,7 @@ from lightning_sotl._reading import open_regular
 from lightning_sotl._wording import listed
 from lightning_sotl._writing import write_whole
 from lightning_sotl.curves.archives import open_archive, read_member
+from lightning_sotl.curves.logged import check_table_size
 from lightning_sotl.curves.npy_arrays import parse_npy
 from lightning_sotl.curves.table import LearningCurves
 
@@ -67,6 +68,8 @@ def load(path: Path) -> LearningCurves:
         fields = {
             name: _read(archive, members[name], name, path) for name in _NAMES if name in members
         }
+    runs, epochs = (*fields["train_loss"].shape, 1, 1)[:2]
+    check_table_size(path, runs, epochs, "it")
     if unknown:
         warnings.warn(
             f"'{path}' also holds {listed(unknown)}, which LearningCurves does not know; left out.",
