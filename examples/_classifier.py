@@ -83,5 +83,6 @@ def quieten() -> None:
         ".*LeafSpec.*",  # Lightning's own use of torch's pytree
         "You defined a `validation_step` but have no `val_dataloader`.*",  # a search without
         "Checkpoint directory .* exists and is not empty.*",  # a promoted run goes on in its folder
+        "The dirpath has changed.*",  # or in a new one
     ):
         warnings.filterwarnings("ignore", message)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = [
+__all__ = [  # noqa: RUF022  # as `sorted` has it
+    "AdaptivePolicy",
     "ESTIMATORS",
     "EarlyRankingStopper",
     "LearningCurves",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaptivePolicy": "lightning_sotl.policies",
     "ESTIMATORS": "lightning_sotl.estimator_table",
     "EarlyRankingStopper": "lightning_sotl.pytorch_lightning",
     "LearningCurves": "lightning_sotl.curves.table",
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
     from lightning_sotl.evaluation import correlation_curves, evaluate
     from lightning_sotl.intervals import rank_correlation_interval
     from lightning_sotl.metric import SumOfTrainingLosses
-    from lightning_sotl.policies import StoppingReason
+    from lightning_sotl.policies import AdaptivePolicy, StoppingReason
     from lightning_sotl.pytorch_lightning import EarlyRankingStopper, SoTLMonitor
     from lightning_sotl.ranking import (
         rank_correlation,

@@ -20,7 +20,7 @@ class UnreadableFileError(ValueError):
     """A file that is of no kind or size that is read."""
 
 
-def open_regular(path: Path, *, most: int | None = None) -> BinaryIO:
+def open_regular(path: Path, *, most: int | None = None, appends: bool = False) -> BinaryIO:
     """Open a file to read its bytes.
 
     A pipe, a socket or a device is refused: it can make its reader wait, or read, for ever.
@@ -28,30 +28,32 @@ def open_regular(path: Path, *, most: int | None = None) -> BinaryIO:
     Args:
         path: The file; a link is followed.
         most: So many bytes it may have; None for any number.
+        appends: Whether to write behind its end too; then it is made where there is none.
 
     Raises:
         OSError: If it cannot be opened.
         UnreadableFileError: If it is no regular file, or larger.
     """
     # The caller closes it; `Path.open` takes no opener.
-    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
-    try:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise UnreadableFileError(f"Expected '{path}' to be a regular file, but it is none.")
-        if most is not None and found.st_size > most:
-            raise UnreadableFileError(
-                f"Expected '{path}' to have at most {most:,} bytes but got {found.st_size:,}."
-            )
-    except BaseException:
+    file: BinaryIO = open(path, "a+b" if appends else "rb", opener=_open_at_once)  # noqa: SIM115
+    size = os.fstat(file.fileno()).st_size
+    if most is not None and size > most:
         file.close()
-        raise
+        raise UnreadableFileError(
+            f"Expected '{path}' to have at most {most:,} bytes but got {size:,}."
+        )
     return file
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _open_at_once(path: str, flags: int) -> int:
     # To open a pipe without a writer waits until there is one; Windows has no such pipes.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    flags |= getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags, 0o666)  # the permissions that `open` asks for
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # of a folder `open` says what it is
+        os.close(descriptor)
+        raise UnreadableFileError(f"Expected '{path}' to be a regular file, but it is none.")
+    return descriptor
 
 
 class TextLines:

@@ -1,4 +1,4 @@
-"""The command line: `lightning-sotl rank` and `lightning-sotl evaluate`."""
+"""The command line: `lightning-sotl rank`, `evaluate` and `replay`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why, or has printed the help
         return int(stop.code or 0)
-    from lightning_sotl import commands, screen
+    from lightning_sotl import commands, replay_command, screen
 
-    command = {"rank": commands.rank, "evaluate": commands.evaluate}[options.command]
+    command = {
+        "rank": commands.rank,
+        "evaluate": commands.evaluate,
+        "replay": replay_command.replay,
+    }[options.command]
     try:
         command(options)
         sys.stdout.flush()
@@ -80,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(
             "evaluate",
             help="how well each estimator at each T agrees with what the runs came to",
+        )
+    )
+    _add_replay(
+        commands.add_parser(
+            "replay", help="what each stopping policy would have cost and picked on these runs"
         )
     )
     return parser
@@ -132,6 +141,44 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
     _add_output(parser, "rank correlation against T")
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Replay stopping policies on the curves of finished runs, in simulated time, and print "
+        "what each would have cost, as a share of full training, and how good its pick is."
+    )
+    _add_source(parser)
+    parser.add_argument(
+        "--policy",
+        nargs="+",
+        metavar="NAME",
+        help="fixed-t10-top5, halving, optuna-median and so on, with the ending -val by validation "
+        "values in place of training losses; by default all that are built in or installed",
+    )
+    parser.add_argument(
+        "--runs", type=int, default=81, metavar="N", help="that a repeat draws (81)"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=200,
+        metavar="R",
+        help="draws, the same for each policy (200)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="W", help="runs trained at a time; by default all N"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the draws (0)")
+    parser.add_argument(
+        "--validation-cost",
+        type=float,
+        default=0.0,
+        metavar="C",
+        help="of a validation pass, as a share of a training epoch (0); policies that read only "
+        "training losses pay it only after the last epoch",
+    )
+    _add_output(parser, "rank regret against cost")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,7 @@ def rank(options: Namespace) -> None:
     """
     if options.top is not None and options.top < 1:
         raise UsageError(f"Expected --top to be at least 1 but got {options.top}.")
-    _check_positive("--at", [] if options.at is None else [options.at])
+    check_positive("--at", [] if options.at is None else [options.at])
     if options.plot and options.group_by:
         raise UsageError("--plot draws one ranking; it does not go with --group-by.")
     estimate = parse_monitor(options.monitor)
@@ -129,12 +129,11 @@ def evaluate(options: Namespace) -> None:
         UsageError: If an option is missing or out of range.
         ValueError: If the data do not allow an evaluation.
     """
-    _check_positive("--at", options.at or [])
-    _check_positive("--resamples", [options.resamples])
+    check_positive("--at", options.at or [])
+    check_positive("--resamples", [options.resamples])
     for name in options.estimator or []:
         _check_estimator(name)
-    if is_directory_of_runs(options) and options.target is None and Path(options.path).exists():
-        raise UsageError("A directory of runs needs --target, the logged key of the final metric.")
+    needs_target(options)
     with warnings.catch_warnings(record=True) as caught, screen.progress() as progress:
         warnings.simplefilter("always")
         found = find_runs(options, progress=progress)
@@ -185,7 +184,22 @@ def _check_estimator(name: str) -> None:
         raise UsageError(str(error)) from None
 
 
-def _check_positive(flag: str, values: list[int]) -> None:
+def needs_target(options: Namespace) -> None:
+    """Raise if PATH is a directory of runs and nothing says what they came to.
+
+    Raises:
+        UsageError: If --target is missing.
+    """
+    if is_directory_of_runs(options) and options.target is None and Path(options.path).exists():
+        raise UsageError("A directory of runs needs --target, the logged key of the final metric.")
+
+
+def check_positive(flag: str, values: list[int]) -> None:
+    """Raise unless all values of an option are at least 1.
+
+    Raises:
+        UsageError: If one is not.
+    """
     for value in values:
         if value < 1:
             raise UsageError(f"Expected {flag} to be at least 1 but got {value}.")

@@ -1,4 +1,4 @@
-"""Pictures: rank correlation against T, and how the order of runs changes over T.
+"""Pictures: rank correlation against T, ranks over T, and rank regret against cost.
 
 Each picture is made in two steps: what to draw (plain arrays), and drawing it.
 """
@@ -22,6 +22,7 @@ from lightning_sotl._writing import write_whole
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.evaluation import Evaluation, correlation_curves
+from lightning_sotl.replay.scores import Replay, undominated
 from lightning_sotl.run_ranking import Ranking
 from lightning_sotl.scorer import FINAL_LOSS, LCSVR
 
@@ -172,8 +173,53 @@ def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
     legend = axes.legend(
         handles[::-1], labels[::-1], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
     )
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a run may be called "$x"
+    _as_written(legend)
+    return figure
+
+
+def draw_replay(result: Replay) -> Any:
+    """Draw what policies cost against how good their picks are, with standard errors.
+
+    The cost is on a logarithmic axis; a line joins the policies that no other dominates. Policies
+    that read validation values are squares.
+
+    Returns:
+        A matplotlib `Figure`, for `save`.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
+    figure, axes = _figure()
+    means = {name: scores.means() for name, scores in result.policies.items()}
+    order = sorted(means, key=lambda name: (means[name]["cost"], name))
+    for place, name in enumerate(order):
+        values = means[name]
+        axes.errorbar(
+            values["cost"],
+            values["rank_regret"],
+            xerr=values["cost_se"],
+            yerr=values["rank_regret_se"],
+            fmt="s" if name.endswith("-val") else "o",
+            color=f"C{place % 10}",
+            fillstyle="full" if place < 10 else "none",
+            capsize=2,
+            label=_drawn(name),
+        )
+    best = [name for name in order if name in undominated(means)]
+    frontier = [[means[name][axis] for name in best] for axis in ("cost", "rank_regret")]
+    axes.plot(*frontier, color="grey", linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_xscale("log")
+    cheapest = means[order[0]]["cost"]
+    shares = [share for share in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if share >= cheapest / 2]
+    axes.set_xticks(shares, labels=map(str, shares))
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
+    axes.set_title(
+        f"{result.runs} runs, {result.workers} workers, {result.repeats} repeats", fontsize=10
+    )
+    axes.set_xlabel("cost as a share of full training")
+    axes.set_ylabel("rank regret of the pick")
+    axes.grid(alpha=0.3, which="both")
+    _as_written(axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)))
     return figure
 
 
@@ -203,6 +249,11 @@ def save(figure: Any, path: str | Path) -> None:
 def _drawn(name: str) -> str:
     """Return a name on one line of bounded width: the picture is as wide as its longest."""
     return shortened(visible(name), _MOST_DRAWN)
+
+
+def _as_written(legend: Any) -> None:
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a run may be called "$x"
 
 
 def _style(name: str) -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
@@ -38,8 +40,16 @@ class RunRecord:
     status, `{"status", ...}`. For an `e` that stands twice under one `run_id` the last line wins.
     Losses are float64 (JSON keeps all digits); a loss that is not finite is null.
 
+    Lines belong to the header above them. Where another process has written in between, or a write
+    has failed, the header is written once more.
+
     Args:
         path: The file; it and its folder are made when the first line is written.
+
+    Attributes:
+        path: The same.
+        is_shared: Whether another process has been found to write into the file too.
+        begun: The `time` of the header, also of one that could not be written; `-inf` before.
 
     Raises:
         OSError: From each of its methods, if the file cannot be read or written.
@@ -48,11 +58,25 @@ class RunRecord:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._started = False
+        self.is_shared = False
+        self.begun = -math.inf
+        self._header: dict[str, Any] | None = None
+        self._end = -1  # where our last line ends, if that is known; what lies behind is not ours
 
-    def header(self, run_id: str, **facts: Any) -> None:
-        """Write what makes this run comparable with others."""
-        self._append({"schema": SCHEMA, "run_id": run_id, "time": time.time(), **facts})
+    def header(self, run_id: str, *, after: float = -math.inf, **facts: Any) -> float:
+        """Write what makes this run comparable with others, and return the `time` in it.
+
+        It orders the processes of a run, so it is later than `after` and than those of the file,
+        even if the clock was set back. Written again, as after a failure, it keeps its time: it is
+        still the same process.
+        """
+        if self._header is None:
+            headers = (line for line in self._lines() if line and "run_id" in line)
+            known = [after, *map(header_time, headers)]
+            self.begun = max(time.time(), math.nextafter(max(known), math.inf))
+        self._header = {"schema": SCHEMA, "run_id": run_id, "time": self.begun, **facts}
+        self._append(self._header)
+        return self.begun
 
     def unit(self, unit: int, loss: float, steps: int, checkpoint: str | None = None) -> None:
         """Write a completed unit: its L(e), the number of its losses, and a checkpoint after it."""
@@ -66,36 +90,71 @@ class RunRecord:
         """Return e -> loss of the units that the file already holds of a run."""
         units: dict[int, float | None] = {}
         current = None
-        texts = TextLines(self.path, most=MOST_RECORD_BYTES) if self.path.exists() else ()
-        for line in map(parse_line, texts):
+        for line in self._lines():
+            if line is None:
+                current = None
+                continue
             current = line.get("run_id", current)
-            unit = line.get("e")
-            if current == run_id and isinstance(unit, int) and "loss" in line:
-                units[unit] = line["loss"]
+            if current == run_id and isinstance(line.get("e"), int) and "loss" in line:
+                units[line["e"]] = line["loss"]
         return units
 
+    def _lines(self) -> Iterable[dict[str, Any] | None]:
+        return parsed_lines(self.path) if self.path.exists() else ()
+
     def _append(self, line: dict[str, Any]) -> None:
-        text = json.dumps(plain(line), allow_nan=False) + "\n"
-        if not self._started:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if _ends_in_half_a_line(self.path):
-                text = "\n" + text
-        self._started = False  # a full disk may take half of the line
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = _document(line)
         # One write a line: a kill leaves at most the last line incomplete.
-        with self.path.open("a", encoding="utf-8") as file:
+        with open_regular(self.path, appends=True) as file:
+            _lock(file)
+            end = file.seek(0, 2)
+            if end != self._end:
+                self.is_shared |= 0 <= self._end < end
+                if self._header is not None and self._header is not line:
+                    text = _document(self._header) + text
+                if _ends_in_half_a_line(file, end):
+                    text = b"\n" + text
+            self._end = -1  # a full disk may take half of the line
             file.write(text)
-        self._started = True
+        self._end = end + len(text)
 
 
-def parse_line(text: str) -> dict[str, Any]:
-    """Return the document in one line; of a line that holds none, as a kill leaves it, nothing.
+def parsed_lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Yield the lines of a record.
 
-    Example:
-        >>> parse_line('{"e": 0, "loss": 1.5}'), parse_line('{"e": 0, "lo')
-        ({'e': 0, 'loss': 1.5}, {})
+    Of those that cannot be read it yields an empty document, and None for one that may have been a
+    header: whose the lines below it are is not known.
+
+    Raises:
+        OSError: If the file cannot be read.
+        UnreadableFileError: If it is no regular file, or too large.
     """
+    lines, passed_over = TextLines(path, most=MOST_RECORD_BYTES), 0
+    for text in chain(lines, [""]):  # once more behind the last line, which may be too long
+        yield from repeat(None, lines.too_long - passed_over)
+        passed_over = lines.too_long
+        if text.strip():
+            yield _record_line(text)
+
+
+_BELOW_A_HEADER = ('{"e"', '{"status"')
+
+
+def _record_line(text: str) -> dict[str, Any] | None:
     line = parse_json(text)
-    return line if isinstance(line, dict) else {}
+    if line is None:
+        return {} if text.startswith(_BELOW_A_HEADER) else None
+    if not isinstance(line, dict):  # whole as it is, it is no header that was damaged
+        return {}
+    return line if isinstance(line.get("run_id", ""), (str, int)) else None
+
+
+def header_time(line: Mapping[str, Any]) -> float:
+    """Return when a header says that it was written; `-inf` where it does not say."""
+    when = line.get("time")
+    # A NaN, or an integer beyond all floats, sorts nothing.
+    return float(when) if isinstance(when, (int, float)) and abs(when) < 1e18 else -math.inf
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -122,13 +181,35 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def _ends_in_half_a_line(path: Path) -> bool:
-    if not path.exists():
+def _document(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(plain(line), allow_nan=False).encode() + b"\n"
+
+
+def _lock(file: BinaryIO) -> None:
+    """Keep other writers out until `file` is closed, where the file system can; never wait long.
+
+    A process that was stopped while it wrote must not stop the training of others.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.001)
+        except OSError:  # no locks on this file system
+            return
+        else:
+            return
+
+
+def _ends_in_half_a_line(file: BinaryIO, end: int) -> bool:
+    if end == 0:
         return False
-    with open_regular(path) as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 1))
-        return file.read() not in (b"", b"\n")
+    file.seek(end - 1)
+    return file.read(1) != b"\n"
 
 
 def plain(value: Any) -> Any:

@@ -95,8 +95,9 @@ def rank_runs(
         found: The runs.
         monitor: The estimate's name, or any key of `found.others`.
         estimate: What the name stands for; None for a key that is only read.
-        at: T; None for where a stopper has ended runs, otherwise for the most epochs that at
-            least three quarters of the runs have completed.
+        at: T; None for where a stopper has ended runs, or for the most epochs of any run where a
+            policy has ended some, otherwise for the most epochs that at least three quarters of
+            the runs have completed.
         mode: "min" if lower is better; every estimate from training losses is.
         rows: Which runs; None for all.
 
@@ -128,6 +129,8 @@ def rank_runs(
             f"{counted(at, 'epoch')}: there is nothing to rank."
         )
     order = np.argsort(bad, kind="stable")
+    if any(_ended_by_policy(found, chosen)):
+        order = _later_ended_first(scores, completed, bad, at, mode)
     ranks = best_ranks(bad)
     runs = tuple(
         _ranked(found, int(chosen[row]), int(ranks[row]), bad[row], values[row], completed[row])
@@ -183,6 +186,14 @@ def _default_at(
     completed: NDArray[np.int64],
     notes: list[str],
 ) -> int:
+    by_policy = _ended_by_policy(found, chosen)
+    if any(by_policy):
+        notes.append(
+            f"{counted(sum(by_policy), 'run')} of {len(chosen)} were ended by a policy, so T is "
+            f"{completed.max()}, the most epochs of any run: those that it let go on furthest "
+            "stand first."
+        )
+        return int(completed.max())
     stops = sorted({stop for run in chosen if (stop := found.stopped_at[run])})
     if stops:
         if len(stops) > 1:
@@ -193,6 +204,26 @@ def _default_at(
         return int(stops[0])
     longest_first = np.sort(completed)[::-1]
     return max(1, int(longest_first[math.ceil(_REACHED_BY * len(completed)) - 1]))
+
+
+def _ended_by_policy(found: FoundRuns, chosen: NDArray[np.int64]) -> list[bool]:
+    return [found.facts[run].get("stopping_reason") == "policy" for run in chosen]
+
+
+def _later_ended_first(
+    scores: NDArray[np.float64],
+    completed: NDArray[np.int64],
+    bad: NDArray[np.float64],
+    at: int,
+    mode: Mode,
+) -> NDArray[np.int64]:
+    """Return the order in which, of runs that have not come to T, those that came further lead.
+
+    That is how a policy has judged them. Of equally long ones the better at their end does.
+    """
+    last = scores[np.arange(len(scores)), np.minimum(completed, at) - 1]
+    order: NDArray[np.int64] = np.lexsort((badness(last, mode=mode), -completed, bad))
+    return order
 
 
 def _notes_on_last(

@@ -12,9 +12,10 @@ from typing import Any, TextIO
 
 from lightning_sotl._wording import shortened, visible
 from lightning_sotl.evaluation import Evaluation
+from lightning_sotl.replay.scores import Replay, undominated
 
 _NAME_WIDTH, _INTERVAL_WIDTH = 17, 24
-_EVERY = 20  # folders between two updates of the progress
+_EVERY = 20  # folders or repeats between two updates of the progress
 
 
 def out(text: str = "") -> None:
@@ -40,14 +41,16 @@ def _harmless(text: str, stream: TextIO) -> str:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[int, int], None]]:
-    """Give a function that shows how many folders were read, where someone looks on."""
+def progress(
+    sentence: str = "read {} of {} folders",
+) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how much is done and how much there is, where someone looks on."""
     shown = False
 
     def show(done: int, total: int) -> None:
         nonlocal shown
         if sys.stderr.isatty() and total > _EVERY and (done % _EVERY == 0 or done == total):
-            sys.stderr.write(f"\rread {done} of {total} folders")
+            sys.stderr.write("\r" + sentence.format(done, total))
             sys.stderr.flush()
             shown = True
 
@@ -103,6 +106,28 @@ def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
             f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that these runs do not show to "
             f"be worse than the best{' (no smaller T of these is as good)' if is_last else ''}."
         )
+
+
+def show_replay(result: Replay) -> None:
+    """Print policies as a table, the cheapest first."""
+    means = {name: scores.means() for name, scores in result.policies.items()}
+    best = undominated(means)
+    rows = [
+        [
+            name,
+            "*" if name in best else "",
+            f"{values['cost']:.4f} +- {values['cost_se']:.4f}",
+            f"{values['rank_regret']:.4f} +- {values['rank_regret_se']:.4f}",
+            f"{values['metric_regret']:.4g}",
+        ]
+        for name, values in sorted(means.items(), key=lambda item: item[1]["cost"])
+    ]
+    table(["policy", "", "cost", "rank regret", "metric regret"], rows, left={0, 1})
+    out(
+        f"{result.repeats} repeats of {result.runs} runs on {result.workers} workers, "
+        f"{result.left_out} left out; cost as a share of full training, +- standard error. "
+        "* No other policy is better in cost or rank regret without being worse in the other."
+    )
 
 
 def table(headers: list[str], rows: list[list[str]], *, left: set[int]) -> None:

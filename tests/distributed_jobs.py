@@ -21,8 +21,9 @@ import torch
 from helpers import Batches, StatefulLoader, trainer
 from torch.utils.data import DataLoader
 
-from lightning_sotl import EarlyRankingStopper, SoTLMonitor
+from lightning_sotl import AdaptivePolicy, EarlyRankingStopper, SoTLMonitor
 from lightning_sotl.integrations.optuna import OptunaReporter
+from lightning_sotl.record import RunRecord
 
 
 def rank_loss(rank: int, epoch: int, batch: int) -> float:
@@ -132,6 +133,7 @@ def ddp_jobs(folder: Path) -> dict[str, Any]:
     jobs["blocks"] = run(folder, blocks, monitor=SoTLMonitor(every_n_train_batches=3))
     jobs["stopped"], jobs["promoted"], jobs["whole"] = promoted_jobs(folder)
     jobs["pruned"] = pruned_job(folder)
+    jobs["by policy"] = policy_job(folder)
     shown = EarlyRankingStopper(stop_epoch=2, hp_metric=True)
     jobs["hp_metric"] = run(
         folder, shown, logger=pl.loggers.TensorBoardLogger(folder, version="hp")
@@ -161,6 +163,19 @@ def pruned_job(folder: Path) -> dict[str, Any]:
     if trial is not None:
         result["stored"] = list(study.trials[0].intermediate_values.items())
     return result
+
+
+def policy_job(folder: Path) -> dict[str, Any]:
+    """Compare with a run that rank 0 has found better: it reads the records, all ranks end."""
+    sweep = folder / "policy"
+    rival = RunRecord(sweep / "rival" / "sotl.jsonl")
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        rival.header("rival", unit="epoch")
+        for epoch in range(6):
+            rival.unit(epoch, 0.0, 8)
+    policy = AdaptivePolicy(max_epochs=6, keep=0.3)
+    stopper = EarlyRankingStopper(policy=policy, directory=sweep)
+    return run(folder, stopper, max_epochs=6, logger=pl.loggers.CSVLogger(sweep))
 
 
 def promoted_jobs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

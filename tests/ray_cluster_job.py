@@ -1,4 +1,4 @@
-"""A sweep on two nodes, promoted from one to the other: run as a program, as its Ray leaves
+"""A sweep on one node, promoted to another, which dies: run as a program, as its Ray leaves
 clients behind that end the process when their server is gone."""
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from ray.cluster_utils import Cluster
 
 from lightning_sotl.integrations.ray import promote
 
-SCALES = {"bad": 2.0, "good": 1.0, "killed-later": 1.5}
+SCALES = {"bad": 2.0, "good": 1.0, "second-best": 1.5}
 COLUMNS = ["sotl_e1", "epochs_completed", "training_iteration"]
 
 
 def run_config(folder: Path) -> tune.RunConfig:
     return tune.RunConfig(
+        callbacks=[ray_jobs.AtNextCheckpoint()],
         storage_path=str(folder),
         verbose=0,
         checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
@@ -51,10 +53,29 @@ def never_stopped(folder: Path, scale: float) -> dict[int, float]:
     return monitor.epoch_losses
 
 
-def main(folder: Path) -> None:
+def start_cluster() -> tuple[Cluster, Callable[[Any], None]]:
+    """Return two nodes, and what kills the second and adds one in its place."""
+    # Ray's own settings wait for half a minute before they take a node for dead.
+    impatient = {
+        "health_check_initial_delay_ms": 0,
+        "health_check_period_ms": 500,
+        "health_check_failure_threshold": 4,
+    }
     head = {"num_cpus": 1, "resources": {"first": 1}, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    cluster.add_node(num_cpus=1, resources={"second": 1})
+    cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": impatient})
+    second = cluster.add_node(num_cpus=1, resources={"second": 1})
+
+    def lose_node(trial: Any) -> None:
+        cluster.remove_node(second, allow_graceful=False)
+        cluster.add_node(num_cpus=1, resources={"second": 1})
+        note = {"name": trial.config["name"], "epochs": trial.last_result["training_iteration"]}
+        Path(trial.config["folder"], "lost.json").write_text(json.dumps(note))
+
+    return cluster, lose_node
+
+
+def main(folder: Path) -> None:
+    cluster, lose_node = start_cluster()
     paths = {"PYTHONPATH": os.environ["PYTHONPATH"]}
     ray.init(address=cluster.address, runtime_env={"env_vars": paths}, log_to_driver=False)
     try:
@@ -66,10 +87,12 @@ def main(folder: Path) -> None:
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=run_config(folder),
         ).fit()
+        ray_jobs.AtNextCheckpoint.act = lose_node
         promoted = promote(
             stopped,
             2,
             tune.with_resources(ray_jobs.trial, {"cpu": 1, "second": 0.1}),
+            tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=run_config(folder),
         )
     finally:

@@ -11,8 +11,9 @@ import shutil
 import signal
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from helpers import door, lightning, loader, scripted_model, trainer
@@ -84,6 +85,23 @@ def fail_once(marker: Path, how: Any) -> Any:
     return fail
 
 
+class AtNextCheckpoint(tune.Callback):
+    """Calls `act` once, in the driver, while the trial waits for Ray to ask for its next report.
+
+    It stands in this module so that Ray pickles its name, and not what it calls.
+    """
+
+    act: ClassVar[Callable[[Any], None] | None] = None
+
+    def on_checkpoint(
+        self, iteration: int, trials: Any, trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        kind = type(self)
+        if kind.act is not None:
+            act, kind.act = kind.act, None
+            act(trial)
+
+
 def raise_error() -> None:
     raise RuntimeError("on purpose")
 
@@ -132,8 +150,10 @@ def trial(config: dict[str, Any]) -> None:
         monitor = door(package).SoTLMonitor(record=False)
         reporter = module.RayReporter()
         callbacks = [reporter, ending, monitor]
+        stopper = door(package).EarlyRankingStopper(
+            stop_epoch=config.get("stop_epoch", STOP), promoted=start.promoted
+        )
         if config.get("stop", True):
-            stopper = door(package).EarlyRankingStopper(stop_epoch=STOP, promoted=start.promoted)
             callbacks.append(stopper)
         if how:
             callbacks.reverse()
@@ -144,6 +164,7 @@ def trial(config: dict[str, Any]) -> None:
         "epoch_losses": monitor.epoch_losses,
         "seen": seen,
         "stopped_by_ray": reporter.stopped_by_ray,
+        "reason": str(stopper.stopping_reason),
         "promoted": start.promoted,
         "node": get_runtime_context().get_node_id(),
     }

@@ -98,6 +98,22 @@ def test_second_logger_of_a_run_is_joined_not_counted_twice(tmp_path: Path) -> N
     ]
 
 
+def test_values_that_a_resumed_run_logged_again_count_once_and_are_counted(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0, 1.5], run_id="a", status=None)
+    write_csv_log(tmp_path / "v0", csv_rows([3.0, 2.0, 1.5], val_acc=[0.5, 0.6, 0.7]))
+    write_record(tmp_path / "v1", [3.0, 2.0, 1.0], run_id="a")
+    write_events(tmp_path / "v1", event_rows([2.0], first=1, val_acc=[0.625]), begun=1)
+    write_events(tmp_path / "v1", event_rows([2.0, 1.0], first=1, val_acc=[0.625, 0.75]), begun=2)
+    found = read_logs(tmp_path, LogKeys(val_metric="val_acc"))
+    np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0, 1.0]])
+    np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.625, 0.75]])
+    # Of both keys, epoch 1 in v1's first file, and epochs 1 and 2 in v0.
+    assert found.notes[-1] == (
+        "6 values that the logs hold twice, as of steps that were trained again after a resume, "
+        "counted once: the newer."
+    )
+
+
 def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0], run_id="aaaaaaaaaa")
     write_record(tmp_path / "v0", [4.0], run_id="bbbbbbbbbb")

@@ -169,6 +169,15 @@ def test_a_pruned_trial_ends_on_all_ranks_and_is_reported_by_one(ranks):
     assert "stored" not in two
 
 
+def test_a_policy_is_asked_on_rank_zero_and_ends_all_ranks(ranks):
+    one, two = (rank["by policy"] for rank in ranks[1])
+    assert losses(one) == losses(two) == means(one["returned"], two["returned"])
+    assert list(losses(one)) == [0, 1]
+    estimate, epochs, reason, path = one["stopper"][0]
+    assert (epochs, reason, path is None) == (2, "policy", False)
+    assert two["stopper"][0][:3] == [estimate, 2, "policy"]
+
+
 def test_rank_zero_alone_shows_the_estimate_in_tensorboard(ranks):
     folder, (one, _) = ranks
     value = one["hp_metric"]["estimates"]["sotl_e1"]

@@ -107,3 +107,23 @@ def test_fabric_loop_has_the_same_right_value_on_two_ranks(tmp_path):
         assert float(rank_0) == pytest.approx(float(raw), rel=1e-12)
         assert float(difference) <= 1e-12
     assert "differ by at most 0 nats" in lines[-1]
+
+
+def test_selection_compares_policies_on_tables(tmp_path):
+    command = [sys.executable, EXAMPLES / "benchmarks" / "selection.py", "--smoke"]
+    options = ["--policy", "full", "halving", "halving-val", "--output", tmp_path]
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("===")] == [
+        f"=== 8 workers, a validation pass costs {cost} epochs ===" for cost in ("0", "0.1")
+    ]
+    names = ["cells", "regularised", "average of 2 tables"]
+    assert [line for line in lines if line in names] == names * 2
+    # 27 runs of 40 epochs: 27 * 3 + 9 * 6 + 3 * 18 + 13 of 1,080, with a validation after the end.
+    costs = [re.search(r"0\.\d{4}", line)[0] for line in lines if line.startswith("halving ")]
+    assert costs == ["0.1870"] * 3 + [f"{(202 + 0.1) / (1080 * 1.1):.4f}"] * 3
+    assert (tmp_path / "selection_8_workers.png").read_bytes().startswith(b"\x89PNG")
+    assert lines[-1].startswith("With 8 workers no policy dominates halving")

@@ -18,8 +18,11 @@ from helpers import lightning, loader, scripted_loss, scripted_model, trainer
 
 from lightning_sotl import LearningCurves, SoTLMonitor
 from lightning_sotl._writing import write_whole
+from lightning_sotl.callbacks.run_record import Recorder
 from lightning_sotl.cli import main
 from lightning_sotl.curves.records import merge_sessions, read_record
+from lightning_sotl.history import LossHistory
+from lightning_sotl.record import RunRecord
 
 pl = lightning()
 OLD = LearningCurves([[9.0]])
@@ -152,6 +155,19 @@ def test_a_record_that_cannot_be_written_for_a_while_is_whole_in_the_end(
     assert run.facts["max_epochs"] == 6
     assert unreadable == (1 if kind == "full disk" else 0)  # the half line
     assert run.contradicted == []
+
+
+def test_a_run_that_began_on_a_full_disk_is_older_than_its_promotion(tmp_path: Path) -> None:
+    history = LossHistory({})
+    history.close(0, 2.0, 1)
+    record = RunRecord(tmp_path / "sotl.jsonl")
+    recorder = Recorder(record)
+    with no_file_beyond(10), pytest.warns(UserWarning, match="cannot be written"):
+        begun = recorder.start("a", {}, history, after=1e12)  # of a clock that is ahead
+    recorder.status("finished")
+    (session,), unreadable = read_record(record.path)
+    assert 1e12 < begun == session.begun
+    assert (session.losses, unreadable, record.is_shared) == ({0: 2.0}, 1, False)
 
 
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")

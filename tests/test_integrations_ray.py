@@ -16,9 +16,15 @@ import ray
 import ray_jobs
 from helpers import PACKAGES, loader, scripted_loss, scripted_model, trainer
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
 
-from lightning_sotl.integrations.ray import RayReporter, find_winners, promote, starting_point
+from lightning_sotl import AdaptivePolicy
+from lightning_sotl.integrations.ray import (
+    AdaptiveScheduler,
+    RayReporter,
+    find_winners,
+    promote,
+    starting_point,
+)
 
 # Ray starts many processes, each of which imports torch: on a busy machine that takes minutes.
 pytestmark = pytest.mark.timeout(600)
@@ -120,6 +126,7 @@ def test_a_trial_that_ray_stops_ends_with_all_hooks_and_complete_logs(sweep):
         "epoch_losses": sweep.note("killed")["epoch_losses"],
         "seen": ["on_train_end", "success"],
         "stopped_by_ray": False,
+        "reason": "stop_epoch_reached",
         "promoted": False,
         "node": None,
     }
@@ -178,11 +185,12 @@ def test_a_run_goes_on_from_any_report_as_if_it_had_never_ended(sweep):
 
 
 @pytest.fixture(scope="module")
-def asha(local_ray, tmp_path_factory):
+def adaptive(local_ray, tmp_path_factory):
     """A good trial, a bad one, and one that raises in its second epoch, one after the other."""
-    folder = tmp_path_factory.mktemp("asha")
+    folder = tmp_path_factory.mktemp("adaptive")
     scales = {"good": 1.0, "bad": 2.0, "raises": 0.9}
-    space = {"folder": str(folder), "name": tune.grid_search(list(scales)), "stop": False}
+    space = {"folder": str(folder), "name": tune.grid_search(list(scales))}
+    space["stop_epoch"] = 4
     space["scale"] = tune.sample_from(lambda config: scales[config["name"]])
     tuner = tune.Tuner(
         ray_jobs.trial,
@@ -190,7 +198,7 @@ def asha(local_ray, tmp_path_factory):
         tune_config=tune.TuneConfig(
             metric="sotl_e1",
             mode="min",
-            scheduler=ASHAScheduler(time_attr="training_iteration", max_t=4, reduction_factor=2),
+            scheduler=AdaptiveScheduler(AdaptivePolicy(max_epochs=4, keep=0.5)),
             max_concurrent_trials=1,
             reuse_actors=True,
         ),
@@ -202,17 +210,20 @@ def asha(local_ray, tmp_path_factory):
     return errors, Sweep(folder, restored.fit())
 
 
-def test_asha_stops_a_bad_trial_at_its_first_rung(asha):
-    _, sweep = asha
+def test_the_adaptive_scheduler_stops_a_bad_trial_and_the_stopper_gives_policy_as_the_reason(
+    adaptive,
+):
+    _, sweep = adaptive
     assert len(sweep.by_name["good"].metrics_dataframe) == 4
     note = sweep.note("bad")
     assert rows(sweep.by_name["bad"]) == contiguous(note["epoch_losses"])
-    assert (len(note["epoch_losses"]), note["stopped_by_ray"]) == (1, True)
+    assert (len(note["epoch_losses"]), note["stopped_by_ray"]) == (2, True)
+    assert (note["reason"], sweep.note("good")["reason"]) == ("policy", "stop_epoch_reached")
     assert note["seen"] == ["on_train_end", "success"]
 
 
-def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(asha):
-    errors, sweep = asha
+def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(adaptive):
+    errors, sweep = adaptive
     assert errors == {"good": False, "raises": True, "bad": False}
     result, note = sweep.by_name["raises"], sweep.note("raises")
     assert result.error is None
@@ -220,8 +231,8 @@ def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(asha):
     assert len(note["epoch_losses"]) == 4
 
 
-def test_winners_are_the_best_finite_trials_at_t(asha, sweep, caplog):
-    _, finished = asha
+def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep, caplog):
+    _, finished = adaptive
     with caplog.at_level(logging.WARNING):
         winners = find_winners(finished.grid, 3)
     assert caplog.messages == ["1 trial ended before T = 4 and do not compete."]
@@ -232,8 +243,8 @@ def test_winners_are_the_best_finite_trials_at_t(asha, sweep, caplog):
     assert "nan" not in {w.params["name"] for w in find_winners(sweep.grid, 9)}
 
 
-def test_what_cannot_be_promoted_is_named(asha, sweep):
-    _, finished = asha
+def test_what_cannot_be_promoted_is_named(adaptive, sweep):
+    _, finished = adaptive
     grid = finished.grid
     for k in (0, True, 1.5):
         with pytest.raises(
@@ -277,8 +288,8 @@ def test_an_interrupted_promotion_goes_on_where_it_was_each_trial_with_its_own_c
     assert names["killed"] == sorted([*names["stopped"], "only here"])
 
 
-def test_a_winner_without_a_checkpoint_is_named(asha):
-    _, finished = asha
+def test_a_winner_without_a_checkpoint_is_named(adaptive):
+    _, finished = adaptive
     bare = dataclasses.replace(finished.by_name["good"], checkpoint=None)
     message = (
         f"Trial '{bare.metrics['trial_id']}' is among the best 1 and has no checkpoint to go on "

@@ -3,10 +3,6 @@
 import csv
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -326,44 +322,3 @@ def test_a_promotion_into_the_same_directory_keeps_the_stops_checkpoint(tmp_path
     assert [status["status"] for status in statuses] == ["stopped", "finished"]
     lines = (tmp_path / "lightning_logs" / "version_0" / "sotl.jsonl").read_text().splitlines()
     assert len(lines) == 2 + 3 + 1 + 2  # headers, epochs, the checkpoint's, statuses
-
-
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-from helpers import lightning, loader, scripted_model, trainer
-from lightning_sotl import SoTLMonitor
-pl = lightning()
-
-class Kill(pl.Callback):
-    def on_train_epoch_end(self, trainer, pl_module):
-        if trainer.current_epoch == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-logger = pl.loggers.CSVLogger({folder!r}, version=0)
-checkpoint = pl.callbacks.ModelCheckpoint({folder!r}, every_n_train_steps=6, save_top_k=-1)
-trainer({folder!r}, callbacks=[SoTLMonitor(), Kill(), checkpoint], logger=logger, max_epochs=9,
-        enable_checkpointing=True).fit(scripted_model(), loader(4))
-"""
-
-
-@pytest.mark.timeout(120)
-def test_a_killed_run_loses_no_epoch_and_goes_on(tmp_path):
-    tests = str(Path(__file__).parent)
-    code = KILLED.format(tests=tests, folder=str(tmp_path))
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    folder = tmp_path / "lightning_logs" / "version_0"
-    headers, units, statuses = record(folder)
-    assert (len(headers), sorted(units), statuses) == (1, [0, 1, 2, 3], [])
-    model = scripted_model()
-    newest = max(tmp_path.glob("*.ckpt"), key=os.path.getmtime)
-    logger = pl.loggers.CSVLogger(tmp_path, version=0)
-    trainer(tmp_path, callbacks=[SoTLMonitor()], logger=logger, max_epochs=5).fit(
-        model, loader(4), ckpt_path=newest
-    )
-    assert model.returned[0][:2] == (3, 0)
-    headers, units, statuses = record(folder)
-    assert len({header["run_id"] for header in headers}) == 1
-    assert (sorted(units), [s["status"] for s in statuses]) == ([0, 1, 2, 3, 4], ["finished"])
-    assert units[3]["loss"] == returned_epoch_losses(model)[3]

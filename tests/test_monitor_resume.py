@@ -123,6 +123,22 @@ def test_every_checkpoint_resumes_to_the_uninterrupted_run(tmp_path, script):
         assert resumed.estimates == expected.estimates, path
 
 
+def test_a_run_that_is_resumed_at_an_epochs_end_resumes_everywhere_once_more(tmp_path):
+    # Lightning alone does not count that the next epoch begins: of the checkpoints that follow,
+    # those inside an epoch would begin it again, and those at its end skip the next one.
+    script = EQUAL["loader with state"]
+    _, expected, first, _ = script.whole(tmp_path / "first")
+    last_batch = next(path for path, trained in first.trained_before.items() if trained == 4)
+    assert last_batch.name.startswith("batch")
+    second = SaveEverywhere(tmp_path / "second")
+    script.fit(tmp_path / "second", second, checkpoint=last_batch)
+    assert len(second.trained_before) == 13
+    for path, before in second.trained_before.items():
+        model, resumed = script.fit(tmp_path / "third", checkpoint=path)
+        assert len(model.returned) == 8 - before, path
+        assert resumed.epoch_losses == expected.epoch_losses, path
+
+
 OTHERWISE = {
     # Lightning starts a loader without length from its beginning in the middle of an epoch.
     "no length": Script(lambda: DataLoader(Stream(4), batch_size=1)),

@@ -42,6 +42,27 @@ class Stream(StatefulLoader):
             yield torch.randn(4, 4) * 0.1 + float(batch) / 20
 
 
+class OwnOrder(StatefulLoader):
+    """Draws the order of each epoch itself, and keeps in its state how many it has drawn."""
+
+    def __init__(self, n):
+        super().__init__(n)
+        self.drawn = 0
+
+    def __iter__(self):
+        self.drawn += not self.resumed or self.position == self.n
+        order = np.random.default_rng(self.drawn).permutation(self.n)
+        for batch in super().__iter__():
+            yield torch.ones(4, 4) * order[int(batch)]
+
+    def state_dict(self):
+        return {**super().state_dict(), "drawn": self.drawn}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.drawn = state["drawn"]
+
+
 class Net(pl.LightningModule):
     """Dropout, Adam and a schedule; notes each loss and learning rate."""
 
@@ -127,6 +148,7 @@ SETTINGS = {
     "accumulation": Setting(accumulate_grad_batches=2),
     "max_steps": Setting(max_steps=20, max_epochs=-1, schedule="plateau"),
     "cut by max_steps": Setting(max_steps=18, max_epochs=-1),
+    "order of the loader's own": Setting(lambda: OwnOrder(5)),
     "new loader each epoch": Setting(reload_dataloaders_every_n_epochs=1),
     "new loader every 3 epochs": Setting(reload_dataloaders_every_n_epochs=3),
     "SWA": Setting(
@@ -170,6 +192,31 @@ def test_a_promoted_run_is_bit_equal_to_one_that_was_never_stopped(tmp_path, set
     assert promoted_stopper.estimate == stopper.estimate
     if setting.schedule:
         assert len({rate for *_, rate in whole.steps}) > 2
+
+
+class SaveAfterEpochZero(pl.Callback):
+    """Saves at the last batch of epoch 0."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.is_last_batch and trainer.current_epoch == 0:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "last batch.ckpt")
+
+
+@pytest.mark.parametrize("name", ["order of the loader's own", "middle of the second epoch"])
+def test_a_run_that_was_killed_at_an_epochs_last_batch_can_be_stopped_and_promoted(tmp_path, name):
+    setting = SETTINGS[name]
+    saving = Setting(setting.data, block=setting.block, callbacks=lambda: [SaveAfterEpochZero()])
+    whole, curve = saving.fit(tmp_path)
+    stopper = EarlyRankingStopper(**setting.stop)
+    stopped, _ = setting.fit(tmp_path / "stopped", stopper, checkpoint=tmp_path / "last batch.ckpt")
+    promoted, promoted_curve = setting.fit(
+        tmp_path / "promoted",
+        EarlyRankingStopper(**setting.stop, promoted=True),
+        checkpoint=stopper.checkpoint_path,
+    )
+    places = [step[:2] for step in whole.steps]
+    assert [step[:2] for step in stopped.steps + promoted.steps] == places[5:]
+    assert sorted(promoted_curve.epoch_losses) == sorted(curve.epoch_losses)
 
 
 @pytest.mark.parametrize("name", ["validation", "middle of the only epoch", "max_steps"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import lightning, loader, scripted_loss, scripted_model, trainer
+from run_folders import csv_rows, write_csv_log, write_record
 
 from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor
 from lightning_sotl.cli import main
@@ -155,6 +156,15 @@ def test_a_copied_run_counts_once_and_is_told_of(tmp_path, capsys):
     code, document, err = ranked(capsys, tmp_path)
     assert (code, len(document["runs"])) == (0, 1)
     assert "1 run with records in several folders" in " ".join(err.split())
+
+
+def test_a_process_that_died_before_its_first_epoch_hides_no_logs_of_the_next(tmp_path, capsys):
+    write_record(tmp_path / "a", [], run_id="died", status=None)
+    write_record(tmp_path / "a", [3.0, 2.0], run_id="began anew")
+    write_csv_log(tmp_path / "a", csv_rows([3.0, 2.0], val_acc=[0.5, 0.75]))
+    code, document, err = ranked(capsys, tmp_path, "--monitor", "val_acc", "--metric-mode", "max")
+    assert (code, order(document)) == (0, [("a", 0.75, 2)])
+    assert "cannot be told apart" not in err
 
 
 @pytest.mark.parametrize("place", range(-60, 0, 3))

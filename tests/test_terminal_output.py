@@ -9,12 +9,14 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from run_folders import csv_rows, write_csv_log, write_record
 
-from lightning_sotl import LearningCurves
+from lightning_sotl import LearningCurves, plotting
 from lightning_sotl._wording import listed, quoted, visible
 from lightning_sotl.cli import main
+from lightning_sotl.replay.scores import PolicyScores, Replay
 
 # Clears the screen, sets the window's title (twice, the second in C1), goes back in the line,
 # turns round what follows, ends the line, is no character, is not encoded.
@@ -74,6 +76,9 @@ COMMANDS = [
     ["evaluate", "--target", f"no{NASTY}"],
     ["evaluate", "--target", "acc", "--estimator", f"no{NASTY}"],
     ["evaluate", f"no{NASTY}"],
+    ["replay", "--target", "acc", "--repeats", "2", "--policy", "full", "fixed-t1-top1"],
+    ["replay", "--target", f"no{NASTY}"],
+    ["replay", "--target", "acc", "--policy", f"no{NASTY}"],
 ]
 
 
@@ -147,6 +152,13 @@ def test_any_name_can_be_drawn(
     arguments = ["rank", str(tmp_path / "x.npz"), "--plot", str(tmp_path / "x.svg"), "--json"]
     assert main(arguments) == 0
     assert capsys.readouterr().err == ""
+    assert (tmp_path / "x.svg").stat().st_size < 10**6
+
+
+def test_any_policy_can_be_drawn(tmp_path: Path) -> None:
+    one = np.array([0.5, 1.0])
+    policies = {name: PolicyScores(one, one, one, one) for name in NAMES}
+    plotting.save(plotting.draw_replay(Replay(2, 2, 2, 0, policies)), tmp_path / "x.svg")
     assert (tmp_path / "x.svg").stat().st_size < 10**6
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.trainer_facts import Trainer
+from lightning_sotl.policies import AdaptivePolicy
 
 
 class HasLimits(Protocol):
-    """The arguments of a stopper: one of the two limits, and the monitored name."""
+    """The arguments of a stopper: one of the two limits, the monitored name, and a policy."""
 
     stop_epoch: int | None
     stop_batches: int | None
     monitor: str
+    policy: AdaptivePolicy | None
+    directory: str | Path | None
 
 
 def check_limits(trainer: Trainer, monitors: Sequence[MonitorLogic], stopper: HasLimits) -> None:
@@ -37,6 +41,13 @@ def check_limits(trainer: Trainer, monitors: Sequence[MonitorLogic], stopper: Ha
             "before it. `max_epochs` is meant to be the full budget.",
             stacklevel=2,
         )
+
+
+def counts_batches(stopper: HasLimits, producers: Sequence[MonitorLogic]) -> bool:
+    """Return whether a stopper decides after blocks of training batches, and not after epochs."""
+    if stopper.policy is None:
+        return stopper.stop_batches is not None
+    return any(producer.every_n_train_batches is not None for producer in producers)
 
 
 def _check_window(producer: MonitorLogic, stopper: HasLimits) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
     batches_into_epoch,
+    begin_epoch_after_resume,
     epoch_is_whole,
     is_distributed,
     sum_over_ranks,
@@ -41,6 +43,7 @@ class MonitorLogic(MonitorState):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Start afresh or go on, and make what is known visible before the first batch."""
+        begin_epoch_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget_run()
         elif self._losses.is_empty:
@@ -130,6 +133,16 @@ class MonitorLogic(MonitorState):
 
     # --- for the stopper
 
+    @property
+    def run_id(self) -> str:
+        """The run's name in its record, the same after a resume."""
+        return self._run_id
+
+    @property
+    def record_path(self) -> Path | None:
+        """Where this run's record lies; None on other ranks and where there is none."""
+        return self._recorder.path
+
     def write_stop(self, **facts: Any) -> None:
         """Write into the record that the run was stopped, and why."""
         self._recorder.status("stopped", **facts)
@@ -203,7 +216,9 @@ class MonitorLogic(MonitorState):
         self._recorder = Recorder(find_record(trainer, prefix=self.prefix))
         facts = run_facts(trainer, pl_module, block=self.every_n_train_batches)
         facts = {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
-        self._recorder.start(self._run_id, facts, self._losses.history)
+        self._begun = self._recorder.start(
+            self._run_id, facts, self._losses.history, after=self._begun
+        )
 
     def _join(self, trainer: Trainer) -> None:
         """Come into a run that another has begun, perhaps in the middle of a unit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -61,6 +62,7 @@ class MonitorState(RunBound):
     _losses: RunLosses
     _recorder: Recorder
     _run_id: str
+    _begun: float  # when the newest process of the run began, as its record says
     _logged: int  # the newest epoch that has a point in the loggers
     _handed_to_lightning: int  # the newest epoch that this process gave to `log`
     _loss_seen: bool
@@ -153,6 +155,7 @@ class MonitorState(RunBound):
             "every_n_train_batches": self.every_n_train_batches,
             "loss_key": self.loss_key,
             "run_id": self._run_id,
+            "begun": self._begun,
             "logged": self._logged,
             **self._losses.state_dict(),
         }
@@ -166,6 +169,7 @@ class MonitorState(RunBound):
                     f"Expected `{argument}` to be {saved!r}, as in the checkpoint, but got {own!r}."
                 )
         self._run_id = state["run_id"]
+        self._begun = state.get("begun", -math.inf)  # absent in an older checkpoint
         self._logged = state["logged"]
         self._handed_to_lightning = -1
         self._losses.load_state_dict(state)
@@ -180,6 +184,7 @@ class MonitorState(RunBound):
     def _forget_run(self) -> None:
         self._losses = RunLosses(self._kinds, carries=self._is_global_zero)
         self._run_id = uuid.uuid4().hex
+        self._begun = -math.inf
         self._logged = -1
         self._handed_to_lightning = -1
         self._loss_seen = False

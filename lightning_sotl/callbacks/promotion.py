@@ -23,7 +23,7 @@ from lightning_sotl.callbacks.trainer_facts import (
 def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
     """Return the random state of every rank, in plain types that `weights_only` can load.
 
-    All ranks must call it: it gathers from all.
+    With it goes the state of loaders that have one. All ranks must call it: it gathers from all.
     """
     own = _own(trainer)
     if not is_distributed(trainer):
@@ -43,6 +43,9 @@ def go_on_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) ->
     _restore(trainer, states)
     if batches_into_epoch(trainer) == 0:
         _begin_next_epoch_afresh(trainer)
+        # The iterator that is thrown away was one more than an uninterrupted run makes.
+        loaders = trainer.fit_loop._combined_loader
+        loaders._load_state_dicts(states[trainer.global_rank].get("loader_states", []))
 
 
 @contextmanager
@@ -144,6 +147,7 @@ def _own(trainer: Trainer) -> dict[str, Any]:
         },
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "loaders": [generator.get_state() for generator in _loader_generators(trainer)],
+        "loader_states": trainer.fit_loop._combined_loader._state_dicts(),
     }
 
 

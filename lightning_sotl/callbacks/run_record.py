@@ -30,21 +30,32 @@ class Recorder:
     def __init__(self, record: RunRecord | None = None) -> None:
         """Write into `record`, or nowhere."""
         self._record = record
-        self._has_status = self._has_warned = False
-        self._known: tuple[str, dict[str, Any], LossHistory] | None = None
+        self._has_status = self._has_warned = self._said_shared = False
+        self._known: tuple[str, dict[str, Any], LossHistory, float] | None = None
         self._is_behind = False
         self._failed_at = -math.inf  # seconds of the clock that only goes forward
         # Partial functions, since a spawned process gets this object by pickle.
         self._missing: list[Callable[[RunRecord], None]] = []
 
-    def start(self, run_id: str, facts: dict[str, Any], history: LossHistory) -> None:
+    @property
+    def path(self) -> Path | None:
+        """Where the record lies, or None."""
+        return None if self._record is None else self._record.path
+
+    def start(
+        self, run_id: str, facts: dict[str, Any], history: LossHistory, *, after: float
+    ) -> float:
         """Write what the run's losses depend on, and those that the record does not have yet.
 
         These were trained in another directory, or lost to a kill. A line that is there stays: it
         may name a checkpoint.
+
+        Returns the time in the header, which is later than `after`, also if it can only be written
+        later; without a record, or one that cannot even be read, `after`.
         """
-        self._known, self._is_behind = (run_id, plain(facts), history), True
+        self._known, self._is_behind = (run_id, plain(facts), history, after), True
         self._write()
+        return after if self._record is None else max(after, self._record.begun)
 
     def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
         """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
@@ -84,17 +95,28 @@ class Recorder:
         else:
             self._is_behind = False
             self._missing.clear()
+            self._warn_if_shared(self._record)
 
     def _restate(self, record: RunRecord) -> None:
         """Write the header, also again: whoever has freed a full disk may have taken the file."""
         if self._known is None:
             return
-        run_id, facts, history = self._known
+        run_id, facts, history, after = self._known
         there = record.units_of(run_id)
-        record.header(run_id, **facts)
+        record.header(run_id, after=after, **facts)
         for unit, loss in history.losses().items():
             if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
                 record.unit(unit, *_mean(history, unit))
+
+    def _warn_if_shared(self, record: RunRecord) -> None:
+        if record.is_shared and not self._said_shared:
+            rank_zero_warn(
+                f"Another process writes into the run's record '{record.path}' too. The record "
+                "keeps the two apart, but the logs beside it do not: give each run a directory of "
+                "its own.",
+                stacklevel=2,
+            )
+            self._said_shared = True
 
 
 def _mean(history: LossHistory, unit: int) -> tuple[float, int]:

@@ -9,27 +9,28 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl.callbacks import promotion
 from lightning_sotl.callbacks.hp_metric import log_hp_metric, warn_without_tensorboard
-from lightning_sotl.callbacks.limits import check_limits
+from lightning_sotl.callbacks.limits import check_limits, counts_batches
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.order import LateCallback, arrange, move_to_front
-from lightning_sotl.callbacks.stopper_state import StopperState
+from lightning_sotl.callbacks.shared_runs import share_runs
+from lightning_sotl.callbacks.stopper_facts import StopperFacts
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
-    batches_into_epoch,
+    begin_epoch_after_resume,
     epoch_is_whole,
     has_pending_gradients,
     limits_allow_stop,
     trains_without_backward,
     validation_is_due,
 )
-from lightning_sotl.policies import StoppingReason, stop_at_limit
+from lightning_sotl.policies import StoppingReason
 
 log = logging.getLogger(__name__)
 
 
-class StopperLogic(LateCallback, StopperState):
-    __doc__ = StopperState.__doc__
+class StopperLogic(LateCallback, StopperFacts):
+    __doc__ = StopperFacts.__doc__
 
     # --- Lightning's hooks, in the order of a run
 
@@ -41,12 +42,14 @@ class StopperLogic(LateCallback, StopperState):
         self._states_at_stop = None
         self._shows_hp_metric = False
         check_limits(trainer, self._monitors(trainer), self)
+        self._in_blocks = counts_batches(self, self._producers(trainer))
         if self.hp_metric:
             warn_without_tensorboard(trainer)
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Go on where the stop left the random state, or end a run that is past its limit."""
+        begin_epoch_after_resume(trainer)
         states, self._random_states = self._random_states, None
         if not self.promoted:
             if self._ends_before_first_batch(trainer):
@@ -63,23 +66,25 @@ class StopperLogic(LateCallback, StopperState):
             )
         if self._estimate is not None:
             self._show_hp_metric(trainer)
+        if self.policy is not None and not self._is_idle(trainer):
+            self._shared = share_runs(trainer, self, self._producers(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop after `stop_batches`, saving before Lightning closes the epoch.
+        """Stop after a block, saving before Lightning closes the epoch.
 
         A validation that is due now comes first, and at an epoch's last batch the epoch's end
         decides: a run that goes on from the stop must find them done.
         """
-        if self.stop_batches is None or self._batches_completed(trainer) < self.stop_batches:
+        if not self._in_blocks or not self._is_between_blocks(trainer):
             return
         if not trainer.is_last_batch and not validation_is_due(trainer):
             self._stop_inside_epoch(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Stop after `stop_batches` where a validation was due with the block's last batch."""
-        if self.stop_batches is None or trainer.sanity_checking or trainer.is_last_batch:
+        """Stop after a block where a validation was due with its last batch."""
+        if not self._in_blocks or trainer.sanity_checking or trainer.is_last_batch:
             return
         self._stop_inside_epoch(trainer)
 
@@ -90,7 +95,7 @@ class StopperLogic(LateCallback, StopperState):
         epoch = trainer.current_epoch
         whole = epoch_is_whole(trainer)
         epochs = epoch + 1 if whole else epoch
-        completed = epochs if self.stop_epoch is not None else self._batches_completed(trainer)
+        completed = self._batches_completed(trainer) if self._in_blocks else epochs
         if whole and self._decide(trainer, completed, epochs):
             # What others do in `on_train_end`, such as swapping averaged weights in, comes after
             # the save.
@@ -105,10 +110,8 @@ class StopperLogic(LateCallback, StopperState):
         """
         if self._stop_unfinished:
             self._estimate = self._read(trainer)
-            limit, reached = self._limit()
-            self._stopping_reason = stop_at_limit(
-                limit, self._estimate, limit=limit, reached=reached
-            )
+            if self._limit is not None and self._stopping_reason != StoppingReason.policy:
+                self._stopping_reason = self._by_limit(self._limit, self._estimate)
             self._finish_stop(trainer)
         self._show_hp_metric(trainer)
 
@@ -130,16 +133,19 @@ class StopperLogic(LateCallback, StopperState):
         )
 
     def _decide(self, trainer: Trainer, completed: int, epochs: int) -> bool:
-        """Stop if the rule says so and Lightning's own minima are met; say whether it did."""
-        limit, reached = self._limit()
-        if completed < limit or not limits_allow_stop(trainer, epochs):
+        """Stop if a rule says so and Lightning's own minima are met; say whether it did."""
+        at_limit = self._limit is not None and completed >= self._limit
+        if not (at_limit or self.policy) or not limits_allow_stop(trainer, epochs):
             return False
-        if self.stop_batches is not None and not self._is_between_blocks(trainer):
+        if self._in_blocks and not self._is_between_blocks(trainer):
             return False
-        estimate = self._read(trainer)
-        if estimate is None:
-            self._explain_missing(trainer)
-        reason = stop_at_limit(completed, estimate, limit=limit, reached=reached)
+        reason, estimate = StoppingReason.not_stopped, self._read(trainer)
+        if at_limit:
+            if estimate is None:
+                self._explain_missing(trainer)
+            reason = self._by_limit(completed, estimate)
+        if reason == StoppingReason.not_stopped and self.policy is not None:
+            reason = self._by_policy(trainer)
         stop = reason != StoppingReason.not_stopped
         if not trainer.strategy.reduce_boolean_decision(stop, all=False):
             return False
@@ -149,6 +155,46 @@ class StopperLogic(LateCallback, StopperState):
         trainer.should_stop = True
         return True
 
+    def _by_policy(self, trainer: Trainer) -> StoppingReason:
+        """Ask the policy once a unit, on rank 0, which reads the others' records."""
+        producer = self._producers(trainer)[0]
+        if producer.units_completed == self._asked:
+            return StoppingReason.not_stopped
+        self._asked = producer.units_completed
+        told = None
+        if self._shared is not None:
+            told = self._shared.decide(producer.run_id, producer.epoch_losses)
+        self._decision = trainer.strategy.broadcast(told)
+        if self._decision is None or self._decision.goes_on:
+            return StoppingReason.not_stopped
+        return StoppingReason.policy
+
+    def end_by_policy(
+        self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False, save: bool = True
+    ) -> None:
+        """Take a pruner's or scheduler's decision, which a reporter has got, as this stopper's own.
+
+        At the limit this stopper decides by itself: a run that has come to T is complete.
+
+        Args:
+            trainer: Whose `should_stop` the reporter has set.
+            epochs: Completed epochs.
+            inside_epoch: Whether the epoch's end is still to come.
+            save: Whether to save the stop's checkpoint.
+        """
+        completed = self._batches_completed(trainer) if self.stop_batches else epochs
+        if self._is_idle(trainer) or (self._limit is not None and completed >= self._limit):
+            return
+        self._estimate, self._epochs_completed = self._read(trainer), epochs
+        self._stopping_reason, self._stopped_now = StoppingReason.policy, True
+        if not save:
+            self._write_stop(trainer)
+        elif inside_epoch:
+            self._finish_stop(trainer)
+        else:
+            move_to_front(trainer, self)
+            self._stop_unfinished = True
+
     def _write_stop(self, trainer: Trainer) -> None:
         for monitor in self._monitors(trainer):
             monitor.write_stop(
@@ -157,23 +203,6 @@ class StopperLogic(LateCallback, StopperState):
                 monitor=self.monitor,
                 estimate=self._estimate,
             )
-
-    def _read(self, trainer: Trainer) -> float | None:
-        value = trainer.callback_metrics.get(self.monitor)
-        return None if value is None else float(value)
-
-    def _explain_missing(self, trainer: Trainer) -> None:
-        if any(self.monitor in monitor.metric_names for monitor in self._monitors(trainer)):
-            if not self._said_missing:
-                rank_zero_warn(
-                    f"The limit is reached but `{self.monitor}` is not available yet; the run "
-                    "goes on until it is.",
-                    stacklevel=2,
-                )
-                self._said_missing = True
-            return
-        available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
-        raise RuntimeError(f"`monitor={self.monitor!r}` is not logged; available: {available}.")
 
     # --- how it is done
 
@@ -188,24 +217,11 @@ class StopperLogic(LateCallback, StopperState):
             rank_zero_warn(
                 f"`hp_metric` of this run is `{self.monitor}` at its end, after "
                 f"{trainer.current_epoch} epochs: it has no value at the limit of "
-                f"{self._limit()[0]}, and does not compare with runs that have.",
+                f"{self._limit}, and does not compare with runs that have.",
                 stacklevel=2,
             )
         log_hp_metric(trainer, value)
         self._shows_hp_metric = True
-
-    def _monitors(self, trainer: Trainer) -> list[MonitorLogic]:
-        return [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
-
-    def _producers(self, trainer: Trainer) -> list[MonitorLogic]:
-        return [m for m in self._monitors(trainer) if self.monitor in m.metric_names]
-
-    def _batches_completed(self, trainer: Trainer) -> int:
-        """Return the training batches in completed blocks, on each rank."""
-        return max((m.batches_completed for m in self._producers(trainer)), default=0)
-
-    def _is_between_blocks(self, trainer: Trainer) -> bool:
-        return all(producer.is_between_units for producer in self._producers(trainer))
 
     def _stop_inside_epoch(self, trainer: Trainer) -> None:
         if self._is_idle(trainer):
@@ -213,35 +229,13 @@ class StopperLogic(LateCallback, StopperState):
         if self._decide(trainer, self._batches_completed(trainer), trainer.current_epoch):
             if has_pending_gradients(trainer):
                 rank_zero_warn(
-                    f"The run stops after {self.stop_batches} batches with gradients that are "
-                    "accumulated but not applied, and no checkpoint has them: promoted, it will "
-                    "differ from a run that was never stopped. Stop at a multiple of "
-                    "`accumulate_grad_batches`.",
+                    f"The run stops after {self._batches_completed(trainer)} batches with "
+                    "gradients that are accumulated but not applied, and no checkpoint has them: "
+                    "promoted, it will differ from a run that was never stopped. Stop at a "
+                    "multiple of `accumulate_grad_batches`.",
                     stacklevel=2,
                 )
             self._finish_stop(trainer)
-
-    def _ends_before_first_batch(self, trainer: Trainer) -> bool:
-        """Return whether a resumed run is at or past its limit, and not about to decide itself."""
-        epochs = int(trainer.fit_loop.epoch_progress.current.processed)
-        completed = epochs if self.stop_epoch is not None else self._batches_completed(trainer)
-        if completed < self._limit()[0] or not limits_allow_stop(trainer, epochs):
-            return False
-        if self._estimate is not None:
-            return True
-        if self._was_there and not self._is_at_border(trainer):
-            return False  # it went on past its limit, and will stop at the next border
-        if self._producers(trainer) and self._read(trainer) is None:
-            self._explain_missing(trainer)
-            return False
-        return True
-
-    def _is_at_border(self, trainer: Trainer) -> bool:
-        """Return, in `on_train_start`, whether the run is between two epochs (or blocks)."""
-        inside = batches_into_epoch(trainer) > 0
-        if self.stop_epoch is not None:
-            return not inside
-        return self._is_between_blocks(trainer) and not (inside and trainer.is_last_batch)
 
     def _stop_before_first_batch(self, trainer: Trainer) -> None:
         if self._estimate is None:  # the checkpoint is of a run that had no stopper
@@ -259,14 +253,6 @@ class StopperLogic(LateCallback, StopperState):
                 monitor.write_checkpoint(self._checkpoint_path)
         self._show_hp_metric(trainer)
 
-    def _resumes_at_stop(self, trainer: Trainer) -> bool:
-        """Return whether the checkpoint that the run was resumed from is of where it stopped."""
-        if trainer.ckpt_path is None:
-            return False
-        if self.stop_epoch is None:
-            return self._batches_completed(trainer) == self.stop_batches
-        return int(trainer.fit_loop.epoch_progress.current.processed) == self._epochs_completed
-
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""
         self._stop_unfinished = False
@@ -275,7 +261,7 @@ class StopperLogic(LateCallback, StopperState):
         if not trainer.checkpoint_callbacks:  # checkpointing is off
             return
         at = f"epoch={trainer.current_epoch}"
-        if self.stop_batches is not None:
+        if self._in_blocks:
             at = f"batches={self._batches_completed(trainer)}"
         self._checkpoint_path = promotion.new_checkpoint_path(trainer, at)
         trainer.save_checkpoint(self._checkpoint_path)

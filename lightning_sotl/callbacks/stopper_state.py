@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning_sotl import _validation
 from lightning_sotl.callbacks.run_bound import RunBound
-from lightning_sotl.policies import StoppingReason
+from lightning_sotl.callbacks.shared_runs import SharedRuns
+from lightning_sotl.policies import AdaptivePolicy, Decision, StoppingReason, stop_at_limit
 
 
 class StopperState(RunBound):
@@ -28,7 +30,7 @@ class StopperState(RunBound):
 
     Args:
         stop_epoch: T, at least 1 and at least the window of the monitored estimate: the run ends
-            after T completed epochs. Exactly one of the two limits has to be given.
+            after T completed epochs. Exactly one of the two limits has to be given, or a policy.
         stop_batches: The same in training batches per rank, for a monitor with
             `every_n_train_batches=N`: a multiple of N.
         monitor: The logged metric that the run is ranked by; any that is logged will do. One that
@@ -39,11 +41,19 @@ class StopperState(RunBound):
             run that ends before T shows its last value, with a warning; one that has none or
             breaks off shows nothing, or the -1 of a TensorBoardLogger without
             `default_hp_metric=False`. A diverged run shows `inf`, which the table puts last.
+        policy: Decides after each epoch (or block) whether the run goes on, from the runs whose
+            records lie below `directory`; with a limit too, the run ends there at the latest.
+            `monitor` is then an estimate of this Trainer's SoTLMonitor, and its `max_epochs` the
+            Trainer's.
+        directory: Where all runs of the sweep have their loggers, at any depth. Each run writes its
+            own record there and reads those of the others; nothing else is shared.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, if both limits are given or neither is; in
-            `setup`, if a limit is below the window or does not fit the blocks.
+        ValueError: If an argument is out of range, if both limits are given, or neither and no
+            policy, or a policy without a directory; in `setup`, if a limit is below the window or
+            does not fit the blocks; before the first batch, if a policy has another budget than
+            the Trainer, or the run no record below `directory`.
         RuntimeError: At the limit, if `monitor` is not logged and no SoTLMonitor of this Trainer
             will log it (the message lists what is), or if a promoted run has another number of
             ranks or loader generators than the stopped one.
@@ -69,6 +79,10 @@ class StopperState(RunBound):
     _states_at_stop: list[dict[str, Any]] | None
     _said_missing: bool
     _shows_hp_metric: bool
+    _in_blocks: bool  # decides after blocks of batches, not only after epochs
+    _shared: SharedRuns | None  # on rank 0, with a policy
+    _asked: int | None  # completed units when the policy was asked last
+    _decision: Decision | None
 
     def __init__(
         self,
@@ -77,12 +91,22 @@ class StopperState(RunBound):
         monitor: str = "sotl_e1",
         promoted: bool = False,
         hp_metric: bool = False,
+        policy: AdaptivePolicy | None = None,
+        directory: str | Path | None = None,
     ) -> None:
         super().__init__()
-        if (stop_epoch is None) == (stop_batches is None):
+        limits = [limit for limit in (stop_epoch, stop_batches) if limit is not None]
+        if len(limits) > 1 or not (limits or policy):
             raise ValueError(
                 "Expected exactly one of `stop_epoch` and `stop_batches` but got "
                 f"stop_epoch={stop_epoch!r} and stop_batches={stop_batches!r}."
+            )
+        if policy is not None and not isinstance(policy, AdaptivePolicy):
+            raise TypeError(f"Expected `policy` to be an AdaptivePolicy but got {policy!r}.")
+        if (policy is None) != (directory is None):
+            raise ValueError(
+                "Expected `policy` and `directory` to be given together but got "
+                f"policy={policy!r} and directory={directory!r}."
             )
         if stop_epoch is not None:
             stop_epoch = _validation.positive_int("stop_epoch", stop_epoch)
@@ -93,6 +117,8 @@ class StopperState(RunBound):
         self.monitor = _validation.text("monitor", monitor)
         self.promoted = _validation.boolean("promoted", promoted)
         self.hp_metric = _validation.boolean("hp_metric", hp_metric)
+        self.policy = policy
+        self.directory = directory
         self._state_key = f"{type(self).__qualname__}{{'monitor': {monitor!r}}}"
         self._forget()
 
@@ -123,6 +149,14 @@ class StopperState(RunBound):
         return self._checkpoint_path
 
     @property
+    def decision(self) -> Decision | None:
+        """What the policy has said last, and why; None without a policy and before its first word.
+
+        It stays in the process that trains, and is not in checkpoints.
+        """
+        return self._decision
+
+    @property
     def state_key(self) -> str:
         """The state belongs to the monitored name, so that the limit may change on a resume."""
         return self._state_key
@@ -149,11 +183,19 @@ class StopperState(RunBound):
         self._random_states = state.get("random_states")
         self._was_there = True
 
-    def _limit(self) -> tuple[int, StoppingReason]:
-        if self.stop_epoch is not None:
-            return self.stop_epoch, StoppingReason.stop_epoch_reached
-        assert self.stop_batches is not None  # noqa: S101  # exactly one of the two is given
-        return self.stop_batches, StoppingReason.stop_batches_reached
+    def _by_limit(self, completed: int, estimate: float | None) -> StoppingReason:
+        """Decide by `stop_epoch` or `stop_batches`, whichever there is."""
+        for limit, reached in (
+            (self.stop_epoch, StoppingReason.stop_epoch_reached),
+            (self.stop_batches, StoppingReason.stop_batches_reached),
+        ):
+            if limit is not None:
+                return stop_at_limit(completed, estimate, limit=limit, reached=reached)
+        return StoppingReason.not_stopped
+
+    @property
+    def _limit(self) -> int | None:
+        return self.stop_epoch if self.stop_batches is None else self.stop_batches
 
     def _forget(self) -> None:
         self._estimate = None
@@ -167,3 +209,7 @@ class StopperState(RunBound):
         self._states_at_stop = None
         self._said_missing = False
         self._shows_hp_metric = False
+        self._in_blocks = self.stop_batches is not None
+        self._shared = None
+        self._asked = None
+        self._decision = None

@@ -65,6 +65,20 @@ def batches_into_epoch(trainer: Trainer) -> int:
     return int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
 
 
+def begin_epoch_after_resume(trainer: Trainer) -> None:
+    """Have Lightning begin the next epoch, in `on_train_start`, where it would only go on with it.
+
+    A run that is resumed from the last batch of an epoch has finished that epoch by now, yet is
+    taken for one in its middle: no `on_train_epoch_start` would be called for the next epoch, and
+    the epoch would not be counted. Of the checkpoints of such a run, those saved inside an epoch
+    begin it again when they are resumed, and those saved at its end skip the next one.
+    """
+    loop = trainer.fit_loop
+    progress = loop.epoch_progress.current
+    if loop.restarted_mid_epoch and progress.ready == progress.completed:
+        loop.reset_restart_stage()
+
+
 def has_pending_gradients(trainer: Trainer) -> bool:
     """Return, at a batch's end, whether gradients are accumulated that no step has used yet."""
     return bool(trainer.fit_loop._should_accumulate())

@@ -57,6 +57,7 @@ class Logged:
         by_epoch: Key -> e -> the last value logged in epoch e.
         last: Key -> the last value logged at all, with or without an epoch.
         unreadable: How many lines, events or numbers could not be read.
+        replaced: How many values were logged once more after a resume; the newer ones are kept.
     """
 
     wanted: Collection[str]
@@ -64,6 +65,7 @@ class Logged:
     by_epoch: dict[str, dict[int, float]] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
     unreadable: int = 0
+    replaced: int = 0
 
     def add(self, key: str, epoch: int | None, value: float) -> None:
         """Take a value in the order in which it was logged."""
@@ -76,5 +78,12 @@ class Logged:
         self.keys |= newer.keys
         self.last.update(newer.last)
         self.unreadable += newer.unreadable
+        self.replaced += newer.replaced
         for key, values in newer.by_epoch.items():
             self.by_epoch.setdefault(key, {}).update(values)
+
+    def go_on(self, newer: Logged) -> None:
+        """Take what a process logged that resumed the run; what it logged again counts once."""
+        for key, values in newer.by_epoch.items():
+            self.replaced += len(values.keys() & self.by_epoch.get(key, {}).keys())
+        self.join(newer)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_sotl._reading import MOST_RECORD_BYTES, TextLines
 from lightning_sotl._wording import quoted
 from lightning_sotl.curves.logged import MOST_UNITS
-from lightning_sotl.record import SCHEMA, parse_line
+from lightning_sotl.record import SCHEMA, header_time, parsed_lines
 
 # Each process that trains a run writes one; what each may undo is looked through every time.
 MOST_SESSIONS = 10_000
@@ -25,6 +24,7 @@ class Session:
         run_id: The run's; several sessions of a run that was resumed share it.
         folder: Where the record lies.
         facts: The header: what makes runs comparable.
+        begun: When it was written; in one file never before those above it, whatever the clock.
         losses: e -> L(e), `+inf` where it was not finite.
         checkpoints: e -> checkpoint saved after it.
         status: The last status line, or nothing.
@@ -33,6 +33,7 @@ class Session:
     run_id: str
     folder: Path
     facts: dict[str, Any]
+    begun: float = -math.inf
     losses: dict[int, float] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
@@ -67,30 +68,36 @@ def read_record(path: Path) -> tuple[list[Session], int]:
     """Return the sessions of one record file, and how many lines could not be read.
 
     A half-written line, as a kill leaves it, is one that cannot be read; so is a line before the
-    first header.
+    first header, or below a header that cannot be read: whose it is, is not known. Processes that
+    write at the same time repeat their header where another has written in between; each has its
+    own time.
 
     Raises:
         OSError: If the file cannot be read.
         ValueError: If it is no regular file, if it is too large, if a header is of a schema that
-            this version does not know, or if there are too many headers.
+            this version does not know, or if there are too many headers that repeat no other.
     """
     sessions: list[Session] = []
-    unreadable = 0
-    lines = TextLines(path, most=MOST_RECORD_BYTES)
-    for text in lines:
-        if not text.strip():
-            continue
-        line = parse_line(text)
-        if isinstance(line.get("run_id"), (str, int)):
-            _check_schema(line, path)
-            sessions.append(_session(line, path))
-            if len(sessions) > MOST_SESSIONS:
-                raise ValueError(
-                    f"Expected '{path}' to have at most {MOST_SESSIONS:,} headers but it has more."
-                )
-        elif not sessions or not _add(sessions[-1], line):
+    known: dict[tuple[str, float], Session] = {}
+    current: Session | None = None
+    unreadable, newest = 0, -math.inf
+    for line in parsed_lines(path):
+        if line is None:
+            current = None
             unreadable += 1
-    return sessions, unreadable + lines.too_long
+        elif "run_id" in line:
+            _check_schema(line, path)
+            when = header_time(line)
+            newest = max(newest, when)
+            key = (str(line["run_id"]), when)
+            current = known.get(key)
+            if current is None or when == -math.inf:  # without a time it may be another process
+                current = known[key] = _session(line, path, newest)
+                sessions.append(current)
+                _check_number(sessions, path)
+        elif current is None or not _add(current, line):
+            unreadable += 1
+    return sessions, unreadable
 
 
 def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
@@ -101,7 +108,7 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
     training, never a mixture of two.
     """
     runs: dict[str, RecordedRun] = {}
-    for session in sorted(sessions, key=lambda entry: _time(entry.facts)):
+    for session in sorted(sessions, key=lambda entry: entry.begun):
         run = runs.get(session.run_id)
         if run is None:
             run = RecordedRun(session.run_id, [], {}, {}, {}, {})
@@ -131,15 +138,22 @@ def _continue(run: RecordedRun, session: Session) -> None:
         run.stopped_at = max(known) + 1 if known else None
 
 
-_END_OF_TIME = 1e18  # seconds; a NaN, or an integer beyond all floats, sorts nothing
 _STOPS = ("stop_epoch_reached", "stop_batches_reached")
 
 
-def _session(header: dict[str, Any], path: Path) -> Session:
+def _session(header: dict[str, Any], path: Path, begun: float) -> Session:
     hparams = header.get("hparams")
     # Those of another writer may be anything; by name they can only be told if they have names.
     facts = header if isinstance(hparams, (dict, type(None))) else {**header, "hparams": None}
-    return Session(str(header["run_id"]), path.parent, facts)
+    return Session(str(header["run_id"]), path.parent, facts, begun)
+
+
+def _check_number(sessions: list[Session], path: Path) -> None:
+    if len(sessions) > MOST_SESSIONS:
+        raise ValueError(
+            f"Expected '{path}', without repeats, to have at most {MOST_SESSIONS:,} headers but it "
+            "has more."
+        )
 
 
 def _check_schema(header: dict[str, Any], path: Path) -> None:
@@ -174,10 +188,3 @@ def _add(session: Session, line: dict[str, Any]) -> bool:
         session.checkpoints.pop(unit, None)  # it was of the training that this line replaces
     session.losses[unit] = loss
     return True
-
-
-def _time(header: dict[str, Any]) -> float:
-    time = header.get("time")
-    if not isinstance(time, (int, float)) or not abs(time) < _END_OF_TIME:
-        return -math.inf
-    return float(time)

@@ -70,8 +70,11 @@ class RunSource:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the run's losses depend on; empty without a record."""
-        return {} if self.record is None else self.record.facts
+        """What the run's losses depend on, and why it was stopped; empty without a record."""
+        if self.record is None:
+            return {}
+        reason = self.record.status.get("reason")
+        return {**self.record.facts, **({} if reason is None else {"stopping_reason": reason})}
 
     @property
     def checkpoint(self) -> str | None:
@@ -133,7 +136,7 @@ def read_sources(
             notes.append(
                 f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
             )
-    runs = merge_sessions(sessions)
+    runs = _without_false_starts(merge_sessions(sessions))
     if spread := [run for run in runs if len(run.folders) > 1]:
         notes.append(
             f"{counted(len(spread), 'run')} with records in several folders, as after a resume or "
@@ -143,6 +146,11 @@ def read_sources(
     claimed = {folder for run in runs for folder in run.folders}
     rest = [folder.path for folder in folders if folder.path not in claimed]
     sources += _logged_only(root, rest, logs, sources, wanted, notes)
+    if replaced := sum(source.logged.replaced for source in sources):
+        notes.append(
+            f"{counted(replaced, 'value')} that the logs hold twice, as of steps that were trained "
+            "again after a resume, counted once: the newer."
+        )
     notes[:] = dict.fromkeys(notes)
     return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name)))
 
@@ -169,6 +177,15 @@ def _read_logs(
     return logged
 
 
+def _without_false_starts(runs: list[RecordedRun]) -> list[RecordedRun]:
+    """Leave out what a kill before the first unit has left where another run was trained then.
+
+    With it the folder would hold two runs, whose logs cannot be told apart.
+    """
+    trained = {folder for run in runs if run.losses for folder in run.folders}
+    return [run for run in runs if run.losses or not trained.issuperset(run.folders)]
+
+
 def _recorded(
     root: Path,
     runs: list[RecordedRun],
@@ -183,7 +200,7 @@ def _recorded(
         logged = Logged(())
         for folder in run.folders:
             if tenants[folder] == 1:
-                logged.join(logs[folder])
+                logged.go_on(logs[folder])
             else:
                 notes.append(
                     f"'{_relative(folder, root)}' holds {tenants[folder]} runs; its logs cannot be "

@@ -95,6 +95,7 @@ def _take(
     kept = points.setdefault(tag, [])
     while kept and kept[-1].step >= step:
         kept.pop()
+        logged.replaced += 1
     kept.append(_Point(step, None, number))
     pending.append(kept[-1])
 

@@ -12,10 +12,12 @@ from lightning_sotl.integrations.optuna_evolution import (  # noqa: E402
     RegularizedEvolutionSampler,
 )
 from lightning_sotl.integrations.optuna_promotion import find_winners, promote  # noqa: E402
+from lightning_sotl.integrations.optuna_pruner import AdaptivePruner  # noqa: E402
 from lightning_sotl.integrations.optuna_reporter import ReporterLogic  # noqa: E402
 from lightning_sotl.integrations.optuna_restart import requeue_interrupted  # noqa: E402
 
 __all__ = [
+    "AdaptivePruner",
     "OptunaReporter",
     "RegularizedEvolutionSampler",
     "find_winners",

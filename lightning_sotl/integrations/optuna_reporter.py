@@ -9,11 +9,9 @@ from typing import Any
 import optuna
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from lightning_sotl import _validation
 from lightning_sotl.callbacks.lookup import counts_blocks, producer_of, stoppers_of
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.order import LateCallback, arrange
-from lightning_sotl.callbacks.run_bound import RunBound
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
@@ -22,70 +20,22 @@ from lightning_sotl.callbacks.trainer_facts import (
     limits_allow_stop,
     trains_without_backward,
 )
-from lightning_sotl.integrations.optuna_restart import process_key
+from lightning_sotl.integrations.optuna_reporter_state import ReporterState
 from lightning_sotl.integrations.optuna_storage import (
+    note_validation,
     patiently,
     reported_values,
-    worst_value,
+    shall_prune,
+    tell,
+    validations_of,
 )
-from lightning_sotl.integrations.process_identity import own_identity
 from lightning_sotl.policies import StoppingReason
 
 CHECKPOINT_KEY = "lightning_sotl:checkpoint_path"
 
 
-class ReporterLogic(LateCallback, RunBound):
-    """Reports each available estimate to an Optuna trial and ends the run if it shall be pruned.
-
-    The value after epochs 0 to e is reported once, at step e (or at the index of the block). A
-    pruned run ends through `trainer.should_stop`, so its loggers and checkpoints are complete;
-    call `finish()` after `fit`, and return what it returns from the objective. A run whose first
-    estimate is not finite has diverged from the start and ends there. Rank 0 reports and decides,
-    and all ranks stop together.
-
-    A storage that fails during a report is tried three times within a second; the run then goes
-    on with a warning, and the report is made with the next one or in `finish()`.
-
-    Args:
-        trial: The trial of a study with one objective. With several processes only rank 0 needs
-            it, and the others may give None.
-        monitor: The logged metric to report; any that is logged in training or validation steps
-            will do, in the epochs in which it is logged anew. SoTL-E is lower-better and refuses
-            a study that maximises.
-
-    Raises:
-        TypeError: If `monitor` is no string.
-        ValueError: If the study has several objectives, or maximises a sum of training losses; in
-            `setup`, if rank 0 has no trial.
-
-    Example:
-        >>> import optuna
-        >>> from lightning_sotl.integrations.optuna import OptunaReporter
-        >>> OptunaReporter(optuna.create_study().ask()).monitor
-        'sotl_e1'
-    """
-
-    _reported: dict[int, float]  # step -> value
-    _pending: dict[int, float]  # the same, not in the storage yet
-    _value: float | None
-    _checkpoint: str | None
-    _pruned: bool
-    _hopeless: bool  # not finite from the start
-    _reached_limit: bool
-    _in_blocks: bool
-    _shown_before: Any  # at the begin of the epoch
-    _to_compare: dict[int, float]  # what the study had before this run
-
-    def __init__(self, trial: optuna.trial.BaseTrial | None, monitor: str = "sotl_e1") -> None:
-        super().__init__()
-        self.trial = trial
-        self.monitor = _validation.text("monitor", monitor)
-        self._worst = math.inf
-        if isinstance(trial, optuna.Trial):
-            self._worst = worst_value(trial, monitor)
-            name = partial(trial.set_user_attr, process_key(trial.number), own_identity())
-            patiently(name, otherwise=None)
-        self._forget()
+class ReporterLogic(LateCallback, ReporterState):
+    __doc__ = ReporterState.__doc__
 
     # --- Lightning's hooks, in the order of a run
 
@@ -107,12 +57,14 @@ class ReporterLogic(LateCallback, RunBound):
                 partial(reported_values, self.trial), otherwise=self._reported
             )
             self._to_compare = dict(self._reported)
+            if self.validation is not None and isinstance(self.trial, optuna.Trial):
+                self._validations = validations_of(self.trial)
         self._reported = trainer.strategy.broadcast(self._reported)
         self._pending = {}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Note what is shown already: it is of an earlier epoch."""
-        self._shown_before = trainer.callback_metrics.get(self.monitor)
+        self._shown_before = dict(trainer.callback_metrics)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -123,7 +75,7 @@ class ReporterLogic(LateCallback, RunBound):
         producer = producer_of(trainer, self.monitor)
         if producer is not None and producer.is_between_units:
             self._report(trainer, producer.units_completed - 1)
-            self._stop_if_allowed(trainer, trainer.current_epoch)
+            self._stop_if_allowed(trainer, trainer.current_epoch, inside_epoch=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Report an epoch that is complete."""
@@ -149,7 +101,9 @@ class ReporterLogic(LateCallback, RunBound):
                 stacklevel=2,
             )
         for stopper in stoppers_of(trainer):
-            if stopper.stopping_reason != StoppingReason.not_stopped:
+            if stopper.stopping_reason == StoppingReason.policy:
+                self._pruned = True  # also by a policy of the stopper's own
+            elif stopper.stopping_reason != StoppingReason.not_stopped:
                 self._reached_limit = True
             self._checkpoint = stopper.checkpoint_path or self._checkpoint
 
@@ -198,27 +152,6 @@ class ReporterLogic(LateCallback, RunBound):
             )
         return self._value if math.isfinite(self._value) else self._worst
 
-    @property
-    def state_key(self) -> str:
-        """The state belongs to the monitored name."""
-        return f"OptunaReporter{{'monitor': {self.monitor!r}}}"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was reported and decided, in plain types."""
-        return {
-            "reported": self._reported,
-            "pending": self._pending,
-            "value": self._value,
-            "pruned": self._pruned,
-            "reached_limit": self._reached_limit,
-            "checkpoint": self._checkpoint,
-        }
-
-    def _take_back(self, state: dict[str, Any]) -> None:
-        self._reported, self._pending = dict(state["reported"]), dict(state["pending"])
-        self._value, self._pruned = state["value"], state["pruned"]
-        self._reached_limit, self._checkpoint = state["reached_limit"], state["checkpoint"]
-
     # --- how it is done
 
     def _compare(self, step: int, shown: Any) -> None:
@@ -244,7 +177,7 @@ class ReporterLogic(LateCallback, RunBound):
         told = None
         if producer_of(trainer, self.monitor) is None:
             # Lightning keeps showing what was logged in an earlier epoch.
-            is_new = shown is not None and not is_same_value(shown, self._shown_before)
+            is_new = self._is_new(trainer, self.monitor)
         elif shown is None:
             return
         else:
@@ -253,7 +186,13 @@ class ReporterLogic(LateCallback, RunBound):
             value = float(shown) if math.isfinite(float(shown)) else self._worst
             hopeless = not any(map(math.isfinite, [*known.values(), value]))
             self._pending[step] = value
-            told = (value, hopeless, self._tell() and not hopeless and self._ask())
+            if self.validation is not None and self._is_new(trainer, self.validation):
+                sign = -1.0 if self.validation_mode == "max" else 1.0
+                newest = sign * float(trainer.callback_metrics[self.validation])
+                self._validations[step] = newest
+                note_validation(self.trial, self._validations)
+            heard = tell(self.trial, self._pending, self._reported)
+            told = (value, hopeless, heard and not hopeless and shall_prune(self.trial))
         told = trainer.strategy.broadcast(told)
         if told is None:
             return
@@ -263,33 +202,16 @@ class ReporterLogic(LateCallback, RunBound):
         # Once said it holds: Lightning's own minima may put the stop off to a later report.
         self._hopeless, self._pruned = self._hopeless or hopeless, self._pruned or pruned
 
-    def _stop_if_allowed(self, trainer: Trainer, epochs: int) -> None:
+    def _stop_if_allowed(
+        self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False
+    ) -> None:
         if (self._hopeless or self._pruned) and limits_allow_stop(trainer, epochs):
             trainer.should_stop = True
+            if self._pruned:
+                for stopper in stoppers_of(trainer):
+                    stopper.end_by_policy(trainer, epochs, inside_epoch=inside_epoch)
 
-    def _tell(self) -> bool:
-        """Report all that is pending, oldest first; say whether the storage has it all."""
-        for step, value in list(self._pending.items()):
-            if not patiently(partial(self._tell_one, value, step), otherwise=False):
-                return False
-            self._reported[step] = self._pending.pop(step)
-        return True
-
-    def _tell_one(self, value: float, step: int) -> bool:
-        assert self.trial is not None  # noqa: S101  # `setup` has looked
-        self.trial.report(value, step)
-        return True
-
-    def _ask(self) -> bool:
-        assert self.trial is not None  # noqa: S101  # `setup` has looked
-        return bool(patiently(self.trial.should_prune, otherwise=False))
-
-    def _forget(self) -> None:
-        self._reported = {}
-        self._pending = {}
-        self._value = None
-        self._pruned = self._hopeless = self._reached_limit = False
-        self._checkpoint = None
-        self._in_blocks = False
-        self._shown_before = None
-        self._to_compare = {}
+    def _is_new(self, trainer: Trainer, name: str) -> bool:
+        """Return whether a metric was logged in this epoch."""
+        shown = trainer.callback_metrics.get(name)
+        return shown is not None and not is_same_value(shown, self._shown_before.get(name))

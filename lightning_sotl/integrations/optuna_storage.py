@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import optuna
@@ -13,6 +14,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl.monitor_name import parse_monitor
 
+VALIDATION_KEY = "lightning_sotl:validation"
 _OURS = (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError)
 _WAITS = (0.1, 0.5)  # seconds between the tries
 
@@ -51,6 +53,47 @@ def reported_values(trial: optuna.trial.BaseTrial | None) -> dict[int, float]:
     if not isinstance(trial, optuna.Trial):
         return {}
     return dict(trial.storage.get_trial(trial._trial_id).intermediate_values)
+
+
+def tell(
+    trial: optuna.trial.BaseTrial | None, pending: dict[int, float], reported: dict[int, float]
+) -> bool:
+    """Report all that is pending, oldest first; say whether the storage has it all.
+
+    Args:
+        trial: The trial, which rank 0 has.
+        pending: step -> value; what is reported is moved to `reported`.
+        reported: The same.
+    """
+    assert trial is not None  # noqa: S101  # the reporter's `setup` has looked
+    for step, value in list(pending.items()):
+        failed = object()
+        if patiently(partial(trial.report, value, step), otherwise=failed) is failed:
+            return False
+        reported[step] = pending.pop(step)
+    return True
+
+
+def shall_prune(trial: optuna.trial.BaseTrial | None) -> bool:
+    """Return what the pruner says; False while the storage is away."""
+    assert trial is not None  # noqa: S101  # the reporter's `setup` has looked
+    return bool(patiently(trial.should_prune, otherwise=False))
+
+
+def validations_of(trial: optuna.trial.FrozenTrial | optuna.Trial) -> dict[int, float]:
+    """Return step -> validation value, lower is better, as a reporter has noted it."""
+    noted = trial.user_attrs.get(VALIDATION_KEY, {})
+    return {int(step): math.inf if value is None else value for step, value in noted.items()}
+
+
+def note_validation(trial: optuna.trial.BaseTrial | None, values: dict[int, float]) -> None:
+    """Note step -> validation value, lower is better, where the adaptive pruner finds it.
+
+    JSON has no infinity, and its keys are strings.
+    """
+    assert trial is not None  # noqa: S101  # the reporter's `setup` has looked
+    plain = {str(step): value if math.isfinite(value) else None for step, value in values.items()}
+    patiently(partial(trial.set_user_attr, VALIDATION_KEY, plain), otherwise=None)
 
 
 def worst_value(trial: optuna.Trial, monitor: str) -> float:

@@ -10,9 +10,17 @@ require("ray.tune", extra="ray", purpose="report to Ray Tune")
 
 from lightning_sotl.integrations.ray_promotion import find_winners, promote  # noqa: E402
 from lightning_sotl.integrations.ray_reporter import ReporterLogic  # noqa: E402
+from lightning_sotl.integrations.ray_scheduler import AdaptiveScheduler  # noqa: E402
 from lightning_sotl.integrations.ray_start import StartingPoint, starting_point  # noqa: E402
 
-__all__ = ["RayReporter", "StartingPoint", "find_winners", "promote", "starting_point"]
+__all__ = [
+    "AdaptiveScheduler",
+    "RayReporter",
+    "StartingPoint",
+    "find_winners",
+    "promote",
+    "starting_point",
+]
 
 
 class RayReporter(ReporterLogic, Callback):

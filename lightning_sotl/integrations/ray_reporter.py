@@ -217,6 +217,10 @@ class ReporterLogic(LateCallback):
         self._ends = self.stopped_by_ray or not self._any_finite
         if self._ends and limits_allow_stop(trainer, self._whole_epochs):
             trainer.should_stop = True
+            if self.stopped_by_ray:
+                for stopper in stoppers_of(trainer):
+                    # What the trial goes on from is the checkpoint of the report.
+                    stopper.end_by_policy(trainer, self._whole_epochs, save=False)
 
     def _save(self, trainer: Trainer, path: str) -> None:
         if self._states_to_save is None:

@@ -1,0 +1,190 @@
+"""Which stopping policy picks the best run for what cost, on recorded learning curves.
+
+Replays every policy that is registered, and Optuna's and Ray's own code, on the same draws of runs
+from each table, with 1 worker, 8, and as many as runs. Prints a table for each data set and their
+average, with and without a price of a validation pass, then how far each adaptive policy is from
+each other one in paired differences, and saves a picture of rank regret against cost.
+
+The claim: an adaptive policy picks better for its cost than any scheduler. A policy dominates
+another if it is better in cost or rank regret and not worse in the other.
+
+    python examples/benchmarks/selection.py                        the project's own two tables
+    python examples/benchmarks/selection.py a.npz b.npz logs.zip   LearningCurves, NAS-Bench-NLP
+    python examples/benchmarks/selection.py --repeats 50 --workers 8 --policy halving ray-asha
+
+The two tables take 10 minutes on one core, most of it in Optuna's code; `--smoke` takes 3 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lightning_sotl import LearningCurves
+from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
+from lightning_sotl.plotting import draw_replay, save
+from lightning_sotl.replay.recorded import replayable
+from lightning_sotl.replay.repeats import replay
+from lightning_sotl.replay.scores import (
+    Difference,
+    PolicyScores,
+    Replay,
+    paired_difference,
+    undominated,
+)
+from lightning_sotl.replay_policies import default_names, named_policy
+from lightning_sotl.screen import notes, progress, show_replay, table
+
+TABLES = Path(__file__).resolve().parents[1] / "paper" / "tables"
+# The other 120 rows of this table are two more seeds of its first 60 networks.
+CELLS, NETWORKS = TABLES / "cells.npz", 600
+OURS = "adaptive"  # how the names of the policies begin that are compared with all others
+
+
+def main() -> None:
+    """Replay, print, and save one picture."""
+    options = parse()
+    begun = time.perf_counter()
+    curves = {path.stem: read(path) for path in options.tables}
+    for workers in options.workers:
+        size = options.runs if workers == 0 else workers
+        found = {name: replayed(name, one, size, options) for name, one in curves.items()}
+        for cost in options.validation_cost:
+            print(f"\n=== {size} workers, a validation pass costs {cost:g} epochs ===")
+            show({name: result.at_validation_cost(cost) for name, result in found.items()})
+        pooled = average(list(found.values()))
+        path = options.output / f"selection_{size}_workers.png"
+        save(draw_replay(pooled), path)
+        print(f"\nsaved {path}")
+    print(f"\n{sentence(pooled)} {time.perf_counter() - begun:.0f} s in all.")
+
+
+def parse() -> argparse.Namespace:
+    """Return the options; `workers` 0 stands for as many as runs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("tables", nargs="*", type=Path, default=[CELLS, TABLES / "regularised.npz"])
+    parser.add_argument("--policy", nargs="+", metavar="NAME", help="by default all")
+    parser.add_argument("--runs", type=int, default=81)
+    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 0])
+    parser.add_argument("--validation-cost", type=float, nargs="+", default=[0.0, 0.1])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--smoke", action="store_true", help="few repeats, for a quick check")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).resolve().parents[1] / "output"
+    )
+    options = parser.parse_args()
+    if options.smoke:
+        options.repeats, options.runs, options.workers = 3, 27, [8]
+    return options
+
+
+def read(path: Path) -> LearningCurves:
+    """Return a table; NAS-Bench-NLP's zip is read as it is."""
+    if path.suffix == ".zip":
+        return read_nas_bench_nlp(path)[0]
+    curves = LearningCurves.load(path)
+    return curves.select(range(NETWORKS)) if path == CELLS else curves
+
+
+def replayed(
+    name: str, curves: LearningCurves, workers: int, options: argparse.Namespace
+) -> Replay:
+    """Return all policies on one table."""
+    has_validation = replayable(curves).validation is not None
+    names = options.policy or default_names(
+        curves.epochs, has_validation=has_validation, peers_read_both=True
+    )
+    with progress(f"{name}, {workers} workers: replayed {{}} of {{}} repeats") as show:
+        result = replay(
+            curves,
+            [named_policy(one) for one in names],
+            runs=options.runs,
+            repeats=options.repeats,
+            workers=workers,
+            seed=options.seed,
+            progress=show,
+        )
+    sys.stdout.flush()
+    notes([f"{name}: {note}" for note in result.notes])
+    return result
+
+
+def average(results: list[Replay]) -> Replay:
+    """Return the policies that all tables have, each repeat averaged over the tables.
+
+    The draws from different tables are independent, so standard errors and paired differences of
+    these averages are right. Metric regrets are averaged whatever their units.
+    """
+    first = results[0]
+    common = [name for name in first.policies if all(name in one.policies for one in results)]
+    policies = {name: averaged([one.policies[name] for one in results]) for name in common}
+    left_out = sum(one.left_out for one in results)
+    return Replay(first.runs, first.repeats, first.workers, left_out, policies)
+
+
+def averaged(scores: list[PolicyScores]) -> PolicyScores:
+    """Return one policy's mean over the tables."""
+    fields = ("trained", "validated", "rank_regret", "metric_regret")
+    means = [np.mean([getattr(one, field) for one in scores], axis=0) for field in fields]
+    return PolicyScores(*means, scores[0].validation_cost)
+
+
+def show(found: dict[str, Replay]) -> None:
+    """Print each table's results, their average, and what the adaptive policies gain."""
+    for name, result in found.items():
+        print(f"\n{name}")
+        show_replay(result)
+    pooled = average(list(found.values()))
+    if len(found) > 1:
+        print(f"\naverage of {len(found)} tables")
+        show_replay(pooled)
+    for ours in (name for name in pooled.policies if name.startswith(OURS)):
+        print(f"\n{ours} minus the others, averaged, with 95 % intervals of paired differences")
+        show_differences(ours, pooled, found)
+
+
+def show_differences(ours: str, pooled: Replay, found: dict[str, Replay]) -> None:
+    """Print how far one policy is above the others, and on which tables it is beaten in both."""
+    rows = []
+    for other, scores in pooled.policies.items():
+        if not other.startswith(OURS):
+            cost, regret = differences(pooled.policies[ours], scores)
+            beaten = [
+                name
+                for name, one in found.items()
+                if all(gap.low > 0 for gap in differences(one.policies[ours], one.policies[other]))
+            ]
+            is_dominated = cost.mean > 0 and regret.mean > 0
+            rows.append(
+                [other, str(cost), str(regret), "yes" if is_dominated else "no", ", ".join(beaten)]
+            )
+    table(["policy", "cost", "rank regret", "dominates it", "clearly on"], rows, left={0, 3, 4})
+
+
+def differences(ours: PolicyScores, other: PolicyScores) -> tuple[Difference, Difference]:
+    """Return how much cost and rank regret are above another policy's."""
+    return (
+        paired_difference(ours.cost, other.cost),
+        paired_difference(ours.rank_regret, other.rank_regret),
+    )
+
+
+def sentence(pooled: Replay) -> str:
+    """Return what is best at each price."""
+    means = {name: scores.means() for name, scores in pooled.policies.items()}
+    best = sorted(undominated(means), key=lambda name: means[name]["cost"])
+    points = [
+        f"{name} ({means[name]['cost']:.3f} of full training, rank regret "
+        f"{means[name]['rank_regret']:.4f})"
+        for name in best
+    ]
+    return f"With {pooled.workers} workers no policy dominates {', '.join(points)}."
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What the stopper needs to know of its Trainer: it reads, and changes nothing."""
+
+from __future__ import annotations
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.stopper_state import StopperState
+from lightning_sotl.callbacks.trainer_facts import (
+    Trainer,
+    batches_into_epoch,
+    limits_allow_stop,
+)
+from lightning_sotl.policies import StoppingReason
+
+
+class StopperFacts(StopperState):
+    __doc__ = StopperState.__doc__
+
+    def _monitors(self, trainer: Trainer) -> list[MonitorLogic]:
+        return [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
+
+    def _producers(self, trainer: Trainer) -> list[MonitorLogic]:
+        return [m for m in self._monitors(trainer) if self.monitor in m.metric_names]
+
+    def _read(self, trainer: Trainer) -> float | None:
+        value = trainer.callback_metrics.get(self.monitor)
+        return None if value is None else float(value)
+
+    def _batches_completed(self, trainer: Trainer) -> int:
+        """Return the training batches in completed blocks, on each rank."""
+        return max((m.batches_completed for m in self._producers(trainer)), default=0)
+
+    def _is_between_blocks(self, trainer: Trainer) -> bool:
+        return all(producer.is_between_units for producer in self._producers(trainer))
+
+    def _explain_missing(self, trainer: Trainer) -> None:
+        if any(self.monitor in monitor.metric_names for monitor in self._monitors(trainer)):
+            if not self._said_missing:
+                rank_zero_warn(
+                    f"The limit is reached but `{self.monitor}` is not available yet; the run "
+                    "goes on until it is.",
+                    stacklevel=2,
+                )
+                self._said_missing = True
+            return
+        available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
+        raise RuntimeError(f"`monitor={self.monitor!r}` is not logged; available: {available}.")
+
+    def _ends_before_first_batch(self, trainer: Trainer) -> bool:
+        """Return whether a resumed run is at or past its limit, and not about to decide itself."""
+        if self._stopping_reason == StoppingReason.policy:
+            return True
+        epochs = int(trainer.fit_loop.epoch_progress.current.processed)
+        completed = self._batches_completed(trainer) if self._in_blocks else epochs
+        if self._limit is None or completed < self._limit or not limits_allow_stop(trainer, epochs):
+            return False
+        if self._estimate is not None:
+            return True
+        if self._was_there and not self._is_at_border(trainer):
+            return False  # it went on past its limit, and will stop at the next border
+        if self._producers(trainer) and self._read(trainer) is None:
+            self._explain_missing(trainer)
+            return False
+        return True
+
+    def _is_at_border(self, trainer: Trainer) -> bool:
+        """Return, in `on_train_start`, whether the run is between two epochs (or blocks)."""
+        inside = batches_into_epoch(trainer) > 0
+        if not self._in_blocks:
+            return not inside
+        return self._is_between_blocks(trainer) and not (inside and trainer.is_last_batch)
+
+    def _resumes_at_stop(self, trainer: Trainer) -> bool:
+        """Return whether the checkpoint that the run was resumed from is of where it stopped."""
+        if trainer.ckpt_path is None:
+            return False
+        if self.stop_batches is not None:
+            return self._batches_completed(trainer) == self.stop_batches
+        return int(trainer.fit_loop.epoch_progress.current.processed) == self._epochs_completed

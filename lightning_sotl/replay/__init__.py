@@ -1,0 +1,1 @@
+"""Stopping policies on recorded curves, in simulated time: what each would have cost and picked."""

@@ -1,0 +1,140 @@
+"""From `LearningCurves` to what can be replayed: full curves, all with lower values better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl._ranks import Mode, badness
+from lightning_sotl._wording import counted, some
+from lightning_sotl.curves.table import LearningCurves
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Runs that can be replayed. Lower is better everywhere, `+inf` is worst, and nothing is NaN.
+
+    Attributes:
+        train: Training losses, shape `(runs, epochs)`.
+        validation: Validation values, shape `(runs, epochs)`; None if there are none.
+        target: What the runs came to, finite, shape `(runs,)`.
+        left_out: How many runs of the table are not among them.
+        notes: What a reader should know of that, in sentences.
+    """
+
+    train: NDArray[np.float64]
+    validation: NDArray[np.float64] | None
+    target: NDArray[np.float64]
+    left_out: int
+    notes: tuple[str, ...]
+
+
+def replayable(curves: LearningCurves) -> Recorded:
+    """Return the runs whose whole curves are known.
+
+    E is the number of epochs of the table. Left out and counted are runs without a finite target,
+    and runs whose record ends before E: a curve that is NaN from some epoch on, after a finite
+    value, or everywhere. A run that has diverged stays, with the worst value `+inf`, wherever a
+    single value of it is not finite: inside its curve, or from a first `+inf` to E, NaN behind it.
+
+    Validation values are `val_metric`, or `val_loss` where there is none. In an epoch in which no
+    run was validated the newest values before it stand, and `+inf` before the first validation.
+
+    Args:
+        curves: Finished runs, with `final_metric`.
+
+    Raises:
+        ValueError: If there is no `final_metric`, or if fewer than two runs are left.
+
+    Example:
+        >>> nan = float("nan")
+        >>> losses = [[3.0, 2.0], [4.0, nan], [5.0, float("inf")], [2.0, 1.0]]
+        >>> recorded = replayable(LearningCurves(losses, final_metric=[0.7, 0.6, 0.1, nan]))
+        >>> recorded.train.tolist(), recorded.target.tolist(), recorded.left_out
+        ([[3.0, 2.0], [5.0, inf]], [-0.7, -0.1], 2)
+    """
+    if curves.final_metric is None or curves.final_mode is None:
+        raise ValueError(
+            "Expected the curves to have `final_metric`, the target, but it is absent."
+        )
+    has_target = np.isfinite(curves.final_metric)
+    name, values = _validation(curves, has_target)
+    notes = _validation_notes(name, values, has_target)
+    is_whole = has_target & ~_ends_early(curves.train_loss)
+    if values is not None:
+        values = _carried_on(values, has_target)
+        is_whole &= ~_ends_early(values)
+    kept = np.flatnonzero(is_whole)
+    short = [curves.names[row] for row in np.flatnonzero(has_target & ~is_whole)]
+    if missing := int((~has_target).sum()):
+        notes.append(f"Left out {counted(missing, 'run')} without a finite target.")
+    if short:
+        notes.append(
+            f"Left out {counted(len(short), 'run')} with a target whose curves end before epoch "
+            f"{curves.epochs}: {some(short)}."
+        )
+    if kept.size < 2:
+        raise ValueError(
+            f"Expected at least 2 runs with a finite target and curves of all {curves.epochs} "
+            f"epochs but got {kept.size} of {curves.runs}."
+        )
+    return Recorded(
+        train=badness(curves.train_loss[kept], mode="min"),
+        validation=None if values is None else badness(values[kept], mode=_mode(curves, name)),
+        target=badness(curves.final_metric[kept], mode=curves.final_mode),
+        left_out=curves.runs - kept.size,
+        notes=tuple(notes),
+    )
+
+
+def _validation(
+    curves: LearningCurves, rows: NDArray[np.bool_]
+) -> tuple[str, NDArray[np.float64] | None]:
+    """Return the validation curve to go by, and its name; the first that has a finite value."""
+    for name in ("val_metric", "val_loss"):
+        values: NDArray[np.float64] | None = getattr(curves, name)
+        if values is not None and np.isfinite(values[rows]).any():
+            return name, values
+    return "", None
+
+
+def _mode(curves: LearningCurves, name: str) -> Mode:
+    return curves.metric_mode if name == "val_metric" else "min"
+
+
+def _validation_notes(
+    name: str, values: NDArray[np.float64] | None, rows: NDArray[np.bool_]
+) -> list[str]:
+    if values is None:
+        return ["Without validation values the pick is the run with the lowest last training loss."]
+    absent = np.isnan(values[rows]).all(axis=0)
+    if not absent.any():
+        return []
+    first = int(np.argmin(absent)) + 1
+    blind = f", and before epoch {first} nothing is known" if first > 1 else ""
+    return [
+        f"In {counted(int(absent.sum()), 'epoch')} of {absent.size} no run has a '{name}': the "
+        f"newest values stand there{blind}."
+    ]
+
+
+def _ends_early(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which runs' curves end with NaN that no `+inf` or `-inf` stands before."""
+    present = ~np.isnan(values)
+    last = values.shape[1] - 1 - np.argmax(present[:, ::-1], axis=1)
+    newest = values[np.arange(len(values)), last]
+    ends: NDArray[np.bool_] = (last < values.shape[1] - 1) & ~np.isinf(newest)
+    return ends | ~present.any(axis=1)
+
+
+def _carried_on(values: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the values with each epoch that has none filled from the newest one before it."""
+    # What stands before the first validation stays NaN, which is as bad for every run.
+    filled = values.copy()
+    absent = np.isnan(values[rows]).all(axis=0)
+    for epoch in np.flatnonzero(absent):
+        if epoch > 0:
+            filled[:, epoch] = filled[:, epoch - 1]
+    return filled

@@ -1,0 +1,139 @@
+"""Policies on many draws of runs from one table, the same draws for every policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl import _validation
+from lightning_sotl._ranks import best_ranks
+from lightning_sotl._wording import counted
+from lightning_sotl.curves.table import LearningCurves
+from lightning_sotl.replay.policy import Policy
+from lightning_sotl.replay.recorded import Recorded, replayable
+from lightning_sotl.replay.scores import PolicyScores, Replay
+from lightning_sotl.replay.simulation import simulate
+
+RUNS, REPEATS = 81, 200
+
+
+def replay(
+    curves: LearningCurves,
+    policies: Sequence[Policy],
+    *,
+    runs: int = RUNS,
+    repeats: int = REPEATS,
+    workers: int | None = None,
+    seed: int = 0,
+    validation_cost: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Replay:
+    """Return what policies would have cost and picked.
+
+    Repeat r draws its runs without replacement, by `numpy.random.default_rng([seed, r])`, the same
+    for every policy: results are paired.
+
+    Args:
+        curves: Finished runs, with `final_metric`; see `replayable` for which of them count.
+        policies: No two with one name.
+        runs: N, how many runs a repeat draws; all of them if there are no more.
+        repeats: At least 2, as one says nothing of its own error.
+        workers: How many runs are trained at a time; None, or more than N, for all N.
+        seed: Of the draws.
+        validation_cost: What a validation pass costs, as a share of a training epoch. A policy
+            that reads only training losses pays it only for the last epoch of full training.
+        progress: Is called with the number of repeats done, over all policies, and of all.
+
+    Raises:
+        TypeError: If a number is no integer.
+        ValueError: If one is out of range, if the curves cannot be replayed, if a policy does not
+            allow them, or if a validation has a price and none was recorded.
+
+    Example:
+        >>> from lightning_sotl.replay.baselines import named_baseline
+        >>> curves = LearningCurves([[3.0, 2.0], [2.0, 1.0]], final_metric=[0.8, 0.9])
+        >>> found = replay(curves, [named_baseline("fixed-t1-top1")], repeats=2)
+        >>> found.runs, found.policies["fixed-t1-top1"].cost.tolist()
+        (2, [0.75, 0.75])
+    """
+    _check(runs, repeats, workers, seed)
+    recorded = replayable(curves)
+    if validation_cost > 0 and recorded.validation is None:
+        raise ValueError(
+            f"Expected validation values where a validation costs {validation_cost}, but the "
+            "curves have neither `val_metric` nor `val_loss`."
+        )
+    available = len(recorded.target)
+    drawn = min(runs, available)
+    workers = drawn if workers is None else min(workers, drawn)
+    draws = [
+        np.random.default_rng([seed, repeat]).choice(available, drawn, replace=False)
+        for repeat in range(repeats)
+    ]
+    seeds = [
+        int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
+        for repeat in range(repeats)
+    ]
+    for policy in policies:  # says at once what it does not allow, and not after a minute
+        _outcome(policy, recorded, draws[0], workers, seeds[0])
+    found: dict[str, PolicyScores] = {}
+    total = repeats * len(policies)
+    for place, policy in enumerate(policies):
+        rows = []
+        for draw, policy_seed in zip(draws, seeds, strict=True):
+            rows.append(_outcome(policy, recorded, draw, workers, policy_seed))
+            if progress is not None:
+                progress(place * repeats + len(rows), total)
+        trained, validated, ranks, metrics = np.transpose(rows)
+        found[policy.name] = PolicyScores(
+            trained, validated, ranks, metrics, float(validation_cost)
+        )
+    notes = (*recorded.notes, *_of_draws(drawn, available), *_of_no_effect(found))
+    return Replay(drawn, repeats, workers, recorded.left_out, found, notes)
+
+
+def _outcome(
+    policy: Policy, recorded: Recorded, draw: NDArray[np.int64], workers: int, seed: int
+) -> tuple[float, float, float, float]:
+    """Return epochs and validations as shares of full training's, and both regrets."""
+    train, target = recorded.train[draw], recorded.target[draw]
+    validation = None if recorded.validation is None else recorded.validation[draw]
+    outcome = simulate(policy, train, validation, workers=workers, seed=seed)
+    full = train.size
+    rank = int(best_ranks(target)[outcome.pick])
+    return (
+        float(outcome.epochs.sum()) / full,
+        outcome.validations / full,
+        (rank - 1) / (len(draw) - 1),
+        float(target[outcome.pick] - target.min()),
+    )
+
+
+def _of_no_effect(found: dict[str, PolicyScores]) -> list[str]:
+    names = [name for name, scores in found.items() if name != "full" and scores.trained.min() == 1]
+    if not names:
+        return []
+    return [
+        f"{', '.join(map(repr, names))} stopped no run in any repeat; a policy that compares with "
+        "complete runs cannot while all are trained at a time."
+    ]
+
+
+def _of_draws(drawn: int, available: int) -> list[str]:
+    if drawn < available:
+        return []
+    return [
+        f"Each repeat has all {counted(available, 'run')}, in another order: the standard errors "
+        "tell what the order changes, not what other runs would."
+    ]
+
+
+def _check(runs: int, repeats: int, workers: int | None, seed: int) -> None:
+    for name, value in (("runs", runs), ("repeats", repeats)):
+        if _validation.positive_int(name, value) < 2:
+            raise ValueError(f"Expected `{name}` to be at least 2 but got {value}.")
+    if workers is not None:
+        _validation.positive_int("workers", workers)
+    _validation.optional_seed("seed", seed)

@@ -1,0 +1,103 @@
+"""Campaigns of faults and load: kills, hangs, many writers, many readers, long runs.
+
+    python tests/campaigns/faults.py CAMPAIGN [CAMPAIGN ...] [--seed N] [--lean]
+
+Runs the campaigns, or `all` of them, in forked processes on the CPU (Linux, macOS), prints a table
+of what it did, and ends with 1 if anything was wrong. `--lean` takes seconds, as in the tests.
+
+    killed-runs         50 runs, each killed 1 to 4 times at random and resumed         2 minutes
+    killed-ranks        6 runs of 2 gloo processes, of which one is killed or hangs     1 minute
+    shared-study        20 trials at once in one Optuna study, in each storage          1 minute
+    read-while-written  1,000 runs, ranked 100 times while 100 of them are written      2 minutes
+    long-runs           200,000 steps in epochs and in blocks                           10 minutes
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# Before torch is imported: the networks are tiny, and a child has only the thread that forked it.
+os.environ["OMP_NUM_THREADS"] = "1"
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+
+from tally import Tally  # noqa: E402  # lies beside this file
+
+
+def killed_runs(folder: Path, seed: int, lean: bool) -> Tally:
+    """Kill runs at random."""
+    import killed_runs
+    import torch.utils.tensorboard  # noqa: F401  # a child would import it in each run
+
+    return killed_runs.campaign(folder, 4 if lean else 50, seed)
+
+
+def killed_ranks(folder: Path, seed: int, lean: bool) -> Tally:
+    """Kill, or stop, one of two ranks."""
+    import killed_ranks
+
+    return killed_ranks.campaign(folder, 1 if lean else 6, seed)
+
+
+def shared_study(folder: Path, seed: int, lean: bool) -> Tally:
+    """Run trials at once, in both kinds of storage."""
+    import shared_study
+    import sqlalchemy.dialects.sqlite  # noqa: F401  # a child would import it in each trial
+
+    tally = Tally()
+    for kind in ("journal", "sqlite"):
+        tally.add(shared_study.campaign(folder / kind, kind, 4 if lean else 20))
+    return tally
+
+
+def read_while_written(folder: Path, seed: int, lean: bool) -> Tally:
+    """Rank runs that are being written."""
+    import read_while_written
+
+    runs, reads, live = (40, 10, 10) if lean else (1000, 100, 100)
+    return read_while_written.campaign(folder, runs, reads, live, seed)
+
+
+def long_runs(folder: Path, seed: int, lean: bool) -> Tally:
+    """Train for very many steps."""
+    import long_runs
+
+    return long_runs.campaign(folder, 10_000 if lean else 200_000)
+
+
+CAMPAIGNS: dict[str, Callable[[Path, int, bool], Tally]] = {
+    job.__name__.replace("_", "-"): job
+    for job in (killed_runs, killed_ranks, shared_study, read_while_written, long_runs)
+}
+
+
+def main() -> int:
+    """Run what was asked for, and print what it did."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("campaigns", nargs="+", choices=[*CAMPAIGNS, "all"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lean", action="store_true", help="seconds in place of minutes")
+    arguments = parser.parse_args()
+    names = list(CAMPAIGNS) if "all" in arguments.campaigns else arguments.campaigns
+    faults = 0
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.monotonic()
+            tally = CAMPAIGNS[name](Path(folder), arguments.seed, arguments.lean)
+        print(f"{name} ({time.monotonic() - begun:.0f} s)")
+        for what, value in tally.rows():
+            print(f"  {what:<48}{value}")
+        for fault in tally.faults:
+            print(f"  FAULT {fault}")
+        faults += len(tally.faults)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""A directory of many runs that is ranked while some of them are being written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import forked
+import numpy as np
+from run_folders import csv_rows, event_rows, write_csv_log, write_events, write_record
+from tally import Tally
+
+from lightning_sotl.cli import main
+
+EPOCHS = 20
+KINDS = ("record", "csv", "events")
+
+
+def loss(run: int, epoch: int) -> float:
+    """Return L(e): exact in float32, since event files hold no more, and different for each."""
+    return float(np.float32(3.0 / (epoch + 1) + run / 1024))
+
+
+def losses(run: int, epochs: int) -> list[float]:
+    return [loss(run, epoch) for epoch in range(epochs)]
+
+
+def write_whole(folder: Path, run: int, epochs: int) -> None:
+    """Write a run's files as they are after some epochs."""
+    values = losses(run, epochs)
+    kind = KINDS[run % len(KINDS)]
+    if kind == "record":
+        write_record(folder, values, status="finished" if epochs == EPOCHS else None)
+    elif kind == "csv":
+        write_csv_log(folder, csv_rows(values))
+    else:
+        write_events(folder, event_rows(values))
+
+
+def write_on(folder: Path, live: list[int], seed: int) -> None:
+    """Append epochs to the live runs, most in two halves; begin a run anew when it is whole."""
+    rng = np.random.default_rng(seed)
+    done, rest = dict.fromkeys(live, 1), dict.fromkeys(live, b"")
+    while True:
+        run = int(rng.choice(live))
+        target = next((folder / f"run{run}").iterdir())
+        if not rest[run]:
+            # A CSVLogger that resumes into its own version makes its file anew.
+            done[run] = done[run] % EPOCHS + 1
+            if done[run] == 1:
+                target.write_bytes(b"")
+            rest[run] = new_bytes(folder.parent / "scratch", run, done[run])
+        cut = int(rng.integers(1, len(rest[run]) + 1))
+        with target.open("ab") as file:
+            file.write(rest[run][:cut])
+        rest[run] = rest[run][cut:]
+        time.sleep(0.001)
+
+
+def new_bytes(scratch: Path, run: int, epochs: int) -> bytes:
+    """Return what the run's file has after some epochs, and had not one epoch before."""
+    folder = scratch / f"run{run}"  # its name is the run's id in the record
+    write_whole(folder, run, epochs)
+    path = next(folder.iterdir())
+    new = path.read_bytes()
+    path.unlink()
+    if epochs == 1:
+        return new
+    if KINDS[run % len(KINDS)] == "record":  # its header has the time, of no fixed length
+        return new.splitlines(keepends=True)[-1]
+    write_whole(folder, run, epochs - 1)
+    old = path.stat().st_size
+    path.unlink()
+    return new[old:]
+
+
+def ranked(folder: Path, at: int) -> tuple[int, dict[str, Any] | None, str]:
+    """Call the command line in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["rank", str(folder), "--at", str(at), "--json"])
+    return code, json.loads(out.getvalue()) if out.getvalue() else None, err.getvalue()
+
+
+def wrong_rows(document: dict[str, Any], at: int, live: set[int]) -> Iterator[str]:
+    """Yield the rows that are neither right nor, of a live run, those of fewer epochs."""
+    for row in document["runs"]:
+        run = int(row["run_id"].removeprefix("run"))
+        absent = row["estimate"] is None and row["epochs"] < at and run in live
+        # A CSV keeps 16 digits, all that a float32 has.
+        if not absent and (row["estimate"] != loss(run, at - 1) or row["epochs"] < at):
+            yield f"{row} at T = {at}"
+
+
+def campaign(folder: Path, runs: int, reads: int, live: int, seed: int) -> Tally:
+    """Rank `runs` runs `reads` times, `live` of them being written by another process."""
+    tally, rng = Tally(), np.random.default_rng(seed)
+    directory = folder / "runs"
+    moving = sorted(map(int, rng.choice(runs, size=live, replace=False)))
+    for run in range(runs):
+        write_whole(directory / f"run{run}", run, 1 if run in moving else EPOCHS)
+    job = partial(write_on, directory, moving, seed)
+    writer = forked.fork(job, folder / "log.txt")
+    seconds = []
+    try:
+        for _ in range(reads):
+            at = int(rng.integers(1, EPOCHS + 1))
+            begun = time.monotonic()
+            code, document, err = ranked(directory, at)
+            seconds.append(time.monotonic() - begun)
+            tally.count("reads")
+            tally.expect("exit code", code, 0)
+            tally.expect("tracebacks", "Traceback" in err, False)
+            rows = document["runs"] if document else []
+            tally.count("rows", len(rows))
+            # Of a live run that is just being begun anew there may be no epoch yet.
+            names = {row["run_id"] for row in rows}
+            whole = {f"run{run}" for run in range(runs) if run not in moving}
+            tally.expect("whole runs that are missing", whole - names, set())
+            tally.count("rows of runs in the making", len(names - whole))
+            tally.count("half lines met", err.count("could not be read"))
+            for text in wrong_rows(document or {"runs": []}, at, set(moving)):
+                tally.fault(f"wrong row: {text}")
+            tally.expect("the writer lives", forked.ended(writer, 0), None)
+    finally:
+        forked.kill(writer)
+    tally.measures["seconds a read, median"] = f"{np.median(seconds):.2f}"
+    return tally

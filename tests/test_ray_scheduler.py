@@ -1,0 +1,113 @@
+"""The adaptive rule as a scheduler of Ray Tune, fed with results as Ray feeds them."""
+
+import math
+import pickle
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lightning_sotl import AdaptivePolicy
+from lightning_sotl.integrations.ray import AdaptiveScheduler
+
+POLICY = AdaptivePolicy(max_epochs=10, keep=0.5)
+
+
+def replay(scheduler, **curves):
+    """Let trials report epoch by epoch, all side by side; return how many each got."""
+    runs, epochs = next(iter(curves.values())).shape
+    alive, reached = list(range(runs)), [0] * runs
+    for epoch in range(epochs):
+        for run in list(alive):
+            reached[run] += 1
+            result = {name: values[run, epoch] for name, values in curves.items()}
+            result["training_iteration"] = epoch + 1
+            trial = SimpleNamespace(trial_id=f"trial_{run}")
+            if scheduler.on_trial_result(None, trial, result) == scheduler.STOP:
+                alive.remove(run)
+    return reached
+
+
+def expected(*curves):
+    table = [np.full(curves[0].shape, math.nan) for _ in curves]
+    alive, reached = list(range(len(curves[0]))), [0] * len(curves[0])
+    for epoch in range(curves[0].shape[1]):
+        for run in list(alive):
+            reached[run] += 1
+            for own, values in zip(table, curves, strict=True):
+                own[run, epoch] = values[run, epoch]
+            if not POLICY.decide(run, *table).goes_on:
+                alive.remove(run)
+    return reached
+
+
+def curves(seed):
+    return np.cumsum(np.random.default_rng(seed).normal(size=(20, 10)), axis=1)
+
+
+def test_trials_are_stopped_where_the_rule_says_so_by_one_metric_or_two_in_any_direction():
+    losses = curves(0)
+    accuracy = -losses + np.random.default_rng(1).normal(size=losses.shape)
+    assert replay(AdaptiveScheduler(POLICY), sotl_e1=losses) == expected(losses)
+    by_accuracy = AdaptiveScheduler(POLICY, metric="val_acc", mode="max")
+    assert replay(by_accuracy, val_acc=accuracy) == expected(-accuracy)
+    both = AdaptiveScheduler(POLICY, validation="val_acc")
+    assert replay(both, sotl_e1=losses, val_acc=accuracy) == expected(losses, -accuracy)
+    assert expected(losses, -accuracy) != expected(losses)
+
+
+def test_it_goes_on_after_a_pickle_as_ray_restores_it():
+    losses = curves(2)
+    first = AdaptiveScheduler(POLICY)
+    replay(first, sotl_e1=losses[:10])
+    again = pickle.loads(pickle.dumps(first))  # noqa: S301
+    trial = SimpleNamespace(trial_id="late")
+    for epoch, value in enumerate([losses[:, 0].max() + 1, losses[:, 1].max() + 1]):
+        result = {"sotl_e1": value, "training_iteration": epoch + 1}
+        answers = [one.on_trial_result(None, trial, result) for one in (first, again)]
+    assert answers == [first.STOP, first.STOP]
+    assert again.debug_string() == f"AdaptiveScheduler: {first.stopped} trials stopped by {POLICY}"
+
+
+def test_a_report_without_the_metric_and_one_at_the_end_are_no_ground_to_stop():
+    scheduler = AdaptiveScheduler(POLICY, validation="val_acc")
+    replay(scheduler, sotl_e1=curves(3), val_acc=-curves(3))
+    bad = SimpleNamespace(trial_id="bad")
+    for result in (
+        {"training_iteration": 2},
+        {"training_iteration": 10, "sotl_e1": 99.0},
+        {"training_iteration": 11, "sotl_e1": 99.0},
+    ):
+        assert scheduler.on_trial_result(None, bad, result) == scheduler.CONTINUE
+
+
+def test_a_trial_that_has_gone_back_to_its_checkpoint_is_compared_where_it_is():
+    scheduler = AdaptiveScheduler(AdaptivePolicy(max_epochs=4, keep=0.5))
+    rivals = np.array([[1.0, 1.0, 5.0], [2.0, 2.0, 6.0]])
+    replay(scheduler, sotl_e1=rivals[:1])
+    trial = SimpleNamespace(trial_id="again")
+    asked = [(1, 3.0), (2, 0.5), (3, 0.5), (2, 1.5)]
+    answers = [
+        scheduler.on_trial_result(None, trial, {"training_iteration": at, "sotl_e1": value})
+        for at, value in asked
+    ]
+    assert answers == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"policy": None}, TypeError, "Expected `policy` to be an AdaptivePolicy but got None."),
+        ({"mode": "up"}, ValueError, "Expected `mode` to be 'min' or 'max' but got 'up'."),
+        ({"metric": 3}, TypeError, "Expected `metric` to be a string but got 3."),
+        (
+            {"validation_mode": None},
+            ValueError,
+            "Expected `validation_mode` to be 'min' or 'max' but got None.",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(options, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        AdaptiveScheduler(**{"policy": POLICY, **options})
