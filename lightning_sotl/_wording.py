@@ -1,8 +1,11 @@
-"""Words of messages: numbers with their nouns, and lists that do not grow without end."""
+"""Words of messages: numbers with their nouns, lists that have an end, text that is only text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+_MOST_NAMES = 100
+_MOST_CHARACTERS = 200
 
 
 def counted(number: int, noun: str) -> str:
@@ -22,15 +25,52 @@ def some(names: Sequence[object], most: int = 5) -> str:
         >>> some(["a", "b", "c"], most=2)
         "'a', 'b' and 1 more"
     """
-    shown = ", ".join(map(repr, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    shown = ", ".join(map(quoted, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
 def listed(names: Sequence[object]) -> str:
-    """Return all names, quoted, or "nothing".
+    """Return all names, quoted, or "nothing"; of very many the first hundred.
 
     Example:
         >>> listed([])
         'nothing'
     """
-    return ", ".join(map(repr, names)) or "nothing"
+    return some(names, _MOST_NAMES) or "nothing"
+
+
+def quoted(value: object) -> str:
+    """Return what a file holds as a message can quote it: its `repr`, cut where it is long.
+
+    Example:
+        >>> quoted("a"), len(quoted("a" * 1000))
+        ("'a'", 203)
+    """
+    return shortened(repr(value))
+
+
+def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """Return the beginning of a text, with dots if it is longer.
+
+    Example:
+        >>> shortened("abcdef", 3)
+        'abc...'
+    """
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def visible(text: str) -> str:
+    r"""Return a text in which nothing can move a cursor, colour, hide or turn round what is read.
+
+    What is not printable (control characters, line breaks, marks of writing direction, halves of
+    a surrogate pair) is written as in a Python string, and so is every space but the plain one.
+
+    Example:
+        >>> print(visible("run\x1b[2J\n"))
+        run\x1b[2J\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )

@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lightning_sotl import __version__
+from lightning_sotl._wording import visible
 
 # Only what parses arguments is imported here: `--help` answers at once.
 
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why, or has printed the help
         return int(stop.code or 0)
-    from lightning_sotl import commands, replay_command
+    from lightning_sotl import commands, replay_command, screen
 
     command = {
         "rank": commands.rank,
@@ -37,20 +39,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(options)
         sys.stdout.flush()
     except commands.UsageError as error:
-        print(f"lightning-sotl {options.command}: {error}", file=sys.stderr)
+        screen.err(f"lightning-sotl {options.command}: {error}")
         return 2
     except BrokenPipeError:
-        # The reader of our output has gone, as `head` does; Python must not complain of it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()
         return 0
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"lightning-sotl {options.command}: {error}", file=sys.stderr)
+    except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
+        said = "This needs more memory than there is." if isinstance(error, MemoryError) else error
+        screen.err(f"lightning-sotl {options.command}: {said}")
+        _leave_output()
         return 1
     return 0
 
 
+def _leave_output() -> None:
+    """Leave no output behind that Python would try to write at its end, and complain of again.
+
+    The reader of our output has gone, as `head` does, or its disk is full.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, which may be the names of files."""
+        super().error(visible(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lightning-sotl",
         description="Early ranking of training runs by the sum of their training losses (SoTL-E).",
         epilog="Exit codes: 0 done, 1 the data do not allow it, 2 wrong usage.",

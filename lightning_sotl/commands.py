@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from argparse import Namespace
 from pathlib import Path
@@ -164,7 +165,8 @@ def evaluate(options: Namespace) -> None:
 
 def print_document(document: Any) -> None:
     """Print one JSON document on standard output."""
-    screen.out(json.dumps(document, indent=2, allow_nan=False))
+    # Its own escapes are all there is: what it holds comes back as it was.
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def _estimators(options: Namespace, epochs: int) -> list[str] | None:

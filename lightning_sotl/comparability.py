@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl._wording import counted
+from lightning_sotl._wording import counted, listed, shortened
 
 # Of the record's header: each changes what L(e) is a mean of, or how many steps led to it.
 _FACTS = (
@@ -30,6 +30,8 @@ _HPARAMS = re.compile(
 )
 NEAR_ZERO = 0.1  # appendix B.3 of the paper
 _MANY = 0.1
+_MOST_FIELDS = 1000  # each is looked up in each run; nobody has so many hyper-parameters
+_MOST_DESCRIBED = 20
 
 
 def loss_fields(facts: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -44,8 +46,9 @@ def loss_fields(facts: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
     names = list(_FACTS)
     for one in facts:
         hparams = one.get("hparams") or {}
-        names += [f"hparams.{key}" for key in hparams if _HPARAMS.search(str(key))]
-    return {name: [_value(one, name) for one in facts] for name in dict.fromkeys(names)}
+        names += [f"hparams.{key}" for key in hparams if _HPARAMS.search(key)]
+    fields = list(dict.fromkeys(names))[:_MOST_FIELDS]
+    return {name: [_value(one, name) for one in facts] for name in fields}
 
 
 def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]:
@@ -66,10 +69,13 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
     differing = differing_fields(facts)
     if differing:
         described = "; ".join(
-            f"{name} ({', '.join(f'{value}: {n}' for value, n in values.most_common(4))}"
+            f"{shortened(name)} "
+            f"({', '.join(f'{shortened(value)}: {n}' for value, n in values.most_common(4))}"
             f"{', ...' if len(values) > 4 else ''})"
-            for name, values in differing.items()
+            for name, values in list(differing.items())[:_MOST_DESCRIBED]
         )
+        if len(differing) > _MOST_DESCRIBED:
+            described += f"; and {len(differing) - _MOST_DESCRIBED:,} more fields"
         notes.append(
             f"The runs differ in what their training losses depend on, so their order may not say "
             f"which is better: {described}. Group by a field to rank only like with like."
@@ -101,10 +107,7 @@ def groups_of(
     )
     for name in fields:
         if name not in available:
-            raise ValueError(
-                f"No run has the field {name!r}; available: "
-                f"{', '.join(map(repr, available)) or 'nothing'}."
-            )
+            raise ValueError(f"No run has the field {name!r}; available: {listed(available)}.")
     groups: dict[tuple[str, ...], list[int]] = {}
     for run, one in enumerate(facts):
         groups.setdefault(tuple(_value(one, name) for name in fields), []).append(run)

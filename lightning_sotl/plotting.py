@@ -5,6 +5,8 @@ Each picture is made in two steps: what to draw (plain arrays), and drawing it.
 
 from __future__ import annotations
 
+import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from numpy.typing import NDArray
 from lightning_sotl import _extras
 from lightning_sotl._correlation import Method
 from lightning_sotl._ranks import Mode, badness, best_ranks
+from lightning_sotl._wording import listed, shortened, visible
+from lightning_sotl._writing import write_whole
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.evaluation import Evaluation, correlation_curves
@@ -23,6 +27,7 @@ from lightning_sotl.run_ranking import Ranking
 from lightning_sotl.scorer import FINAL_LOSS, LCSVR
 
 _CROWDED = 40  # from so many runs on the ranks are drawn on a logarithmic axis
+_MOST_DRAWN = 80  # characters of a name
 _NAMED = 10  # so many runs of a bump chart have a colour and a name
 
 
@@ -154,7 +159,7 @@ def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
     numbered = enumerate(zip(lines.names, lines.ranks, strict=True))
     for place, (name, ranks) in reversed(list(numbered)):
         if place < _NAMED:
-            axes.plot(epochs, ranks, marker="o", markersize=3, label=f"{place + 1}. {name}")
+            axes.plot(epochs, ranks, marker="o", markersize=3, label=f"{place + 1}. {_drawn(name)}")
         else:
             axes.plot(epochs, ranks, color="lightgrey", linewidth=0.5, zorder=0)
     if len(lines.names) > _CROWDED:
@@ -163,11 +168,12 @@ def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
         axes.yaxis.get_major_locator().set_params(integer=True)
     axes.invert_yaxis()
     axes.set_xlabel("completed epochs T")
-    axes.set_ylabel(f"rank by {lines.monitor}")
+    axes.set_ylabel(f"rank by {_drawn(lines.monitor)}", parse_math=False)
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(
+    legend = axes.legend(
         handles[::-1], labels[::-1], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
     )
+    _as_written(legend)
     return figure
 
 
@@ -197,7 +203,7 @@ def draw_replay(result: Replay) -> Any:
             color=f"C{place % 10}",
             fillstyle="full" if place < 10 else "none",
             capsize=2,
-            label=name,
+            label=_drawn(name),
         )
     best = [name for name in order if name in undominated(means)]
     frontier = [[means[name][axis] for name in best] for axis in ("cost", "rank_regret")]
@@ -213,7 +219,7 @@ def draw_replay(result: Replay) -> Any:
     axes.set_xlabel("cost as a share of full training")
     axes.set_ylabel("rank regret of the pick")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _as_written(axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)))
     return figure
 
 
@@ -221,11 +227,33 @@ def save(figure: Any, path: str | Path) -> None:
     """Write a figure as its file name's ending says, making the folder if there is none.
 
     Raises:
-        ValueError: If matplotlib does not know the ending.
+        OSError: If it cannot be written; then what stood there before still does.
+        ValueError: If matplotlib does not know the ending, or there is none.
     """
     path = Path(path)
+    known = sorted(figure.canvas.get_supported_filetypes())
+    ending = path.suffix.removeprefix(".").lower()
+    if ending not in known:
+        raise ValueError(
+            f"Expected the picture's file name to end in one of {listed(known)} but got '{path}'."
+        )
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; the ranking itself has it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(content, format=ending, dpi=150, bbox_inches="tight")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    write_whole(path, content.getvalue())
+
+
+def _drawn(name: str) -> str:
+    """Return a name on one line of bounded width: the picture is as wide as its longest."""
+    return shortened(visible(name), _MOST_DRAWN)
+
+
+def _as_written(legend: Any) -> None:
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a run may be called "$x"
 
 
 def _style(name: str) -> dict[str, str]:

@@ -6,14 +6,19 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import numpy as np
 
+from lightning_sotl._reading import MOST_RECORD_BYTES, TextLines, open_regular
+
 SCHEMA = 1
+# Python gives up at about 1,000 levels, in whichever function comes first.
+MOST_NESTED = 100
 
 
 def file_name(prefix: str) -> str:
@@ -35,8 +40,8 @@ class RunRecord:
     status, `{"status", ...}`. For an `e` that stands twice under one `run_id` the last line wins.
     Losses are float64 (JSON keeps all digits); a loss that is not finite is null.
 
-    Lines belong to the header above them. Where another process has written in between, the header
-    is written once more.
+    Lines belong to the header above them. Where another process has written in between, or a write
+    has failed, the header is written once more.
 
     Args:
         path: The file; it and its folder are made when the first line is written.
@@ -44,26 +49,34 @@ class RunRecord:
     Attributes:
         path: The same.
         is_shared: Whether another process has been found to write into the file too.
+        begun: The `time` of the header, also of one that could not be written; `-inf` before.
+
+    Raises:
+        OSError: From each of its methods, if the file cannot be read or written.
+        UnreadableFileError: The same, if it is no regular file, or too large.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.is_shared = False
+        self.begun = -math.inf
         self._header: dict[str, Any] | None = None
-        self._end = -1  # where our last line ends; what lies behind it is not ours
+        self._end = -1  # where our last line ends, if that is known; what lies behind is not ours
 
     def header(self, run_id: str, *, after: float = -math.inf, **facts: Any) -> float:
         """Write what makes this run comparable with others, and return the `time` in it.
 
         It orders the processes of a run, so it is later than `after` and than those of the file,
-        even if the clock was set back.
+        even if the clock was set back. Written again, as after a failure, it keeps its time: it is
+        still the same process.
         """
-        headers = (line for line in parsed_lines(self.path) if line and "run_id" in line)
-        known = [after, *map(header_time, headers)]
-        now = max(time.time(), math.nextafter(max(known), math.inf))
-        self._header = {"schema": SCHEMA, "run_id": run_id, "time": now, **facts}
+        if self._header is None:
+            headers = (line for line in self._lines() if line and "run_id" in line)
+            known = [after, *map(header_time, headers)]
+            self.begun = max(time.time(), math.nextafter(max(known), math.inf))
+        self._header = {"schema": SCHEMA, "run_id": run_id, "time": self.begun, **facts}
         self._append(self._header)
-        return now
+        return self.begun
 
     def unit(self, unit: int, loss: float, steps: int, checkpoint: str | None = None) -> None:
         """Write a completed unit: its L(e), the number of its losses, and a checkpoint after it."""
@@ -77,7 +90,7 @@ class RunRecord:
         """Return e -> loss of the units that the file already holds of a run."""
         units: dict[int, float | None] = {}
         current = None
-        for line in parsed_lines(self.path):
+        for line in self._lines():
             if line is None:
                 current = None
                 continue
@@ -86,56 +99,90 @@ class RunRecord:
                 units[line["e"]] = line["loss"]
         return units
 
+    def _lines(self) -> Iterable[dict[str, Any] | None]:
+        return parsed_lines(self.path) if self.path.exists() else ()
+
     def _append(self, line: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = _document(line)
         # One write a line: a kill leaves at most the last line incomplete.
-        with self.path.open("a+b") as file:
+        with open_regular(self.path, appends=True) as file:
             _lock(file)
             end = file.seek(0, 2)
             if end != self._end:
-                if self._end >= 0 and self._header is not None:
-                    self.is_shared |= end > self._end
+                self.is_shared |= 0 <= self._end < end
+                if self._header is not None and self._header is not line:
                     text = _document(self._header) + text
                 if _ends_in_half_a_line(file, end):
                     text = b"\n" + text
+            self._end = -1  # a full disk may take half of the line
             file.write(text)
         self._end = end + len(text)
 
 
 def parsed_lines(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield the lines of a record that is there.
+    """Yield the lines of a record.
 
     Of those that cannot be read it yields an empty document, and None for one that may have been a
     header: whose the lines below it are is not known.
+
+    Raises:
+        OSError: If the file cannot be read.
+        UnreadableFileError: If it is no regular file, or too large.
     """
-    if not path.exists():
-        return
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    lines, passed_over = TextLines(path, most=MOST_RECORD_BYTES), 0
+    for text in chain(lines, [""]):  # once more behind the last line, which may be too long
+        yield from repeat(None, lines.too_long - passed_over)
+        passed_over = lines.too_long
         if text.strip():
-            line = _parsed(text)
-            yield line if line or text.startswith(_BELOW_A_HEADER) else None
+            yield _record_line(text)
 
 
 _BELOW_A_HEADER = ('{"e"', '{"status"')
 
 
+def _record_line(text: str) -> dict[str, Any] | None:
+    line = parse_json(text)
+    if line is None:
+        return {} if text.startswith(_BELOW_A_HEADER) else None
+    if not isinstance(line, dict):  # whole as it is, it is no header that was damaged
+        return {}
+    return line if isinstance(line.get("run_id", ""), (str, int)) else None
+
+
 def header_time(line: Mapping[str, Any]) -> float:
     """Return when a header says that it was written; `-inf` where it does not say."""
     when = line.get("time")
+    # A NaN, or an integer beyond all floats, sorts nothing.
     return float(when) if isinstance(when, (int, float)) and abs(when) < 1e18 else -math.inf
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text holds, or None if it is none, or nested too deep to be walked.
+
+    Args:
+        text: Of a file that anyone may have written.
+    """
     try:
-        line = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        return {}
-    return line if isinstance(line, dict) else {}
+        return None
+    level, depth = [value], 0
+    while level:
+        if depth > MOST_NESTED:
+            return None
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return value
 
 
 def _document(line: Mapping[str, Any]) -> bytes:
-    return json.dumps(_plain(line), allow_nan=False).encode() + b"\n"
+    return json.dumps(plain(line), allow_nan=False).encode() + b"\n"
 
 
 def _lock(file: BinaryIO) -> None:
@@ -165,14 +212,14 @@ def _ends_in_half_a_line(file: BinaryIO, end: int) -> bool:
     return file.read(1) != b"\n"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return `value` as JSON can hold it: non-finite numbers null, unknown objects their repr."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):

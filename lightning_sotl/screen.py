@@ -8,8 +8,9 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
+from lightning_sotl._wording import shortened, visible
 from lightning_sotl.evaluation import Evaluation
 from lightning_sotl.replay.scores import Replay, undominated
 
@@ -17,15 +18,26 @@ _NAME_WIDTH, _INTERVAL_WIDTH = 17, 24
 _EVERY = 20  # folders or repeats between two updates of the progress
 
 
-def out(text: str) -> None:
-    """Write to standard output."""
-    sys.stdout.write(f"{text}\n")
+def out(text: str = "") -> None:
+    """Write a line to standard output."""
+    sys.stdout.write(f"{_harmless(text, sys.stdout)}\n")
+
+
+def err(text: str) -> None:
+    """Write a line to standard error."""
+    sys.stderr.write(f"{_harmless(text, sys.stderr)}\n")
 
 
 def notes(sentences: Sequence[str]) -> None:
     """Write warnings to standard error."""
     for sentence in sentences:
-        sys.stderr.write(f"warning: {sentence}\n")
+        err(f"warning: {sentence}")
+
+
+def _harmless(text: str, stream: TextIO) -> str:
+    """Return what stays on its line, whoever named the runs, and can be encoded."""
+    encoding = stream.encoding or "utf-8"
+    return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextlib.contextmanager
@@ -53,7 +65,8 @@ def show_ranking(document: dict[str, Any]) -> None:
     """Print a ranking as a table."""
     group = document.get("group")
     if group:
-        out("\n" + ", ".join(f"{name} = {value}" for name, value in group.items()))
+        out()
+        out(", ".join(f"{name} = {shortened(value)}" for name, value in group.items()))
     runs = document["runs"]
     with_checkpoints = any(run["checkpoint"] for run in runs)
     headers = ["rank", "run", document["monitor"], "epochs"]
@@ -119,6 +132,7 @@ def show_replay(result: Replay) -> None:
 
 def table(headers: list[str], rows: list[list[str]], *, left: set[int]) -> None:
     """Print a table, by `rich` on a terminal where that is installed."""
+    headers, *rows = ([_harmless(cell, sys.stdout) for cell in row] for row in [headers, *rows])
     if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
         _rich_table(headers, rows, left)
         return

@@ -47,7 +47,8 @@ class Winner:
                 `EarlyRankingStopper(promoted=True)` beside the monitor.
             model: Made with `params`.
             *args: As `fit` takes them: loaders or a data module.
-            **kwargs: The same.
+            **kwargs: The same; `weights_only` is True unless it is given, since a checkpoint that
+                is loaded without it runs whatever code its writer put in it.
 
         Raises:
             ValueError: If the Trainer has no such stopper: the run would stop again at once, or
@@ -60,6 +61,7 @@ class Winner:
                 "Expected the Trainer of a promoted run to have an EarlyRankingStopper with "
                 f"promoted=True but got {found}."
             )
+        kwargs.setdefault("weights_only", True)
         trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs)
 
 

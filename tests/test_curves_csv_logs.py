@@ -69,5 +69,5 @@ def test_empty_file_holds_nothing(tmp_path: Path) -> None:
 
 def test_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "epoch,a,a\n0,1,2\n")
-    with pytest.raises(ValueError, match=re.escape("to have no column twice but got ['epoch', ")):
+    with pytest.raises(ValueError, match=re.escape("to have no column twice but got 'a'.")):
         read_csv_log(path, {"a"})

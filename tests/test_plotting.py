@@ -84,7 +84,11 @@ def test_unknown_ending_gives_1_and_a_message(
 ) -> None:
     table().save(tmp_path / "x.npz")
     assert main(["rank", str(tmp_path / "x.npz"), "--plot", str(tmp_path / "x.abc")]) == 1
-    assert "Format 'abc' is not supported" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "lightning-sotl rank: Expected the picture's file name to end in one of '"
+    )
+    assert err.endswith(f"but got '{tmp_path / 'x.abc'}'.\n")
 
 
 def test_groups_cannot_be_drawn_in_one_picture(capsys: pytest.CaptureFixture[str]) -> None:

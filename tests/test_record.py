@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lightning_sotl import _reading
+from lightning_sotl.curves import records
 from lightning_sotl.curves.records import merge_sessions, read_record
 from lightning_sotl.record import RunRecord
 
@@ -135,3 +137,55 @@ def test_a_damaged_record_can_be_gone_on_with(tmp_path, line):
     again.header("a")
     again.unit(1, 0.5, 1)
     assert newest(tmp_path)["a"][0] == {0: 1.0, 1: 0.5}
+
+
+def test_units_below_a_line_that_is_too_long_to_be_read_are_nobodys(tmp_path, monkeypatch):
+    monkeypatch.setattr(_reading, "MOST_LINE_BYTES", 400)
+    record = RunRecord(tmp_path / "sotl.jsonl")
+    record.header("a")
+    record.unit(0, 1.0, 1)
+    RunRecord(record.path).header("b", hparams="x" * 1000)
+    with record.path.open("a") as file:
+        file.write('{"e": 1, "loss": 9.0}\n' + "x" * 1000)
+    assert newest(tmp_path) == {"a": ({0: 1.0}, {})}
+    assert read_record(record.path)[1] == 3
+    assert record.units_of("a") == {0: 1.0}
+
+
+def test_headers_that_two_processes_repeat_count_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "MOST_SESSIONS", 2)
+    one, two = (RunRecord(tmp_path / "sotl.jsonl") for _ in range(2))
+    one.header("a")
+    two.header("b")
+    for unit in range(5):
+        one.unit(unit, 1.0, 1)
+        two.unit(unit, 2.0, 1)
+    assert [len(losses) for losses, _ in newest(tmp_path).values()] == [5, 5]
+
+
+def test_processes_of_a_run_that_do_not_say_when_they_began_are_not_mixed(tmp_path):
+    text = ""
+    for losses in ([3.0, 2.0, 1.0], [3.0, 2.5]):
+        text += '{"schema": 1, "run_id": "a"}\n'
+        text += "".join(f'{{"e": {e}, "loss": {loss}}}\n' for e, loss in enumerate(losses))
+    (tmp_path / "sotl.jsonl").write_text(text)
+    assert newest(tmp_path)["a"][0] == {0: 3.0, 1: 2.5}
+
+
+def test_half_a_line_of_its_own_is_no_other_process(tmp_path):
+    resource = pytest.importorskip("resource")
+    record = RunRecord(tmp_path / "sotl.jsonl")
+    begun = record.header("a")
+    record.unit(0, 1.0, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (record.path.stat().st_size + 5, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            record.unit(1, 0.5, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    record.unit(1, 0.5, 1)
+    assert not record.is_shared
+    assert record.header("a") == begun
+    (session,), unreadable = read_record(record.path)
+    assert (session.losses, unreadable) == ({0: 1.0, 1: 0.5}, 1)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -238,6 +239,20 @@ def test_records_of_blocks_do_not_count_and_one_that_cannot_be_read_is_named(tmp
     assert (decision.place, decision.compared) == (1, 2)
     future.unlink()
     assert sweep.decide("own", {0: 2.0, 1: 2.0}).compared == 2
+
+
+def test_a_damaged_number_asks_for_no_table_beyond_memory(tmp_path):
+    damaged = record(tmp_path / "a", "a", [1.0, 1.0])
+    damaged.unit(9_999_999, 1.0, 1)
+    sweep = shared(tmp_path)
+    tracemalloc.start()
+    try:
+        decision = sweep.decide("own", {0: 2.0, 1: 2.0})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (decision.place, decision.compared) == (2, 2)
+    assert peak < 10**7
 
 
 def test_of_the_two_packages_both_have_it(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing.context
 import tempfile
 import uuid
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._writing import write_whole
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer
 
 
@@ -47,7 +50,7 @@ class RunBound:
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Hand the results to a parent process that waits for them."""
         if stage == "fit" and trainer.is_global_zero and _is_spawned(trainer):
-            torch.save(self.state_dict(), self._handoff)
+            self._hand_over()
             self._is_child = True
         self._stage = None
 
@@ -61,6 +64,18 @@ class RunBound:
         self._trainer = weakref.ref(trainer)
         self._handoff.unlink(missing_ok=True)  # of an earlier run, if nobody asked for its results
         return True
+
+    def _hand_over(self) -> None:
+        content = io.BytesIO()
+        torch.save(self.state_dict(), content)
+        try:
+            write_whole(self._handoff, content.getvalue())
+        except OSError as error:
+            rank_zero_warn(
+                f"The results of this {type(self).__name__} cannot be given back to the process "
+                f"that called fit, where it will have none. {error}",
+                stacklevel=2,
+            )
 
     def _receive_from_child(self) -> None:
         if not self._is_child and self._handoff.exists():

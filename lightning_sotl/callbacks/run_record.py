@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loaders
 from lightning_sotl.history import LossHistory
-from lightning_sotl.record import RunRecord, file_name
+from lightning_sotl.record import RunRecord, file_name, plain
+
+# To try again means to read what is there, and blocks may end many times a second.
+_PAUSE = 10.0  # seconds
 
 
 class Recorder:
     """Writes the record of one fit; on other ranks, and without a directory, it writes nothing.
 
-    A record that cannot be written does not end the training: it warns, and goes on without.
+    A record that cannot be written, as on a full disk, does not end the training: it warns, once,
+    and from time to time, and with a change of status, it tries again to write all that is missing.
     """
 
     def __init__(self, record: RunRecord | None = None) -> None:
         """Write into `record`, or nowhere."""
         self._record = record
-        self._has_status = self._said_shared = False
+        self._has_status = self._has_warned = self._said_shared = False
+        self._known: tuple[str, dict[str, Any], LossHistory, float] | None = None
+        self._is_behind = False
+        self._failed_at = -math.inf  # seconds of the clock that only goes forward
+        # Partial functions, since a spawned process gets this object by pickle.
+        self._missing: list[Callable[[RunRecord], None]] = []
 
     @property
     def path(self) -> Path | None:
@@ -38,54 +50,78 @@ class Recorder:
         These were trained in another directory, or lost to a kill. A line that is there stays: it
         may name a checkpoint.
 
-        Returns the time in the header, which is later than `after`; without a record that one.
+        Returns the time in the header, which is later than `after`, also if it can only be written
+        later; without a record, or one that cannot even be read, `after`.
         """
-        begun = after
-
-        def write(record: RunRecord) -> None:
-            nonlocal begun
-            there = record.units_of(run_id)
-            begun = record.header(run_id, after=after, **facts)
-            for unit, loss in history.losses().items():
-                if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
-                    self.unit(history, unit)
-
-        self._try(write)
-        return begun
+        self._known, self._is_behind = (run_id, plain(facts), history, after), True
+        self._write()
+        return after if self._record is None else max(after, self._record.begun)
 
     def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
         """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
         if unit in history:
-            total, count = history[unit]
-            self._try(lambda record: record.unit(unit, total / count, count, checkpoint))
+            loss, steps = _mean(history, unit)
+            self._write(
+                partial(RunRecord.unit, unit=unit, loss=loss, steps=steps, checkpoint=checkpoint)
+            )
 
     def status(self, status: str, **facts: Any) -> None:
         """Write the first change of status in this fit; what follows are echoes of it."""
         if not self._has_status:
-            self._try(lambda record: record.status(status, **facts))
+            self._failed_at = -math.inf  # there may be no later time to try
+            self._write(partial(RunRecord.status, status=status, **facts))
             self._has_status = True
 
-    def _try(self, write: Callable[[RunRecord], None]) -> None:
+    def _write(self, *lines: Callable[[RunRecord], None]) -> None:
         if self._record is None:
             return
-        try:
-            write(self._record)
-        except OSError as error:
-            rank_zero_warn(
-                f"The run's record '{self._record.path}' cannot be written ({error}); the run "
-                "goes on without it.",
-                stacklevel=2,
-            )
-            self._record = None
+        self._missing += lines
+        if time.monotonic() < self._failed_at + _PAUSE:
             return
-        if self._record.is_shared and not self._said_shared:
+        try:
+            if self._is_behind:
+                self._restate(self._record)
+            self._is_behind = True  # until all of these stand there
+            for line in self._missing:
+                line(self._record)
+        except (OSError, UnreadableFileError) as error:
+            if not self._has_warned:
+                rank_zero_warn(
+                    f"The run's record '{self._record.path}' cannot be written ({error}); the run "
+                    "goes on, and what is missing will be written as soon as that is possible.",
+                    stacklevel=2,
+                )
+            self._has_warned, self._failed_at = True, time.monotonic()
+        else:
+            self._is_behind = False
+            self._missing.clear()
+            self._warn_if_shared(self._record)
+
+    def _restate(self, record: RunRecord) -> None:
+        """Write the header, also again: whoever has freed a full disk may have taken the file."""
+        if self._known is None:
+            return
+        run_id, facts, history, after = self._known
+        there = record.units_of(run_id)
+        record.header(run_id, after=after, **facts)
+        for unit, loss in history.losses().items():
+            if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
+                record.unit(unit, *_mean(history, unit))
+
+    def _warn_if_shared(self, record: RunRecord) -> None:
+        if record.is_shared and not self._said_shared:
             rank_zero_warn(
-                f"Another process writes into the run's record '{self._record.path}' too. The "
-                "record keeps the two apart, but the logs beside it do not: give each run a "
-                "directory of its own.",
+                f"Another process writes into the run's record '{record.path}' too. The record "
+                "keeps the two apart, but the logs beside it do not: give each run a directory of "
+                "its own.",
                 stacklevel=2,
             )
             self._said_shared = True
+
+
+def _mean(history: LossHistory, unit: int) -> tuple[float, int]:
+    total, count = history[unit]
+    return total / count, count
 
 
 def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:

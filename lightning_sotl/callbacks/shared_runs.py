@@ -6,16 +6,17 @@ finds half-written it finds whole the next time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._wording import visible
 from lightning_sotl.callbacks.limits import HasLimits
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.trainer_facts import Trainer
+from lightning_sotl.curves.folders import walk
 from lightning_sotl.curves.records import Session, merge_sessions, read_record
 from lightning_sotl.growing_curves import GrowingCurves
 from lightning_sotl.monitor_name import MonitorName, parse_monitor
@@ -63,9 +64,9 @@ class SharedRuns:
 
     def _grown(self) -> list[Path]:
         name, grown = file_name(self._estimate.prefix), []
-        for folder, _, files in os.walk(self.directory):
+        for folder, files in walk(self.directory, []):
             if name in files:
-                path = Path(folder) / name
+                path = folder / name
                 try:
                     stat = path.stat()
                 except OSError:  # it was deleted since
@@ -91,10 +92,12 @@ class SharedRuns:
     def _put(self, run_id: str, losses: Mapping[int, float]) -> None:
         if not losses:
             return
-        table = np.full((1, max(losses) + 1), np.nan)
-        table[0, list(losses)] = list(losses.values())
-        scores = self._estimate.scores(table)[0]
         self._curves.drop_after(run_id, -1)
+        # A damaged line may tell of epoch 9,999,999.
+        kept = {unit: loss for unit, loss in losses.items() if unit < self._policy.max_epochs}
+        table = np.full((1, max(kept, default=0) + 1), np.nan)
+        table[0, list(kept)] = list(kept.values())
+        scores = self._estimate.scores(table)[0]
         for unit in np.flatnonzero(~np.isnan(scores)).tolist():
             self._curves.put(run_id, unit, scores[unit])
 
@@ -104,7 +107,8 @@ def _sessions_of(path: Path) -> list[Session]:
     try:
         return read_record(path)[0]
     except (OSError, ValueError) as error:
-        rank_zero_warn(f"The policy goes on without the record '{path}': {error}", stacklevel=2)
+        text = visible(f"The policy goes on without the record '{path}': {error}")
+        rank_zero_warn(text, stacklevel=2)
         return []
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from lightning_sotl.curves.logged import MOST_UNITS, Logged
+from lightning_sotl._reading import MOST_LOG_BYTES, TextLines
+from lightning_sotl._wording import listed
+from lightning_sotl.curves.logged import Logged, epoch_of
 
 FILE = "metrics.csv"
 _AXES = ("epoch", "step")
@@ -16,29 +19,31 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
     """Return the values of the wanted columns, each placed on the epoch of its row.
 
     A blank cell is no value. A last line without its end is left out and counted: the number at
-    its end may be cut.
+    its end may be cut. So are lines that are too long to be rows.
 
     Args:
         path: The `metrics.csv`.
         wanted: The columns to keep.
 
     Raises:
-        ValueError: If a column that was asked for stands there twice.
+        OSError: If the file cannot be read.
+        ValueError: If it is no regular file or too large, or if a column that was asked for
+            stands there twice.
     """
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    lines = text.splitlines()
     logged = Logged(wanted)
-    if lines and not text.endswith(("\n", "\r")):
-        lines.pop()
-        logged.unreadable += 1
-    rows = csv.reader(lines)
+    lines = TextLines(path, most=MOST_LOG_BYTES)
+    rows = _readable(csv.reader(_whole(lines, logged)), logged)
     header = next(rows, [])
+    if logged.unreadable or lines.too_long:  # what came out is a row and not the header
+        logged.unreadable += lines.too_long
+        return logged
     logged.keys = {name for name in header if name not in _AXES}
     columns = [(place, name) for place, name in enumerate(header) if name in wanted]
-    if len({name for _, name in columns}) < len(columns):
-        raise ValueError(f"Expected '{path}' to have no column twice but got {header!r}.")
+    repeated = [name for name, times in Counter(name for _, name in columns).items() if times > 1]
+    if repeated:
+        raise ValueError(f"Expected '{path}' to have no column twice but got {listed(repeated)}.")
     epoch_place = header.index("epoch") if "epoch" in header else None
-    for row in _readable(rows, logged):
+    for row in rows:
         if len(row) != len(header):
             logged.unreadable += 1
             continue
@@ -46,17 +51,28 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
         for place, name in columns:
             if row[place]:
                 _take(logged, name, epoch, row[place])
+    logged.unreadable += lines.too_long
     return logged
+
+
+def _whole(lines: Iterable[str], logged: Logged) -> Iterator[str]:
+    for line in lines:
+        if line.endswith(("\n", "\r")):
+            yield line
+        else:
+            logged.unreadable += 1
 
 
 def _readable(rows: Iterator[list[str]], logged: Logged) -> Iterator[list[str]]:
     while True:
         try:
-            yield next(rows)
+            row = next(rows)
         except StopIteration:
             return
         except csv.Error:  # a cell without an end, as of a lost quote
             logged.unreadable += 1
+        else:
+            yield row
 
 
 def _take(logged: Logged, name: str, epoch: int | None, text: str) -> None:
@@ -70,7 +86,6 @@ def _epoch(row: list[str], place: int | None) -> int | None:
     if place is None:
         return None
     try:
-        number = float(row[place])
+        return epoch_of(float(row[place]))
     except ValueError:
         return None
-    return int(number) if number.is_integer() and 0 <= number < MOST_UNITS else None

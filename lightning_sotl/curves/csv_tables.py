@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,8 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._ranks import Mode
-from lightning_sotl._wording import listed
+from lightning_sotl._reading import MOST_LINE_BYTES, TextLines
+from lightning_sotl._wording import listed, quoted
+from lightning_sotl.curves.logged import MOST_ENTRIES, check_table_size
 from lightning_sotl.curves.table import LearningCurves
+
+# All 15,625 architectures of NAS-Bench-201 over 200 epochs, a row each, take 0.2 GB.
+MOST_TABLE_BYTES = 2**30
+MOST_CELLS = MOST_ENTRIES
 
 Rows = list[tuple[int, dict[str, str]]]  # (line number, column -> cell)
 
@@ -64,6 +71,7 @@ def read_long_csv(
     places = {name: place for place, name in enumerate(names)}
     indices = [_epoch(path, line, cells[epoch], first_epoch) for line, cells in rows]
     shape = (len(names), max(indices) + 1)
+    check_table_size(path, *shape, rows[indices.index(max(indices))][1][run])
     fields: dict[str, NDArray[np.float64]] = {name: np.full(shape, np.nan) for name in curves}
     fields |= {name: np.full(shape[0], np.nan) for name in finals}
     described = np.full((shape[0], len(features)), np.nan)
@@ -73,7 +81,7 @@ def read_long_csv(
         if (place, index) in seen:
             raise ValueError(
                 f"Expected '{path}' to have each epoch of a run once, but line {line} has epoch "
-                f"{index + first_epoch} of run {cells[run]!r} again."
+                f"{index + first_epoch} of run {quoted(cells[run])} again."
             )
         seen.add((place, index))
         for name, column in curves.items():
@@ -126,7 +134,9 @@ def read_wide_csv(
     curves = {"train_loss": train_loss, "val_loss": val_loss, "val_metric": val_metric}
     singles = {"final_metric": final_metric, "final_loss": final_loss}
     needed = [column for column in (run, *singles.values(), *features) if column is not None]
-    rows = _rows(Path(path), needed)
+    patterns = [pattern for pattern in curves.values() if pattern is not None]
+    rows = _rows(Path(path), needed, patterns)
+    check_table_size(path, len(rows), 1, "it")
     header = list(rows[0][1])
     fields: dict[str, NDArray[np.float64]] = {}
     for name, pattern in curves.items():
@@ -142,43 +152,68 @@ def read_wide_csv(
     return _checked(path, fields, names, metric_mode, final_mode)
 
 
-def _rows(path: Path, needed: Sequence[str]) -> Rows:
-    if not path.is_file():
+def _rows(path: Path, needed: Sequence[str], patterns: Sequence[str] = ()) -> Rows:
+    """Return the rows with the columns that are needed, or are of a wide curve."""
+    if not path.exists():
         raise FileNotFoundError(f"There is no file '{path}'.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        missing = [column for column in needed if column not in header]
-        if missing:
+    lines = _numbered(path)
+    header = next(lines, (0, []))[1]
+    missing = sorted(set(needed) - set(header), key=needed.index)
+    if missing:
+        raise ValueError(
+            f"Expected '{path}' to have the columns {listed(missing)} but it has {listed(header)}."
+        )
+    repeated = sorted(column for column, times in Counter(header).items() if times > 1)
+    if repeated:
+        raise ValueError(f"Expected '{path}' to have no column twice but got {listed(repeated)}.")
+    read = {column for pattern in patterns for column in _epoch_columns(path, header, pattern)}
+    read |= set(needed)
+    kept = [(place, name) for place, name in enumerate(header) if name in read]
+    rows: Rows = []
+    for line, cells in lines:
+        if len(cells) != len(header):
             raise ValueError(
-                f"Expected '{path}' to have the columns {listed(missing)} but it has "
-                f"{listed(header)}."
+                f"Expected line {line} of '{path}' to have {len(header)} cells, as the header has, "
+                f"but got {len(cells)}."
             )
-        repeated = sorted({column for column in header if header.count(column) > 1})
-        if repeated:
+        rows.append((line, {name: cells[place] for place, name in kept}))
+        if len(rows) * len(kept) > MOST_CELLS:
             raise ValueError(
-                f"Expected '{path}' to have no column twice but got {listed(repeated)}."
+                f"Expected '{path}' to have at most {MOST_CELLS:,} cells in the columns that are "
+                "read but it has more."
             )
-        rows = []
-        for cells in _cells(reader, path):
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise ValueError(
-                    f"Expected line {reader.line_num} of '{path}' to have {len(header)} cells, as "
-                    f"the header has, but got {len(cells)}."
-                )
-            rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
     if not rows:
         raise ValueError(f"Expected '{path}' to have at least one row below the header.")
     return rows
 
 
-def _cells(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+def _numbered(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each line that is not blank."""
+    lines = TextLines(path, most=MOST_TABLE_BYTES, errors="strict")
+    reader = csv.reader(_strict(lines, path))
     try:
-        yield from reader
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
     except csv.Error as error:  # a cell without an end, as of a lost quote
         raise ValueError(f"'{path}' cannot be read as CSV: {error}.") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected '{path}' to be in UTF-8: {error}.") from None
+
+
+def _strict(lines: TextLines, path: Path) -> Iterator[str]:
+    for line in lines:
+        _check_length(lines, path)
+        yield line
+    _check_length(lines, path)
+
+
+def _check_length(lines: TextLines, path: Path) -> None:
+    if lines.too_long:
+        raise ValueError(
+            f"Expected '{path}' to have lines of at most {MOST_LINE_BYTES:,} bytes but one has "
+            "more."
+        )
 
 
 def _epoch_columns(path: str | Path, header: list[str], pattern: str) -> list[str]:
@@ -187,9 +222,14 @@ def _epoch_columns(path: str | Path, header: list[str], pattern: str) -> list[st
             f"Expected the name of a wide curve's columns to contain '{{epoch}}' but got "
             f"{pattern!r}."
         )
-    number = re.compile(re.escape(pattern).replace(r"\{epoch\}", "([0-9]+)"))
-    found = {int(match[1]): name for name in header if (match := number.fullmatch(name))}
-    if not found or sorted(found) != list(range(min(found), min(found) + len(found))):
+    number = re.compile(re.escape(pattern).replace(r"\{epoch\}", "([0-9]{1,9})"))
+    matches = [match for name in header if (match := number.fullmatch(name))]
+    found = {int(match[1]): match[0] for match in matches}
+    if (
+        not found
+        or len(found) < len(matches)
+        or sorted(found) != list(range(min(found), min(found) + len(found)))
+    ):
         raise ValueError(
             f"Expected '{path}' to have columns {pattern!r} for epochs without a gap but it has "
             f"{listed(sorted(found))} of them, in columns {listed(header)}."
@@ -215,7 +255,8 @@ def _number(path: str | Path, line: int, column: str, cell: str) -> float:
         return float(cell)
     except ValueError:
         raise ValueError(
-            f"Expected a number in line {line}, column {column!r} of '{path}' but got {cell!r}."
+            f"Expected a number in line {line}, column {column!r} of '{path}' but got "
+            f"{quoted(cell)}."
         ) from None
 
 
@@ -228,7 +269,8 @@ def _epoch(path: str | Path, line: int, cell: str, first_epoch: int) -> int:
         number = float("nan")
     if not number.is_integer() or number < first_epoch:
         raise ValueError(
-            f"Expected an epoch from {first_epoch} on in line {line} of '{path}' but got {cell!r}."
+            f"Expected an epoch from {first_epoch} on in line {line} of '{path}' but got "
+            f"{quoted(cell)}."
         )
     return int(number) - first_epoch
 

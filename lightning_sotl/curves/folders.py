@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
+from lightning_sotl._wording import quoted
 from lightning_sotl.curves import csv_logs, tensorboard_logs
 from lightning_sotl.record import file_name
 
@@ -27,11 +29,46 @@ class RunFolder:
     events: list[Path] = field(default_factory=list)
 
 
-def find_run_folders(directory: Path, *, prefix: str) -> list[RunFolder]:
+def walk(directory: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
+    """Yield each folder at any depth with the names of what lies in it and is no folder.
+
+    Links to folders are not followed: a "latest" beside its run would count that run twice, and a
+    link to what is above would never end. Python's own walk gives up at some 1,000 levels.
+
+    Args:
+        directory: Where to begin.
+        notes: Takes a sentence for each folder that cannot be listed.
+    """
+    waiting = [str(directory)]  # to join paths of many parts takes long
+    while waiting:
+        folder = waiting.pop()
+        names = set()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif not _is_link_to_folder(entry):
+                        names.add(entry.name)
+        except OSError as error:
+            notes.append(f"Left out what is in {quoted(folder)}: {error.strerror}.")
+            continue
+        yield Path(folder), names
+
+
+def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def find_run_folders(directory: Path, notes: list[str], *, prefix: str) -> list[RunFolder]:
     """Return the folders at any depth that hold a record or logs, sorted as numbers count.
 
     Args:
         directory: Where to look.
+        notes: Takes a sentence for each folder that cannot be listed.
         prefix: The monitor's; its record is `<prefix>.jsonl`.
 
     Raises:
@@ -43,17 +80,15 @@ def find_run_folders(directory: Path, *, prefix: str) -> list[RunFolder]:
         raise NotADirectoryError(f"Expected '{directory}' to be a directory but it is {what}.")
     record_name = file_name(prefix)
     found, folders = [], 0
-    # Links are not followed: a "latest" beside its run would count that run twice.
-    for path, _, files in os.walk(directory):
+    for path, names in walk(directory, notes):
         folders += 1
-        names = set(files)
-        folder = RunFolder(Path(path))
+        folder = RunFolder(path)
         if record_name in names:
             folder.record = folder.path / record_name
         if csv_logs.FILE in names:
             folder.csv = folder.path / csv_logs.FILE
         folder.events = [
-            folder.path / name for name in files if name.startswith(tensorboard_logs.PATTERN)
+            folder.path / name for name in names if name.startswith(tensorboard_logs.PATTERN)
         ]
         if folder.record or folder.csv or folder.events:
             found.append(folder)

@@ -5,8 +5,46 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from lightning_sotl._wording import counted, quoted
+
 # An epoch beyond this is a damaged number, and would ask for a table of gigabytes.
 MOST_UNITS = 10_000_000
+# 0.4 GB for each array of a table of curves; a ranking makes a handful of that size.
+MOST_ENTRIES = 50_000_000
+# Each has a name, a rank and more that is no number: 1 kB. A few bytes can be packed to millions.
+MOST_RUNS = 1_000_000
+
+
+def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None:
+    """Refuse a table that one damaged number would have made larger than memory.
+
+    Args:
+        path: What it is read from.
+        runs: How many.
+        epochs: How many epochs the longest says that it has.
+        longest: Its name.
+
+    Raises:
+        ValueError: If it has more than `MOST_ENTRIES` entries or `MOST_RUNS` runs.
+    """
+    if runs > MOST_RUNS:
+        raise ValueError(f"Expected '{path}' to hold at most {MOST_RUNS:,} runs but got {runs:,}.")
+    if runs * epochs > MOST_ENTRIES:
+        raise ValueError(
+            f"Expected '{path}' to hold at most {MOST_ENTRIES:,} losses but "
+            f"{counted(runs, 'run')}, of which {quoted(longest)} says that it has "
+            f"{counted(epochs, 'epoch')}, make {runs * epochs:,}."
+        )
+
+
+def epoch_of(number: float) -> int | None:
+    """Return the epoch that a logged number is, or None if it is none.
+
+    Example:
+        >>> epoch_of(3.0), epoch_of(0.5), epoch_of(-1.0), epoch_of(float("inf"))
+        (3, None, None, None)
+    """
+    return int(number) if 0 <= number < MOST_UNITS and number == int(number) else None
 
 
 @dataclass

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lightning_sotl._ranks import Mode
 from lightning_sotl._wording import counted, listed, some
 from lightning_sotl.curves.folders import find_run_folders
+from lightning_sotl.curves.logged import check_table_size
 from lightning_sotl.curves.run_sources import RunSource, Wanted, read_sources
 from lightning_sotl.curves.table import LearningCurves
 
@@ -117,13 +118,14 @@ def read_logs(
             for; the message lists the keys that are there.
     """
     root, keys = Path(directory), keys or LogKeys()
-    folders = find_run_folders(root, prefix=keys.prefix)
+    notes: list[str] = []
+    folders = find_run_folders(root, notes, prefix=keys.prefix)
     per_epoch = [key for key in (keys.val_loss, keys.val_metric, *keys.others) if key]
     finals = [key for key in (keys.final_metric, keys.final_loss) if key]
     wanted = Wanted(
         frozenset([*per_epoch, *finals, *keys.recovered]), keys.prefix, keys.block or "epoch"
     )
-    sources, notes = read_sources(root, folders, wanted, progress)
+    sources = read_sources(root, folders, wanted, notes, progress)
     available = sorted(set().union(*(source.logged.keys for source in sources)))
     for key in (*per_epoch, *finals):
         if key not in keys.others or not needs_losses:
@@ -132,7 +134,7 @@ def read_logs(
         sources = _with_losses(sources, keys, instead, available, notes)
     else:
         sources = _with_values(sources, keys, notes)
-    return _assemble(sources, keys, metric_mode, final_mode, notes)
+    return _assemble(root, sources, keys, metric_mode, final_mode, notes)
 
 
 def _check_logged(key: str, sources: list[RunSource], available: list[str]) -> None:
@@ -196,6 +198,7 @@ def _why_missing(keys: LogKeys) -> str:
 
 
 def _assemble(
+    root: Path,
     sources: list[RunSource],
     keys: LogKeys,
     metric_mode: Mode,
@@ -208,9 +211,14 @@ def _assemble(
         for key in (*keys.others, keys.val_loss, keys.val_metric)
         if key
     }
-    epochs = max(
-        (max(one) + 1 for many in (losses, *others.values()) for one in many if one), default=1
-    )
+    lengths = [
+        (max(one) + 1, source.name)
+        for many in (losses, *others.values())
+        for one, source in zip(many, sources, strict=True)
+        if one
+    ]
+    epochs, longest = max(lengths, default=(1, ""))
+    check_table_size(root, len(sources), epochs, longest)
     tables = {key: _table(values, epochs) for key, values in others.items()}
     _note_gaps(sources, losses, notes)
     if keys.final_metric or keys.final_loss:
@@ -236,15 +244,7 @@ def _assemble(
     )
 
 
-_MOST_ENTRIES = 200_000_000
-
-
 def _table(curves: list[dict[int, float]], epochs: int) -> NDArray[np.float64]:
-    if len(curves) * epochs > _MOST_ENTRIES:
-        raise ValueError(
-            f"Expected a table of at most {_MOST_ENTRIES} losses but {len(curves)} runs, of which "
-            f"one says that it has {epochs} epochs, make {len(curves) * epochs}."
-        )
     table = np.full((len(curves), epochs), np.nan)
     for row, curve in zip(table, curves, strict=True):
         row[list(curve)] = list(curve.values())

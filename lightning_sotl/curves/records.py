@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_sotl._wording import quoted
 from lightning_sotl.curves.logged import MOST_UNITS
 from lightning_sotl.record import SCHEMA, header_time, parsed_lines
+
+# Each process that trains a run writes one; what each may undo is looked through every time.
+MOST_SESSIONS = 10_000
 
 
 @dataclass
@@ -65,12 +69,16 @@ def read_record(path: Path) -> tuple[list[Session], int]:
 
     A half-written line, as a kill leaves it, is one that cannot be read; so is a line before the
     first header, or below a header that cannot be read: whose it is, is not known. Processes that
-    write at the same time repeat their header where another has written in between.
+    write at the same time repeat their header where another has written in between; each has its
+    own time.
 
     Raises:
-        ValueError: If a header is of a schema that this version does not know.
+        OSError: If the file cannot be read.
+        ValueError: If it is no regular file, if it is too large, if a header is of a schema that
+            this version does not know, or if there are too many headers that repeat no other.
     """
-    sessions: dict[tuple[str, float], Session] = {}
+    sessions: list[Session] = []
+    known: dict[tuple[str, float], Session] = {}
     current: Session | None = None
     unreadable, newest = 0, -math.inf
     for line in parsed_lines(path):
@@ -79,12 +87,17 @@ def read_record(path: Path) -> tuple[list[Session], int]:
             unreadable += 1
         elif "run_id" in line:
             _check_schema(line, path)
-            newest = max(newest, header_time(line))
-            key = (str(line["run_id"]), header_time(line))
-            current = sessions.setdefault(key, Session(key[0], path.parent, line, newest))
+            when = header_time(line)
+            newest = max(newest, when)
+            key = (str(line["run_id"]), when)
+            current = known.get(key)
+            if current is None or when == -math.inf:  # without a time it may be another process
+                current = known[key] = _session(line, path, newest)
+                sessions.append(current)
+                _check_number(sessions, path)
         elif current is None or not _add(current, line):
             unreadable += 1
-    return list(sessions.values()), unreadable
+    return sessions, unreadable
 
 
 def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
@@ -107,8 +120,9 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
 def _continue(run: RecordedRun, session: Session) -> None:
     changed = [unit for unit, loss in session.losses.items() if run.losses.get(unit, loss) != loss]
     if changed:
-        run.losses = {unit: loss for unit, loss in run.losses.items() if unit < min(changed)}
-        run.checkpoints = {u: path for u, path in run.checkpoints.items() if u < min(changed)}
+        first = min(changed)
+        run.losses = {unit: loss for unit, loss in run.losses.items() if unit < first}
+        run.checkpoints = {u: path for u, path in run.checkpoints.items() if u < first}
         run.contradicted += [
             folder
             for folder in run.folders
@@ -127,11 +141,26 @@ def _continue(run: RecordedRun, session: Session) -> None:
 _STOPS = ("stop_epoch_reached", "stop_batches_reached")
 
 
+def _session(header: dict[str, Any], path: Path, begun: float) -> Session:
+    hparams = header.get("hparams")
+    # Those of another writer may be anything; by name they can only be told if they have names.
+    facts = header if isinstance(hparams, (dict, type(None))) else {**header, "hparams": None}
+    return Session(str(header["run_id"]), path.parent, facts, begun)
+
+
+def _check_number(sessions: list[Session], path: Path) -> None:
+    if len(sessions) > MOST_SESSIONS:
+        raise ValueError(
+            f"Expected '{path}', without repeats, to have at most {MOST_SESSIONS:,} headers but it "
+            "has more."
+        )
+
+
 def _check_schema(header: dict[str, Any], path: Path) -> None:
     if header.get("schema") != SCHEMA:
         raise ValueError(
             f"Expected the record '{path}' to be of schema {SCHEMA} but got "
-            f"{header.get('schema')!r}; a newer version of this package may have written it."
+            f"{quoted(header.get('schema'))}; a newer version of this package may have written it."
         )
 
 
@@ -151,8 +180,10 @@ def _add(session: Session, line: dict[str, Any]) -> bool:
         loss = float(loss) if math.isfinite(loss) else math.inf
     except OverflowError:  # an integer of more digits than a float holds
         return False
-    if checkpoint is not None:
-        session.checkpoints[unit] = str(checkpoint)
+    if isinstance(checkpoint, str):
+        session.checkpoints[unit] = checkpoint
+    elif checkpoint is not None:
+        return False
     elif session.losses.get(unit, loss) != loss:
         session.checkpoints.pop(unit, None)  # it was of the training that this line replaces
     session.losses[unit] = loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl._wording import counted, some
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.folders import RunFolder, natural_order
@@ -80,10 +82,11 @@ class RunSource:
         if self.record is None or not self.record.checkpoints:
             return None
         path = self.record.checkpoints[max(self.record.checkpoints)]
-        moved = [folder / "checkpoints" / Path(path).name for folder in self.record.folders]
-        if not Path(path).exists():
-            path = next((str(other.absolute()) for other in moved if other.exists()), path)
-        return path
+        name = Path(path).name
+        if _exists(path) or name in ("", ".."):
+            return path
+        moved = [folder / "checkpoints" / name for folder in self.record.folders]
+        return next((str(other.absolute()) for other in moved if _exists(other)), path)
 
     @property
     def stopped_at(self) -> int | None:
@@ -100,14 +103,18 @@ class RunSource:
         return status != "finished" and reason != "trainer.should_stop"
 
 
+def _exists(path: str | Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110  # Path's own raises on a name that is too long
+
+
 def read_sources(
     root: Path,
     folders: list[RunFolder],
     wanted: Wanted,
+    notes: list[str],
     progress: Callable[[int, int], None] | None,
-) -> tuple[list[RunSource], list[str]]:
-    """Return the runs that `folders` hold, and notes on what could not be read or was joined."""
-    notes: list[str] = []
+) -> list[RunSource]:
+    """Return the runs that `folders` hold; `notes` takes what could not be read or was joined."""
     sessions: list[Session] = []
     logs: dict[Path, Logged] = {}
     unreadable: Counter[str] = Counter()
@@ -119,7 +126,8 @@ def read_sources(
                 sessions += found
                 unreadable[_relative(folder.record, root)] += bad
             logs[folder.path] = _read_logs(folder, wanted, unreadable, root, notes)
-        except OSError as error:  # a link that leads nowhere, a file that is not ours to read
+        except (OSError, UnreadableFileError) as error:
+            # A link that leads nowhere, a file that is not ours to read, a pipe.
             notes.append(f"Left out what of '{_relative(folder.path, root)}' is behind: {error}.")
         if progress is not None:
             progress(done + 1, len(folders))
@@ -144,7 +152,7 @@ def read_sources(
             "again after a resume, counted once: the newer."
         )
     notes[:] = dict.fromkeys(notes)
-    return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name))), notes
+    return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name)))
 
 
 def _read_logs(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from lightning_sotl._reading import open_regular
+from lightning_sotl._wording import listed
+from lightning_sotl._writing import write_whole
+from lightning_sotl.curves.archives import open_archive, read_member
+from lightning_sotl.curves.logged import check_table_size
+from lightning_sotl.curves.npy_arrays import parse_npy
 from lightning_sotl.curves.table import LearningCurves
 
 _NAMES = tuple(field.name for field in dataclasses.fields(LearningCurves))
@@ -20,6 +27,7 @@ def save(curves: LearningCurves, path: Path) -> None:
     """Write `curves`; an absent field is an absent key, and so are checkpoints if there is none.
 
     Raises:
+        OSError: If it cannot be written; then what stood there before still does.
         ValueError: If `path` does not end in ".npz".
     """
     if path.suffix != ".npz":
@@ -33,7 +41,9 @@ def save(curves: LearningCurves, path: Path) -> None:
             text = name in (*_MODES, "run_ids", "checkpoints")
             arrays[name] = np.asarray(value, dtype=np.str_ if text else np.float64)
     # Numbers and text only, checked above, so that NumPy has nothing to pickle.
-    np.savez_compressed(path, **arrays)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_whole(path, content.getvalue())
 
 
 def load(path: Path) -> LearningCurves:
@@ -45,18 +55,24 @@ def load(path: Path) -> LearningCurves:
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no file '{path}'.")
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        raise ValueError(f"Expected '{path}' to be an .npz archive, but it is none.")
-    with path.open("rb") as file, _opened(file, path) as archive:
-        if "train_loss" not in archive.files:
-            found = ", ".join(map(repr, sorted(archive.files))) or "nothing"
-            raise ValueError(f"Expected '{path}' to hold 'train_loss' but it holds {found}.")
-        unknown = sorted(set(archive.files) - set(_NAMES))
-        fields = {name: _read(archive, name, path) for name in _NAMES if name in archive.files}
+    with open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"Expected '{path}' to be an .npz archive, but it is none.")
+    with open_archive(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if "train_loss" not in members:
+            raise ValueError(
+                f"Expected '{path}' to hold 'train_loss' but it holds {listed(sorted(members))}."
+            )
+        unknown = sorted(set(members) - set(_NAMES))
+        fields = {
+            name: _read(archive, members[name], name, path) for name in _NAMES if name in members
+        }
+    runs, epochs = (*fields["train_loss"].shape, 1, 1)[:2]
+    check_table_size(path, runs, epochs, "it")
     if unknown:
         warnings.warn(
-            f"'{path}' also holds {', '.join(map(repr, unknown))}, which LearningCurves does not "
-            "know; left out.",
+            f"'{path}' also holds {listed(unknown)}, which LearningCurves does not know; left out.",
             stacklevel=3,
         )
     try:
@@ -65,22 +81,18 @@ def load(path: Path) -> LearningCurves:
         raise ValueError(f"'{path}' does not hold learning curves. {error}") from None
 
 
-def _opened(file: BinaryIO, path: Path) -> Any:
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Path) -> Any:
     try:
-        return np.load(file, allow_pickle=False)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError) as error:
-        raise ValueError(f"'{path}' is damaged and cannot be read: {error}.") from None
-
-
-def _read(archive: Any, name: str, path: Path) -> Any:
-    try:
-        array = archive[name]
-    except (ValueError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
-        # NumPy refuses an array of Python objects, which only pickle could read.
+        array = parse_npy(read_member(archive, member))
+        return _value(array, name)
+    except ValueError as error:
         raise ValueError(
             f"'{name}' in '{path}' cannot be read without pickle, or is damaged, and is refused: "
             f"{error}"
         ) from None
+
+
+def _value(array: Any, name: str) -> Any:
     if name in _MODES:
         return str(array)
     if name == "run_ids":

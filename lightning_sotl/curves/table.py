@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._ranks import Mode, check_mode
+from lightning_sotl._wording import listed, visible
 
 CURVES = ("train_loss", "val_loss", "val_metric")
 PER_RUN = ("final_metric", "final_loss", "epoch_seconds")
@@ -208,7 +209,7 @@ class LearningCurves:
         )
         found = read_logs(directory, keys, metric_mode=metric_mode, final_mode=final_mode)
         for note in found.notes:
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(visible(note), stacklevel=2)
         return found.curves
 
     def _keep(self, name: str, shape: tuple[int, ...]) -> None:
@@ -245,7 +246,5 @@ def _run_ids(names: tuple[str, ...], runs: int) -> tuple[str, ...]:
     names = tuple(map(str, names))
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
-        raise ValueError(
-            f"Expected `run_ids` to have no name twice but got {', '.join(map(repr, repeated))}."
-        )
+        raise ValueError(f"Expected `run_ids` to have no name twice but got {listed(repeated)}.")
     return names

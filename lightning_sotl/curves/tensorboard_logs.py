@@ -6,20 +6,24 @@ one takes the files apart itself, checks their sums, and keeps every point.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lightning_sotl import _extras
-from lightning_sotl.curves.logged import Logged
+from lightning_sotl._reading import open_regular
+from lightning_sotl.curves.logged import Logged, epoch_of
 
 PATTERN = "events.out.tfevents."
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _CHECKED = 4096
-_FLOAT_TYPES = {1: "<f4", 2: "<f8"}  # DT_FLOAT, DT_DOUBLE
+_FLOAT_TYPES = {1: struct.Struct("<f"), 2: struct.Struct("<d")}  # DT_FLOAT, DT_DOUBLE
+# An event of a scalar has some 50 bytes. Whatever is larger is a picture, a graph or a film.
+MOST_EVENT_BYTES = 16 * 2**20
 
 
 @dataclass
@@ -43,6 +47,8 @@ def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged
 
     Raises:
         ModuleNotFoundError: If `tensorboard` is not installed.
+        OSError: If a file cannot be read.
+        ValueError: If a file is no regular one.
     """
     event_pb2 = _extras.require(
         "tensorboard.compat.proto.event_pb2",
@@ -75,7 +81,7 @@ def _take(
         number = _number(entry)
         for point in pending:
             if point.step == step and number is not None:
-                point.epoch = int(number)
+                point.epoch = epoch_of(number)
         pending.clear()
         return
     if tag not in logged.wanted:
@@ -103,16 +109,20 @@ def _number(entry: Any) -> float | None:
     tensor = entry.tensor
     if tensor.float_val or tensor.double_val:
         return float((tensor.float_val or tensor.double_val)[0])
-    if tensor.dtype in _FLOAT_TYPES and tensor.tensor_content:
-        import numpy as np
-
-        return float(np.frombuffer(tensor.tensor_content, dtype=_FLOAT_TYPES[tensor.dtype])[0])
-    return None
+    layout = _FLOAT_TYPES.get(tensor.dtype)
+    if layout is None or len(tensor.tensor_content) != layout.size:
+        return None
+    return float(layout.unpack(tensor.tensor_content)[0])
 
 
 def _events(path: Path, event_pb2: Any, logged: Logged) -> Iterator[Any]:
     """Yield the events of a file up to the first that is cut off or damaged."""
-    for record in _records(path.read_bytes()):
+    with open_regular(path) as file:
+        yield from _parsed(_records(file, logged), event_pb2, logged)
+
+
+def _parsed(records: Iterator[bytes | None], event_pb2: Any, logged: Logged) -> Iterator[Any]:
+    for record in records:
         try:
             if record is None:
                 raise ValueError("The record is cut off, or its checksum is wrong.")
@@ -126,24 +136,35 @@ def _events(path: Path, event_pb2: Any, logged: Logged) -> Iterator[Any]:
         yield event
 
 
-def _records(content: bytes) -> Iterator[bytes | None]:
-    """Yield the records of a file: length, its checksum, data, its checksum; None if damaged."""
-    at = 0
-    while at < len(content):
-        header = content[at : at + 12]
+def _records(file: BinaryIO, logged: Logged) -> Iterator[bytes | None]:
+    """Yield the records of a file: length, its checksum, data, its checksum; None if damaged.
+
+    One that is too large for a scalar is passed over and counted.
+    """
+    while header := file.read(12):
         if len(header) < 12 or _CHECKSUM.unpack_from(header, 8)[0] != _checksum(header[:8]):
             yield None
             return
-        end = at + 12 + _LENGTH.unpack_from(header)[0]
-        data = content[at + 12 : end]
-        if end + 4 > len(content) or (
-            # Scalars are small; pictures and graphs are not read.
-            len(data) <= _CHECKED and _CHECKSUM.unpack_from(content, end)[0] != _checksum(data)
+        size = _LENGTH.unpack_from(header)[0]
+        if size > MOST_EVENT_BYTES:
+            if size + 4 > os.fstat(file.fileno()).st_size - file.tell():
+                yield None
+                return
+            file.seek(size + 4, os.SEEK_CUR)
+            logged.unreadable += 1
+            continue
+        data, checksum = file.read(size), file.read(4)
+        if (
+            len(data) < size
+            or len(checksum) < 4
+            or (
+                # Scalars are small; pictures and graphs are not read.
+                size <= _CHECKED and _CHECKSUM.unpack(checksum)[0] != _checksum(data)
+            )
         ):
             yield None
             return
         yield data
-        at = end + 4
 
 
 def _checksum_table() -> tuple[int, ...]:
@@ -175,4 +196,5 @@ def _checksum(data: bytes) -> int:
 def _age(path: Path) -> tuple[int, str]:
     """Return what sorts event files by when they were begun, which their name says."""
     time = path.name.removeprefix(PATTERN).partition(".")[0]
-    return (int(time) if time.isdigit() else 0, path.name)
+    # Some characters are digits and no decimal ones, as a raised 2.
+    return (int(time) if time.isdecimal() else 0, path.name)

@@ -1,0 +1,93 @@
+"""Files of others: only regular ones are opened, and what is read of them is bounded."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+# A record takes 80 bytes a unit: 6 million units. Python needs some 20 times a JSON text's size.
+MOST_RECORD_BYTES = 512 * 2**20
+# A run that logs 10 values in each of 10 million steps. Rows are read one at a time.
+MOST_LOG_BYTES = 4 * 2**30
+# The header of a record holds all hyper-parameters, the header of a CSV all keys.
+MOST_LINE_BYTES = 4 * 2**20
+
+
+class UnreadableFileError(ValueError):
+    """A file that is of no kind or size that is read."""
+
+
+def open_regular(path: Path, *, most: int | None = None, appends: bool = False) -> BinaryIO:
+    """Open a file to read its bytes.
+
+    A pipe, a socket or a device is refused: it can make its reader wait, or read, for ever.
+
+    Args:
+        path: The file; a link is followed.
+        most: So many bytes it may have; None for any number.
+        appends: Whether to write behind its end too; then it is made where there is none.
+
+    Raises:
+        OSError: If it cannot be opened.
+        UnreadableFileError: If it is no regular file, or larger.
+    """
+    # The caller closes it; `Path.open` takes no opener.
+    file: BinaryIO = open(path, "a+b" if appends else "rb", opener=_open_at_once)  # noqa: SIM115
+    size = os.fstat(file.fileno()).st_size
+    if most is not None and size > most:
+        file.close()
+        raise UnreadableFileError(
+            f"Expected '{path}' to have at most {most:,} bytes but got {size:,}."
+        )
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # To open a pipe without a writer waits until there is one; Windows has no such pipes.
+    flags |= getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags, 0o666)  # the permissions that `open` asks for
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # of a folder `open` says what it is
+        os.close(descriptor)
+        raise UnreadableFileError(f"Expected '{path}' to be a regular file, but it is none.")
+    return descriptor
+
+
+class TextLines:
+    """The lines of a text file with their ends, one after the other.
+
+    Lines end at a line feed only. A mark of UTF-8 at the beginning is left out.
+
+    Args:
+        path: The file.
+        most: So many bytes it may have.
+        errors: What is done with what is no UTF-8: "replace" or "strict".
+
+    Attributes:
+        too_long: How many lines of more than `MOST_LINE_BYTES` were passed over so far.
+
+    Raises:
+        OSError: On iteration, if it cannot be opened or read.
+        UnreadableFileError: On iteration, if it is no regular file, or larger.
+        UnicodeDecodeError: On iteration, if it is no UTF-8 and that is not replaced.
+    """
+
+    def __init__(self, path: Path, *, most: int, errors: str = "replace") -> None:
+        self._path, self._most, self._errors = path, most, errors
+        self.too_long = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield each line that is not too long."""
+        begins = True
+        with open_regular(self._path, most=self._most) as file:
+            while line := file.readline(MOST_LINE_BYTES + 1):
+                if len(line) > MOST_LINE_BYTES:
+                    self.too_long += 1
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(MOST_LINE_BYTES)
+                else:
+                    yield line.decode("utf-8-sig" if begins else "utf-8", self._errors)
+                begins = False

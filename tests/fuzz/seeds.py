@@ -1,0 +1,116 @@
+"""Small valid files of every format that is read, from which the hostile ones are made."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from run_folders import csv_rows, event_rows, write_csv_log, write_events, write_record
+
+from lightning_sotl import LearningCurves
+from lightning_sotl.curves.tensorboard_logs import _checksum
+
+LONG = b"run,epoch,train_loss,val,acc,lr\na,0,2.0,2.5,,0.1\nb,0,3.0,,,0.2\na,1,1.0,1.5,0.75,0.1\n"
+WIDE = b"run,train_loss_1,train_loss_2,acc,lr\na,2.0,1.0,0.75,0.1\nb,3.0,,,0.2\n"
+
+
+def csv_logs() -> list[bytes]:
+    """Return a `metrics.csv` with values by epoch and a final one."""
+    with TemporaryDirectory() as folder:
+        write_csv_log(Path(folder), [*csv_rows([2.0, 1.0], acc=[0.1, 0.2]), {"test_acc": 0.5}])
+        text = (Path(folder) / "metrics.csv").read_bytes()
+    return [text, b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"), b'"epoch","a,b"\n0,"1.0"\n']
+
+
+def records() -> list[bytes]:
+    """Return records of a plain run, and of one that was stopped and resumed."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_record(folder / "a", [2.0, 1.0], hparams={"dropout": 0.1, "layers": [1, 2]})
+        write_record(folder / "b", [3.0, 2.0], run_id="b", status="stopped", checkpoint="x.ckpt")
+        write_record(folder / "b", [3.0, 2.5, 1.0], run_id="b", max_epochs=3)
+        return [(folder / run / "sotl.jsonl").read_bytes() for run in ("a", "b")]
+
+
+def events() -> list[bytes]:
+    """Return event files with scalars in both of TensorBoard's styles."""
+    with TemporaryDirectory() as folder:
+        simple = write_events(Path(folder), event_rows([2.0, 1.0], acc=[0.1, 0.2])).read_bytes()
+    return [simple, simple + framed(_tensor_event())]
+
+
+def framed(data: bytes) -> bytes:
+    """Return one record as an event file holds it, with right checksums."""
+    length = struct.pack("<Q", len(data))
+    sums = (struct.pack("<I", _checksum(part)) for part in (length, data))
+    return length + next(sums) + data + next(sums)
+
+
+def _tensor_event() -> bytes:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    event = Event(step=9)
+    for tag, dtype, content in (
+        ("sotl_e1", 1, struct.pack("<f", 0.5)),
+        ("acc", 2, struct.pack("<d", 0.25)),
+    ):
+        value = event.summary.value.add(tag=tag)
+        value.tensor.dtype = dtype
+        value.tensor.tensor_content = content
+    value = event.summary.value.add(tag="epoch")
+    value.tensor.dtype = 1
+    value.tensor.float_val.append(2.0)
+    return bytes(event.SerializeToString())
+
+
+def tables() -> list[bytes]:
+    """Return `.npz` files with all fields, and with the one that is needed."""
+    losses = np.array([[2.0, 1.0], [3.0, np.nan]])
+    full = LearningCurves(
+        losses,
+        val_loss=losses,
+        val_metric=losses,
+        final_metric=[0.5, 0.25],
+        final_loss=[1.0, 2.0],
+        features=[[1.0], [2.0]],
+        epoch_seconds=[1.0, 2.0],
+        run_ids=["a", "b"],
+        checkpoints=["x.ckpt", None],
+    )
+    with TemporaryDirectory() as name:
+        paths = [Path(name) / f"{place}.npz" for place in range(2)]
+        full.save(paths[0])
+        LearningCurves(losses).save(paths[1])
+        return [path.read_bytes() for path in paths]
+
+
+def nlp_documents() -> list[bytes]:
+    """Return documents of NAS-Bench-NLP of two runs, the second unfinished."""
+    return [
+        json.dumps(
+            {
+                "train_losses": losses,
+                "val_losses": losses,
+                "test_losses": losses,
+                "wall_times": [10.0, 20.0],
+                "num_params": 100,
+                "status": "OK",
+            }
+        ).encode()
+        for losses in ([3.0, 2.0], [4.0])
+    ]
+
+
+def nlp_archives() -> list[bytes]:
+    """Return a zip of these documents beside a text that is none."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for place, document in enumerate(nlp_documents()):
+            archive.writestr(f"logs/log_{place}.json", document)
+        archive.writestr("readme.txt", "no log")
+    return [content.getvalue()]
