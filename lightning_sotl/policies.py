@@ -76,6 +76,9 @@ def stop_at_limit(
 Signal = Literal["train", "validation"]
 
 _LEAST_DRIFT = 2.0
+# To change from one curve to the other costs: a run has to stand well in both. So the validation
+# takes over only where training losses would need this many times the places.
+_RELUCTANCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,10 @@ class AdaptivePolicy:
     where noise and drift (a doubling, at least 2) are by what factor the places of the two present
     leaders have moved in the last doubling of training. If they once stood far behind, many go
     on; if they have always led, `keep * max_epochs / k` do. Where runs are given with a validation
-    curve, its leaders are the ones looked at, and the run is placed by that curve, training or
-    validation, in which those leaders moved less: a training loss that does not say who
-    generalises has had the validation's leaders far behind, and is not used.
+    curve, its leaders are the ones looked at, also in the training losses, by which the run is
+    placed. So a training loss that does not say who generalises is noticed by the validation's
+    leaders standing far behind in it: more go on, and where it would be three times as many as by
+    the validation itself, that places the run.
 
     A run can only be compared with what is there. Of a sweep whose runs follow one another, the
     first ones go further than the later ones; with `runs` given, the places are in proportion to
@@ -202,7 +206,7 @@ class AdaptivePolicy:
     def _places_by(
         self, curves: dict[Signal, NDArray[np.float64]], epoch: int
     ) -> dict[Signal, float]:
-        """Return how many places go on by each curve; the least stands for the steadier one."""
+        """Return how many places go on by each curve, to tell from it which one can be trusted."""
         movements = {
             name: mean_movement(curve, curves.get("validation", curve), epoch)
             for name, curve in curves.items()
@@ -228,7 +232,9 @@ def _decided(
     share: float,
 ) -> Decision:
     here = [name for name, column in values.items() if not math.isnan(column[run])]
-    signal = min(here, key=lambda name: places[name])
+    signal = min(
+        here, key=lambda name: places[name] * (_RELUCTANCE if name == "validation" else 1.0)
+    )
     other = next((values[name] for name in here if name != signal), None)
     place = _place(run, values[signal], other)
     most = values[signal].size

@@ -121,9 +121,10 @@ def test_places_are_those_of_the_definition(seed):
         places, own = by_train, train[:, -1]
         if len(given) == 2:
             by_validation = definition(validation.tolist(), target.tolist(), epoch, 24, keep)
-            assert decision.signal == ("train" if by_train <= by_validation else "validation")
-            places = min(by_train, by_validation)
-            own = train[:, -1] if by_train <= by_validation else validation[:, -1]
+            trusted = by_train <= 3 * by_validation
+            assert decision.signal == ("train" if trusted else "validation")
+            places = by_train if trusted else by_validation
+            own = train[:, -1] if trusted else validation[:, -1]
         assert decision.places == max(1, math.ceil(min(places, runs) - 1e-9))
         assert decision.place == 1 + int((own < own[0]).sum())
         assert decision.goes_on == (decision.place <= decision.places)

@@ -24,8 +24,8 @@ class AdaptivePruner(BasePruner):
     reported once a step, lower is better in a study that minimises. What is not finite counts as
     the worst. A trial at its last step is never pruned.
 
-    Where reporters were given a `validation` too, the rule looks at both curves and places a trial
-    by the steadier one; see `AdaptivePolicy`.
+    Where reporters were given a `validation` too, the rule looks at both curves; see
+    `AdaptivePolicy`.
 
     The first trials have few others to be compared with and are trained further. Give the policy
     `runs`, the `n_trials` of the study, if it is known.

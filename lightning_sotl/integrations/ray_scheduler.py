@@ -25,8 +25,8 @@ class AdaptiveScheduler(FIFOScheduler):
             of the sweep: the first trials have few others to be compared with.
         metric: A reported name; by default an estimate, of which lower is better.
         mode: "max" if higher is better.
-        validation: Another reported name, of a validation metric. The rule then looks at both, and
-            places a trial by the steadier one; see `AdaptivePolicy`.
+        validation: Another reported name, of a validation metric. The rule then looks at both; see
+            `AdaptivePolicy`.
         validation_mode: "min" if lower is better.
 
     Raises:

@@ -31,8 +31,8 @@ def named_adaptive(name: str) -> Policy:
     - `adaptive` compares the runs by `sotl_e1`, the training loss of the last epoch, and validates
       in the last three epochs of full training only.
     - `adaptive-val` compares them by the validation value of each epoch.
-    - `adaptive-both` takes the steadier of the two, and so notices training losses that do not
-      say which network is better.
+    - `adaptive-both` looks in the training losses at the leaders of the validation, and so notices
+      training losses that do not say which network is better.
 
     `adaptive-keep2`, `adaptive-first2-keep2-val` and so on set `keep` and `first`. A run that is
     stopped stays so. Of the runs at the end the pick is the one with the best mean of its last
