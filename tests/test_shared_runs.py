@@ -226,6 +226,23 @@ def test_what_is_on_disk_of_the_run_itself_does_not_count(tmp_path):
     assert shared(tmp_path).decide("own", {}).goes_on  # its first epoch gave no loss
 
 
+def test_runs_of_another_budget_do_not_count_and_unlike_ones_are_told_of_once(tmp_path):
+    record(tmp_path / "longer", "longer", [1.0, 1.0], max_epochs=60)
+    record(tmp_path / "own", "own", [], max_epochs=6, batch_size=32)
+    record(tmp_path / "other", "other", [1.0, 1.0], max_epochs=6, batch_size=64)
+    sweep = shared(tmp_path)
+    with pytest.warns(UserWarning, match="max_epochs=60|batch_size") as caught:
+        assert sweep.decide("own", {0: 2.0, 1: 2.0}).compared == 2
+    assert sorted(str(entry.message) for entry in caught) == [
+        f"Below '{tmp_path}' is a run with max_epochs=60, with which the policy does not compare, "
+        "as its own is 6: give each sweep a directory of its own.",
+        "The runs differ in what their training losses depend on, so their order may not say "
+        "which is better: batch_size (32: 1, 64: 1). Group by a field to rank only like with like.",
+    ]
+    record(tmp_path / "third", "third", [1.0, 1.0], max_epochs=6, batch_size=16)
+    assert sweep.decide("own", {0: 2.0, 1: 2.0}).compared == 3
+
+
 def test_records_of_blocks_do_not_count_and_one_that_cannot_be_read_is_named(tmp_path):
     record(tmp_path / "blocks", "blocks", [1.0, 1.0], unit=100)
     record(tmp_path / "diverged", "diverged", [math.inf, math.nan])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -16,6 +17,7 @@ from lightning_sotl._wording import visible
 from lightning_sotl.callbacks.limits import HasLimits
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.trainer_facts import Trainer
+from lightning_sotl.comparability import comparability_notes
 from lightning_sotl.curves.folders import walk
 from lightning_sotl.curves.records import Session, merge_sessions, read_record
 from lightning_sotl.growing_curves import GrowingCurves
@@ -27,9 +29,13 @@ from lightning_sotl.record import file_name
 class SharedRuns:
     """Decides by the records below a directory, and reads those anew that have grown.
 
+    Runs of another unit (epochs or blocks) or another `max_epochs` are not compared with, the
+    latter with a warning: their schedules are others. What else makes training losses mean
+    different things, as batch size or dropout, is warned of once.
+
     Args:
-        directory: Where the runs of the sweep write, at any depth.
-        estimate: What runs are compared by. Records of another unit, epochs or blocks, are not.
+        directory: Where the runs of one sweep write, at any depth.
+        estimate: What runs are compared by.
         policy: The rule.
     """
 
@@ -42,6 +48,8 @@ class SharedRuns:
         self._curves = GrowingCurves(policy.max_epochs)
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._sessions: dict[Path, list[Session]] = {}
+        self._facts: dict[str, dict[str, Any]] = {}  # run id -> its header
+        self._said: set[str] = set()
 
     def decide(self, run_id: str, losses: Mapping[int, float]) -> Decision:
         """Decide for the run that asks, from its own losses and the others' records.
@@ -55,7 +63,7 @@ class SharedRuns:
             old, new = self._sessions.get(path, []), _sessions_of(path)
             self._sessions[path] = new
             changed |= {session.run_id for session in [*old, *new]}
-        self._take(changed - {run_id})
+        self._take(changed, own=run_id)
         self._put(run_id, losses)
         row = self._curves.row(run_id)
         if row is None:
@@ -77,7 +85,7 @@ class SharedRuns:
                     grown.append(path)
         return grown
 
-    def _take(self, run_ids: set[str]) -> None:
+    def _take(self, run_ids: set[str], *, own: str) -> None:
         """Put the newest state of runs into the table; a run may lie in several records."""
         parts = [
             session
@@ -85,9 +93,31 @@ class SharedRuns:
             for session in sessions
             if session.run_id in run_ids
         ]
+        known = len(self._facts)
         for run in merge_sessions(parts):
-            if run.facts.get("unit") == self._estimate.unit:
-                self._put(run.run_id, run.losses)
+            if run.facts.get("unit") == self._estimate.unit and self._has_same_budget(run.facts):
+                self._facts[run.run_id] = run.facts
+                if run.run_id != own:
+                    self._put(run.run_id, run.losses)
+        if len(self._facts) > known:
+            self._warn("unlike", comparability_notes(list(self._facts.values())))
+
+    def _has_same_budget(self, facts: Mapping[str, Any]) -> bool:
+        budget = facts.get("max_epochs")
+        if self._estimate.block is not None or budget in (None, -1, self._policy.max_epochs):
+            return True
+        note = (
+            f"Below '{self.directory}' is a run with max_epochs={budget!r}, with which the policy "
+            f"does not compare, as its own is {self._policy.max_epochs}: give each sweep a "
+            "directory of its own."
+        )
+        self._warn("budget", [note])
+        return False
+
+    def _warn(self, about: str, notes: list[str]) -> None:
+        if notes and about not in self._said:
+            self._said.add(about)
+            rank_zero_warn(visible(" ".join(notes)), stacklevel=2)
 
     def _put(self, run_id: str, losses: Mapping[int, float]) -> None:
         if not losses:

@@ -45,8 +45,9 @@ class StopperState(RunBound):
             records lie below `directory`; with a limit too, the run ends there at the latest.
             `monitor` is then an estimate of this Trainer's SoTLMonitor, and its `max_epochs` the
             Trainer's.
-        directory: Where all runs of the sweep have their loggers, at any depth. Each run writes its
-            own record there and reads those of the others; nothing else is shared.
+        directory: Where all runs of this sweep, and of no other, have their loggers, at any depth.
+            Each run writes its own record there and reads those of the others; nothing else is
+            shared.
 
     Raises:
         TypeError: If an argument has the wrong type.
