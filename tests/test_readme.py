@@ -22,7 +22,9 @@ def test_the_quick_start_prints_what_stands_below_it(tmp_path):
     code = block("block: quick start")
     assert sum(bool(line.strip()) for line in code.splitlines()) < 20
     check = "print('promoted', best, trainer.current_epoch, promoted.stopping_reason)"
-    code = "\n".join([code, block("block: promotion"), check, block("block: adaptive"), block("block: optuna")])
+    code = "\n".join(
+        [code, block("block: promotion"), check, block("block: adaptive"), block("block: optuna")]
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
     )
