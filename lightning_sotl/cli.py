@@ -21,13 +21,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Those after the program's name; None for the process's own.
 
     Returns:
-        0 if all went well, 1 if the data do not allow it, 2 on wrong usage.
+        0 if all went well, 1 if the data do not allow it, 2 on wrong usage, 130 after Ctrl-C.
     """
+    _open_closed_streams()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_output()
+        return 0
+    except KeyboardInterrupt:
+        return 130  # as a shell counts an end by SIGINT
+    except OSError as error:  # the disk that standard output goes to is full
+        print(f"lightning-sotl: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     try:
         options = parser.parse_args(arguments)
     except SystemExit as stop:  # argparse has said why, or has printed the help
         return int(stop.code or 0)
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        sys.stderr.write("\nlightning-sotl: error: a COMMAND is missing\n")
+        return 2
     from lightning_sotl import commands, replay_command, screen
 
     command = {
@@ -42,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         screen.err(f"lightning-sotl {options.command}: {error}")
         return 2
     except BrokenPipeError:
-        _leave_output()
-        return 0
+        raise
     except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
         said = "This needs more memory than there is." if isinstance(error, MemoryError) else error
         screen.err(f"lightning-sotl {options.command}: {said}")
@@ -52,15 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _open_closed_streams() -> None:
+    """Give a process that was started without a standard stream one that forgets."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # as after `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # lives on
+
+
 def _leave_output() -> None:
     """Leave no output behind that Python would try to write at its end, and complain of again.
 
     The reader of our output has gone, as `head` does, or its disk is full.
     """
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,10 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="lightning-sotl",
         description="Early ranking of training runs by the sum of their training losses (SoTL-E).",
-        epilog="Exit codes: 0 done, 1 the data do not allow it, 2 wrong usage.",
+        epilog="Exit codes: 0 done, 1 the data do not allow it, 2 wrong usage. "
+        "`lightning-sotl COMMAND --help` has the options of a command.",
     )
     parser.add_argument("--version", action="version", version=f"lightning-sotl {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_rank(
         commands.add_parser("rank", help="the runs in order, with the checkpoint to go on from")
     )

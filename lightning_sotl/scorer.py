@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from lightning_sotl._correlation import Method
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.estimator_table import NamedEstimator, named_estimator
-from lightning_sotl.intervals import bootstrap_correlations, percentile_bounds
+from lightning_sotl.intervals import (
+    bootstrap_correlations,
+    percentile_bounds,
+    rank_correlation_difference,
+)
 from lightning_sotl.ranking import rank_correlation_curve
 
 FINAL_LOSS = "final-loss"
@@ -59,9 +63,10 @@ class Scorer:
         seed: int,
     ) -> None:
         self._curves = curves
+        self._target: Any = curves.final_metric  # `evaluate` has checked that it is there
         self._epochs = epochs
         self._method = method
-        self._bootstrap = {"resamples": resamples, "seed": seed}
+        self._bootstrap: dict[str, Any] = {"resamples": resamples, "seed": seed}
         self._samples: dict[str, NDArray[np.float64]] = {}
         self._values: dict[str, NDArray[np.float64]] = {}
 
@@ -115,21 +120,22 @@ class Scorer:
         reaches 0. The windows are `GRID_WINDOWS` up to the last T.
         """
         grid = [window for window in GRID_WINDOWS if window <= self._epochs[-1]]
-        found = [self._of(named_estimator(f"sotl-e{window}")) for window in grid]
-        values = np.array([entry[0] for entry in found])  # (windows, T's)
-        samples = np.array([entry[1] for entry in found])  # (windows, resamples, T's)
+        # All windows at the first T, then all at the second: the order in which they are taken.
+        candidates = [(window, epoch) for epoch in self._epochs for window in grid]
+        estimates = {w: named_estimator(f"sotl-e{w}").scores(self._curves) for w in grid}
+        scores = np.stack([estimates[w][:, epoch - 1] for w, epoch in candidates], axis=1)
+        options = self._options("min")
+        values = rank_correlation_curve(scores, self._target, **options)
         if np.isnan(values).all():
             return None
-        best = divmod(int(np.nanargmax(values)), len(self._epochs))
-        behind = samples - samples[best[0], :, best[1]][np.newaxis, :, np.newaxis]
-        for epoch_index, epoch in enumerate(self._epochs):
-            for window_index, window in enumerate(grid):
-                if math.isnan(values[window_index, epoch_index]):
-                    continue
-                _, high = percentile_bounds(behind[window_index, :, epoch_index : epoch_index + 1])
-                if high[0] >= 0 or (window_index, epoch_index) == best:
-                    return Recommendation(window, epoch)
-        return None
+        # Of equal ones the smallest window.
+        best = min(np.flatnonzero(values == np.nanmax(values)), key=lambda place: candidates[place])
+        _, _, high = rank_correlation_difference(
+            scores, scores[:, best], self._target, **options, **self._bootstrap
+        )
+        not_worse = ~np.isnan(values) & (high >= 0)
+        not_worse[best] = True
+        return Recommendation(*candidates[int(np.argmax(not_worse))])
 
     def _of(self, entry: NamedEstimator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if entry.name not in self._values:
@@ -140,15 +146,13 @@ class Scorer:
         return self._values[entry.name], self._samples[entry.name]
 
     def _correlate(
-        self, scores: NDArray[np.float64], mode: Any, target: NDArray[np.float64] | None = None
+        self, scores: NDArray[np.float64], mode: Any, target: Any = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        target = self._curves.final_metric if target is None else target
-        target_mode = self._curves.final_mode
-        options: dict[str, Any] = {
-            "method": self._method,
-            "mode": mode,
-            "target_mode": target_mode,
-        }
-        values = rank_correlation_curve(scores, target, **options)  # type: ignore[arg-type]  # checked in `evaluate`
-        samples = bootstrap_correlations(scores, target, **options, **self._bootstrap)  # type: ignore[arg-type]  # as above
+        target = self._target if target is None else target
+        options = self._options(mode)
+        values = rank_correlation_curve(scores, target, **options)
+        samples = bootstrap_correlations(scores, target, **options, **self._bootstrap)
         return values, samples
+
+    def _options(self, mode: Any) -> dict[str, Any]:
+        return {"method": self._method, "mode": mode, "target_mode": self._curves.final_mode}

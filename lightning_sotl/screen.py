@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 
 from lightning_sotl._wording import shortened, visible
 from lightning_sotl.evaluation import Evaluation
+from lightning_sotl.monitor_name import parse_monitor
 from lightning_sotl.replay.scores import Replay, undominated
 
 _NAME_WIDTH, _INTERVAL_WIDTH = 17, 24
@@ -71,7 +73,7 @@ def show_ranking(document: dict[str, Any]) -> None:
     with_checkpoints = any(run["checkpoint"] for run in runs)
     headers = ["rank", "run", document["monitor"], "epochs"]
     rows = [
-        [str(run["rank"]), run["run_id"], _number(run["estimate"]), str(run["epochs"])]
+        [str(run["rank"]), run["run_id"], _estimate(run, document), str(run["epochs"])]
         + ([run["checkpoint"] or "-"] if with_checkpoints else [])
         for run in runs
     ]
@@ -131,12 +133,14 @@ def show_replay(result: Replay) -> None:
 
 
 def table(headers: list[str], rows: list[list[str]], *, left: set[int]) -> None:
-    """Print a table, by `rich` on a terminal where that is installed."""
+    """Print a table, by `rich` on a terminal where that is installed and the table fits."""
     headers, *rows = ([_harmless(cell, sys.stdout) for cell in row] for row in [headers, *rows])
-    if sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    # `rich` would fold cells where they do not fit, and nobody can copy a path of six lines.
+    fits = sum(widths) + 2 * len(widths) <= shutil.get_terminal_size().columns
+    if fits and sys.stdout.isatty() and importlib.util.find_spec("rich") is not None:
         _rich_table(headers, rows, left)
         return
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     for cells in [headers, *rows]:
         out(
             "  ".join(
@@ -150,12 +154,16 @@ def _rich_table(headers: list[str], rows: list[list[str]], left: set[int]) -> No
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(box=None, header_style="bold")
+    # NO_COLOR is about colours only, but whoever sets it wants no escape sequence at all.
+    shown = Table(box=None, header_style="" if os.environ.get("NO_COLOR") else "bold")
     for place, header in enumerate(headers):
         shown.add_column(header, justify="left" if place in left else "right", overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    Console(markup=False, highlight=False).print(shown)
+    # `rich` takes 80 columns for every terminal that it calls dumb, and ":100:" for an emoji.
+    width, height = shutil.get_terminal_size()
+    console = Console(markup=False, highlight=False, emoji=False, width=width, height=height)
+    console.print(shown)
 
 
 def _columns_that_fit() -> int:
@@ -166,8 +174,12 @@ def _columns_that_fit() -> int:
     return max(1, width // _INTERVAL_WIDTH)
 
 
-def _number(value: float | None) -> str:
-    return "diverged" if value is None else f"{value:.6g}"
+def _estimate(run: dict[str, Any], document: dict[str, Any]) -> str:
+    """Return a run's estimate; one without is diverged only if it was trained to T."""
+    if run["estimate"] is not None:
+        return f"{run['estimate']:.6g}"
+    was_estimated = parse_monitor(document["monitor"]) is not None
+    return "diverged" if was_estimated and run["epochs"] >= document["at"] else "-"
 
 
 def _interval(value: Any) -> str:

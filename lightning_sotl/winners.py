@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, badness
@@ -79,8 +80,8 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
 
     Args:
         candidates: The runs; of those that tie the first one given is the better one.
-        k: How many, at least 1; fewer come back if fewer have a finite estimate, as a diverged
-            run is never promoted.
+        k: How many, at least 1; fewer come back, with a warning, if fewer have a finite estimate,
+            as a diverged run is never promoted.
         mode: "min" if lower is better, as of every sum of training losses.
 
     Raises:
@@ -102,6 +103,12 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
         raise ValueError(
             f"None of the {counted(len(runs), 'run')} has a finite estimate, so there is none to "
             "promote."
+        )
+    if len(best) < k:
+        rank_zero_warn(
+            f"Expected {k} winners but there can be only {len(best)}: no other run has a finite "
+            "estimate at T.",
+            stacklevel=6,  # who has called `find_winners`
         )
     winners = []
     for place in best:
@@ -137,7 +144,7 @@ def find_winners(
 
     Args:
         directory: Where runs with records lie, at any depth.
-        k: How many, at least 1; fewer come back if fewer have a finite estimate.
+        k: How many, at least 1; fewer come back, with a warning, if fewer have a finite estimate.
         monitor: The estimate that decides, as it is logged. Lower is better.
         at: T, in completed epochs (or blocks); None for where a stopper has ended the runs.
 
@@ -186,7 +193,7 @@ def promote(
 
     Args:
         directory: Where runs with records lie, at any depth.
-        k: How many, at least 1; fewer go on if fewer have a finite estimate.
+        k: How many, at least 1; fewer go on, with a warning, if fewer have a finite estimate.
         train: Is called with each winner, the best first; makes the Trainer and the model, and
             calls `winner.fit(trainer, model, ...)`. What it raises ends the promotion; the
             winners before are trained, but what `train` returned for them is lost.

@@ -63,6 +63,16 @@ def test_rank_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) ->
     )
 
 
+def test_only_a_diverged_run_is_called_so(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_record(sweep / "short", [0.1])
+    write_record(sweep / "gone", [3.0, float("nan")])
+    _, out, _ = run(capsys, "rank", sweep, "--at", 2)
+    assert [line.split()[:4] for line in out.splitlines()[4:6]] == [
+        ["4", "gone", "diverged", "2"],
+        ["4", "short", "-", "1"],
+    ]
+
+
 def test_rank_goes_by_any_logged_key(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(
         capsys, "rank", sweep, "--monitor", "test_acc", "--metric-mode", "max", "--at", 3, "--json"
@@ -213,7 +223,7 @@ def test_data_that_do_not_allow_it_give_1_and_a_message(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "the following arguments are required: COMMAND"),
+        ([], "replay    what each stopping policy would have cost and picked"),
         (["sort", "x"], "invalid choice: 'sort'"),
         (["rank"], "the following arguments are required: PATH"),
         (["rank", "x", "--at", "0"], "Expected --at to be at least 1 but got 0."),
@@ -351,20 +361,6 @@ def test_window_beyond_the_epochs_is_said(sweep: Path, capsys: pytest.CaptureFix
     assert code == 0
     assert list(json.loads(out)["estimators"]) == ["sotl"]
     assert "Left out 'sotl-e9': it has no value at T = 2." in err
-
-
-def test_reader_that_goes_away_is_no_error(sweep: Path) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run(
-        [sys.executable, "-m", "lightning_sotl", "rank", str(sweep)],
-        stdout=write,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    os.close(write)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_group_that_allows_no_ranking_is_said(

@@ -187,7 +187,8 @@ def test_directory_without_runs_says_what_was_looked_for(tmp_path: Path) -> None
 
 
 def test_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotADirectoryError, match="to be a directory but it is nothing"):
+    message = f"Expected a directory of runs but there is no '{tmp_path / 'none'}'."
+    with pytest.raises(NotADirectoryError, match=f"^{re.escape(message)}$"):
         LearningCurves.from_logs(tmp_path / "none")
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="to be a directory but it is a file"):

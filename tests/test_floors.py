@@ -16,6 +16,7 @@ FLOORS = {
     "_movement": 0,
     "_ranks": 0,
     "_reading": 0,
+    "_resamples": 0,
     "_validation": 0,
     "_wording": 0,
     "_writing": 0,

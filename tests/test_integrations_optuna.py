@@ -244,7 +244,9 @@ def test_the_best_finite_trials_are_promoted_from_their_checkpoints():
         ("4", 1.0, "4.ckpt"),
         ("3", 2.0, "3.ckpt"),
     ]
-    assert len(for_pytorch_lightning.find_winners(study, 9)) == 4
+    with pytest.warns(UserWarning, match="^Expected 9 winners but there can be only 4: ") as caught:
+        assert len(for_pytorch_lightning.find_winners(study, 9)) == 4
+    assert caught[0].filename == __file__
 
 
 def test_trials_that_ended_before_t_do_not_compete():

@@ -233,14 +233,18 @@ def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(adaptiv
 
 def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep, caplog):
     _, finished = adaptive
-    with caplog.at_level(logging.WARNING):
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.warns(UserWarning, match="^Expected 3 winners but there can be only 2: "),
+    ):
         winners = find_winners(finished.grid, 3)
     assert caplog.messages == ["1 trial ended before T = 4 and do not compete."]
     assert [winner.params["name"] for winner in winners] == ["raises", "good"]
     assert [w.estimate for w in winners] == sorted(w.estimate for w in winners)
     for winner in winners:
         assert Path(winner.checkpoint_path).is_file()
-    assert "nan" not in {w.params["name"] for w in find_winners(sweep.grid, 9)}
+    with pytest.warns(UserWarning, match="^Expected 9 winners but there can be only "):
+        assert "nan" not in {w.params["name"] for w in find_winners(sweep.grid, 9)}
 
 
 def test_what_cannot_be_promoted_is_named(adaptive, sweep):

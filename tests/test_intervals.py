@@ -12,6 +12,7 @@ from scipy import stats
 from lightning_sotl.intervals import (
     bootstrap_correlations,
     percentile_bounds,
+    rank_correlation_difference,
     rank_correlation_interval,
 )
 
@@ -110,6 +111,30 @@ def test_resamples_without_any_order_do_not_count() -> None:
     low, high = percentile_bounds(samples, confidence=0.5)
     np.testing.assert_array_equal(low, [1.5, np.nan])
     np.testing.assert_array_equal(high, [2.5, np.nan])
+
+
+def test_difference_is_that_of_scipy_on_the_same_resamples() -> None:
+    generator = np.random.default_rng(3)
+    losses, accuracies, target = generator.normal(size=(3, 40))
+    gap, low, high = rank_correlation_difference(
+        losses, accuracies, target, resamples=200, seed=5, others_mode="max", confidence=0.8
+    )
+    options = {"resamples": 200, "seed": 5}
+    paired = resampled_by_scipy(losses, -target, **options)
+    paired -= resampled_by_scipy(-accuracies, -target, **options)
+    np.testing.assert_allclose([low, high], np.percentile(paired, [10, 90]))
+    rho = [stats.spearmanr(one, target).statistic for one in (-losses, accuracies)]
+    assert gap == pytest.approx(rho[0] - rho[1])
+
+
+def test_all_epochs_are_compared_with_one_score_that_is_no_better_than_itself() -> None:
+    generator = np.random.default_rng(4)
+    target = generator.normal(size=60)
+    scores = np.stack([generator.normal(size=60), -target, np.full(60, np.nan)], axis=1)
+    gap, low, high = rank_correlation_difference(scores, -target, target, resamples=50)
+    assert high[0] < 0  # surely worse
+    assert (gap[1], low[1], high[1]) == (0, 0, 0)
+    assert np.isnan([gap[2], low[2], high[2]]).all()
 
 
 @pytest.mark.parametrize(

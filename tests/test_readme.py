@@ -1,54 +1,166 @@
 """The README's code does what the README says it does."""
 
+import ast
+import builtins
+import functools
+import inspect
 import re
 import subprocess
 import sys
-from pathlib import Path
 
+import optuna
 import pytest
+from readme_blocks import README, block, python_blocks, shell_commands
 
-README = Path(__file__).parent.parent / "README.md"
+from lightning_sotl import AdaptivePolicy
+from lightning_sotl.cli import _parser
+
+# What a block needs that its text leaves to the reader, in the order in which they run.
+BEFORE = {
+    "quick start": "",
+    "promotion": "",
+    "adaptive": "print('promoted', best, trainer.current_epoch, promoted.stopping_reason)",
+    "optuna": "",
+    "restart": "",
+    "directory": """
+class Net(Net):
+    def __init__(self, width):
+        super().__init__(width)
+        self.save_hyperparameters()
+    def training_step(self, batch, batch_idx):
+        self.log("val_acc", 0.5)
+        return super().training_step(batch, batch_idx)
+loader = torch.utils.data.DataLoader(data, 512)
+import os
+os.makedirs("directory")
+os.chdir("directory")
+for width in (4, 16, 64):
+    callbacks = [SoTLMonitor(), EarlyRankingStopper(stop_epoch=3)]
+    pl.Trainer(max_epochs=10, callbacks=callbacks).fit(Net(width), loader)
+""",
+}
+# Is run in this process, which has Ray loaded anyway.
+HERE = "adaptive elsewhere"
+# Takes half a minute: `campaigns/readme.py` runs it, here its names are looked up.
+NOT_RUN = "ray"
 
 
-def block(marker):
-    """Return the fenced block that stands behind `<!-- marker -->`."""
-    pattern = rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)\n```\n<!-- end -->"
-    (text,) = re.findall(pattern, README.read_text(), flags=re.DOTALL)
-    return text
-
-
-@pytest.mark.timeout(120)
-def test_the_quick_start_prints_what_stands_below_it(tmp_path):
-    code = block("block: quick start")
-    assert sum(bool(line.strip()) for line in code.splitlines()) < 20
-    check = "print('promoted', best, trainer.current_epoch, promoted.stopping_reason)"
-    code = "\n".join(
-        [code, block("block: promotion"), check, block("block: adaptive"), block("block: optuna")]
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """Run all blocks as one program; return what each has printed."""
+    blocks = python_blocks()
+    blocks["restart"] = blocks["restart"].replace("n_trials=8", "n_trials=2")
+    code = "".join(
+        f"{before}\nprint('# {name}')\n{blocks[name]}\n" for name, before in BEFORE.items()
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path_factory.mktemp("readme"),
     )
     assert done.returncode == 0, done.stderr
-    printed = [line for line in done.stdout.splitlines() if line.startswith("width ")]
-    printed, adaptive = printed[:3], printed[3:]
-    assert [line.split()[0] for line in adaptive] == ["width"] * 8
-    ended = [line for line in adaptive if line.endswith(", policy")]
-    said = [line for line in block("output: adaptive").splitlines() if line.endswith(", policy")]
-    assert [line.split(":")[0] for line in ended] == [line.split(":")[0] for line in said]
-    assert "promoted 64 30 not_stopped" in done.stdout
-    promoted = re.findall(
-        r"^trial \d had \d\.\d\d at T and was trained to epoch 10$", done.stdout, re.M
-    )
-    assert len(promoted) == 2
+    parts = re.split(r"^# (.*)\n", done.stdout, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_block_is_run_or_has_a_reason():
+    assert set(python_blocks()) == {*BEFORE, HERE, NOT_RUN}
+
+
+@pytest.mark.timeout(150)
+def test_the_quick_start_prints_what_stands_below_it(printed):
+    code = block("block: quick start")
+    assert sum(bool(line.strip()) for line in code.splitlines()) < 20
+    lines = [line for line in printed["quick start"].splitlines() if line.startswith("width ")]
     expected = block("output: quick start").splitlines()
-    assert len(printed) == len(expected) == 3
-    for line, said in zip(printed, expected, strict=True):
+    assert len(lines) == len(expected) == 3
+    for line, said in zip(lines, expected, strict=True):
         number = re.compile(r": (\d\.\d\d) ")
         assert number.sub("", line) == number.sub("", said)
         # Another processor or torch may round and draw otherwise.
         assert float(number.search(line)[1]) == pytest.approx(
             float(number.search(said)[1]), abs=0.15
         )
+    assert "promoted 64 30 not_stopped" in printed["promotion"]
+
+
+def test_the_policy_stops_the_runs_that_it_is_said_to_stop(printed):
+    lines = [line for line in printed["adaptive"].splitlines() if line.startswith("width ")]
+    expected = block("output: adaptive").splitlines()
+    assert len(lines) == len(expected) == 8
+    # Another processor may round otherwise, so that a run is stopped an epoch earlier or later.
+    stopped = [[re.sub(r": \d+ epochs", "", line) for line in text] for text in (lines, expected)]
+    assert stopped[0] == stopped[1]
+
+
+def test_the_studies_promote_the_best(printed):
+    ended = r"^trial \d had \d\.\d\d at T and was trained to epoch 10$"
+    assert len(re.findall(ended, printed["optuna"], re.M)) == 2
+    runs = re.findall(r"^version_\d \d\.\d+ 0\.5$", printed["directory"], re.M)
+    assert len(runs) == 3
+
+
+def test_the_policy_goes_to_other_tools():
+    trial = optuna.create_study().ask()
+    space = {"optuna": optuna, "AdaptivePolicy": AdaptivePolicy, "trial": trial}
+    exec(python_blocks()[HERE], space)  # noqa: S102  # our own README
+    assert type(space["study"].pruner).__name__ == "AdaptivePruner"
+    assert type(space["scheduler"]).__name__ == "AdaptiveScheduler"
+
+
+def test_the_names_and_options_of_the_block_that_is_not_run_exist():
+    known = set(dir(builtins)) | names_set_by(python_blocks()["quick start"])
+    code = python_blocks()[NOT_RUN]
+    tree = ast.parse(code)
+    known |= names_set_by(code)
+    assert {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} <= known
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    space = {}
+    exec(compile(ast.Module(imports, []), NOT_RUN, "exec"), space)  # noqa: S102  # the same
+    looked_up = 0
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        path = ast.unparse(call.func)
+        first, *rest = path.split(".")
+        if first in space and re.fullmatch(r"[\w.]+", path):
+            function = functools.reduce(getattr, rest, space[first])
+            options = dict.fromkeys(keyword.arg for keyword in call.keywords)
+            inspect.signature(function).bind_partial(*call.args, **options)
+            looked_up += 1
+    assert looked_up == 8
+
+
+def names_set_by(code):
+    """Return the names that a program imports, defines, assigns or takes as arguments."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.alias):
+            names.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+def test_the_commands_of_the_shell_are_understood():
+    commands = [command.split() for command in shell_commands()]
+    assert {command[0] for command in commands} >= {"rank", "evaluate"}
+    for command in commands:
+        _parser().parse_args(command)
+    inline = re.findall(r"`lightning-sotl (\w+ [^`]+)`", README.read_text())
+    assert inline
+    for command in inline:
+        _parser().parse_args(command.split())
+
+
+def test_the_options_of_examples_exist():
+    for path, options in re.findall(r"python (examples/\S+\.py)([^`\n|]*)", README.read_text()):
+        for option in re.findall(r"--[a-z-]+", options):
+            assert f'"{option}"' in (README.parent / path).read_text(), (path, option)
 
 
 @pytest.mark.parametrize("marker", ["command: main job", "command: tests"])

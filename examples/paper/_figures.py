@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lightning_sotl import evaluate, rank_correlation
 from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.evaluation import Evaluation, notes
-from lightning_sotl.intervals import bootstrap_correlations, percentile_bounds
+from lightning_sotl.intervals import rank_correlation_difference
 from lightning_sotl.plotting import draw_evaluation, save
 from lightning_sotl.scorer import FINAL_LOSS, LCSVR
 from lightning_sotl.screen import show_evaluation
@@ -127,15 +127,12 @@ def scores_of(networks: Networks, name: str, at: int) -> Scores:
 def gap_between(networks: Networks, first: Scores, second: Scores) -> Gap:
     """Return the gap between two scores of shape `(networks,)`, each with its mode."""
     curves = networks.curves
-    rho, samples = [], []
-    for scores, mode in (first, second):
-        options = {"mode": mode, "target_mode": curves.final_mode}
-        rho.append(rank_correlation(scores, curves.final_metric, **options))
-        samples.append(
-            bootstrap_correlations(scores, curves.final_metric, **options, **networks.bootstrap)
-        )
-    low, high = percentile_bounds(samples[0] - samples[1])
-    return Gap(*rho, float(low[0]), float(high[0]))
+    target = {"target": curves.final_metric, "target_mode": curves.final_mode}
+    rho = [rank_correlation(scores, mode=mode, **target) for scores, mode in (first, second)]
+    _, low, high = rank_correlation_difference(
+        first[0], second[0], mode=first[1], others_mode=second[1], **target, **networks.bootstrap
+    )
+    return Gap(*rho, float(low), float(high))
 
 
 def label(name: str, networks: Networks) -> str:

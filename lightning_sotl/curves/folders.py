@@ -75,9 +75,10 @@ def find_run_folders(directory: Path, notes: list[str], *, prefix: str) -> list[
         NotADirectoryError: If `directory` is none.
         ValueError: If there is no run in it.
     """
+    if not directory.exists():
+        raise NotADirectoryError(f"Expected a directory of runs but there is no '{directory}'.")
     if not directory.is_dir():
-        what = "a file" if directory.exists() else "nothing"
-        raise NotADirectoryError(f"Expected '{directory}' to be a directory but it is {what}.")
+        raise NotADirectoryError(f"Expected '{directory}' to be a directory but it is a file.")
     record_name = file_name(prefix)
     found, folders = [], 0
     for path, names in walk(directory, notes):

@@ -1,0 +1,105 @@
+"""The command line on terminals, pipes and streams of every kind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from run_folders import write_record
+
+from lightning_sotl.cli import main
+
+PROGRAM = [sys.executable, "-m", "lightning_sotl"]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    write_record(tmp_path / "s" / "lr:100:a", [3.0, 2.0], checkpoint="/shared/" + 50 * "x")
+    write_record(tmp_path / "s" / "b", [3.0, 1.0], checkpoint="/shared/" + 50 * "y")
+    return tmp_path / "s"
+
+
+def on_terminal(*arguments: object, **environment: str) -> str:
+    """Return what the program shows on a terminal, and check that it ends well."""
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
+    control, terminal = pty.openpty()
+    done = subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        stdout=terminal,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TERM": "xterm", **environment},
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a closed terminal ends on Linux
+        while chunk := os.read(control, 4096):
+            shown += chunk
+    os.close(control)
+    assert done.wait() == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_wide_terminal_shows_names_as_they_are(sweep: Path) -> None:
+    pytest.importorskip("rich")
+    shown = on_terminal("rank", sweep, COLUMNS="120", NO_COLOR="")
+    assert "\x1b[1mrank" in shown
+    assert " lr:100:a " in shown  # no emoji
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"COLUMNS": "120", "NO_COLOR": "1"}, {"COLUMNS": "120", "TERM": "dumb"}],
+    ids=str,
+)
+def test_terminal_that_wants_no_escape_sequences_gets_none(
+    sweep: Path, environment: dict[str, str]
+) -> None:
+    shown = on_terminal("rank", sweep, **environment)
+    assert "\x1b" not in shown
+    assert len(shown.splitlines()) == 4  # also the dumb one is 120 wide
+
+
+def test_path_is_whole_on_a_narrow_terminal(sweep: Path) -> None:
+    shown = on_terminal("rank", sweep, COLUMNS="40")
+    assert "/shared/" + 50 * "x" in shown
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["rank"], ["rank", "--json"]])
+def test_nobody_is_told_that_the_reader_has_gone(sweep: Path, arguments: list[str]) -> None:
+    path = [str(sweep)] if "rank" in arguments else []
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*PROGRAM, *arguments, *path], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell's syntax")
+def test_closed_streams_are_no_error(sweep: Path) -> None:
+    shell = f'"{sys.executable}" -m lightning_sotl rank "{sweep}"'
+    done = subprocess.run(["sh", "-c", f"{shell} >&-"], capture_output=True, check=False)  # noqa: S607
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = subprocess.run(["sh", "-c", f"{shell} 2>&-"], capture_output=True, check=False)  # noqa: S607
+    assert done.returncode == 0
+    assert b"Ranked by sotl_e1" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["rank", "evaluate", "replay"])
+def test_ctrl_c_ends_at_once_without_a_traceback(
+    sweep: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    for module in ("commands", "replay_command"):
+        monkeypatch.setattr(f"lightning_sotl.{module}.find_runs", interrupted)
+    target = [] if command == "rank" else ["--target", "acc"]
+    assert main([command, str(sweep), *target]) == 130
+    assert capfd.readouterr() == ("", "")
