@@ -14,7 +14,7 @@ from lightning_sotl.history import metric_names
 from lightning_sotl.run_losses import RunLosses
 
 
-class MonitorState(RunBound):
+class MonitorState(RunBound["MonitorState"]):
     r"""Gives the sum of training losses (SoTL-E) of a run as a metric, from what training yields.
 
     It adds up the losses that `training_step` returns, undivided, over all ranks, and at the last

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic
 
+from lightning_sotl.callbacks.run_bound import Own
 from lightning_sotl.callbacks.trainer_facts import Trainer
 
 
-class LateCallback:
-    """A callback that has to look after all others have logged."""
+class LateCallback(Generic[Own]):
+    """A callback that has to look after all others have logged; `Own` as in `RunBound`."""
 
 
 def arrange(trainer: Trainer, *, first: type, late: type) -> None:

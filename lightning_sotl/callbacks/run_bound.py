@@ -8,7 +8,7 @@ import tempfile
 import uuid
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -16,8 +16,10 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from lightning_sotl._writing import write_whole
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer
 
+Own = TypeVar("Own")
 
-class RunBound:
+
+class RunBound(Generic[Own]):
     """A callback that holds the results of one run.
 
     Another Trainer is another run. A checkpoint that is loaded to validate or test says nothing of
@@ -26,6 +28,10 @@ class RunBound:
     With `ddp_spawn` and `ddp_fork`, fit runs on a copy in a child process, and of the callbacks
     Lightning brings nothing back. Parent and child share a file name: rank 0 of the children
     writes its state there at the end of fit, and the parent reads it when a result is asked for.
+
+    `Own` is the class that derives from it, and of use to type checkers alone. Of two callbacks in
+    a user's list they look for the base that both share; it has to be Lightning's `Callback`, or a
+    Trainer does not take the list. Two of these bases that differ in `Own` are not shared.
     """
 
     _trainer: weakref.ref[Trainer] | None

@@ -29,7 +29,7 @@ from lightning_sotl.policies import StoppingReason
 log = logging.getLogger(__name__)
 
 
-class StopperLogic(LateCallback, StopperFacts):
+class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
     __doc__ = StopperFacts.__doc__
 
     # --- Lightning's hooks, in the order of a run

@@ -11,7 +11,7 @@ from lightning_sotl.callbacks.shared_runs import SharedRuns
 from lightning_sotl.policies import AdaptivePolicy, Decision, StoppingReason, stop_at_limit
 
 
-class StopperState(RunBound):
+class StopperState(RunBound["StopperState"]):
     r"""Ends a run after `stop_epoch` epochs, once its estimate is there, on the full schedule.
 
     Leave `max_epochs` at the full budget: learning-rate schedules follow it, and a ranking at T is

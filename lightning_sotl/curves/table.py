@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lightning_sotl._ranks import Mode, check_mode
 from lightning_sotl._wording import listed, visible
@@ -66,6 +67,24 @@ class LearningCurves:
     final_mode: Mode | None = None
     run_ids: Sequence[str] | None = None
     checkpoints: Sequence[str | None] | None = None
+
+    if TYPE_CHECKING:  # lists will do, too; the fields are what becomes of them
+
+        def __init__(
+            self,
+            train_loss: ArrayLike,
+            *,
+            val_loss: ArrayLike | None = None,
+            val_metric: ArrayLike | None = None,
+            final_metric: ArrayLike | None = None,
+            final_loss: ArrayLike | None = None,
+            features: ArrayLike | None = None,
+            epoch_seconds: ArrayLike | None = None,
+            metric_mode: Mode = "max",
+            final_mode: Mode | None = None,
+            run_ids: Sequence[str] | None = None,
+            checkpoints: Sequence[str | None] | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         train_loss = _numbers("train_loss", self.train_loss)

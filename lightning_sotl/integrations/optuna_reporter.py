@@ -34,7 +34,7 @@ from lightning_sotl.policies import StoppingReason
 CHECKPOINT_KEY = "lightning_sotl:checkpoint_path"
 
 
-class ReporterLogic(LateCallback, ReporterState):
+class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
     __doc__ = ReporterState.__doc__
 
     # --- Lightning's hooks, in the order of a run

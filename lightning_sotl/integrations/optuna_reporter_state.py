@@ -16,7 +16,7 @@ from lightning_sotl.integrations.optuna_storage import patiently, worst_value
 from lightning_sotl.integrations.process_identity import own_identity
 
 
-class ReporterState(RunBound):
+class ReporterState(RunBound["ReporterState"]):
     """Reports each available estimate to an Optuna trial and ends the run if it shall be pruned.
 
     The value after epochs 0 to e is reported once, at step e (or at the index of the block). A

@@ -32,7 +32,7 @@ from lightning_sotl.policies import StoppingReason
 _RANDOM_STATES = "lightning_sotl_random_states"
 
 
-class ReporterLogic(LateCallback):
+class ReporterLogic(LateCallback["ReporterLogic"]):
     """Reports each completed epoch (or block) to Ray Tune once, with what a trial goes on from.
 
     A report has the monitored estimate, `epochs_completed`, and the same number of epochs as
