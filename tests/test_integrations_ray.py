@@ -1,5 +1,6 @@
 """Ray Tune: real trials on a real local Ray, and on a cluster of two nodes."""
 
+import contextlib
 import dataclasses
 import gc
 import importlib
@@ -45,18 +46,21 @@ def workers_import_this():
 
 @pytest.fixture(scope="module")
 def local_ray():
-    # "local": a bare `init` would join a cluster that it finds, or has found before.
-    ray.init(address="local", num_cpus=2, runtime_env=workers_import_this(), **QUIET)
+    with without_resource_warnings():
+        # "local": a bare `init` would join a cluster that it finds, or has found before.
+        ray.init(address="local", num_cpus=2, runtime_env=workers_import_this(), **QUIET)
     yield
-    ray.shutdown()
-    collect_garbage()
+    with without_resource_warnings():
+        ray.shutdown()
+        gc.collect()  # here, and not in another test
 
 
-def collect_garbage():
-    """Have Ray's forgotten files closed here, and not in another test: it leaves some open."""
+@contextlib.contextmanager
+def without_resource_warnings():
+    """Let Ray leave files open, and processes running, when it begins and when it ends."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+        yield
 
 
 def run_config(folder, **options):
