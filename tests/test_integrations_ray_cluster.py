@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 # Ray starts a dozen processes, each of which imports torch: on a busy machine that takes minutes.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
 TESTS = Path(__file__).parent
 
 
