@@ -23,16 +23,37 @@ _LEADERS = 2  # `argpartition` below is written for two
 _SAMPLES = 4
 
 
+def _first_looked_at(epoch: int) -> int:
+    """Return the first epoch count whose values the movement at `epoch` rests on."""
+    return max(1, _first_sample(epoch) // 2)
+
+
+def recent_values(curve: NDArray[np.float64], epoch: int) -> NDArray[np.float64]:
+    """Return what a decision after `epoch` epochs rests on, shape `(epochs, runs)`."""
+    values = np.array(curve[:, _first_looked_at(epoch) - 1 : epoch].T, order="C")
+    values[np.isneginf(values)] = math.inf  # not finite is the worst, whatever its sign
+    return values
+
+
 def mean_movement(
     curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int
 ) -> tuple[float, float] | None:
     """Return noise and drift a doubling, in logarithms of places, over the last doubling.
 
     Noise is once in any difference of places, drift in proportion to the doublings between.
+
+    Args:
+        curve: Values after the epochs that `recent_values` gives, shape `(epochs, runs)`.
+        target: The same of the curve whose leaders are looked at.
+        epoch: Completed epochs, at least 2.
+
+    Returns:
+        None if leaders can be named and followed at none of the epochs looked at.
     """
-    begin = max(2, epoch // 2 + 1)
-    sampled = np.unique(np.round(np.linspace(begin, epoch, _SAMPLES)).astype(int)).tolist()
-    movements = [_movement(curve, target, at) for at in sampled]
+    first = _first_looked_at(epoch)
+    samples = np.linspace(_first_sample(epoch), epoch, _SAMPLES)
+    sampled = np.unique(np.round(samples).astype(int)).tolist()
+    movements = [_movement(curve, target, at, first) for at in sampled]
     known = [movement for movement in movements if movement is not None]
     if not known:
         return None
@@ -43,8 +64,12 @@ def mean_movement(
     return max(over_one - drift * one, 0.0), drift
 
 
+def _first_sample(epoch: int) -> int:
+    return max(2, epoch // 2 + 1)
+
+
 def _movement(
-    curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int
+    curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int, first: int
 ) -> tuple[float, float, float, float] | None:
     """Return how far behind the leaders after `epoch` epochs once stood, in logarithms of places.
 
@@ -52,29 +77,24 @@ def _movement(
         The worst of the last doubling and the newest before `epoch`, and how many doublings lie
         between; None if the leaders cannot be named or followed.
     """
-    first = max(1, epoch // 2)
-    before = curve[first - 1 : epoch - 1]
-    # A sum is NaN where one of its terms is. Only runs that have all the values are followed.
-    there = ~np.isnan(before.sum(axis=0) + target[epoch - 1])
-    looked = np.arange(len(before))
-    if not there.any():  # some validate each second epoch only
-        looked = np.flatnonzero(~np.isnan(before).all(axis=1))
-        before = before[looked]
-        there = ~np.isnan(before.sum(axis=0) + target[epoch - 1])
-    if not len(looked) or np.count_nonzero(there) < 2:
+    half = max(1, epoch // 2)
+    before, aims = curve[half - first : epoch - first], target[epoch - first]
+    reached = ~np.isnan(aims)
+    if np.count_nonzero(reached) < 2:
         return None
-    aims = target[epoch - 1]
-    if not there.all():
-        before, aims = before[:, there], aims[there]
+    if not reached.all():  # only with those that have come so far
+        before, aims = before[:, reached], aims[reached]
     leaders = np.argpartition(aims, 1)[:_LEADERS]
-    if not np.isfinite(aims[leaders]).all():
+    # Some validate each second epoch only.
+    rows = np.flatnonzero(~np.isnan(before[:, leaders]).any(axis=1))
+    if not (np.isfinite(aims[leaders]).all() and len(rows)):
         return None
-    ahead = before[:, np.newaxis] < before[:, leaders, np.newaxis]
-    places = np.count_nonzero(ahead, axis=2) + 1
+    before = before[rows] if len(rows) < len(before) else before
+    places = np.count_nonzero(before[:, np.newaxis] < before[:, leaders, np.newaxis], axis=2) + 1
     own = (len(leaders) + 1) / 2  # their mean place now
     return (
         math.log(max(places.max(axis=0).mean() / own, 1.0)),
         math.log(max(places[-1].mean() / own, 1.0)),
-        math.log2(epoch / (first + looked[0])),
-        math.log2(epoch / (first + looked[-1])),
+        math.log2(epoch / (half + rows[0])),
+        math.log2(epoch / (half + rows[-1])),
     )

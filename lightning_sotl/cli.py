@@ -156,9 +156,15 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "95 % bootstrap intervals, and the cheapest (E, T) that is not worse than the best."
     )
     _add_source(parser)
-    parser.add_argument("--at", type=int, nargs="+", metavar="T", help="completed epochs")
     parser.add_argument(
-        "--estimator", nargs="+", metavar="NAME", help="sotl-e10, val-metric and so on"
+        "--at", type=int, nargs="+", action="extend", metavar="T", help="completed epochs"
+    )
+    parser.add_argument(
+        "--estimator",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="sotl-e10, val-metric and so on",
     )
     parser.add_argument(
         "--grid", action="store_true", help="evaluate SoTL-E for a grid of windows E"
@@ -180,9 +186,11 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         nargs="+",
+        action="extend",
         metavar="NAME",
-        help="fixed-t10-top5, halving, optuna-median and so on, with the ending -val by validation "
-        "values in place of training losses; by default all that are built in or installed",
+        help="adaptive, adaptive-keep2, fixed-t10-top5, halving, optuna-median and so on, with the "
+        "ending -val by validation values in place of training losses, adaptive with -both by both;"
+        " by default all that are built in or installed",
     )
     parser.add_argument(
         "--runs", type=int, default=81, metavar="N", help="that a repeat draws (81)"
@@ -204,7 +212,7 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="C",
         help="of a validation pass, as a share of a training epoch (0); policies that read only "
-        "training losses pay it only after the last epoch",
+        "training losses pay it only after the last epoch, the adaptive ones after the last three",
     )
     _add_output(parser, "rank regret against cost")
 

@@ -220,9 +220,11 @@ def _later_ended_first(
     """Return the order in which, of runs that have not come to T, those that came further lead.
 
     That is how a policy has judged them. Of equally long ones the better at their end does.
+    Those that have diverged stand last.
     """
+    diverged = np.isinf(bad) & (completed >= at)
     last = scores[np.arange(len(scores)), np.minimum(completed, at) - 1]
-    order: NDArray[np.int64] = np.lexsort((badness(last, mode=mode), -completed, bad))
+    order: NDArray[np.int64] = np.lexsort((badness(last, mode=mode), -completed, diverged, bad))
     return order
 
 

@@ -116,7 +116,9 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
         if run.checkpoint_path is None:
             raise ValueError(
                 f"Run '{run.run_id}' is among the best {k} and has no checkpoint to go on from: "
-                "train it with an EarlyRankingStopper, checkpointing on."
+                "train it with an EarlyRankingStopper, checkpointing on. (A run that a policy has "
+                "let go on to its end is complete: there is nothing to promote, and `rank` shows "
+                "it.)"
             )
         winners.append(Winner(run.run_id, estimates[place], run.params, run.checkpoint_path))
     return winners

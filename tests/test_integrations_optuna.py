@@ -259,7 +259,7 @@ def test_trials_that_ended_before_t_do_not_compete():
         study.tell(trial, value)
     message = "1 trial ended before T = 4 and do not compete: 0."
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
-        best = for_pytorch_lightning.find_winners(study, 3)
+        best = for_pytorch_lightning.find_winners(study, 2)
     assert [winner.run_id for winner in best] == ["1", "2"]
 
 

@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # a promoted run has its own
 ]
+POLICY = AdaptivePolicy(max_epochs=6)
 
 
 def study_with(policy, **options):
@@ -105,6 +106,29 @@ def test_one_pruner_serves_threads_another_study_and_a_pickle():
         assert replay(other, curves) == expected(policy, curves)
 
 
+def test_a_study_of_the_same_name_elsewhere_is_another_one():
+    pruner = AdaptivePruner(AdaptivePolicy(max_epochs=6, keep=0.3, first=2))
+    good_last = [[float(8 - run)] * 6 for run in range(8)]
+    for curves in (good_last[::-1], good_last):
+        study = optuna.create_study(study_name="same", pruner=pruner, sampler=RandomSampler(seed=0))
+        assert replay(study, curves) == expected(pruner.policy, curves)
+
+
+def test_many_threads_that_open_a_study_with_many_trials_read_it_once_each(tmp_path):
+    policy = AdaptivePolicy(max_epochs=6)
+    study = study_with(policy)
+    for number in range(300):
+        values = dict.fromkeys(range(6), float(number))
+        study.add_trial(optuna.trial.create_trial(value=float(number), intermediate_values=values))
+    trials = [study.ask() for _ in range(4)]
+    for trial in trials:
+        for step in range(3):
+            trial.report(float(trial.number), step)
+    study.pruner._forget()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda trial: trial.should_prune(), trials)) == [True] * 4
+
+
 def test_only_a_policy_will_do():
     with pytest.raises(
         TypeError, match=re.escape("Expected `policy` to be an AdaptivePolicy but got 10.")
@@ -158,7 +182,7 @@ def test_a_validation_metric_is_looked_at_too_where_the_reporter_notes_it(tmp_pa
                 self.log("val_acc", values[run.current_epoch])
 
         trial = study.ask()
-        reporter = OptunaReporter(trial, validation="val_acc")
+        reporter = OptunaReporter(trial, validation="val_acc", validation_mode="max")
         callbacks = [door().SoTLMonitor(), reporter, Validates()]
         trainer(tmp_path, callbacks=callbacks, max_epochs=4).fit(model, loader(4))
         reached.append(len(returned_epoch_losses(model)))
@@ -172,6 +196,18 @@ def test_a_validation_metric_is_looked_at_too_where_the_reporter_notes_it(tmp_pa
     noted = study.trials[5].user_attrs["lightning_sotl:validation"]
     assert noted["0"] == pytest.approx(-0.1)
     assert noted.get("1") is None
-    message = re.escape("Expected `validation_mode` to be 'min' or 'max' but got 'up'.")
-    with pytest.raises(ValueError, match=message):
-        OptunaReporter(study.ask(), validation="val_acc", validation_mode="up")
+    for mode in ("up", None):  # which end is better is never guessed
+        message = re.escape(f"Expected `validation_mode` to be 'min' or 'max' but got {mode!r}.")
+        with pytest.raises(ValueError, match=message):
+            OptunaReporter(study.ask(), validation="val_acc", validation_mode=mode)
+
+
+def test_a_validation_that_is_never_logged_is_named(tmp_path):
+    reporter = OptunaReporter(study_with(POLICY).ask(), validation="val_ac", validation_mode="max")
+    message = re.escape(
+        "`validation='val_ac'` was never noted: it is not logged by the end of an epoch; logged "
+        "are: 'sotl', 'sotl_e1'."
+    )
+    run = trainer(tmp_path, callbacks=[door().SoTLMonitor(), reporter], max_epochs=2)
+    with pytest.warns(UserWarning, match=f"^{message}$"):
+        run.fit(scripted_model(), loader(4))

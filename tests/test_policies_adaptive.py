@@ -223,6 +223,44 @@ def test_a_validation_of_each_second_epoch_is_followed_over_the_epochs_that_have
         assert (decision.signal, decision.places) == ("validation", expected)
 
 
+@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("but", [0, 1, 2])
+def test_a_validation_that_names_no_leaders_changes_nothing(value, but):
+    """As where one run, or none, has been validated at this epoch."""
+    generator = np.random.default_rng(0)
+    train = np.cumsum(generator.normal(size=(40, 8)), axis=1)
+    validation = np.full(train.shape, value)
+    validation[:but, -1] = 1.0
+    policy = AdaptivePolicy(max_epochs=50)
+    alone = [policy.decide(run, train).places for run in range(but, 40)]
+    with_it = [policy.decide(run, train, validation).places for run in range(but, 40)]
+    if but < 2:
+        assert with_it == alone
+    assert min(alone) > 7  # the places of an order that never moves
+
+
+def test_runs_that_lack_a_value_in_between_are_leaders_all_the_same():
+    generator = np.random.default_rng(0)
+    train = np.cumsum(generator.normal(size=(100, 8)), axis=1)
+    policy = AdaptivePolicy(max_epochs=50)
+    whole = policy.decide(0, train).places
+    for complete in (0, 1, 2, 50):
+        gappy = train.copy()
+        gappy[complete:, 5] = NAN
+        assert policy.decide(0, gappy).places >= 0.5 * whole, complete
+
+
+def test_minus_infinity_is_no_better_than_infinity():
+    train = np.array(after(3, STEADY))
+    placed = []
+    for value in (INF, -INF):
+        train[7, 2] = value
+        decisions = AdaptivePolicy(max_epochs=12).decide_all(range(8), train)
+        placed.append([(decision.place, decision.places) for decision in decisions])
+    assert placed[0] == placed[1]
+    assert [place for place, _ in placed[0]] == list(range(1, 9))
+
+
 def test_asked_twice_the_rule_says_the_same_and_with_more_runs_it_may_say_otherwise():
     policy = AdaptivePolicy(max_epochs=4, first=2)
     few = [[3.0, 3.0], [4.0, 4.0]]

@@ -52,7 +52,7 @@ def test_trials_are_stopped_where_the_rule_says_so_by_one_metric_or_two_in_any_d
     assert replay(AdaptiveScheduler(POLICY), sotl_e1=losses) == expected(losses)
     by_accuracy = AdaptiveScheduler(POLICY, metric="val_acc", mode="max")
     assert replay(by_accuracy, val_acc=accuracy) == expected(-accuracy)
-    both = AdaptiveScheduler(POLICY, validation="val_acc")
+    both = AdaptiveScheduler(POLICY, validation="val_acc", validation_mode="max")
     assert replay(both, sotl_e1=losses, val_acc=accuracy) == expected(losses, -accuracy)
     assert expected(losses, -accuracy) != expected(losses)
 
@@ -71,15 +71,23 @@ def test_it_goes_on_after_a_pickle_as_ray_restores_it():
 
 
 def test_a_report_without_the_metric_and_one_at_the_end_are_no_ground_to_stop():
-    scheduler = AdaptiveScheduler(POLICY, validation="val_acc")
-    replay(scheduler, sotl_e1=curves(3), val_acc=-curves(3))
+    scheduler = AdaptiveScheduler(POLICY)
     bad = SimpleNamespace(trial_id="bad")
+    for epoch in range(1, 4):  # alone, so it goes on
+        result = {"training_iteration": epoch, "sotl_e1": 99.0}
+        assert scheduler.on_trial_result(None, bad, result) == "CONTINUE"
+    replay(scheduler, sotl_e1=curves(3))
+    message = re.escape("'sotl_e1' is not reported; available: 'training_iteration'.")
+    with pytest.warns(UserWarning, match=f"^{message}$"):
+        answer = scheduler.on_trial_result(None, bad, {"training_iteration": 4})
+    assert answer == "CONTINUE"
     for result in (
-        {"training_iteration": 2},
+        {"training_iteration": 4, "sotl_e1": None},
         {"training_iteration": 10, "sotl_e1": 99.0},
         {"training_iteration": 11, "sotl_e1": 99.0},
     ):
-        assert scheduler.on_trial_result(None, bad, result) == scheduler.CONTINUE
+        assert scheduler.on_trial_result(None, bad, result) == "CONTINUE"
+    assert scheduler.on_trial_result(None, bad, {"training_iteration": 5, "sotl_e1": 9e9}) == "STOP"
 
 
 def test_a_trial_that_has_gone_back_to_its_checkpoint_is_compared_where_it_is():
@@ -102,7 +110,7 @@ def test_a_trial_that_has_gone_back_to_its_checkpoint_is_compared_where_it_is():
         ({"mode": "up"}, ValueError, "Expected `mode` to be 'min' or 'max' but got 'up'."),
         ({"metric": 3}, TypeError, "Expected `metric` to be a string but got 3."),
         (
-            {"validation_mode": None},
+            {"validation": "val_acc"},
             ValueError,
             "Expected `validation_mode` to be 'min' or 'max' but got None.",
         ),

@@ -67,6 +67,21 @@ def test_of_runs_without_a_validation_the_pick_is_by_the_training_loss():
         simulate(named_adaptive("adaptive-both"), train, None, workers=1)
 
 
+def test_epochs_without_a_validation_do_not_decide_the_pick():
+    train, validation = drawn(5)
+    target = validation[:, -1].copy()
+    for first in (11, 10):  # validated at the end only
+        late = validation.copy()
+        late[:, :first] = math.inf
+        outcome = simulate(named_adaptive("adaptive"), train, late, workers=18)
+        ended = np.flatnonzero(outcome.epochs == 12)
+        expected = target[ended] if first == 11 else late[ended, -2:].mean(axis=1)
+        assert outcome.pick == ended[np.argmin(expected)]
+    late[outcome.pick, -1] = math.inf  # it has diverged at the end
+    again = simulate(named_adaptive("adaptive"), train, late, workers=18)
+    assert again.pick != outcome.pick
+
+
 def test_curves_of_one_epoch_are_all_trained_to_the_end():
     train, validation = (values[:, :1] for values in drawn(0))
     outcome = simulate(named_adaptive("adaptive-both"), train, validation, workers=18)

@@ -52,8 +52,9 @@ def test_ties_share_the_lowest_rank() -> None:
 def test_of_runs_that_a_policy_has_ended_those_that_went_on_furthest_stand_first() -> None:
     nan = np.nan
     losses = [[3.0, nan, nan], [1.0, 1.5, nan], [2.0, 2.0, nan], [5.0, 4.0, 0.9], [1.0, 1.0, 1.1]]
+    losses.append([1.0, 1.0, np.inf])
     policy, finished = {"stopping_reason": "policy"}, {}
-    found = found_of(losses, facts=(policy, policy, policy, finished, finished))
+    found = found_of(losses, facts=(policy, policy, policy, finished, finished, finished))
     ranking = rank(found)
     assert ranking.at == 3
     assert rows(ranking) == [
@@ -62,12 +63,13 @@ def test_of_runs_that_a_policy_has_ended_those_that_went_on_furthest_stand_first
         (3, "r1", None, 2),
         (3, "r2", None, 2),
         (3, "r0", None, 1),
+        (3, "r5", None, 3),
     ]
     assert ranking.notes[0] == (
-        "3 runs of 5 were ended by a policy, so T is 3, the most epochs of any run: those that it "
+        "3 runs of 6 were ended by a policy, so T is 3, the most epochs of any run: those that it "
         "let go on furthest stand first."
     )
-    assert [run.run_id for run in rank(found, at=2).runs][:2] == ["r4", "r1"]
+    assert [run.run_id for run in rank(found, at=2).runs][:3] == ["r4", "r5", "r1"]
 
 
 def test_default_t_is_where_the_stopper_ended_runs_also_after_promotion() -> None:

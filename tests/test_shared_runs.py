@@ -204,35 +204,35 @@ def shared(folder):
 def test_a_record_that_grows_is_read_anew_and_what_is_half_written_the_next_time(tmp_path):
     own = {0: 2.0, 1: 2.0}
     sweep = shared(tmp_path)
-    assert sweep.decide("own", own).compared == 1
+    assert sweep.decide("own", own, 2).compared == 1
     first = record(tmp_path / "a", "a", [1.0])
-    assert sweep.decide("own", own).compared == 1  # it has not come so far
+    assert sweep.decide("own", own, 2).compared == 1  # it has not come so far
     with first.path.open("a") as file:
         file.write('{"e": 1, "loss": 1.0, "ste')
-    assert sweep.decide("own", own).compared == 1
+    assert sweep.decide("own", own, 2).compared == 1
     with first.path.open("a") as file:
         file.write('ps": 4, "checkpoint": null}\n')
-    decision = sweep.decide("own", own)
+    decision = sweep.decide("own", own, 2)
     assert (decision.place, decision.compared) == (2, 2)
     # The run goes on in another folder, where it contradicts what it had: that is the newer one.
     record(tmp_path / "b", "a", [1.0, 3.0])
-    assert sweep.decide("own", own).place == 1
+    assert sweep.decide("own", own, 2).place == 1
 
 
 def test_what_is_on_disk_of_the_run_itself_does_not_count(tmp_path):
     record(tmp_path / "old", "own", [9.0, 9.0, 9.0])
-    decision = shared(tmp_path).decide("own", {0: 2.0, 1: 2.0})
+    decision = shared(tmp_path).decide("own", {0: 2.0, 1: 2.0}, 2)
     assert (decision.epoch, decision.compared) == (2, 1)
-    assert shared(tmp_path).decide("own", {}).goes_on  # its first epoch gave no loss
+    assert shared(tmp_path).decide("own", {}, 1).goes_on  # its first epoch gave no loss
 
 
 def test_runs_of_another_budget_do_not_count_and_unlike_ones_are_told_of_once(tmp_path):
     record(tmp_path / "longer", "longer", [1.0, 1.0], max_epochs=60)
-    record(tmp_path / "own", "own", [], max_epochs=6, batch_size=32)
+    record(tmp_path / "own", "own", [2.0], max_epochs=6, batch_size=32)
     record(tmp_path / "other", "other", [1.0, 1.0], max_epochs=6, batch_size=64)
     sweep = shared(tmp_path)
     with pytest.warns(UserWarning, match="max_epochs=60|batch_size") as caught:
-        assert sweep.decide("own", {0: 2.0, 1: 2.0}).compared == 2
+        assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 2
     assert sorted(str(entry.message) for entry in caught) == [
         f"Below '{tmp_path}' is a run with max_epochs=60, with which the policy does not compare, "
         "as its own is 6: give each sweep a directory of its own.",
@@ -240,7 +240,23 @@ def test_runs_of_another_budget_do_not_count_and_unlike_ones_are_told_of_once(tm
         "which is better: batch_size (32: 1, 64: 1). Group by a field to rank only like with like.",
     ]
     record(tmp_path / "third", "third", [1.0, 1.0], max_epochs=6, batch_size=16)
-    assert sweep.decide("own", {0: 2.0, 1: 2.0}).compared == 3
+    assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 3
+
+
+def test_more_runs_than_the_policy_was_told_of_are_named_and_refused_ones_do_not_count(tmp_path):
+    for number in range(3):
+        record(tmp_path / str(number), str(number), [1.0, 1.0])
+    record(tmp_path / "refused", "refused", [], max_epochs=9)
+    policy = AdaptivePolicy(max_epochs=6, runs=2)
+    sweep = SharedRuns(tmp_path, estimate=parse_monitor("sotl_e1"), policy=policy)
+    message = re.escape(
+        f"Below '{tmp_path}' are 3 runs, where the policy has runs=2: give each sweep a directory "
+        "of its own."
+    )
+    with pytest.warns(UserWarning, match=f"^{message}$"):
+        assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 0
+    # The newest epoch gave no loss: what came before it is no ground to stop.
+    assert sweep.decide("own", {0: 9.0, 1: 9.0, 2: 9.0}, 4).goes_on
 
 
 def test_records_of_blocks_do_not_count_and_one_that_cannot_be_read_is_named(tmp_path):
@@ -251,11 +267,11 @@ def test_records_of_blocks_do_not_count_and_one_that_cannot_be_read_is_named(tmp
     future.write_text('{"schema": 99, "run_id": "later"}\n')
     sweep = shared(tmp_path)
     with pytest.warns(UserWarning, match="The policy goes on without the record") as caught:
-        decision = sweep.decide("own", {0: 2.0, 1: 2.0})
+        decision = sweep.decide("own", {0: 2.0, 1: 2.0}, 2)
     assert str(future) in str(caught[0].message)
     assert (decision.place, decision.compared) == (1, 2)
     future.unlink()
-    assert sweep.decide("own", {0: 2.0, 1: 2.0}).compared == 2
+    assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 2
 
 
 def test_a_damaged_number_asks_for_no_table_beyond_memory(tmp_path):
@@ -264,7 +280,7 @@ def test_a_damaged_number_asks_for_no_table_beyond_memory(tmp_path):
     sweep = shared(tmp_path)
     tracemalloc.start()
     try:
-        decision = sweep.decide("own", {0: 2.0, 1: 2.0})
+        decision = sweep.decide("own", {0: 2.0, 1: 2.0}, 2)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -88,7 +88,8 @@ def test_a_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
     fit_to_two(tmp_path, 1.0, checkpointing=False)
     message = (
         "Run 'version_0' is among the best 1 and has no checkpoint to go on from: train it with "
-        "an EarlyRankingStopper, checkpointing on."
+        "an EarlyRankingStopper, checkpointing on. (A run that a policy has let go on to its end "
+        "is complete: there is nothing to promote, and `rank` shows it.)"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_winners(tmp_path / "logs" / "sweep", 1)

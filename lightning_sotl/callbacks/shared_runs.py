@@ -51,12 +51,13 @@ class SharedRuns:
         self._facts: dict[str, dict[str, Any]] = {}  # run id -> its header
         self._said: set[str] = set()
 
-    def decide(self, run_id: str, losses: Mapping[int, float]) -> Decision:
+    def decide(self, run_id: str, losses: Mapping[int, float], completed: int) -> Decision:
         """Decide for the run that asks, from its own losses and the others' records.
 
         Args:
             run_id: The run's; what is on disk of it does not count.
             losses: Its L(e), e -> loss.
+            completed: Its completed units. One whose newest unit gave no loss goes on.
         """
         changed: set[str] = set()
         for path in self._grown():
@@ -65,9 +66,15 @@ class SharedRuns:
             changed |= {session.run_id for session in [*old, *new]}
         self._take(changed, own=run_id)
         self._put(run_id, losses)
-        row = self._curves.row(run_id)
-        if row is None:
-            return Decision(True, 0, None, 0, 0, None)
+        row, planned = self._curves.row(run_id), self._policy.runs
+        if planned is not None and len(self._facts) > planned:
+            note = (
+                f"Below '{self.directory}' are {len(self._facts)} runs, where the policy has "
+                f"runs={planned}: give each sweep a directory of its own."
+            )
+            self._warn("runs", [note])
+        if row is None or completed - 1 not in losses:
+            return Decision(True, completed, None, 0, 0, None)
         return self._policy.decide(row, self._curves.values)
 
     def _grown(self) -> list[Path]:
@@ -95,7 +102,11 @@ class SharedRuns:
         ]
         known = len(self._facts)
         for run in merge_sessions(parts):
-            if run.facts.get("unit") == self._estimate.unit and self._has_same_budget(run.facts):
+            if (
+                run.losses  # one that was refused has a header and nothing else
+                and run.facts.get("unit") == self._estimate.unit
+                and self._has_same_budget(run.facts)
+            ):
                 self._facts[run.run_id] = run.facts
                 if run.run_id != own:
                     self._put(run.run_id, run.losses)

@@ -163,9 +163,13 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         self._asked = producer.units_completed
         told = None
         if self._shared is not None:
-            told = self._shared.decide(producer.run_id, producer.epoch_losses)
-        self._decision = trainer.strategy.broadcast(told)
-        if self._decision is None or self._decision.goes_on:
+            told = self._shared.decide(
+                producer.run_id, producer.epoch_losses, producer.units_completed
+            )
+        told = trainer.strategy.broadcast(told)
+        if told is not None and told.place is not None:  # at the end there is nothing to decide
+            self._decision = told
+        if told is None or told.goes_on:
             return StoppingReason.not_stopped
         return StoppingReason.policy
 
@@ -213,7 +217,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         value = self._read(trainer) if self._estimate is None else self._estimate
         if value is None:
             return
-        if self._estimate is None and not trainer.fast_dev_run:
+        if self._estimate is None and self._limit is not None and not trainer.fast_dev_run:
             rank_zero_warn(
                 f"`hp_metric` of this run is `{self.monitor}` at its end, after "
                 f"{trainer.current_epoch} epochs: it has no value at the limit of "

@@ -151,7 +151,7 @@ class StopperState(RunBound["StopperState"]):
 
     @property
     def decision(self) -> Decision | None:
-        """What the policy has said last, and why; None without a policy and before its first word.
+        """What the policy has decided last, and why; None without a policy and before the first.
 
         It stays in the process that trains, and is not in checkpoints.
         """

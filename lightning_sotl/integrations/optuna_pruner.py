@@ -42,7 +42,7 @@ class AdaptivePruner(BasePruner):
         >>> pruner = AdaptivePruner(AdaptivePolicy(max_epochs=30, runs=20))
     """
 
-    _study: str | None
+    _study: tuple[Any, int] | None
     _curves: GrowingCurves
     _validation: GrowingCurves  # the same rows
     _has_validation: bool
@@ -53,6 +53,7 @@ class AdaptivePruner(BasePruner):
         if not isinstance(policy, AdaptivePolicy):
             raise TypeError(f"Expected `policy` to be an AdaptivePolicy but got {policy!r}.")
         self.policy = policy
+        self._lock = threading.Lock()
         self._forget()
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
@@ -60,7 +61,8 @@ class AdaptivePruner(BasePruner):
         with self._lock:  # the threads of `n_jobs` share this object
             self._read(study, trial)
             row = self._curves.row(trial.number)
-            if row is None:
+            at_end = trial.last_step is not None and trial.last_step + 1 >= self.policy.max_epochs
+            if row is None or at_end:
                 return False
             tables = [self._curves.values]
             if self._has_validation:
@@ -69,9 +71,11 @@ class AdaptivePruner(BasePruner):
 
     def _read(self, study: Study, trial: FrozenTrial) -> None:
         """Take what is new: of 1,000 trials all but a few are finished and known."""
-        if study.study_name != self._study:
+        # Names are not enough: another storage may have a study of the same name.
+        this = (study._storage, study._study_id)
+        if this != self._study:
             self._forget()
-            self._study = study.study_name
+            self._study = this
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         for other in [*study.get_trials(deepcopy=False), trial]:
             if other.number in self._finished:
@@ -90,7 +94,6 @@ class AdaptivePruner(BasePruner):
                 del self._known[other.number]
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
         self._study = None
         self._curves = GrowingCurves(self.policy.max_epochs)
         self._validation = GrowingCurves(self.policy.max_epochs)
@@ -104,4 +107,5 @@ class AdaptivePruner(BasePruner):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.policy = state["policy"]
+        self._lock = threading.Lock()
         self._forget()

@@ -100,6 +100,13 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
                 f"validation steps; logged are: {logged}.",
                 stacklevel=2,
             )
+        if self.validation is not None and trainer.is_global_zero and not self._validations:
+            logged = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
+            rank_zero_warn(
+                f"`validation={self.validation!r}` was never noted: it is not logged by the end of "
+                f"an epoch; logged are: {logged}.",
+                stacklevel=2,
+            )
         for stopper in stoppers_of(trainer):
             if stopper.stopping_reason == StoppingReason.policy:
                 self._pruned = True  # also by a policy of the stopper's own

@@ -36,7 +36,7 @@ class ReporterState(RunBound["ReporterState"]):
             a study that maximises.
         validation: A logged validation metric that `AdaptivePruner` shall look at too. It is noted
             with each report of an epoch in which it was logged anew; other pruners do not see it.
-        validation_mode: "min" if lower is better.
+        validation_mode: "min" if lower is better, "max" if higher is; has to be said.
 
     Raises:
         TypeError: If `monitor` is no string.
@@ -67,7 +67,7 @@ class ReporterState(RunBound["ReporterState"]):
         trial: optuna.trial.BaseTrial | None,
         monitor: str = "sotl_e1",
         validation: str | None = None,
-        validation_mode: Mode = "max",
+        validation_mode: Mode | None = None,
     ) -> None:
         super().__init__()
         self.trial = trial
@@ -75,7 +75,8 @@ class ReporterState(RunBound["ReporterState"]):
         self.validation = (
             validation if validation is None else _validation.text("validation", validation)
         )
-        check_mode("validation_mode", validation_mode)
+        if validation is not None:
+            check_mode("validation_mode", validation_mode)
         self.validation_mode = validation_mode
         self._worst = math.inf
         if isinstance(trial, optuna.Trial):

@@ -116,5 +116,10 @@ class _Adaptive:
         ended = np.flatnonzero(seen.epochs == seen.max_epochs)
         if not (len(ended) and seen.has_validation):
             return best_of_the_longest(seen, "validation" if self._reads == "val" else "train")
-        last = min(PICKED_BY_LAST, seen.max_epochs)
-        return int(ended[np.argmin(seen.validation[ended, -last:].mean(axis=1))])
+        last = seen.validation[ended, -min(PICKED_BY_LAST, seen.max_epochs) :]
+        # What is not finite is of a run that has diverged, or of an epoch before the first
+        # validation.
+        known = np.isfinite(last)
+        means = np.where(known, last, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        means[~known[:, -1]] = np.inf
+        return int(ended[np.lexsort((last[:, -1], means))[0]])

@@ -43,7 +43,8 @@ def replay(
         workers: How many runs are trained at a time; None, or more than N, for all N.
         seed: Of the draws.
         validation_cost: What a validation pass costs, as a share of a training epoch. A policy
-            that reads only training losses pays it only for the last epoch of full training.
+            that reads only training losses pays it for the last epoch of full training only, the
+            adaptive ones for the last three.
         progress: Is called with the number of repeats done, over all policies, and of all.
 
     Raises:
