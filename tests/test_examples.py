@@ -109,6 +109,21 @@ def test_fabric_loop_has_the_same_right_value_on_two_ranks(tmp_path):
     assert "differ by at most 0 nats" in lines[-1]
 
 
+def test_the_same_sweep_under_four_policies_costs_and_picks_what_the_table_says(tmp_path):
+    lines = run_example("adaptive_sweep", tmp_path)
+    rows = {line[:20].strip(): line[20:].split() for line in lines[:-1] if "%" in line[:40]}
+    assert list(rows) == ["fixed T", "ASHA", "adaptive, Optuna", "adaptive, directory"]
+    # 8 networks to epoch 2 of 5, and 3 of them to the end.
+    assert rows["fixed T"][:4] == [str(8 * 2 + 3 * 3), f"{25 / 40:.0%}", "5", "3"]
+    # One after the other both see the same runs; all go on to epoch 3, where decisions begin.
+    assert rows["adaptive, Optuna"][:5] == rows["adaptive, directory"][:5]
+    epochs, ended = int(rows["adaptive, Optuna"][0]), int(rows["adaptive, Optuna"][2])
+    assert 8 * 3 <= epochs <= 8 * 5 - ended
+    records = list((tmp_path / "adaptive_sweep/sweep_0/directory").rglob("sotl.jsonl"))
+    assert len(records) == 8
+    assert sum('"reason": "policy"' in record.read_text() for record in records) == ended
+
+
 def test_selection_compares_policies_on_tables(tmp_path):
     command = [sys.executable, EXAMPLES / "benchmarks" / "selection.py", "--smoke"]
     options = ["--policy", "full", "halving", "halving-val", "--output", tmp_path]
