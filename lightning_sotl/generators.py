@@ -87,13 +87,7 @@ def select_generator(
             f"{values.shape}, {goal.shape} and ({len(names)},)."
         )
     has_target = np.isfinite(goal)
-    groups: dict[str, list[int]] = {}
-    for row in np.flatnonzero(has_target):
-        groups.setdefault(names[row], []).append(int(row))
-    if len(groups) < 2:
-        raise ValueError(
-            f"Expected at least 2 groups of runs with a finite target but got {len(groups)}."
-        )
+    groups = _grouped(names, has_target)
     # A diverged run is as bad as can be, so its group's mean is, too.
     finite = np.where(np.isfinite(values), values, np.inf if mode == "min" else -np.inf)
     found = [
@@ -112,6 +106,18 @@ def select_generator(
     return GeneratorSelection(
         tuple(found[place] for place in order), correlation, int((~has_target).sum())
     )
+
+
+def _grouped(names: list[str], has_target: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """Return key -> its runs with a finite target."""
+    groups: dict[str, list[int]] = {}
+    for row in np.flatnonzero(has_target):
+        groups.setdefault(names[row], []).append(int(row))
+    if len(groups) < 2:
+        raise ValueError(
+            f"Expected at least 2 groups of runs with a finite target but got {len(groups)}."
+        )
+    return groups
 
 
 def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -114,13 +114,7 @@ def rank_runs(
         # A key that is only read may not be logged in each epoch, as with rarer validations.
         reached = completed if estimate is not None else _newest(scores)
         at = _default_at(found, chosen, reached, notes)
-    if _validation.positive_int("at", at) > completed.max():
-        raise ValueError(
-            f"No run has completed {counted(at, 'epoch')}; the longest has completed "
-            f"{completed.max()}."
-        )
-    if estimate is not None and at < estimate.first_unit:
-        raise ValueError(f"'{monitor}' needs {estimate.first_unit} completed epochs but T is {at}.")
+    _check_at(at, completed, monitor, estimate)
     values = scores[:, at - 1]
     bad = badness(np.where(completed >= at, values, np.inf), mode=mode)
     if np.isinf(bad).all():
@@ -128,9 +122,8 @@ def rank_runs(
             f"None of the {counted(len(chosen), 'run')} has a finite '{monitor}' after "
             f"{counted(at, 'epoch')}: there is nothing to rank."
         )
-    order = np.argsort(bad, kind="stable")
-    if any(_ended_by_policy(found, chosen)):
-        order = _later_ended_first(scores, completed, bad, at, mode)
+    by_policy = any(_ended_by_policy(found, chosen))
+    order = _order(scores, completed, bad, at, mode, later_ended_first=by_policy)
     ranks = best_ranks(bad)
     runs = tuple(
         _ranked(found, int(chosen[row]), int(ranks[row]), bad[row], values[row], completed[row])
@@ -140,6 +133,18 @@ def rank_runs(
     losses = found.curves.train_loss[chosen, at - 1] if estimate is not None else None
     notes += ties_and_zeros(losses, bad, at=at, monitor=monitor)
     return Ranking(monitor, at, runs, scores[order], notes)
+
+
+def _check_at(
+    at: int, completed: NDArray[np.int64], monitor: str, estimate: MonitorName | None
+) -> None:
+    if _validation.positive_int("at", at) > completed.max():
+        raise ValueError(
+            f"No run has completed {counted(at, 'epoch')}; the longest has completed "
+            f"{completed.max()}."
+        )
+    if estimate is not None and at < estimate.first_unit:
+        raise ValueError(f"'{monitor}' needs {estimate.first_unit} completed epochs but T is {at}.")
 
 
 def _ranked(
@@ -210,22 +215,28 @@ def _ended_by_policy(found: FoundRuns, chosen: NDArray[np.int64]) -> list[bool]:
     return [found.facts[run].get("stopping_reason") == "policy" for run in chosen]
 
 
-def _later_ended_first(
+def _order(
     scores: NDArray[np.float64],
     completed: NDArray[np.int64],
     bad: NDArray[np.float64],
     at: int,
     mode: Mode,
+    *,
+    later_ended_first: bool,
 ) -> NDArray[np.int64]:
-    """Return the order in which, of runs that have not come to T, those that came further lead.
+    """Return the rows, the best first.
 
-    That is how a policy has judged them. Of equally long ones the better at their end does.
+    With `later_ended_first` of runs that have not come to T those that came further lead, which is
+    how a policy has judged them. Of equally long ones the better at their end does.
     Those that have diverged stand last.
     """
+    order: NDArray[np.int64] = np.argsort(bad, kind="stable")
+    if not later_ended_first:
+        return order
     diverged = np.isinf(bad) & (completed >= at)
     last = scores[np.arange(len(scores)), np.minimum(completed, at) - 1]
-    order: NDArray[np.int64] = np.lexsort((badness(last, mode=mode), -completed, diverged, bad))
-    return order
+    order = np.lexsort((badness(last, mode=mode), -completed, diverged, bad))
+    return order  # noqa: RET504  # typed above
 
 
 def _notes_on_last(

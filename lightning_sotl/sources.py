@@ -54,25 +54,34 @@ def find_runs(
             f"There is no '{path}'; expected a directory of runs or an .npz of LearningCurves."
         )
     if is_directory_of_runs(options):
-        keys = LogKeys(
-            val_loss=options.val_loss,
-            val_metric=options.val_metric,
-            final_metric=options.target,
-            final_loss=options.final_loss,
-            train_loss=options.train_loss,
-            others=others,
-            prefix="sotl" if estimate is None else estimate.prefix,
-            block=None if estimate is None else estimate.block,
-        )
         return read_logs(
             path,
-            keys,
+            _log_keys(options, estimate, others),
             metric_mode=options.metric_mode or "max",
             final_mode=options.target_mode,
             needs_losses=needs_losses,
             instead=others[0] if others else None,
             progress=progress,
         )
+    return _of_one_file(options)
+
+
+def _log_keys(options: Namespace, estimate: MonitorName | None, others: tuple[str, ...]) -> LogKeys:
+    return LogKeys(
+        val_loss=options.val_loss,
+        val_metric=options.val_metric,
+        final_metric=options.target,
+        final_loss=options.final_loss,
+        train_loss=options.train_loss,
+        others=others,
+        prefix="sotl" if estimate is None else estimate.prefix,
+        block=None if estimate is None else estimate.block,
+    )
+
+
+def _of_one_file(options: Namespace) -> FoundRuns:
+    """Return the runs of a table or a benchmark's file, to which no logged keys belong."""
+    path = Path(options.path)
     given = [flag for flag, name in _LOG_KEYS.items() if getattr(options, name)]
     if options.target_mode:  # the file says which end of its target is better
         given.append("--target-mode")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lightning_sotl._ranks import Mode
 from lightning_sotl._wording import counted, listed, some
 from lightning_sotl.curves.folders import find_run_folders
+from lightning_sotl.curves.log_notes import notes_on_gaps, notes_on_short_runs
 from lightning_sotl.curves.logged import check_table_size
 from lightning_sotl.curves.run_sources import RunSource, Wanted, read_sources
 from lightning_sotl.curves.table import LearningCurves
@@ -211,18 +212,12 @@ def _assemble(
         for key in (*keys.others, keys.val_loss, keys.val_metric)
         if key
     }
-    lengths = [
-        (max(one) + 1, source.name)
-        for many in (losses, *others.values())
-        for one, source in zip(many, sources, strict=True)
-        if one
-    ]
-    epochs, longest = max(lengths, default=(1, ""))
+    epochs, longest = _longest([losses, *others.values()], sources)
     check_table_size(root, len(sources), epochs, longest)
     tables = {key: _table(values, epochs) for key, values in others.items()}
-    _note_gaps(sources, losses, notes)
+    notes += notes_on_gaps(sources, losses)
     if keys.final_metric or keys.final_loss:
-        _note_short(sources, losses, notes)
+        notes += notes_on_short_runs(sources, losses)
     curves = LearningCurves(
         _table(losses, epochs),
         val_loss=tables[keys.val_loss] if keys.val_loss else None,
@@ -242,6 +237,17 @@ def _assemble(
         stopped_at=tuple(source.stopped_at for source in sources),
         notes=list(dict.fromkeys(notes)),
     )
+
+
+def _longest(tables: list[list[dict[int, float]]], sources: list[RunSource]) -> tuple[int, str]:
+    """Return the epochs of the longest run, and its name; 1 where there is no value at all."""
+    lengths = [
+        (max(one) + 1, source.name)
+        for many in tables
+        for one, source in zip(many, sources, strict=True)
+        if one
+    ]
+    return max(lengths, default=(1, ""))
 
 
 def _table(curves: list[dict[int, float]], epochs: int) -> NDArray[np.float64]:
@@ -269,32 +275,3 @@ def _finals(
             f"stopped early or is not finished: {some(unfinished)}."
         )
     return values
-
-
-def _note_gaps(sources: list[RunSource], losses: list[dict[int, float]], notes: list[str]) -> None:
-    gaps = [
-        source.name
-        for source, one in zip(sources, losses, strict=True)
-        if one and len(one) <= max(one)
-    ]
-    if gaps:
-        notes.append(
-            f"{counted(len(gaps), 'run')} without L(e) for some epochs (no step gave a loss, or a "
-            "CSVLogger that resumed has deleted its rows); computed estimates that need those put "
-            f"them last: {some(gaps)}."
-        )
-
-
-def _note_short(sources: list[RunSource], losses: list[dict[int, float]], notes: list[str]) -> None:
-    last = max((max(one) for one in losses if one), default=0)
-    short = [
-        source.name
-        for source, one in zip(sources, losses, strict=True)
-        if source.record is None and one and max(one) < last
-    ]
-    if short:
-        notes.append(
-            f"{counted(len(short), 'run')} without a record, shorter than the longest: its last "
-            "values count as final, since logs do not say whether the training was whole: "
-            f"{some(short)}."
-        )

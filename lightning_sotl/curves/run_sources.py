@@ -131,17 +131,13 @@ def read_sources(
             notes.append(f"Left out what of '{_relative(folder.path, root)}' is behind: {error}.")
         if progress is not None:
             progress(done + 1, len(folders))
-    for name, bad in unreadable.items():
-        if bad:
-            notes.append(
-                f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
-            )
+    notes += [
+        f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
+        for name, bad in unreadable.items()
+        if bad
+    ]
     runs = _without_false_starts(merge_sessions(sessions))
-    if spread := [run for run in runs if len(run.folders) > 1]:
-        notes.append(
-            f"{counted(len(spread), 'run')} with records in several folders, as after a resume or "
-            f"a copy, counted once: {some([_relative(run.folders[0], root) for run in spread])}."
-        )
+    _note_spread(runs, root, notes)
     sources = _recorded(root, runs, logs, wanted, notes)
     claimed = {folder for run in runs for folder in run.folders}
     rest = [folder.path for folder in folders if folder.path not in claimed]
@@ -153,6 +149,14 @@ def read_sources(
         )
     notes[:] = dict.fromkeys(notes)
     return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name)))
+
+
+def _note_spread(runs: list[RecordedRun], root: Path, notes: list[str]) -> None:
+    if spread := [run for run in runs if len(run.folders) > 1]:
+        notes.append(
+            f"{counted(len(spread), 'run')} with records in several folders, as after a resume or "
+            f"a copy, counted once: {some([_relative(run.folders[0], root) for run in spread])}."
+        )
 
 
 def _read_logs(

@@ -69,22 +69,15 @@ def replay(
     available = len(recorded.target)
     drawn = min(runs, available)
     workers = drawn if workers is None else min(workers, drawn)
-    draws = [
-        np.random.default_rng([seed, repeat]).choice(available, drawn, replace=False)
-        for repeat in range(repeats)
-    ]
-    seeds = [
-        int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
-        for repeat in range(repeats)
-    ]
+    draws = [_draw(seed, repeat, drawn, available) for repeat in range(repeats)]
     for policy in policies:  # says at once what it does not allow, and not after a minute
-        _outcome(policy, recorded, draws[0], workers, seeds[0])
+        _outcome(policy, recorded, *draws[0], workers)
     found: dict[str, PolicyScores] = {}
     total = repeats * len(policies)
     for place, policy in enumerate(policies):
         rows = []
-        for draw, policy_seed in zip(draws, seeds, strict=True):
-            rows.append(_outcome(policy, recorded, draw, workers, policy_seed))
+        for draw in draws:
+            rows.append(_outcome(policy, recorded, *draw, workers))
             if progress is not None:
                 progress(place * repeats + len(rows), total)
         trained, validated, ranks, metrics = np.transpose(rows)
@@ -95,8 +88,14 @@ def replay(
     return Replay(drawn, repeats, workers, recorded.left_out, found, notes)
 
 
+def _draw(seed: int, repeat: int, drawn: int, available: int) -> tuple[NDArray[np.int64], int]:
+    """Return the runs of a repeat, and a seed for the policies that draw themselves."""
+    rows = np.random.default_rng([seed, repeat]).choice(available, drawn, replace=False)
+    return rows, int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
+
+
 def _outcome(
-    policy: Policy, recorded: Recorded, draw: NDArray[np.int64], workers: int, seed: int
+    policy: Policy, recorded: Recorded, draw: NDArray[np.int64], seed: int, workers: int
 ) -> tuple[float, float, float, float]:
     """Return epochs and validations as shares of full training's, and both regrets."""
     train, target = recorded.train[draw], recorded.target[draw]
