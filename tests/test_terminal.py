@@ -101,5 +101,10 @@ def test_ctrl_c_ends_at_once_without_a_traceback(
     for module in ("commands", "replay_command"):
         monkeypatch.setattr(f"lightning_sotl.{module}.find_runs", interrupted)
     target = [] if command == "rank" else ["--target", "acc"]
-    assert main([command, str(sweep), *target]) == 130
+    # Ray leaves a handler of its own behind where it has run before.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main([command, str(sweep), *target]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capfd.readouterr() == ("", "")
