@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import optuna
 import pytest
+from adaptive_rule import epochs_by_the_rule
 from helpers import door, loader, returned_epoch_losses, scripted_model, trainer
 from optuna.samplers import RandomSampler
 from pytorch_lightning import Callback
@@ -45,27 +46,13 @@ def replay(study, curves):
     return epochs
 
 
-def expected(policy, *curves):
-    """The same by the rule itself, on tables that are filled run by run."""
-    tables = [np.full(np.shape(values), math.nan) for values in curves]
-    epochs = []
-    for run in range(len(curves[0])):
-        for epoch in range(len(curves[0][0])):
-            for table, values in zip(tables, curves, strict=True):
-                table[run, epoch] = values[run][epoch]
-            if not policy.decide(run, *tables).goes_on:
-                break
-        epochs.append(epoch + 1)
-    return epochs
-
-
 @pytest.mark.parametrize("sign", [1, -1])
 def test_trials_are_pruned_where_the_rule_says_so_in_either_direction(sign):
     policy = AdaptivePolicy(max_epochs=12, keep=0.5, runs=30, first=2)
     curves = np.cumsum(np.random.default_rng(0).normal(size=(30, 12)), axis=1)
     study = study_with(policy, direction="minimize" if sign == 1 else "maximize")
     epochs = replay(study, sign * curves)
-    assert epochs == expected(policy, curves)
+    assert epochs == epochs_by_the_rule(policy, curves)
     assert 1 < min(epochs) < max(epochs) == 12
 
 
@@ -103,7 +90,7 @@ def test_one_pruner_serves_threads_another_study_and_a_pickle():
     pruner = pickle.loads(pickle.dumps(first.pruner))  # noqa: S301
     for again in (first.pruner, pruner):
         other = optuna.create_study(pruner=again, sampler=RandomSampler(seed=0))
-        assert replay(other, curves) == expected(policy, curves)
+        assert replay(other, curves) == epochs_by_the_rule(policy, curves)
 
 
 def test_a_study_of_the_same_name_elsewhere_is_another_one():
@@ -111,7 +98,7 @@ def test_a_study_of_the_same_name_elsewhere_is_another_one():
     good_last = [[float(8 - run)] * 6 for run in range(8)]
     for curves in (good_last[::-1], good_last):
         study = optuna.create_study(study_name="same", pruner=pruner, sampler=RandomSampler(seed=0))
-        assert replay(study, curves) == expected(pruner.policy, curves)
+        assert replay(study, curves) == epochs_by_the_rule(pruner.policy, curves)
 
 
 def test_many_threads_that_open_a_study_with_many_trials_read_it_once_each(tmp_path):
@@ -191,8 +178,8 @@ def test_a_validation_metric_is_looked_at_too_where_the_reporter_notes_it(tmp_pa
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     costs = np.nan_to_num(-np.array(accuracies, dtype=np.float32), nan=math.inf)
-    assert reached == expected(policy, losses, costs.tolist())
-    assert reached != expected(policy, losses)
+    assert reached == epochs_by_the_rule(policy, losses, costs.tolist())
+    assert reached != epochs_by_the_rule(policy, losses)
     noted = study.trials[5].user_attrs["lightning_sotl:validation"]
     assert noted["0"] == pytest.approx(-0.1)
     assert noted.get("1") is None

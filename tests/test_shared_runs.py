@@ -5,8 +5,8 @@ import math
 import re
 import tracemalloc
 
-import numpy as np
 import pytest
+from adaptive_rule import epochs_by_the_rule
 from helpers import door, lightning, loader, returned_epoch_losses, scripted_model, trainer
 
 from lightning_sotl import AdaptivePolicy, EarlyRankingStopper, SoTLMonitor
@@ -33,23 +33,12 @@ def fit(folder, level, *, stopper=None, monitor=None, model=None, ckpt_path=None
     return stopper, model, run
 
 
-def expected(policy, curves):
-    """How many epochs each of some curves gets, one run after the other."""
-    table = np.full(np.shape(curves), math.nan)
-    reached = []
-    for run, curve in enumerate(curves):
-        for epoch, value in enumerate(curve):
-            table[run, epoch] = value
-            if not policy.decide(run, table).goes_on:
-                break
-        reached.append(epoch + 1)
-    return reached
-
-
 def test_runs_one_after_another_end_where_the_rule_says_so(tmp_path):
     runs = [fit(tmp_path, level) for level in LEVELS]
     curves = [[level + 1.0 / (epoch + 1) for epoch in range(6)] for level in LEVELS]
-    assert [len(returned_epoch_losses(model)) for _, model, _ in runs] == expected(POLICY, curves)
+    assert [len(returned_epoch_losses(model)) for _, model, _ in runs] == epochs_by_the_rule(
+        POLICY, curves
+    )
     stopped, _, run = runs[2]  # 4.0 is the worst of three
     assert stopped.stopping_reason == "policy"
     assert (stopped.epochs_completed, stopped.estimate) == (2, pytest.approx(4.5))
@@ -102,7 +91,7 @@ def test_blocks_of_batches_are_compared_with_blocks(tmp_path):
         fit(tmp_path, level, stopper=stopper, monitor=monitor, model=model)
         return stopper, len(model.returned)
 
-    reached = expected(policy, [[float(level)] * 12 for level in range(1, 8)])
+    reached = epochs_by_the_rule(policy, [[float(level)] * 12 for level in range(1, 8)])
     runs = [run(float(level)) for level in range(1, 8)]
     assert [batches for _, batches in runs] == [2 * blocks for blocks in reached]
     stopper, batches = runs[2]

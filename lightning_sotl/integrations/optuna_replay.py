@@ -11,14 +11,13 @@ import numpy as np
 
 from lightning_sotl._extras import require
 from lightning_sotl.replay.policy import (
-    AFTER_THE_LAST_EPOCH,
-    IN_EVERY_EPOCH,
     Decider,
     Seen,
     Signal,
-    best_of_the_longest,
+    StopsForGood,
     check_signal,
     split_signal,
+    validated_from,
 )
 
 require("optuna", extra="optuna", purpose="replay its pruners")
@@ -95,9 +94,8 @@ class OptunaPolicy:
 
     @property
     def validated_from(self) -> int:
-        """Training losses cost no validation before the end."""
-        reads_training_only = split_signal(self.name)[1] == "train"
-        return AFTER_THE_LAST_EPOCH if reads_training_only else IN_EVERY_EPOCH
+        """As a policy of its curve has them."""
+        return validated_from(split_signal(self.name)[1])
 
     def begin(self, seen: Seen) -> Decider:
         """Return a new study that decides.
@@ -117,10 +115,9 @@ class OptunaPolicy:
         return _InAStudy(seen, signal, study)
 
 
-class _InAStudy:
+class _InAStudy(StopsForGood):
     def __init__(self, seen: Seen, signal: Signal, study: optuna.Study) -> None:
-        self._seen = seen
-        self._signal: Signal = signal
+        super().__init__(seen, signal)
         self._study = study
         self._trials: dict[int, optuna.Trial] = {}
 
@@ -144,12 +141,6 @@ class _InAStudy:
             return True
         self._study.tell(trial, state=TrialState.PRUNED)
         return False
-
-    def resume(self) -> Sequence[int]:
-        return ()
-
-    def pick(self) -> int:
-        return best_of_the_longest(self._seen, self._signal)
 
 
 @contextlib.contextmanager

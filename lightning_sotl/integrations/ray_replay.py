@@ -12,14 +12,13 @@ import numpy as np
 
 from lightning_sotl._extras import require
 from lightning_sotl.replay.policy import (
-    AFTER_THE_LAST_EPOCH,
-    IN_EVERY_EPOCH,
     Decider,
     Seen,
     Signal,
-    best_of_the_longest,
+    StopsForGood,
     check_signal,
     split_signal,
+    validated_from,
 )
 
 require("ray.tune", extra="ray", purpose="replay its scheduler")
@@ -60,9 +59,8 @@ class RayPolicy:
 
     @property
     def validated_from(self) -> int:
-        """Training losses cost no validation before the end."""
-        reads_training_only = split_signal(self.name)[1] == "train"
-        return AFTER_THE_LAST_EPOCH if reads_training_only else IN_EVERY_EPOCH
+        """As a policy of its curve has them."""
+        return validated_from(split_signal(self.name)[1])
 
     def begin(self, seen: Seen) -> Decider:
         """Return a new scheduler that decides.
@@ -76,10 +74,9 @@ class RayPolicy:
         return _InAScheduler(seen, signal, scheduler)
 
 
-class _InAScheduler:
+class _InAScheduler(StopsForGood):
     def __init__(self, seen: Seen, signal: Signal, scheduler: Any) -> None:
-        self._seen = seen
-        self._signal: Signal = signal
+        super().__init__(seen, signal)
         self._scheduler = scheduler
         # All that the scheduler reads of a trial.
         self._trials = [SimpleNamespace(trial_id=str(run)) for run in range(len(seen.epochs))]
@@ -100,12 +97,6 @@ class _InAScheduler:
                     self._scheduler.on_trial_complete(None, trial, result)
                 answers.append(action != TrialScheduler.STOP)
         return answers
-
-    def resume(self) -> Sequence[int]:
-        return ()
-
-    def pick(self) -> int:
-        return best_of_the_longest(self._seen, self._signal)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from lightning_sotl.replay.policy import (
     Decider,
     Policy,
     Seen,
-    best_of_the_longest,
+    StopsForGood,
     check_signal,
 )
 
@@ -87,9 +87,9 @@ class Adaptive:
         return _Adaptive(seen, self)
 
 
-class _Adaptive:
+class _Adaptive(StopsForGood):
     def __init__(self, seen: Seen, policy: Adaptive) -> None:
-        self._seen = seen
+        super().__init__(seen, "validation" if policy.reads == "val" else "train")
         self._reads = policy.reads
         runs = len(seen.epochs)
         self._rule = AdaptivePolicy(
@@ -108,14 +108,11 @@ class _Adaptive:
         runs = [run for run, _ in reports]
         return [decision.goes_on for decision in self._rule.decide_all(runs, train, validation)]
 
-    def resume(self) -> Sequence[int]:
-        return ()
-
     def pick(self) -> int:
         seen = self._seen
         ended = np.flatnonzero(seen.epochs == seen.max_epochs)
         if not (len(ended) and seen.has_validation):
-            return best_of_the_longest(seen, "validation" if self._reads == "val" else "train")
+            return super().pick()
         last = seen.validation[ended, -min(PICKED_BY_LAST, seen.max_epochs) :]
         # What is not finite is of a run that has diverged, or of an epoch before the first
         # validation.

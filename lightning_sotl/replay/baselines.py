@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_sotl.replay.policy import (
-    AFTER_THE_LAST_EPOCH,
     IN_EVERY_EPOCH,
     Decider,
     Policy,
@@ -22,6 +21,7 @@ from lightning_sotl.replay.policy import (
     best_of_the_longest,
     check_signal,
     split_signal,
+    validated_from,
 )
 
 ETA, FIRST_RUNG = 3, 3
@@ -89,8 +89,7 @@ class Rungs:
     @property
     def validated_from(self) -> int:
         """Training losses cost no validation before the end."""
-        reads_training_only = self.rungs and self.signal == "train"
-        return AFTER_THE_LAST_EPOCH if reads_training_only else IN_EVERY_EPOCH
+        return validated_from(self.signal) if self.rungs else IN_EVERY_EPOCH
 
     def begin(self, seen: Seen) -> Decider:
         """Return what decides in one repeat.

@@ -147,6 +147,30 @@ def check_signal(name: str, signal: Signal, seen: Seen) -> None:
         )
 
 
+def validated_from(signal: Signal) -> int:
+    """Return from which epoch on a policy that reads a curve has validation passes made.
+
+    Training losses cost no validation before the end.
+    """
+    return AFTER_THE_LAST_EPOCH if signal == "train" else IN_EVERY_EPOCH
+
+
+class StopsForGood:
+    """The part of a decider that never takes a stopped run up again, and makes the usual pick."""
+
+    def __init__(self, seen: Seen, signal: Signal) -> None:
+        self._seen = seen
+        self._signal: Signal = signal
+
+    def resume(self) -> Sequence[int]:
+        """Return no run."""
+        return ()
+
+    def pick(self) -> int:
+        """Return the best of the runs that got furthest."""
+        return best_of_the_longest(self._seen, self._signal)
+
+
 def split_signal(name: str) -> tuple[str, Signal]:
     """Return a policy's name without the ending that says what it reads, and what that is.
 
