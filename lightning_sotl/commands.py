@@ -13,6 +13,7 @@ from lightning_sotl import evaluation, screen
 from lightning_sotl._ranks import Mode
 from lightning_sotl.comparability import comparability_notes, groups_of
 from lightning_sotl.curves.logs import FoundRuns
+from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.monitor_name import MonitorName, parse_monitor
 from lightning_sotl.ranking import order_stability
@@ -43,17 +44,33 @@ def rank(options: Namespace) -> None:
             f"--monitor {options.monitor} is no estimate from training losses, so --metric-mode "
             "has to say which end of it is better."
         )
+    found = _read(
+        options,
+        estimate=estimate,
+        others=(options.monitor,),
+        needs_losses=estimate is not None,
+    )
+    _show_rankings(options, _rankings(options, found, estimate), estimate)
+
+
+def finished_runs(options: Namespace) -> LearningCurves:
+    """Return the curves of PATH, and print what has to be said of them.
+
+    Raises:
+        ValueError: If the data do not hold what was asked for.
+    """
+    found = _read(options)
+    if any(found.facts):
+        screen.notes(comparability_notes(found.facts))
+    return found.curves
+
+
+def _read(options: Namespace, **what: Any) -> FoundRuns:
     with warnings.catch_warnings(record=True) as caught, screen.progress() as progress:
         warnings.simplefilter("always")
-        found = find_runs(
-            options,
-            estimate=estimate,
-            others=(options.monitor,),
-            needs_losses=estimate is not None,
-            progress=progress,
-        )
+        found = find_runs(options, progress=progress, **what)
     screen.notes([*(str(entry.message) for entry in caught), *found.notes])
-    _show_rankings(options, _rankings(options, found, estimate), estimate)
+    return found
 
 
 def _rankings(
@@ -134,13 +151,7 @@ def evaluate(options: Namespace) -> None:
     for name in options.estimator or []:
         _check_estimator(name)
     needs_target(options)
-    with warnings.catch_warnings(record=True) as caught, screen.progress() as progress:
-        warnings.simplefilter("always")
-        found = find_runs(options, progress=progress)
-    screen.notes([*(str(entry.message) for entry in caught), *found.notes])
-    if any(found.facts):
-        screen.notes(comparability_notes(found.facts))
-    curves = found.curves
+    curves = finished_runs(options)
     result = evaluation.evaluate(
         curves,
         at=options.at,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-import warnings
 from argparse import Namespace
 
 from lightning_sotl import screen
 from lightning_sotl.commands import (
     UsageError,
     check_positive,
+    finished_runs,
     needs_target,
     print_document,
 )
-from lightning_sotl.comparability import comparability_notes
 from lightning_sotl.replay.policy import Policy
 from lightning_sotl.replay.recorded import replayable
 from lightning_sotl.replay.repeats import replay as replay_policies
 from lightning_sotl.replay_policies import default_names, named_policy
-from lightning_sotl.sources import find_runs
 
 
 def replay(options: Namespace) -> None:
@@ -31,13 +29,7 @@ def replay(options: Namespace) -> None:
     """
     _check(options)
     named = [_policy(name) for name in dict.fromkeys(options.policy or [])]
-    with warnings.catch_warnings(record=True) as caught, screen.progress() as progress:
-        warnings.simplefilter("always")
-        found = find_runs(options, progress=progress)
-    screen.notes([*(str(entry.message) for entry in caught), *found.notes])
-    if any(found.facts):
-        screen.notes(comparability_notes(found.facts))
-    curves = found.curves
+    curves = finished_runs(options)
     if not named:
         has_validation = replayable(curves).validation is not None
         names = default_names(curves.epochs, has_validation=has_validation)

@@ -98,8 +98,7 @@ def test_ctrl_c_ends_at_once_without_a_traceback(
     def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    for module in ("commands", "replay_command"):
-        monkeypatch.setattr(f"lightning_sotl.{module}.find_runs", interrupted)
+    monkeypatch.setattr("lightning_sotl.commands.find_runs", interrupted)
     target = [] if command == "rank" else ["--target", "acc"]
     # Ray leaves a handler of its own behind where it has run before.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
