@@ -17,7 +17,7 @@ from run_folders import csv_rows, write_csv_log, write_record
 from lightning_sotl import LearningCurves, _reading
 from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl.cli import main
-from lightning_sotl.curves import csv_tables, nas_bench_nlp, records, tensorboard_logs
+from lightning_sotl.curves import csv_cells, nas_bench_nlp, records, tensorboard_logs
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
@@ -89,7 +89,7 @@ def test_a_record_that_is_a_pipe_is_not_waited_for_by_its_writer(tmp_path: Path)
 def test_a_file_of_terabytes_is_refused_unread(tmp_path: Path) -> None:
     bounds = {
         "metrics.csv": _reading.MOST_LOG_BYTES,
-        "long.csv": csv_tables.MOST_TABLE_BYTES,
+        "long.csv": csv_cells.MOST_TABLE_BYTES,
         "sotl.jsonl": _reading.MOST_RECORD_BYTES,
     }
     for name, most in bounds.items():
