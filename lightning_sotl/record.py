@@ -14,11 +14,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lightning_sotl._reading import MOST_RECORD_BYTES, TextLines, open_regular
+from lightning_sotl._reading import MOST_RECORD_BYTES, TextLines, open_regular, parse_json
 
 SCHEMA = 1
-# Python gives up at about 1,000 levels, in whichever function comes first.
-MOST_NESTED = 100
 
 
 def file_name(prefix: str) -> str:
@@ -155,30 +153,6 @@ def header_time(line: Mapping[str, Any]) -> float:
     when = line.get("time")
     # A NaN, or an integer beyond all floats, sorts nothing.
     return float(when) if isinstance(when, (int, float)) and abs(when) < 1e18 else -math.inf
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text holds, or None if it is none, or nested too deep to be walked.
-
-    Args:
-        text: Of a file that anyone may have written.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    level, depth = [value], 0
-    while level:
-        if depth > MOST_NESTED:
-            return None
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        depth += 1
-    return value
 
 
 def _document(line: Mapping[str, Any]) -> bytes:
