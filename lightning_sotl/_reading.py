@@ -103,7 +103,7 @@ def parse_json(text: str | bytes) -> Any:
         text: Of a file that anyone may have written.
 
     Example:
-        >>> parse_json('{"e": 3}'), parse_json("{"), parse_json("[" * 101 + "]" * 101)
+        >>> parse_json('{"e": 3}'), parse_json("{"), parse_json("[" * 200 + "]" * 200)
         ({'e': 3}, None, None)
     """
     try:
