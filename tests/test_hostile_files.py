@@ -21,7 +21,7 @@ from lightning_sotl.curves import csv_cells, nas_bench_nlp, tensorboard_logs
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
-from lightning_sotl.curves.records import read_record
+from lightning_sotl.curves.recorded_runs import read_record
 from lightning_sotl.curves.tensorboard_logs import read_event_files
 from lightning_sotl.record import RunRecord
 

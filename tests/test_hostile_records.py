@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lightning_sotl.cli import main
-from lightning_sotl.curves import records
-from lightning_sotl.curves.records import merge_sessions, read_record
+from lightning_sotl.curves import recorded_runs
+from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
 from lightning_sotl.record import RunRecord
 
 HEADER = '{"schema": 1, "run_id": "a"}\n'
@@ -43,7 +43,7 @@ def test_odd_values_in_a_record_are_no_crash(
 def test_a_record_of_countless_sessions_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "MOST_SESSIONS", 2)
+    monkeypatch.setattr(recorded_runs, "MOST_SESSIONS", 2)
     (tmp_path / "sotl.jsonl").write_text(HEADER * 3)
     with pytest.raises(ValueError, match=r"to have at most 2 headers but it has more\.$"):
         read_record(tmp_path / "sotl.jsonl")

@@ -14,7 +14,7 @@ from lightning_sotl._wording import counted, some
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.folders import RunFolder, natural_order
 from lightning_sotl.curves.logged import Logged
-from lightning_sotl.curves.records import RecordedRun, Session, merge_sessions, read_record
+from lightning_sotl.curves.recorded_runs import RecordedRun, Session, merge_sessions, read_record
 from lightning_sotl.curves.run_source import RunSource
 from lightning_sotl.curves.tensorboard_logs import read_event_files
 from lightning_sotl.record import header_time

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightning_sotl.curves.logged import Logged
-from lightning_sotl.curves.records import RecordedRun
+from lightning_sotl.curves.recorded_runs import RecordedRun
 
 
 @dataclass

@@ -22,7 +22,7 @@ from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
 from lightning_sotl.curves.logged import MOST_UNITS, Logged
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
-from lightning_sotl.curves.records import merge_sessions, read_record
+from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
 from lightning_sotl.curves.tensorboard_logs import masked_crc32c, read_event_files
 from lightning_sotl.record import RunRecord
 
