@@ -52,6 +52,14 @@ class RunRecord:
     Raises:
         OSError: From each of its methods, if the file cannot be read or written.
         UnreadableFileError: The same, if it is no regular file, or too large.
+
+    Example:
+        >>> import tempfile
+        >>> record = RunRecord(Path(tempfile.mkdtemp()) / "sotl.jsonl")
+        >>> _ = record.header("a1b2", loss_key="loss")
+        >>> record.unit(0, 2.5, steps=4)
+        >>> record.units_of("a1b2")
+        {0: 2.5}
     """
 
     def __init__(self, path: Path) -> None:
@@ -187,7 +195,12 @@ def _ends_in_half_a_line(file: BinaryIO, end: int) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: non-finite numbers null, unknown objects their repr."""
+    """Return `value` as JSON can hold it: non-finite numbers null, unknown objects their repr.
+
+    Example:
+        >>> plain({"lr": np.float32(0.5), "decay": float("inf"), 3: (1, 2j)})
+        {'lr': 0.5, 'decay': None, '3': [1, '2j']}
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

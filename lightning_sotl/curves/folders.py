@@ -102,7 +102,12 @@ def find_run_folders(directory: Path, notes: list[str], *, prefix: str) -> list[
 
 
 def natural_order(path: PurePath) -> list[tuple[str, int, str]]:
-    """Return a key that sorts `version_10` after `version_9`."""
+    """Return a key that sorts the numbers at the end of names as numbers.
+
+    Example:
+        >>> [path.name for path in sorted(map(PurePath, ["v10", "v9"]), key=natural_order)]
+        ['v9', 'v10']
+    """
     key = []
     for part in path.parts:
         head = part.rstrip("0123456789")
