@@ -45,11 +45,11 @@ class Row(NamedTuple):
             >>> row.number("loss"), row.number("accuracy")
             (0.5, nan)
         """
-        if not self.has(column):
-            return float("nan")
         try:
             return float(self.cells[column])
         except ValueError:
+            if not self.has(column):
+                return float("nan")
             raise ValueError(
                 f"Expected a number in line {self.line}, column {column!r} of '{self.path}' but "
                 f"got {quoted(self.cells[column])}."
