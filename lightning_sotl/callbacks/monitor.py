@@ -39,8 +39,7 @@ class MonitorLogic(MonitorState):
         if not self._bind(trainer, stage):
             return
         self._raised = False
-        monitors = [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
-        setup_checks.refuse_shared_names(monitor.metric_names for monitor in monitors)
+        setup_checks.refuse_shared_names(one.metric_names for one in monitors_of(trainer))
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
@@ -262,3 +261,8 @@ class MonitorLogic(MonitorState):
             f"of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
             stacklevel=2,
         )
+
+
+def monitors_of(trainer: Trainer) -> list[MonitorLogic]:
+    """Return the monitors among a Trainer's callbacks, of either package."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, MonitorLogic)]

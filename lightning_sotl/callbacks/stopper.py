@@ -10,7 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from lightning_sotl.callbacks import promotion
 from lightning_sotl.callbacks.hp_metric import log_hp_metric, warn_without_tensorboard
 from lightning_sotl.callbacks.limits import check_limits, counts_batches
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
 from lightning_sotl.callbacks.order import LateCallback, arrange, move_to_front
 from lightning_sotl.callbacks.shared_runs import share_runs
 from lightning_sotl.callbacks.stopper_facts import StopperFacts
@@ -41,7 +41,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         self._stopped_now = self._stop_unfinished = False
         self._states_at_stop = None
         self._shows_hp_metric = False
-        check_limits(trainer, self._monitors(trainer), self)
+        check_limits(trainer, monitors_of(trainer), self)
         self._in_blocks = counts_batches(self, self._producers(trainer))
         if self.hp_metric:
             warn_without_tensorboard(trainer)
@@ -197,7 +197,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
             self._stop_unfinished = True
 
     def _write_stop(self, trainer: Trainer) -> None:
-        for monitor in self._monitors(trainer):
+        for monitor in monitors_of(trainer):
             monitor.write_stop(
                 reason=self._stopping_reason.value,
                 epochs=self._epochs_completed,
@@ -250,7 +250,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         trainer.should_stop = True
         self._write_stop(trainer)
         if self._checkpoint_path is not None:
-            for monitor in self._monitors(trainer):
+            for monitor in monitors_of(trainer):
                 monitor.write_checkpoint(self._checkpoint_path)
         self._show_hp_metric(trainer)
 
@@ -266,5 +266,5 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
             at = f"batches={self._batches_completed(trainer)}"
         self._checkpoint_path = promotion.new_checkpoint_path(trainer, at)
         trainer.save_checkpoint(self._checkpoint_path)
-        for monitor in self._monitors(trainer):
+        for monitor in monitors_of(trainer):
             monitor.write_checkpoint(self._checkpoint_path)

@@ -1,10 +1,10 @@
-"""What the stopper needs to know of its Trainer: it reads, and changes nothing."""
+"""What the stopper asks its Trainer and the monitors in it, before it decides or stops."""
 
 from __future__ import annotations
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
 from lightning_sotl.callbacks.stopper_state import StopperState
 from lightning_sotl.callbacks.trainer_facts import (
     Trainer,
@@ -17,11 +17,9 @@ from lightning_sotl.policies import StoppingReason
 class StopperFacts(StopperState):
     __doc__ = StopperState.__doc__
 
-    def _monitors(self, trainer: Trainer) -> list[MonitorLogic]:
-        return [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
-
     def _producers(self, trainer: Trainer) -> list[MonitorLogic]:
-        return [m for m in self._monitors(trainer) if self.monitor in m.metric_names]
+        """Return the monitor that logs the metric; none if it is of the module's own."""
+        return [one for one in monitors_of(trainer) if self.monitor in one.metric_names]
 
     def _read(self, trainer: Trainer) -> float | None:
         value = trainer.callback_metrics.get(self.monitor)
@@ -42,7 +40,7 @@ class StopperFacts(StopperState):
         return all(producer.is_between_units for producer in self._producers(trainer))
 
     def _explain_missing(self, trainer: Trainer) -> None:
-        if any(self.monitor in monitor.metric_names for monitor in self._monitors(trainer)):
+        if self._producers(trainer):
             if not self._said_missing:
                 rank_zero_warn(
                     f"The limit is reached but `{self.monitor}` is not available yet; the run "
