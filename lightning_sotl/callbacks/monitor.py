@@ -17,8 +17,10 @@ from lightning_sotl.callbacks.recorder import Recorder, find_record, run_facts
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
+    batches_behind,
     batches_into_epoch,
     begin_epoch_after_resume,
+    begins_epoch_anew,
     epoch_is_whole,
     is_distributed,
     sum_over_ranks,
@@ -37,8 +39,7 @@ class MonitorLogic(MonitorState):
         if not self._bind(trainer, stage):
             return
         self._raised = False
-        monitors = [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
-        setup_checks.refuse_shared_names(monitor.metric_names for monitor in monitors)
+        setup_checks.refuse_shared_names(one.metric_names for one in monitors_of(trainer))
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
@@ -46,8 +47,8 @@ class MonitorLogic(MonitorState):
         begin_epoch_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget_run()
-        elif self._losses.is_empty:
-            self._join(trainer)
+        else:
+            self._go_on(trainer)
         # Only the automatic loss is a clone already.
         self._takes_loss_as_it_is = self.loss_key == "loss" and pl_module.automatic_optimization
         self._warn_of_early_looks(trainer)
@@ -220,13 +221,22 @@ class MonitorLogic(MonitorState):
             self._run_id, facts, self._losses.history, after=self._begun
         )
 
+    def _go_on(self, trainer: Trainer) -> None:
+        if trainer.ckpt_path is not None and not self._has_saved_state:
+            self._forget_run()  # what is here was trained before that checkpoint was loaded
+        if self._losses.is_empty:
+            self._join(trainer)
+        elif self.every_n_train_batches is None and begins_epoch_anew(trainer):
+            self._losses.forget_from(trainer.current_epoch)
+            self._logged = min(self._logged, trainer.current_epoch - 1)
+
     def _join(self, trainer: Trainer) -> None:
         """Come into a run that another has begun, perhaps in the middle of a unit."""
         block = self.every_n_train_batches
         if block is None:
             unit, misses = trainer.current_epoch, batches_into_epoch(trainer)
         else:
-            unit, misses = divmod(trainer.fit_loop.total_batch_idx + 1, block)
+            unit, misses = divmod(batches_behind(trainer), block)
         self._losses.join(unit, misses)
         if misses:
             rank_zero_warn(
@@ -251,3 +261,8 @@ class MonitorLogic(MonitorState):
             f"of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
             stacklevel=2,
         )
+
+
+def monitors_of(trainer: Trainer) -> list[MonitorLogic]:
+    """Return the monitors among a Trainer's callbacks, of either package."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, MonitorLogic)]

@@ -36,11 +36,13 @@ class RunBound(Generic[Own]):
 
     _trainer: weakref.ref[Trainer] | None
     _stage: str | None
+    _has_saved_state: bool  # whether the checkpoint of this fit had a state of this callback
     _handoff: Path
     _is_child: bool
 
     def __init__(self) -> None:
         self._trainer = self._stage = None
+        self._has_saved_state = False
         self._handoff = _new_file_name()
         self._is_child = False
 
@@ -52,6 +54,7 @@ class RunBound(Generic[Own]):
         """Take back what `state_dict` gave, unless it is loaded to validate or test."""
         if self._stage in (None, "fit"):
             self._take_back(state_dict)
+            self._has_saved_state = True
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Hand the results to a parent process that waits for them."""
@@ -65,6 +68,7 @@ class RunBound(Generic[Own]):
         self._stage = stage
         if stage != "fit":
             return False
+        self._has_saved_state = False
         if self._trainer is None or self._trainer() is not trainer:
             self._forget()
         self._trainer = weakref.ref(trainer)

@@ -15,7 +15,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl._wording import visible
 from lightning_sotl.callbacks.limits import HasLimits
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
 from lightning_sotl.callbacks.trainer_facts import Trainer
 from lightning_sotl.comparability import comparability_notes
 from lightning_sotl.curves.folders import walk
@@ -179,8 +179,7 @@ def share_runs(
 def _problem(trainer: Trainer, stopper: HasLimits, producers: Sequence[MonitorLogic]) -> str | None:
     estimate, policy = parse_monitor(stopper.monitor), stopper.policy
     if estimate is None or not producers:
-        monitors = [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
-        names = [repr(name) for monitor in monitors for name in monitor.metric_names]
+        names = [repr(name) for one in monitors_of(trainer) for name in one.metric_names]
         return (
             "Expected `monitor` to be an estimate of a SoTLMonitor of this Trainer, by which a "
             f"policy compares runs, but got {stopper.monitor!r}; available: "

@@ -74,7 +74,6 @@ class StopperState(RunBound["StopperState"]):
     _stopping_reason: StoppingReason
     _checkpoint_path: str | None
     _random_states: list[dict[str, Any]] | None
-    _was_there: bool  # whether the resumed run had this stopper
     _stopped_now: bool
     _stop_unfinished: bool
     _states_at_stop: list[dict[str, Any]] | None
@@ -182,7 +181,6 @@ class StopperState(RunBound["StopperState"]):
         self._stopping_reason = StoppingReason(state["stopping_reason"])
         self._checkpoint_path = state["checkpoint_path"]
         self._random_states = state.get("random_states")
-        self._was_there = True
 
     def _by_limit(self, completed: int, estimate: float | None) -> StoppingReason:
         """Decide by `stop_epoch` or `stop_batches`, whichever there is."""
@@ -204,7 +202,6 @@ class StopperState(RunBound["StopperState"]):
         self._stopping_reason = StoppingReason.not_stopped
         self._checkpoint_path = None
         self._random_states = None
-        self._was_there = False
         self._stopped_now = False
         self._stop_unfinished = False
         self._states_at_stop = None
