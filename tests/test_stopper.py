@@ -137,6 +137,19 @@ def test_any_logged_metric_will_do(tmp_path, name, first):
     assert (stopper.epochs_completed, stopper.estimate) == (3, expected[name])
 
 
+def test_an_estimate_of_an_earlier_epoch_is_said_to_be_one(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=3, monitor="val_loss")
+    model = scripted_model(val=True)
+    stopping = trainer(tmp_path, callbacks=[stopper], max_epochs=8, check_val_every_n_epoch=2)
+    with pytest.warns(UserWarning, match="earlier epoch") as caught:
+        stopping.fit(model, loader(4))
+    assert message_with(caught, "earlier epoch") == (
+        "The estimate `val_loss` of this run is of an earlier epoch than its stop: it was not "
+        "logged in the last one. Compare it only with runs that log it in the same epochs."
+    )
+    assert (stopper.epochs_completed, stopper.estimate) == (3, 0.5)
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_diverged_run_ends_at_t_and_says_so(tmp_path, loss):
     stopper = EarlyRankingStopper(stop_epoch=3)

@@ -69,6 +69,10 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         if self.policy is not None and not self._is_idle(trainer):
             self._shared = share_runs(trainer, self, self._producers(trainer))
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
+        """Note what is shown of the metric already: it is of an earlier epoch."""
+        self._shown_before = trainer.callback_metrics.get(self.monitor)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -257,6 +261,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""
         self._stop_unfinished = False
+        self._warn_of_earlier_estimate(trainer)
         self._states_at_stop = promotion.gather_random_states(trainer)
         self._write_stop(trainer)
         if not trainer.checkpoint_callbacks:  # checkpointing is off

@@ -9,6 +9,7 @@ from lightning_sotl.callbacks.stopper_state import StopperState
 from lightning_sotl.callbacks.trainer_facts import (
     Trainer,
     batches_into_epoch,
+    is_same_value,
     limits_allow_stop,
 )
 from lightning_sotl.policies import StoppingReason
@@ -51,6 +52,19 @@ class StopperFacts(StopperState):
             return
         available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
         raise RuntimeError(f"`monitor={self.monitor!r}` is not logged; available: {available}.")
+
+    def _warn_of_earlier_estimate(self, trainer: Trainer) -> None:
+        """Say so where the epoch of the stop has not logged the metric, as without a validation."""
+        shown = trainer.callback_metrics.get(self.monitor)
+        if self._producers(trainer) or shown is None:
+            return
+        if is_same_value(shown, self._shown_before):
+            rank_zero_warn(
+                f"The estimate `{self.monitor}` of this run is of an earlier epoch than its stop: "
+                "it was not logged in the last one. Compare it only with runs that log it in the "
+                "same epochs.",
+                stacklevel=2,
+            )
 
     def _ends_before_first_batch(self, trainer: Trainer) -> bool:
         """Return whether a resumed run is at or past its limit, and not about to decide itself."""

@@ -34,7 +34,9 @@ class StopperState(RunBound["StopperState"]):
         stop_batches: The same in training batches per rank, for a monitor with
             `every_n_train_batches=N`: a multiple of N.
         monitor: The logged metric that the run is ranked by; any that is logged will do. One that
-            the module logs in its own `on_train_epoch_end` is known from the second epoch on.
+            the module logs in its own `on_train_epoch_end` is known from the second epoch on. Of
+            one that is not logged in the epoch of the stop, as between two validations, the newest
+            value counts, with a warning.
         promoted: Whether this run has won and shall be trained to the end.
         hp_metric: Whether TensorBoard's HPARAMS tab shows the estimate as `hp_metric`, to sort runs
             by. It is the estimate at T, also for a promoted run, which shows it from its start. A
@@ -78,6 +80,7 @@ class StopperState(RunBound["StopperState"]):
     _stop_unfinished: bool
     _states_at_stop: list[dict[str, Any]] | None
     _said_missing: bool
+    _shown_before: Any  # of the metric, as the epoch began: Lightning goes on showing old values
     _shows_hp_metric: bool
     _in_blocks: bool  # decides after blocks of batches, not only after epochs
     _shared: SharedRuns | None  # on rank 0, with a policy
@@ -206,6 +209,7 @@ class StopperState(RunBound["StopperState"]):
         self._stop_unfinished = False
         self._states_at_stop = None
         self._said_missing = False
+        self._shown_before = None
         self._shows_hp_metric = False
         self._in_blocks = self.stop_batches is not None
         self._shared = None
