@@ -81,6 +81,24 @@ def judge(results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def choose(verdicts: dict[str, dict[str, Any]]) -> tuple[list[str], str | None]:
+    """Return the suitable candidates, and the one of them that the rule names, if any."""
+    suitable = [name for name, verdict in verdicts.items() if verdict["suitable"]]
+    chosen = max(suitable, key=lambda name: verdicts[name]["median_accuracy"], default=None)
+    return suitable, chosen
+
+
+def print_table(verdicts: dict[str, dict[str, Any]]) -> None:
+    """Print what was found of each candidate."""
+    print("candidate            spread  median  below 0.1  CPU s  suitable")
+    for name, verdict in verdicts.items():
+        print(
+            f"{name:20} {100 * verdict['spread']:5.1f} % {100 * verdict['median_accuracy']:5.1f} %"
+            f" {100 * verdict['share_below_loss_0.1']:8.0f} % {verdict['cpu_seconds_per_run']:6.1f}"
+            f"  {'yes' if verdict['suitable'] else 'no'}"
+        )
+
+
 def main() -> None:
     """Train, print the table, write the numbers and say what was chosen."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -104,15 +122,8 @@ def main() -> None:
         train_missing([job for group in jobs.values() for job in group], workers=options.workers)
         verdicts = {name: judge(read_results(group)) for name, group in jobs.items()}
 
-    print("candidate            spread  median  below 0.1  CPU s  suitable")
-    for name, verdict in verdicts.items():
-        print(
-            f"{name:20} {100 * verdict['spread']:5.1f} % {100 * verdict['median_accuracy']:5.1f} %"
-            f" {100 * verdict['share_below_loss_0.1']:8.0f} % {verdict['cpu_seconds_per_run']:6.1f}"
-            f"  {'yes' if verdict['suitable'] else 'no'}"
-        )
-    suitable = [name for name, verdict in verdicts.items() if verdict["suitable"]]
-    chosen = max(suitable, key=lambda name: verdicts[name]["median_accuracy"], default=None)
+    print_table(verdicts)
+    suitable, chosen = choose(verdicts)
     output = options.output
     if output is None and not options.smoke:
         output = Path(__file__).parent / "tables" / f"pilot_{options.round}.json"
