@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lightning_sotl import __version__
 from lightning_sotl._wording import visible
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # Only what parses arguments is imported here: `--help` answers at once.
 
@@ -28,13 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        _leave_output()
-        return 0
+        code = 0
     except KeyboardInterrupt:
-        return 130  # as a shell counts an end by SIGINT
-    except OSError as error:  # the disk that standard output goes to is full
-        print(f"lightning-sotl: {error}", file=sys.stderr)
-        return 1
+        code = 130  # as a shell counts an end by SIGINT
+    except OSError as error:  # the disk that the output goes to is full
+        with contextlib.suppress(OSError):  # that of standard error may be, too
+            print(f"lightning-sotl: {error}", file=sys.stderr)
+        code = 1
+    _leave_output()
     return code
 
 
@@ -91,6 +96,13 @@ def _leave_output() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help or the version; argparse itself keeps quiet where that fails."""
+        if file is not None and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments, which may be the names of files."""
         super().error(visible(message))

@@ -81,6 +81,43 @@ def test_nobody_is_told_that_the_reader_has_gone(sweep: Path, arguments: list[st
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def with_full(stream: str, arguments: list[str], *, unbuffered: str = "") -> tuple[int, str]:
+    """Return the exit code with one stream on a full disk, and what comes out of the other one."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            **{**streams, stream: full},
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    return done.returncode, done.stderr if stream == "stdout" else done.stdout
+
+
+FULL = "[Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rank", "--help"]], ids=str)
+def test_help_and_version_that_cannot_be_written_are_an_error(
+    arguments: list[str], unbuffered: str
+) -> None:
+    done = with_full("stdout", arguments, unbuffered=unbuffered)
+    assert done == (1, f"lightning-sotl: {FULL}")
+
+
+def test_output_to_a_full_disk_is_an_error_and_no_traceback(sweep: Path) -> None:
+    assert with_full("stdout", ["rank", str(sweep)]) == (1, f"lightning-sotl rank: {FULL}")
+
+
+def test_errors_that_cannot_be_written_are_errors_still() -> None:
+    assert with_full("stderr", []) == (1, "")
+    assert with_full("stderr", ["sort"]) == (2, "")  # argparse's own way
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the shell's syntax")
 def test_closed_streams_are_no_error(sweep: Path) -> None:
     shell = f'"{sys.executable}" -m lightning_sotl rank "{sweep}"'
