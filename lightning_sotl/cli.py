@@ -53,11 +53,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         sys.stderr.write("\nlightning-sotl: error: a COMMAND is missing\n")
         return 2
-    from lightning_sotl import commands, replay_command, screen
+    from lightning_sotl import commands, evaluate_command, rank_command, replay_command, screen
 
     command = {
-        "rank": commands.rank,
-        "evaluate": commands.evaluate,
+        "rank": rank_command.rank,
+        "evaluate": evaluate_command.evaluate,
         "replay": replay_command.replay,
     }[options.command]
     try:
@@ -148,14 +148,7 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         "otherwise the most that three quarters of them have completed",
     )
     parser.add_argument("--top", type=int, metavar="K", help="print the best K only")
-    parser.add_argument(
-        "--group-by",
-        nargs="+",
-        metavar="FIELD",
-        default=[],
-        help="rank within groups of runs that share a field of their records, as batch_size or "
-        "hparams.dropout",
-    )
+    _add_groups(parser)
     parser.add_argument(
         "--stability", action="store_true", help="also say how the order at T/2 agrees with T's"
     )
@@ -186,6 +179,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    _add_groups(parser)
     _add_output(parser, "rank correlation against T")
 
 
@@ -260,6 +254,17 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     keys.add_argument(
         "--target-mode", choices=["min", "max"], help="the same for the target; as --metric-mode"
+    )
+
+
+def _add_groups(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--group-by",
+        nargs="+",
+        metavar="FIELD",
+        default=[],
+        help="compare only runs that share a field of their records, as batch_size or "
+        "hparams.dropout, group by group",
     )
 
 

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from run_folders import write_record
 
+from lightning_sotl import LearningCurves
 from lightning_sotl.cli import main
 
 PROGRAM = [sys.executable, "-m", "lightning_sotl"]
@@ -62,6 +64,17 @@ def test_terminal_that_wants_no_escape_sequences_gets_none(
     shown = on_terminal("rank", sweep, **environment)
     assert "\x1b" not in shown
     assert len(shown.splitlines()) == 4  # also the dumb one is 120 wide
+
+
+def test_tables_fit_a_terminal(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    losses = generator.uniform(1, 2, size=(30, 40))
+    LearningCurves(losses, final_metric=-losses[:, -1]).save(tmp_path / "x.npz")
+    shown = on_terminal("evaluate", tmp_path / "x.npz", COLUMNS="80", TERM="dumb")
+    lines = shown.splitlines()
+    tables = [line for line in lines if line.strip().startswith("sotl-e1 ")]
+    assert len(tables) == 4  # eight T's, two side by side
+    assert all(len(line.rstrip()) <= 80 and line.count("[") == 2 for line in tables)
 
 
 def test_path_is_whole_on_a_narrow_terminal(sweep: Path) -> None:
