@@ -18,7 +18,7 @@ from lightning_sotl.comparability import comparability_notes
 from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.monitor_name import MonitorName, parse_monitor
 from lightning_sotl.ranking import order_stability
-from lightning_sotl.run_ranking import Ranking, rank_runs
+from lightning_sotl.run_order import Ranking, rank_runs
 
 
 def rank(options: Namespace) -> None:

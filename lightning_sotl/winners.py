@@ -17,7 +17,7 @@ from lightning_sotl._wording import counted
 from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.monitor_name import parse_monitor
-from lightning_sotl.run_ranking import rank_runs
+from lightning_sotl.run_order import rank_runs
 
 Result = TypeVar("Result")
 

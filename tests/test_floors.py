@@ -37,7 +37,7 @@ FLOORS = {
     "metric": 1,
     "replay": 1,
     "run_losses": 1,
-    "run_ranking": 1,
+    "run_order": 1,
     "scorer": 1,
     "window": 1,
     "callbacks": 2,

@@ -10,7 +10,7 @@ from run_folders import csv_rows, write_csv_log, write_record
 from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.monitor_name import parse_monitor
-from lightning_sotl.run_ranking import Ranking, rank_runs
+from lightning_sotl.run_order import Ranking, rank_runs
 
 
 def found_of(losses: list[list[float]], **changes: object) -> FoundRuns:
