@@ -43,7 +43,7 @@ def test_rank_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) ->
         "Rank correlation of the order at T/2 with that at T is not known.",
     ]
     assert err == (
-        "warning: 3 of 3 runs (100%) tie with another in 'sotl'; there are 1 different value.\n"
+        "warning: 3 of 3 runs (100%) tie with another in 'sotl', which has 1 different value.\n"
     )
 
 
