@@ -17,7 +17,7 @@ from lightning_sotl._wording import counted
 from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.monitor_name import parse_monitor
-from lightning_sotl.run_ranking import rank_runs
+from lightning_sotl.run_order import rank_runs
 
 Result = TypeVar("Result")
 
@@ -206,10 +206,10 @@ def promote(
         Each winner with what `train` has returned.
 
     Raises:
-        TypeError: As `find_winners` does; so are the others.
+        TypeError: If `k` or `at` is no integer, or `monitor` no string.
         FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
         NotADirectoryError: If `directory` is none.
-        ValueError: If there is nothing to promote.
+        ValueError: As `find_winners` does, as where there is nothing to promote.
 
     Example:
         >>> promote("runs", 0, print)

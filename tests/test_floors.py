@@ -37,7 +37,7 @@ FLOORS = {
     "metric": 1,
     "replay": 1,
     "run_losses": 1,
-    "run_ranking": 1,
+    "run_order": 1,
     "scorer": 1,
     "window": 1,
     "callbacks": 2,
@@ -50,6 +50,8 @@ FLOORS = {
     "__main__": 4,
     "cli": 4,
     "commands": 4,
+    "evaluate_command": 4,
+    "rank_command": 4,
     "replay_command": 4,
     "replay_policies": 4,
     "screen": 4,
@@ -127,7 +129,7 @@ HEAVY = {
     [
         "import lightning_sotl",
         "from lightning_sotl import LearningCurves, ESTIMATORS, rank_correlation, sotl_e",
-        "import lightning_sotl.commands",
+        "import lightning_sotl.evaluate_command, lightning_sotl.rank_command",
     ],
 )
 def test_nothing_heavy_is_loaded_before_a_name_needs_it(statement: str) -> None:

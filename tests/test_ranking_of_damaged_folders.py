@@ -149,6 +149,40 @@ def test_a_link_that_leads_nowhere_spoils_no_other_run(tmp_path, capsys):
     assert "'broken'" in err
 
 
+def newer(folder):
+    folder.mkdir(parents=True)
+    (folder / "sotl.jsonl").write_text('{"schema": 2, "run_id": "n"}\n{"e": 0, "loss": 0.1}\n')
+    write_csv_log(folder, csv_rows([0.1]))  # its logs alone would not say what the record says
+    return (
+        f"'{folder.name}': Expected the record '{folder / 'sotl.jsonl'}' to be of schema 1 but got "
+        "2; a newer version of this package may have written it."
+    )
+
+
+def test_a_record_of_a_newer_version_is_named_and_spoils_no_other_run(tmp_path, capsys):
+    write_record(tmp_path / "a", [3.0, 2.0])
+    said = newer(tmp_path / "b")
+    code, document, err = ranked(capsys, tmp_path)
+    assert (code, order(document)) == (0, [("a", 2.0, 2)])
+    assert err.splitlines() == [
+        f"warning: Left out what cannot be read of {said}",
+        "warning: Left out 1 of 2 runs without a record with a completed epoch or 'sotl_e1' in its "
+        "logs; from other logged values L(e) cannot be recovered exactly: 'b'.",
+        "warning: There is only one run, so there is nothing to compare it with.",
+    ]
+
+
+def test_records_of_a_newer_version_alone_are_an_error(tmp_path, capsys):
+    said = newer(tmp_path / "b")
+    newer(tmp_path / "c")
+    code, document, err = ranked(capsys, tmp_path)
+    assert (code, document) == (1, None)
+    assert err == (
+        f"lightning-sotl rank: No folder of '{tmp_path}' with a run can be read; the first is "
+        f"{said}\n"
+    )
+
+
 def test_a_copied_run_counts_once_and_is_told_of(tmp_path, capsys):
     logger = pl.loggers.CSVLogger(tmp_path)
     fit(tmp_path, "a", 1.0, loggers=logger)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl._wording import quoted
 from lightning_sotl.curves.logged import MOST_UNITS
 from lightning_sotl.record import SCHEMA, header_time, parsed_lines
@@ -74,8 +75,9 @@ def read_record(path: Path) -> tuple[list[Session], int]:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no regular file, if it is too large, if a header is of a schema that
-            this version does not know, or if there are too many headers that repeat no other.
+        UnreadableFileError: If it is no regular file, if it is too large, if a header is of a
+            schema that this version does not know, or if there are too many headers that repeat
+            no other.
     """
     sessions: list[Session] = []
     known: dict[tuple[str, float], Session] = {}
@@ -156,7 +158,7 @@ def _session(header: dict[str, Any], path: Path, begun: float) -> Session:
 
 def _check_number(sessions: list[Session], path: Path) -> None:
     if len(sessions) > MOST_SESSIONS:
-        raise ValueError(
+        raise UnreadableFileError(
             f"Expected '{path}', without repeats, to have at most {MOST_SESSIONS:,} headers but it "
             "has more."
         )
@@ -164,7 +166,7 @@ def _check_number(sessions: list[Session], path: Path) -> None:
 
 def _check_schema(header: dict[str, Any], path: Path) -> None:
     if header.get("schema") != SCHEMA:
-        raise ValueError(
+        raise UnreadableFileError(
             f"Expected the record '{path}' to be of schema {SCHEMA} but got "
             f"{quoted(header.get('schema'))}; a newer version of this package may have written it."
         )

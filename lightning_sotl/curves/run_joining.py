@@ -36,7 +36,11 @@ def read_sources(
     notes: list[str],
     progress: Callable[[int, int], None] | None,
 ) -> list[RunSource]:
-    """Return the runs that `folders` hold; `notes` takes what could not be read or was joined."""
+    """Return the runs that `folders` hold; `notes` takes what could not be read or was joined.
+
+    Raises:
+        ValueError: If no folder can be read.
+    """
     sessions, logs = _read_folders(root, folders, wanted, notes, progress)
     runs = _without_false_starts(merge_sessions(sessions))
     _note_copies(runs, sessions, root, notes)
@@ -63,6 +67,7 @@ def _read_folders(
     sessions: list[Session] = []
     logs: dict[Path, Logged] = {}
     unreadable: Counter[str] = Counter()
+    refused: list[str] = []
     for done, folder in enumerate(folders):
         logs[folder.path] = Logged(wanted.keys)
         try:
@@ -72,10 +77,13 @@ def _read_folders(
                 unreadable[_relative(folder.record, root)] += bad
             logs[folder.path] = _read_logs(folder, wanted, unreadable, root, notes)
         except (OSError, UnreadableFileError) as error:
-            # A link that leads nowhere, a file that is not ours to read, a pipe.
-            notes.append(f"Left out what of '{_relative(folder.path, root)}' is behind: {error}.")
+            # A link that leads nowhere, a file that is not ours to read, a pipe, a newer record.
+            refused.append(f"'{_relative(folder.path, root)}': {str(error).removesuffix('.')}.")
         if progress is not None:
             progress(done + 1, len(folders))
+    if len(refused) == len(folders) and not sessions:
+        raise ValueError(f"No folder of '{root}' with a run can be read; the first is {refused[0]}")
+    notes += [f"Left out what cannot be read of {one}" for one in refused]
     notes += [
         f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
         for name, bad in unreadable.items()
