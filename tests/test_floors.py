@@ -40,6 +40,7 @@ FLOORS = {
     "run_ranking": 1,
     "scorer": 1,
     "window": 1,
+    "_user_warning": 2,
     "callbacks": 2,
     "lightning": 2,
     "pytorch_lightning": 2,

@@ -258,9 +258,15 @@ def test_trials_that_ended_before_t_do_not_compete():
             trial.report(value, epoch)
         study.tell(trial, value)
     message = "1 trial ended before T = 4 and do not compete: 0."
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         best = for_pytorch_lightning.find_winners(study, 2)
     assert [winner.run_id for winner in best] == ["1", "2"]
+    with (
+        pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as again,
+        pytest.raises(FileNotFoundError, match=r"^The checkpoint of run '1' is gone"),
+    ):
+        for_pytorch_lightning.promote(study, 2, pytest.fail)
+    assert {warning.filename for warning in [*caught, *again]} == {__file__}
 
 
 def test_a_winner_whose_checkpoint_is_gone_is_named_before_any_training(tmp_path):
@@ -332,8 +338,9 @@ def test_a_metric_of_the_modules_own_epoch_end_is_not_reported_at_a_wrong_step(t
         "`monitor='score'` was never reported: it is not logged in training or validation steps; "
         "logged are: 'score'."
     )
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         trainer(tmp_path, callbacks=[reporter], max_epochs=4).fit(model, loader(4))
+    assert caught.pop(UserWarning).filename == __file__  # where `fit` is called
     assert study.trials[0].intermediate_values == {}
     assert reporter.finish() == 103.0
 

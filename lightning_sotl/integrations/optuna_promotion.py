@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 
 import optuna
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl import _validation
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import counted, some
 from lightning_sotl.integrations.optuna_reporter import CHECKPOINT_KEY
 from lightning_sotl.winners import Candidate, Result, Winner, best_of, train_winners
@@ -53,10 +53,9 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
     finite = [t for t in complete if t.value is not None and math.isfinite(t.value)]
     at = max((units[t.number] for t in finite), default=0)
     if short := [t.number for t in finite if units[t.number] < at]:
-        rank_zero_warn(
+        warn_user(
             f"{counted(len(short), 'trial')} ended before T = {at} and do not compete: "
-            f"{some(short)}.",
-            stacklevel=2,
+            f"{some(short)}."
         )
     return best_of(
         (

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import optuna
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._user_warning import warn_user
+from lightning_sotl._wording import listed
 from lightning_sotl.callbacks.lookup import counts_blocks, producer_of, stoppers_of
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.order import LateCallback, arrange
@@ -94,18 +95,16 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
         if self.monitor in trainer.callback_metrics:
             self._value = float(trainer.callback_metrics[self.monitor])
         if producer_of(trainer, self.monitor) is None and not self._reported:
-            logged = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
-            rank_zero_warn(
+            logged = listed(list(trainer.callback_metrics))
+            warn_user(
                 f"`monitor={self.monitor!r}` was never reported: it is not logged in training or "
-                f"validation steps; logged are: {logged}.",
-                stacklevel=2,
+                f"validation steps; logged are: {logged}."
             )
         if self.validation is not None and trainer.is_global_zero and not self._validations:
-            logged = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
-            rank_zero_warn(
+            logged = listed(list(trainer.callback_metrics))
+            warn_user(
                 f"`validation={self.validation!r}` was never noted: it is not logged by the end of "
-                f"an epoch; logged are: {logged}.",
-                stacklevel=2,
+                f"an epoch; logged are: {logged}."
             )
         for stopper in stoppers_of(trainer):
             if stopper.stopping_reason == StoppingReason.policy:
@@ -167,11 +166,10 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
             return
         if not math.isclose(float(shown), stored, rel_tol=1e-6):
             self._to_compare = {}
-            rank_zero_warn(
+            warn_user(
                 f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
                 f"{float(shown):.6g}: it did not go on from the trial's checkpoint. The study "
-                "keeps what was reported first.",
-                stacklevel=2,
+                "keeps what was reported first."
             )
 
     def _report(self, trainer: Trainer, step: int) -> None:

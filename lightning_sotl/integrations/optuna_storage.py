@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 import optuna
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.monitor_name import parse_monitor
 
 VALIDATION_KEY = "lightning_sotl:validation"
@@ -38,10 +38,9 @@ def patiently(function: Callable[[], Any], *, otherwise: Any) -> Any:
             if isinstance(error, _OURS) and not isinstance(error, json.JSONDecodeError):
                 raise
             if wait is None:
-                rank_zero_warn(
+                warn_user(
                     f"The trial's storage failed three times ({type(error).__name__}: "
-                    f"{error}); the run goes on without it.",
-                    stacklevel=2,
+                    f"{error}); the run goes on without it."
                 )
             else:
                 time.sleep(wait)

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from ray import tune
 
 from lightning_sotl import _validation
+from lightning_sotl._user_warning import warn_user
+from lightning_sotl._wording import listed
 from lightning_sotl.callbacks import promotion
 from lightning_sotl.callbacks.lookup import counts_blocks, producer_of, stoppers_of
 from lightning_sotl.callbacks.monitor import MonitorLogic
@@ -107,7 +108,7 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
                 "TorchTrainer."
             )
         if not ray_session.in_trial():
-            rank_zero_warn("This is no trial of Ray Tune, so nothing is reported.", stacklevel=2)
+            warn_user("This is no trial of Ray Tune, so nothing is reported.")
         trainer.callbacks = [cb for cb in trainer.callbacks if cb is not self] + [self]
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
@@ -250,10 +251,8 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
             producer_of(trainer, self.monitor) is None
             and self.monitor not in trainer.callback_metrics
         ):
-            available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
-            rank_zero_warn(
-                f"`monitor={self.monitor!r}` is not logged; available: {available}.", stacklevel=2
-            )
+            available = listed(list(trainer.callback_metrics))
+            warn_user(f"`monitor={self.monitor!r}` is not logged; available: {available}.")
 
     def _forget(self) -> None:
         self.stopped_by_ray = False
