@@ -20,6 +20,7 @@ FLOORS = {
     "_validation": 0,
     "_wording": 0,
     "_writing": 0,
+    "adaptive_policy": 0,
     "estimators": 0,
     "growing_curves": 0,
     "history": 0,

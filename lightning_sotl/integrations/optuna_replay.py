@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_sotl._extras import require
+from lightning_sotl.policies import Signal
 from lightning_sotl.replay.policy import (
     Decider,
     Seen,
-    Signal,
     StopsForGood,
     check_signal,
     split_signal,

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from lightning_sotl._extras import require
+from lightning_sotl.policies import Signal
 from lightning_sotl.replay.policy import (
     Decider,
     Seen,
-    Signal,
     StopsForGood,
     check_signal,
     split_signal,
