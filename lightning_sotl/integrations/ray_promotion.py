@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import logging
@@ -31,7 +30,8 @@ def find_winners(
     """Return the best `k` trials of a sweep at T, best first; ties go to the older trial.
 
     T is the number of epochs (or blocks) that the trials have come to. Estimates at different
-    T say nothing of each other, so trials that have ended before the longest one do not compete.
+    T say nothing of each other, so trials that have ended before the longest one do not compete,
+    and a line in the log counts them.
 
     Args:
         results: What `Tuner.fit()` has returned, of trials that had a RayReporter.
@@ -124,15 +124,14 @@ def promote(
     checkpoints = {
         r.metrics["trial_id"]: r.checkpoint for r in _all(results) if r.metrics and r.checkpoint
     }
-    of_winners = {winner.run_id: checkpoints[winner.run_id] for winner in winners}
-    origins = {w.run_id: (of_winners[w.run_id], set(w.params)) for w in winners}
+    origins = {w.run_id: (checkpoints[w.run_id], set(w.params)) for w in winners}
     continued = _continue(trainable, origins)
     if restore is not None:
         return tune.Tuner.restore(restore, trainable=continued, resume_errored=True).fit()
     tuner = tune.Tuner(
         continued,
         param_space=_param_space(winners),
-        tune_config=dataclasses.replace(tune_config),
+        tune_config=tune_config,
         run_config=run_config,
     )
     return tuner.fit()
@@ -143,7 +142,9 @@ def _all(results: tune.ResultGrid) -> list[tune.Result]:
 
 
 def _trial(result: tune.Result, monitor: str) -> tuple[int, Candidate]:
+    """Return how many epochs (or blocks) a trial has come to, and what it would go on from."""
     metrics = result.metrics or {}
+    # "" rather than None, of which `best_of` would say that an EarlyRankingStopper is missing.
     path = f"{result.checkpoint.path}/{CHECKPOINT_NAME}" if result.checkpoint else ""
     name = str(metrics.get("trial_id", result.path))
     config = {key: v for key, v in (result.config or {}).items() if key != PROMOTED_FROM}

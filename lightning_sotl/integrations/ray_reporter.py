@@ -209,12 +209,8 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
         metrics["training_iteration"] = unit
         self._any_finite = self._any_finite or math.isfinite(value)
         every = self.checkpoint_every
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if every is not None and (last or unit % every == 0):
-                self._save(trainer, str(Path(folder) / CHECKPOINT_NAME))
-                checkpoint = tune.Checkpoint.from_directory(folder)
-            self.stopped_by_ray = ray_session.report(metrics, checkpoint)
+        saves = every is not None and (last or unit % every == 0)
+        self.stopped_by_ray = self._send(trainer, metrics, with_checkpoint=saves)
         self._ends = self.stopped_by_ray or not self._any_finite
         if self._ends and limits_allow_stop(trainer, self._whole_epochs):
             trainer.should_stop = True
@@ -222,6 +218,15 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
                 for stopper in stoppers_of(trainer):
                     # What the trial goes on from is the checkpoint of the report.
                     stopper.end_by_policy(trainer, self._whole_epochs, save=False)
+
+    def _send(self, trainer: Trainer, metrics: dict[str, Any], *, with_checkpoint: bool) -> bool:
+        """Report to Ray, and return whether Ray wants the trial to end."""
+        with tempfile.TemporaryDirectory() as folder:  # Ray has copied it when it has heard
+            checkpoint = None
+            if with_checkpoint:
+                self._save(trainer, str(Path(folder) / CHECKPOINT_NAME))
+                checkpoint = tune.Checkpoint.from_directory(folder)
+            return ray_session.report(metrics, checkpoint)
 
     def _save(self, trainer: Trainer, path: str) -> None:
         if self._states_to_save is None:
