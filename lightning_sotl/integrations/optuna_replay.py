@@ -94,7 +94,7 @@ class OptunaPolicy:
 
     @property
     def validated_from(self) -> int:
-        """As a policy of its curve has them."""
+        """By the curve that is reported: training losses cost no validation before the end."""
         return validated_from(split_signal(self.name)[1])
 
     def begin(self, seen: Seen) -> Decider:

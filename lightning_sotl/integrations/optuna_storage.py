@@ -14,6 +14,7 @@ import optuna
 from lightning_sotl._user_warning import warn_user
 
 VALIDATION_KEY = "lightning_sotl:validation"
+# Mistakes of the call itself, which no second try mends.
 _OURS = (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError)
 _WAITS = (0.1, 0.5)  # seconds between the tries
 
@@ -34,6 +35,7 @@ def patiently(function: Callable[[], Any], *, otherwise: Any) -> Any:
         try:
             return function()
         except Exception as error:  # each storage has its own exceptions
+            # A damaged line of a journal is a ValueError, too, but the storage's.
             if isinstance(error, _OURS) and not isinstance(error, json.JSONDecodeError):
                 raise
             if wait is None:
