@@ -19,6 +19,8 @@ from lightning_sotl.integrations.ray import AdaptiveScheduler, find_winners, pro
 
 # Ray starts many processes, each of which imports torch: on a busy machine that takes minutes.
 pytestmark = pytest.mark.timeout(600)
+# One list for two sweeps, as where both have one RunConfig: Ray adds its own callbacks to it.
+CALLBACKS = [tune.Callback()]
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -44,7 +46,10 @@ def sweep(local_ray, tmp_path_factory):
         param_space=space,
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=run_config(
-            folder, stop=ray_stops, failure_config=tune.FailureConfig(max_failures=1)
+            folder,
+            stop=ray_stops,
+            failure_config=tune.FailureConfig(max_failures=1),
+            callbacks=CALLBACKS,
         ),
     )
     return Sweep(folder, tuner.fit())
@@ -222,8 +227,8 @@ def test_an_interrupted_promotion_goes_on_where_it_was_each_trial_with_its_own_c
     stopped = [killed, sweep.by_name["stopped"]]
     trainable = ray_jobs.breaks_once_after_its_promotion
     alone = tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True)
-    options = {"tune_config": alone, "run_config": run_config(tmp_path, name="second")}
-    broken = promote(stopped, 2, trainable, **options)
+    second = run_config(tmp_path, name="second", callbacks=CALLBACKS)
+    broken = promote(stopped, 2, trainable, tune_config=alone, run_config=second)
     assert [broken[i].error is None for i in range(2)] == [False, False]
     whole = promote(stopped, 2, trainable, restore=str(tmp_path / "second"))
     assert [whole[i].error for i in range(2)] == [None, None]

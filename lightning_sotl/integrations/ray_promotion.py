@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import logging
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import tune
+from ray.tune.experimental.output import ProgressReporter
 
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, check_mode
@@ -104,7 +106,8 @@ def promote(
         mode: "min" if lower is better.
         tune_config: For the second sweep: `max_concurrent_trials`, `reuse_actors` and so on. It
             draws nothing, so it can have neither `num_samples` nor `search_alg`.
-        run_config: For the second sweep: `storage_path`, `failure_config`, `callbacks` and so on.
+        run_config: For the second sweep: `storage_path`, `failure_config`, `callbacks` and so on;
+            it may be that of the first.
         restore: The folder of a second sweep that was interrupted or has failed trials, to go on
             with; `tune_config` and `run_config` are then those that it was begun with.
 
@@ -132,7 +135,7 @@ def promote(
         continued,
         param_space=_param_space(winners),
         tune_config=tune_config,
-        run_config=run_config,
+        run_config=_without_rays_own_callbacks(run_config),
     )
     return tuner.fit()
 
@@ -169,6 +172,19 @@ def _continue(
         return call_promoted(trainable, own, checkpoint)
 
     return promoted_trial
+
+
+def _without_rays_own_callbacks(run_config: tune.RunConfig | None) -> tune.RunConfig | None:
+    """Return a copy that is as the user made it before the first sweep.
+
+    Ray appends its progress reporter to the list of callbacks that it is given. A second sweep
+    would set up only the first of two reporters, and the other ends it at a trial's first error.
+    """
+    if run_config is None or not run_config.callbacks:
+        return run_config
+    own = copy.copy(run_config)
+    own.callbacks = [one for one in run_config.callbacks if not isinstance(one, ProgressReporter)]
+    return own
 
 
 def _param_space(winners: list[Winner]) -> dict[str, Any]:
