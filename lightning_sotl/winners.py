@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, badness
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import counted
 from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.curves.logs import LogKeys, read_logs
@@ -105,10 +105,9 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
             "promote."
         )
     if len(best) < k:
-        rank_zero_warn(
+        warn_user(
             f"Expected {k} winners but there can be only {len(best)}: no other run has a finite "
-            "estimate at T.",
-            stacklevel=6,  # who has called `find_winners`
+            "estimate at T."
         )
     winners = []
     for place in best:
