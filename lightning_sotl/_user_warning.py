@@ -8,7 +8,13 @@ import warnings
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 # Ours, and Lightning's, which calls our hooks: no frame of theirs is the user's.
-_NOT_THE_USERS = {"lightning", "lightning_fabric", "lightning_sotl", "pytorch_lightning"}
+_NOT_THE_USERS = {
+    "lightning",
+    "lightning_fabric",
+    "lightning_sotl",
+    "lightning_utilities",
+    "pytorch_lightning",
+}
 
 
 def warn_user(message: str) -> None:

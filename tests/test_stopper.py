@@ -147,6 +147,8 @@ def test_an_estimate_of_an_earlier_epoch_is_said_to_be_one(tmp_path):
         "The estimate `val_loss` of this run is of an earlier epoch than its stop: it was not "
         "logged in the last one. Compare it only with runs that log it in the same epochs."
     )
+    (warning,) = [one for one in caught if "earlier epoch" in str(one.message)]
+    assert warning.filename == __file__  # where `fit` is called
     assert (stopper.epochs_completed, stopper.estimate) == (3, 0.5)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.callbacks import publishing, setup_checks
 from lightning_sotl.callbacks.monitor_state import MonitorState
 from lightning_sotl.callbacks.order import LateCallback, arrange
@@ -189,10 +189,9 @@ class MonitorLogic(MonitorState):
             total, count = sum_over_ranks(trainer, total, count)
         if not count and not window.misses:
             unit = "epoch" if self.every_n_train_batches is None else "block"
-            rank_zero_warn(
+            warn_user(
                 f"None of the {window.steps} steps of {unit} {window.unit} gave a loss, so it has "
                 f"no epoch loss and counts in no estimate.",
-                stacklevel=2,
             )
         self._losses.close(total, count)
         self._recorder.unit(self._losses.history, window.unit)
@@ -239,11 +238,10 @@ class MonitorLogic(MonitorState):
             unit, misses = divmod(batches_behind(trainer), block)
         self._losses.join(unit, misses)
         if misses:
-            rank_zero_warn(
+            warn_user(
                 f"The checkpoint has no state of this SoTLMonitor, so the losses of the first "
                 f"{misses} batches of {'epoch' if block is None else 'block'} {unit} are unknown: "
                 "it has no epoch loss and counts in no estimate.",
-                stacklevel=2,
             )
 
     def _warn_of_early_looks(self, trainer: Trainer) -> None:
@@ -255,11 +253,10 @@ class MonitorLogic(MonitorState):
 
     def _warn_of_lost_ranks(self) -> None:
         window = self._losses.open
-        rank_zero_warn(
+        warn_user(
             f"The checkpoint was saved while an exception was raised, so the losses of "
             f"{self._lost_ranks} other ranks in the first {window.steps if window else 0} batches "
             f"of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
-            stacklevel=2,
         )
 
 

@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
 from lightning_sotl._reading import UnreadableFileError
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loaders
 from lightning_sotl.history import LossHistory
 from lightning_sotl.record import RunRecord, file_name, plain
@@ -86,10 +85,9 @@ class Recorder:
                 line(self._record)
         except (OSError, UnreadableFileError) as error:
             if not self._has_warned:
-                rank_zero_warn(
+                warn_user(
                     f"The run's record '{self._record.path}' cannot be written ({error}); the run "
                     "goes on, and what is missing will be written as soon as that is possible.",
-                    stacklevel=2,
                 )
             self._has_warned, self._failed_at = True, time.monotonic()
         else:
@@ -110,11 +108,10 @@ class Recorder:
 
     def _warn_if_shared(self, record: RunRecord) -> None:
         if record.is_shared and not self._said_shared:
-            rank_zero_warn(
+            warn_user(
                 f"Another process writes into the run's record '{record.path}' too. The record "
                 "keeps the two apart, but the logs beside it do not: give each run a directory of "
                 "its own.",
-                stacklevel=2,
             )
             self._said_shared = True
 
@@ -137,10 +134,9 @@ def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
     if directory is None:
         return None
     if "://" in str(directory):
-        rank_zero_warn(
+        warn_user(
             f"The run's record is not written: it is appended to, which '{directory}' does not "
             "allow. Give the Trainer a first logger with a local directory, or `record=False`.",
-            stacklevel=2,
         )
         return None
     folder = Path(directory).joinpath(*(str(part) for part in parts if part is not None))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl._writing import write_whole
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer
 
@@ -81,10 +81,9 @@ class RunBound(Generic[Own]):
         try:
             write_whole(self._handoff, content.getvalue())
         except OSError as error:
-            rank_zero_warn(
+            warn_user(
                 f"The results of this {type(self).__name__} cannot be given back to the process "
                 f"that called fit, where it will have none. {error}",
-                stacklevel=2,
             )
 
     def _receive_from_child(self) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.callbacks import promotion
 from lightning_sotl.callbacks.hp_metric import log_hp_metric, warn_without_tensorboard
 from lightning_sotl.callbacks.limits import check_limits, counts_batches
@@ -219,11 +218,10 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         if value is None:
             return
         if self._estimate is None and self._limit is not None and not trainer.fast_dev_run:
-            rank_zero_warn(
+            warn_user(
                 f"`hp_metric` of this run is `{self.monitor}` at its end, after "
                 f"{trainer.current_epoch} epochs: it has no value at the limit of "
                 f"{self._limit}, and does not compare with runs that have.",
-                stacklevel=2,
             )
         log_hp_metric(trainer, value)
         self._shows_hp_metric = True
@@ -233,12 +231,11 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
             return
         if self._decide(trainer, trainer.current_epoch, inside_epoch=True):
             if has_pending_gradients(trainer):
-                rank_zero_warn(
+                warn_user(
                     f"The run stops after {self._batches_completed(trainer)} batches with "
                     "gradients that are accumulated but not applied, and no checkpoint has them: "
                     "promoted, it will differ from a run that was never stopped. Stop at a "
                     "multiple of `accumulate_grad_batches`.",
-                    stacklevel=2,
                 )
             self._finish_stop(trainer)
 

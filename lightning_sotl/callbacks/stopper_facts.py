@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
 from lightning_sotl.callbacks.stopper_state import StopperState
 from lightning_sotl.callbacks.trainer_facts import (
@@ -43,10 +42,9 @@ class StopperFacts(StopperState):
     def _explain_missing(self, trainer: Trainer) -> None:
         if self._producers(trainer):
             if not self._said_missing:
-                rank_zero_warn(
+                warn_user(
                     f"The limit is reached but `{self.monitor}` is not available yet; the run "
                     "goes on until it is.",
-                    stacklevel=2,
                 )
                 self._said_missing = True
             return
@@ -59,11 +57,10 @@ class StopperFacts(StopperState):
         if self._producers(trainer) or shown is None:
             return
         if is_same_value(shown, self._shown_before):
-            rank_zero_warn(
+            warn_user(
                 f"The estimate `{self.monitor}` of this run is of an earlier epoch than its stop: "
                 "it was not logged in the last one. Compare it only with runs that log it in the "
                 "same epochs.",
-                stacklevel=2,
             )
 
     def _ends_before_first_batch(self, trainer: Trainer) -> bool:
