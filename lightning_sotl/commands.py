@@ -148,6 +148,7 @@ def evaluate(options: Namespace) -> None:
     """
     check_positive("--at", options.at or [])
     check_positive("--resamples", [options.resamples])
+    check_seed(options)
     for name in options.estimator or []:
         _check_estimator(name)
     needs_target(options)
@@ -203,6 +204,16 @@ def needs_target(options: Namespace) -> None:
     """
     if is_directory_of_runs(options) and options.target is None and Path(options.path).exists():
         raise UsageError("A directory of runs needs --target, the logged key of the final metric.")
+
+
+def check_seed(options: Namespace) -> None:
+    """Raise unless --seed is one.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if options.seed < 0:
+        raise UsageError(f"Expected --seed to be at least 0 but got {options.seed}.")
 
 
 def check_positive(flag: str, values: list[int]) -> None:
