@@ -14,7 +14,7 @@ import pytest
 from fuzz import seeds
 from run_folders import csv_rows, write_csv_log, write_record
 
-from lightning_sotl import LearningCurves, _reading
+from lightning_sotl import LearningCurves, _reading, find_winners, promote
 from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl.cli import main
 from lightning_sotl.curves import csv_tables, nas_bench_nlp, records, tensorboard_logs
@@ -328,3 +328,42 @@ def test_a_link_to_a_folder_of_that_name_is_no_record(
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "sotl.jsonl").symlink_to(tmp_path / "a")
     assert rank(capsys, tmp_path)[:2] == (0, ["a"])
+
+
+NASTY = "a\x1b[2J\u202e\n"
+REFUSED = {
+    "sotl.jsonl": '{"schema": 2, "run_id": "a"}\n',
+    "metrics.csv": "epoch,sotl_e1,sotl_e1\n0,1,1\n",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_is_refused_hides_no_other_run_and_its_name_steers_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    write_record(tmp_path / "good", [2.0, 1.0], checkpoint=f"/gone/{NASTY}")
+    (tmp_path / NASTY).mkdir()
+    (tmp_path / NASTY / name).write_text(REFUSED[name])
+    code, runs, err = rank(capsys, tmp_path)
+    assert (code, runs) == (0, ["good"])
+    assert "is behind: Expected " in err
+    with pytest.warns(UserWarning, match="^Left out ") as caught:
+        find_winners(tmp_path, 1)  # one that is not read might have won
+    assert {entry.filename for entry in caught} == {__file__}
+    messages = [str(entry.message) for entry in caught]
+    assert any("is behind: Expected " in message for message in messages)
+    with pytest.warns(UserWarning, match="^Left out "), pytest.raises(FileNotFoundError) as gone:
+        promote(tmp_path, 1, print)
+    with pytest.raises(ValueError, match="is behind: Expected ") as alone:
+        LearningCurves.from_logs(tmp_path / NASTY)
+    assert all(text.isprintable() for text in (*messages, str(gone.value), str(alone.value)))
+
+
+def test_what_hides_all_runs_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: str) -> None:
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr("lightning_sotl.curves.folders.os.scandir", refuse)
+    said = f"Left out what is in '{tmp_path}': Permission denied."
+    with pytest.raises(ValueError, match=f"but found none in its 0 folders. {re.escape(said)}$"):
+        LearningCurves.from_logs(tmp_path)

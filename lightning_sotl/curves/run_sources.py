@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl._wording import counted, some
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.folders import RunFolder, natural_order
@@ -126,9 +125,10 @@ def read_sources(
                 sessions += found
                 unreadable[_relative(folder.record, root)] += bad
             logs[folder.path] = _read_logs(folder, wanted, unreadable, root, notes)
-        except (OSError, UnreadableFileError) as error:
-            # A link that leads nowhere, a file that is not ours to read, a pipe.
-            notes.append(f"Left out what of '{_relative(folder.path, root)}' is behind: {error}.")
+        except (OSError, ValueError) as error:
+            # A link that leads nowhere, a file that is not ours to read, a pipe, another schema.
+            reason = str(error).removesuffix(".")
+            notes.append(f"Left out what of '{_relative(folder.path, root)}' is behind: {reason}.")
         if progress is not None:
             progress(done + 1, len(folders))
     notes += [
