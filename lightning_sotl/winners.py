@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, badness
@@ -105,10 +105,10 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
             "promote."
         )
     if len(best) < k:
-        rank_zero_warn(
+        warnings.warn(  # Lightning's own needs a rank, which it alone sets
             f"Expected {k} winners but there can be only {len(best)}: no other run has a finite "
             "estimate at T.",
-            stacklevel=6,  # who has called `find_winners`
+            stacklevel=3,  # who has called `find_winners`
         )
     winners = []
     for place in best:
@@ -170,7 +170,7 @@ def find_winners(
         )
     found = read_logs(directory, LogKeys(prefix=estimate.prefix, block=estimate.block))
     for note in found.left_out:  # it might have won
-        rank_zero_warn(visible(note), stacklevel=5)
+        warnings.warn(visible(note), stacklevel=2)
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
     facts = dict(zip(found.curves.names, found.facts, strict=True))
     return best_of(
