@@ -21,7 +21,7 @@ from lightning_sotl.curves import csv_tables, nas_bench_nlp, records, tensorboar
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
-from lightning_sotl.curves.records import merge_sessions, read_record
+from lightning_sotl.curves.records import Session, merge_sessions, read_record
 from lightning_sotl.curves.tensorboard_logs import read_event_files
 from lightning_sotl.record import RunRecord
 
@@ -295,8 +295,15 @@ def test_sessions_that_contradict_each_other_take_time_in_proportion(tmp_path: P
     ]
     text = "".join(HEADER + "".join(line % loss for line in lines) for loss in (1.0, 2.0))
     (tmp_path / "sotl.jsonl").write_text(text)
-    (run,) = merge_sessions(read_record(tmp_path / "sotl.jsonl")[0])
+    sessions, _ = read_record(tmp_path / "sotl.jsonl")
+    (run,) = merge_sessions(sessions)
     assert set(run.losses.values()) == {2.0}
+    # Each undoes the last of 50,000 units: with a walk through all of them it is half a minute.
+    undoing = [
+        Session("a", tmp_path, {}, float(place), {49_999: float(place)}) for place in range(9000)
+    ]
+    (run,) = merge_sessions([*sessions, *undoing])
+    assert (run.losses[49_999], run.losses[49_998], len(run.losses)) == (8999.0, 2.0, 50_000)
 
 
 DEEP = 1200  # levels; Python's own walk gives up at some 1,000

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from helpers import PACKAGES, door, lightning, loader, returned_epoch_losses, trainer
+from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor, find_winners, promote
@@ -82,6 +83,14 @@ def test_one_call_trains_the_best_runs_of_a_directory_to_the_end(tmp_path: Path)
         again = find_winners(tmp_path / "logs", 9)
     assert caught[0].filename == __file__
     assert [winner.params["level"] for winner in again] == [1.0, 2.0, 3.0]
+
+
+def test_too_few_winners_are_told_of_where_lightning_has_set_no_rank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(rank_zero_only, "rank", raising=False)
+    with pytest.warns(UserWarning, match="^Expected 2 winners but there can be only 1: "):
+        best_of([Candidate("a", 1.0, {}, "a.ckpt")], 2)
 
 
 def test_a_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
