@@ -125,6 +125,13 @@ def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path
     ]
 
 
+def test_runs_of_one_folder_whose_ids_begin_alike_keep_names_of_their_own(tmp_path: Path) -> None:
+    for name in ("trial-no-1", "trial-no-2", "another-one"):
+        write_record(tmp_path / "v0", [3.0], run_id=name)
+    names = {"v0@another-", "v0@trial-no-1", "v0@trial-no-2"}
+    assert set(read_logs(tmp_path).curves.names) == names
+
+
 def test_diverged_epoch_is_infinite_and_a_missing_one_is_not(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0, float("nan")])
     write_csv_log(tmp_path / "v1", csv_rows([2.5, float("nan")]))

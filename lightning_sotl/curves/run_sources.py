@@ -199,6 +199,7 @@ def _recorded(
 ) -> list[RunSource]:
     tenants = Counter(folder for run in runs for folder in run.folders)
     firsts = Counter(run.folders[0] for run in runs)
+    short_ids = Counter((run.folders[0], run.run_id[:8]) for run in runs)
     sources = []
     for run in runs:
         logged = Logged(())
@@ -212,7 +213,8 @@ def _recorded(
                 )
         name = _relative(run.folders[0], root)
         if firsts[run.folders[0]] > 1:
-            name = f"{name}@{run.run_id[:8]}"
+            is_alone = short_ids[run.folders[0], run.run_id[:8]] == 1
+            name = f"{name}@{run.run_id[:8] if is_alone else run.run_id}"
         for folder in run.contradicted:
             notes.append(
                 f"Run '{name}' has other losses in '{_relative(folder, root)}' than in "
