@@ -125,6 +125,13 @@ def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path
     ]
 
 
+def test_a_key_whose_column_is_blank_is_not_said_to_be_there(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", [{"epoch": 0, "sotl_e1": 1.0, "acc": ""}])
+    message = "'acc' has no value in any of the 1 run; available: 'acc', 'sotl_e1'."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_logs(tmp_path, LogKeys(final_metric="acc"))
+
+
 def test_runs_of_one_folder_whose_ids_begin_alike_keep_names_of_their_own(tmp_path: Path) -> None:
     for name in ("trial-no-1", "trial-no-2", "another-one"):
         write_record(tmp_path / "v0", [3.0], run_id=name)

@@ -158,8 +158,9 @@ def _sources(
 
 def _check_logged(key: str, sources: list[RunSource], available: list[str]) -> None:
     if not any(key in source.logged.last for source in sources):
+        said = "has no value" if key in available else "is not logged"
         raise ValueError(
-            f"'{key}' is not logged in any of the {counted(len(sources), 'run')}; available: "
+            f"'{key}' {said} in any of the {counted(len(sources), 'run')}; available: "
             f"{listed(available)}."
         )
 
