@@ -82,7 +82,7 @@ class Search:
             model = build_model(params)
             resume = newest if newest.exists() else None
             # A search without validation: the estimate comes from the training losses.
-            trainer.fit(model, self._train_loader, ckpt_path=resume)
+            trainer.fit(model, self._train_loader, ckpt_path=resume, weights_only=True)
         return reporter.finish()
 
     def train_to_end(self, winner: Winner) -> tuple[Trainer, float]:

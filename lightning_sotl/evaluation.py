@@ -101,8 +101,8 @@ def evaluate(
         ModuleNotFoundError: If "lcsvr" is asked for and scikit-learn is not installed.
         TypeError: If a T is no integer.
         ValueError: If there is no `final_metric`, if fewer than two runs have a finite one, if
-            an estimator does not exist or needs a curve that is not there, or if a T is out of
-            range.
+            an estimator does not exist or needs a curve that is not there, if none has a value at
+            any T, or if a T is out of range.
 
     Example:
         >>> losses = [[3.0, 1.0], [3.5, 2.0], [2.5, 3.0], [4.0, 4.0]]
@@ -127,6 +127,8 @@ def evaluate(
             found[canonical] = values
         else:
             unavailable[canonical] = f"it has no value at T = {', '.join(map(str, epochs))}"
+    if not found:
+        raise ValueError(f"There is nothing to show: {_why_left_out(unavailable)}.")
     has_target = np.isfinite(target)
     return Evaluation(
         runs=int(has_target.sum()),
@@ -204,13 +206,17 @@ def _names(curves: LearningCurves) -> list[str]:
     return names + [FINAL_LOSS] * (curves.final_loss is not None)
 
 
+def _why_left_out(unavailable: dict[str, str]) -> str:
+    return "; ".join(f"'{name}': {reason}" for name, reason in unavailable.items())
+
+
 def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
     """Return what a reader should know before trusting the numbers, in sentences."""
     found = []
     if result.left_out:
         found.append(f"Left out {counted(result.left_out, 'run')} without a finite target.")
     for name, reason in result.unavailable.items():
-        found.append(f"Left out '{name}': {reason}.")
+        found.append(f"Left out {_why_left_out({name: reason})}.")
     undefined = [
         name
         for name, values in result.estimators.items()

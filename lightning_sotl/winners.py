@@ -13,7 +13,7 @@ import numpy as np
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, badness
 from lightning_sotl._user_warning import warn_user
-from lightning_sotl._wording import counted
+from lightning_sotl._wording import counted, visible
 from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.monitor_name import parse_monitor
@@ -114,7 +114,7 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
         run = runs[place]
         if run.checkpoint_path is None:
             raise ValueError(
-                f"Run '{run.run_id}' is among the best {k} and has no checkpoint to go on from: "
+                f"Run {run.run_id!r} is among the best {k} and has no checkpoint to go on from: "
                 "train it with an EarlyRankingStopper, checkpointing on. (A run that a policy has "
                 "let go on to its end is complete: there is nothing to promote, and `rank` shows "
                 "it.)"
@@ -134,7 +134,7 @@ def train_winners(
     for winner in winners:
         path = winner.checkpoint_path
         if "://" not in path and not Path(path).exists():
-            raise FileNotFoundError(f"The checkpoint of run '{winner.run_id}' is gone: '{path}'.")
+            raise FileNotFoundError(f"The checkpoint of run {winner.run_id!r} is gone: {path!r}.")
     return [(winner, train(winner)) for winner in winners]
 
 
@@ -146,6 +146,7 @@ def find_winners(
     Args:
         directory: Where runs with records lie, at any depth.
         k: How many, at least 1; fewer come back, with a warning, if fewer have a finite estimate.
+            What could not be read is said in warnings, too.
         monitor: The estimate that decides, as it is logged. Lower is better.
         at: T, in completed epochs (or blocks); None for where a stopper has ended the runs.
 
@@ -167,6 +168,8 @@ def find_winners(
             f"Expected `monitor` to be an estimate's name such as 'sotl_e1' but got {monitor!r}."
         )
     found = read_logs(directory, LogKeys(prefix=estimate.prefix, block=estimate.block))
+    for note in found.left_out:  # it might have won
+        warn_user(visible(note))
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
     facts = dict(zip(found.curves.names, found.facts, strict=True))
     return best_of(

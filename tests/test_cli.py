@@ -79,6 +79,14 @@ def keys_for_a_table(folder: Path) -> list[object]:
     return ["evaluate", folder / "x.npz", "--val-loss", "v"]
 
 
+_NONE = "it has no value at T = 1"
+
+
+def endless_windows(folder: Path) -> list[object]:
+    LearningCurves([[1.0], [2.0]], final_metric=[1.0, 2.0]).save(folder / "x.npz")
+    return ["evaluate", folder / "x.npz", "--estimator", "sotl-e2", f"sotl-e{10**30}"]
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -94,6 +102,7 @@ def keys_for_a_table(folder: Path) -> list[object]:
         (wrong_shape, "Expected `train_loss` to have the shape (runs, epochs)"),
         (no_target, "Expected the curves to have `final_metric`, the target, but it is absent."),
         (keys_for_a_table, "--val-loss: only for a directory of runs, which"),
+        (endless_windows, f"nothing to show: 'sotl-e2': {_NONE}; 'sotl-e{10**30}': {_NONE}."),
     ],
 )
 def test_data_that_do_not_allow_it_give_1_and_a_message(

@@ -79,6 +79,26 @@ def test_a_stopped_run_that_is_not_promoted_trains_nothing_more(tmp_path, name):
     assert monitor.estimates[stopper.monitor] == stopper.estimate
 
 
+def test_a_promotion_from_what_a_run_that_trained_nothing_more_has_saved_is_bit_equal(tmp_path):
+    """As after a kill between a stop and its promotion: the newest checkpoint is not the stop's."""
+    setting = SETTINGS["order of the loader's own"]
+    last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
+    saving = Setting(setting.data, max_epochs=4, **last)
+    whole, curve = setting.fit(tmp_path / "whole")
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    setting.fit(tmp_path, stopper)
+    again = EarlyRankingStopper(stop_epoch=2)
+    saving.fit(tmp_path, again, checkpoint=stopper.checkpoint_path)
+    assert again.stopping_reason == "already_stopped"
+    promoted, promoted_curve = setting.fit(
+        tmp_path / "end",
+        EarlyRankingStopper(stop_epoch=2, promoted=True),
+        checkpoint=tmp_path / "last.ckpt",
+    )
+    assert promoted.steps == [step for step in whole.steps if step[0] >= 2]
+    assert promoted_curve.epoch_losses == curve.epoch_losses
+
+
 def test_a_run_past_its_limit_without_a_stoppers_state_trains_nothing_more(tmp_path):
     setting = SETTINGS["validation"]
     saved = callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")

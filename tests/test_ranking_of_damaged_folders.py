@@ -1,6 +1,7 @@
 """Directories as sweeps, crashes and other hands leave them: nothing counts twice, no traceback."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import pytest
 from helpers import lightning, loader, scripted_loss, scripted_model, trainer
 from run_folders import csv_rows, write_csv_log, write_record
 
-from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor
+from lightning_sotl import (
+    EarlyRankingStopper,
+    LearningCurves,
+    SoTLMonitor,
+    find_winners,
+    promote,
+)
 from lightning_sotl.cli import main
 
 pl = lightning()
@@ -245,3 +252,42 @@ def test_a_picture_that_cannot_be_saved_leaves_no_half_done_output(tmp_path, cap
 def test_a_path_that_is_not_there_is_no_wrong_usage(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "nope")]) == 1
     assert "nope" in capsys.readouterr().err
+
+
+NASTY = "a\x1b[2J\u202e\n"
+REFUSED = {
+    "sotl.jsonl": '{"schema": 2, "run_id": "a"}\n',
+    "metrics.csv": "epoch,sotl_e1,sotl_e1\n0,1,1\n",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_is_refused_hides_no_other_run_and_its_name_steers_no_terminal(
+    tmp_path, capsys, name
+):
+    write_record(tmp_path / "good", [2.0, 1.0], checkpoint=f"/gone/{NASTY}")
+    (tmp_path / NASTY).mkdir()
+    (tmp_path / NASTY / name).write_text(REFUSED[name])
+    code, document, err = ranked(capsys, tmp_path)
+    assert (code, [run["run_id"] for run in document["runs"]]) == (0, ["good"])
+    assert "cannot be read of" in err
+    with pytest.warns(UserWarning, match="^Left out ") as caught:
+        find_winners(tmp_path, 1)  # one that is not read might have won
+    assert {entry.filename for entry in caught} == {__file__}
+    messages = [str(entry.message) for entry in caught]
+    assert any("cannot be read of" in message for message in messages)
+    with pytest.warns(UserWarning, match="^Left out "), pytest.raises(FileNotFoundError) as gone:
+        promote(tmp_path, 1, print)
+    with pytest.raises(ValueError, match=r"can be read; the first is .*: Expected ") as alone:
+        LearningCurves.from_logs(tmp_path / NASTY)
+    assert all(text.isprintable() for text in (*messages, str(gone.value), str(alone.value)))
+
+
+def test_what_hides_all_runs_is_said(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr("lightning_sotl.curves.folders.os.scandir", refuse)
+    said = f"Left out what is in '{tmp_path}': Permission denied."
+    with pytest.raises(ValueError, match=f"but found none in its 0 folders. {re.escape(said)}$"):
+        LearningCurves.from_logs(tmp_path)

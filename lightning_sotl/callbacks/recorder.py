@@ -11,9 +11,17 @@ from typing import Any
 
 from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl._user_warning import warn_user
+from lightning_sotl._wording import some
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loaders
 from lightning_sotl.history import LossHistory
-from lightning_sotl.record import RunRecord, file_name, plain
+from lightning_sotl.record import (
+    MOST_HPARAM_BYTES,
+    MOST_NESTED,
+    RunRecord,
+    file_name,
+    plain,
+    writable_hparams,
+)
 
 # To try again means to read what is there, and blocks may end many times a second.
 _PAUSE = 10.0  # seconds
@@ -52,9 +60,19 @@ class Recorder:
         Returns the time in the header, which is later than `after`, also if it can only be written
         later; without a record, or one that cannot even be read, `after`.
         """
-        self._known, self._is_behind = (run_id, plain(facts), history, after), True
+        if self._record is None:
+            return after
+        hparams, left_out = writable_hparams(facts.get("hparams", {}))
+        if left_out:
+            warn_user(
+                f"The run's record has no {some(left_out)} of the hyper-parameters: it keeps what "
+                f"JSON holds in {MOST_HPARAM_BYTES:,} bytes and {MOST_NESTED} levels. A promotion "
+                "has to give the rest again."
+            )
+        header = plain({**facts, "hparams": hparams})
+        self._known, self._is_behind = (run_id, header, history, after), True
         self._write()
-        return after if self._record is None else max(after, self._record.begun)
+        return max(after, self._record.begun)
 
     def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
         """Write L(e) of a closed unit, and a checkpoint that was saved after it."""

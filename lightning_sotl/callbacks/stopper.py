@@ -52,6 +52,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         states, self._random_states = self._random_states, None
         if not self.promoted:
             if self._ends_before_first_batch(trainer):
+                self._states_at_stop = states  # what others save from here on is of the stop, too
                 self._stop_before_first_batch(trainer)
                 return
             self._estimate = self._epochs_completed = None  # of an earlier limit

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl._wording import counted, some
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.folders import RunFolder, natural_order
@@ -76,8 +75,9 @@ def _read_folders(
                 sessions += found
                 unreadable[_relative(folder.record, root)] += bad
             logs[folder.path] = _read_logs(folder, wanted, unreadable, root, notes)
-        except (OSError, UnreadableFileError) as error:
-            # A link that leads nowhere, a file that is not ours to read, a pipe, a newer record.
+        except (OSError, ValueError) as error:
+            # A link that leads nowhere, a file that is not ours to read, a pipe, a newer record,
+            # a table with a column twice.
             refused.append(f"'{_relative(folder.path, root)}': {str(error).removesuffix('.')}.")
         if progress is not None:
             progress(done + 1, len(folders))
@@ -151,6 +151,7 @@ def _recorded(
 ) -> list[RunSource]:
     tenants = Counter(folder for run in runs for folder in run.folders)
     firsts = Counter(run.folders[0] for run in runs)
+    short_ids = Counter((run.folders[0], run.run_id[:8]) for run in runs)
     sources = []
     for run in runs:
         logged = Logged(())
@@ -164,7 +165,8 @@ def _recorded(
                 )
         name = _relative(run.folders[0], root)
         if firsts[run.folders[0]] > 1:
-            name = f"{name}@{run.run_id[:8]}"
+            is_alone = short_ids[run.folders[0], run.run_id[:8]] == 1
+            name = f"{name}@{run.run_id[:8] if is_alone else run.run_id}"
         for folder in run.contradicted:
             notes.append(
                 f"Run '{name}' has other losses in '{_relative(folder, root)}' than in "
