@@ -56,6 +56,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
                 self._stop_before_first_batch(trainer)
                 return
             self._estimate = self._epochs_completed = None  # of an earlier limit
+        self._loaders_found = []
         self._stopping_reason = StoppingReason.not_stopped
         if states is not None:
             promotion.go_on_as_if_never_stopped(trainer, states)
@@ -118,9 +119,21 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the random state of the stop to its own checkpoint and to later ones."""
+        """Add the random state of the stop to its own checkpoint and to later ones.
+
+        A run that trains nothing more saves the loaders as it has found them: Lightning has moved
+        them on for a batch that never came.
+        """
         if self._states_at_stop is not None:
             checkpoint["callbacks"][self.state_key]["random_states"] = self._states_at_stop
+        if self._stopping_reason == StoppingReason.already_stopped and self._loaders_found:
+            promotion.set_loader_states(checkpoint, self._loaders_found)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the state of the loaders until it is known whether the run trains anything more."""
+        self._loaders_found = promotion.loader_states(checkpoint)
 
     # --- decision
 

@@ -79,6 +79,7 @@ class StopperState(RunBound["StopperState"]):
     _stopped_now: bool
     _stop_unfinished: bool
     _states_at_stop: list[dict[str, Any]] | None
+    _loaders_found: list[Any]  # their states in the checkpoint that the run is resumed from
     _said_missing: bool
     _shown_before: Any  # of the metric, as the epoch began: Lightning goes on showing old values
     _shows_hp_metric: bool
@@ -208,6 +209,7 @@ class StopperState(RunBound["StopperState"]):
         self._stopped_now = False
         self._stop_unfinished = False
         self._states_at_stop = None
+        self._loaders_found = []
         self._said_missing = False
         self._shown_before = None
         self._shows_hp_metric = False
