@@ -65,6 +65,11 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
                 "The promoted run goes on from a checkpoint without a stop's random state, so it "
                 "differs from one that was never stopped. `checkpoint_path` of the stopper has it."
             )
+        elif self.promoted and not trainer.ckpt_path and trainer.is_global_zero:
+            log.warning(
+                "The promoted run goes on from no checkpoint: it is trained from its beginning to "
+                "the end, and never stopped."
+            )
         if self._estimate is not None:
             self._show_hp_metric(trainer)
         if self.policy is not None and not self._is_idle(trainer):
@@ -97,7 +102,10 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         """Stop at the end of the first complete epoch at which the limit is reached."""
         if self._is_idle(trainer):
             return
-        if epoch_is_whole(trainer) and self._decide(trainer, trainer.current_epoch + 1):
+        if not epoch_is_whole(trainer):
+            return
+        self._check_estimate_comes(trainer)
+        if self._decide(trainer, trainer.current_epoch + 1):
             # What others do in `on_train_end`, such as swapping averaged weights in, comes after
             # the save.
             move_to_front(trainer, self)
@@ -263,6 +271,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         self._stopping_reason = StoppingReason.already_stopped
         self._stopped_now = True
         trainer.should_stop = True
+        self._tell_of_earlier_stop()
         self._write_stop(trainer)
         if self._checkpoint_path is not None:
             for monitor in monitors_of(trainer):
@@ -276,11 +285,13 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         self._states_at_stop = promotion.gather_random_states(trainer)
         self._write_stop(trainer)
         if not trainer.checkpoint_callbacks:  # checkpointing is off
+            self._tell_of_stop()
             return
         at = f"epoch={trainer.current_epoch}"
         if self._in_blocks and self._is_between_blocks(trainer):
             at = f"batches={self._batches_completed(trainer)}"
         self._checkpoint_path = promotion.new_checkpoint_path(trainer, at)
-        trainer.save_checkpoint(self._checkpoint_path)
+        trainer.save_checkpoint(self._checkpoint_path, weights_only=False)
+        self._tell_of_stop()
         for monitor in monitors_of(trainer):
             monitor.write_checkpoint(self._checkpoint_path)

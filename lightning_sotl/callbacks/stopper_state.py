@@ -102,7 +102,7 @@ class StopperState(RunBound["StopperState"]):
         limits = [limit for limit in (stop_epoch, stop_batches) if limit is not None]
         if len(limits) > 1 or not (limits or policy):
             raise ValueError(
-                "Expected exactly one of `stop_epoch` and `stop_batches` but got "
+                "Expected exactly one of `stop_epoch` and `stop_batches`, or a `policy`, but got "
                 f"stop_epoch={stop_epoch!r} and stop_batches={stop_batches!r}."
             )
         if policy is not None and not isinstance(policy, AdaptivePolicy):
@@ -217,3 +217,7 @@ class StopperState(RunBound["StopperState"]):
         self._shared = None
         self._asked = None
         self._decision = None
+
+
+# What a TypeError calls the callback whose argument is unknown.
+StopperState.__init__.__qualname__ = "EarlyRankingStopper.__init__"
