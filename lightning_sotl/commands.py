@@ -36,7 +36,8 @@ def read_runs(options: Namespace, **what: Any) -> FoundRuns:
     with warnings.catch_warnings(record=True) as caught, screen.progress() as progress:
         warnings.simplefilter("always")
         found = find_runs(options, progress=progress, **what)
-    screen.notes([*(str(entry.message) for entry in caught), *found.notes])
+    screen.remarks(found.notes.remarks)
+    screen.notes([*(str(entry.message) for entry in caught), *found.notes.warnings])
     return found
 
 

@@ -36,6 +36,12 @@ def notes(sentences: Sequence[str]) -> None:
         err(f"warning: {sentence}")
 
 
+def remarks(sentences: Sequence[str]) -> None:
+    """Write what is as it should be, and may still surprise, to standard error."""
+    for sentence in sentences:
+        err(f"note: {sentence}")
+
+
 def _harmless(text: str, stream: TextIO) -> str:
     """Return what stays on its line, whoever named the runs, and can be encoded."""
     encoding = stream.encoding or "utf-8"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run, write_sweep
-from run_folders import write_csv_log, write_record
+from run_folders import csv_rows, write_csv_log, write_record
 
 
 @pytest.fixture
@@ -94,6 +94,18 @@ def test_rank_counts_runs_without_the_metric(
     )
     assert [row["run_id"] for row in json.loads(out)["runs"]] == ["v8"]
     assert "Left out 4 of 5 runs that do not log 'val' by epoch: 'v0', 'v1', 'v2', 'v7'." in err
+
+
+def test_what_is_as_it_should_be_is_no_warning(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv_log(sweep / "csv" / "v1", csv_rows([3.0, 1.0]))  # v1's second logger
+    code, _, err = run(capsys, "rank", sweep)
+    assert (code, err) == (
+        0,
+        "note: 1 folder with the same losses as a record elsewhere, as of a second logger, joined "
+        "with that run.\n",
+    )
 
 
 def test_rank_groups_runs_that_are_not_comparable(
