@@ -32,7 +32,7 @@ DEFAULT_NAMES = (
     "val-metric",
     "epochs-to-loss",
 )
-_FEW = 20  # below it percentile intervals cover less than they say
+FEWEST = 20  # below it percentile intervals cover less than they say: nothing is recommended
 _SHARES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 3 / 10, 1 / 2, 3 / 4, 1)
 
 
@@ -46,7 +46,8 @@ class Evaluation:
         epochs: m, the number of epochs of the longest run.
         target: What was ranked for: "final_metric".
         estimators: Name -> T -> correlation. A T before an estimator's first value is absent.
-        recommended: The (E, T) to use; None if SoTL-E orders nothing at any T.
+        recommended: The (E, T) to use; None if SoTL-E orders nothing at any T, and with fewer than
+            `FEWEST` runs, whose intervals are too narrow to say what is not worse.
         unavailable: Name -> why it has no value, of those that have none.
     """
 
@@ -130,13 +131,14 @@ def evaluate(
     if not found:
         raise ValueError(f"There is nothing to show: {_why_left_out(unavailable)}.")
     has_target = np.isfinite(target)
+    runs = int(has_target.sum())
     return Evaluation(
-        runs=int(has_target.sum()),
+        runs=runs,
         left_out=int((~has_target).sum()),
         epochs=curves.epochs,
         target="final_metric",
         estimators=found,
-        recommended=scorer.recommend(),
+        recommended=scorer.recommend() if runs >= FEWEST else None,
         unavailable=unavailable,
     )
 
@@ -240,6 +242,6 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
         found.append(
             f"'{LCSVR}' has learned from runs trained to the end and is judged on the others only."
         )
-    if result.runs < _FEW:
+    if result.runs < FEWEST:
         found.append(f"With {result.runs} runs the intervals are too narrow.")
     return found + ties_and_zeros(losses, np.empty(0), at=last, monitor="sotl_e1")

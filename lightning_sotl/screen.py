@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from lightning_sotl._wording import shortened, visible
-from lightning_sotl.evaluation import Evaluation
+from lightning_sotl.evaluation import FEWEST, Evaluation
 from lightning_sotl.monitor_name import parse_monitor
 from lightning_sotl.replay.scores import Replay, undominated
 
@@ -34,6 +34,12 @@ def notes(sentences: Sequence[str]) -> None:
     """Write warnings to standard error."""
     for sentence in sentences:
         err(f"warning: {sentence}")
+
+
+def remarks(sentences: Sequence[str]) -> None:
+    """Write what is as it should be, and may still surprise, to standard error."""
+    for sentence in sentences:
+        err(f"note: {sentence}")
 
 
 def _harmless(text: str, stream: TextIO) -> str:
@@ -82,7 +88,7 @@ def show_ranking(document: dict[str, Any], *, group: Mapping[str, str] | None = 
     headers = ["rank", "run", document["monitor"], "epochs"]
     rows = [
         [str(run["rank"]), run["run_id"], _estimate(run, document), str(run["epochs"])]
-        + ([run["checkpoint"] or "-"] if with_checkpoints else [])
+        + ([_checkpoint(run["checkpoint"])] if with_checkpoints else [])
         for run in runs
     ]
     table(headers + ["checkpoint"] * with_checkpoints, rows, left={1, 4})
@@ -118,6 +124,11 @@ def show_evaluation(
         out(
             f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that these runs do not show to "
             f"be worse than the best{' (no smaller T of these is as good)' if is_last else ''}."
+        )
+    elif result.runs < FEWEST:
+        out(
+            f"No E and T are advised: with fewer than {FEWEST} runs the intervals are too narrow "
+            "to say which of them are not worse than the best."
         )
 
 
@@ -191,6 +202,15 @@ def _estimate(run: dict[str, Any], document: dict[str, Any]) -> str:
         return f"{run['estimate']:.6g}"
     was_estimated = parse_monitor(document["monitor"]) is not None
     return "diverged" if was_estimated and run["epochs"] >= document["at"] else "-"
+
+
+def _checkpoint(path: str | None) -> str:
+    """Return where a run goes on, with a mark if that is gone, or on another machine."""
+    if path is None:
+        return "-"
+    # Not by `Path`, which raises where a name is too long or a folder may not be looked into.
+    is_here = "://" in path or os.path.exists(path)  # noqa: PTH110
+    return path if is_here else f"{path} (not here)"
 
 
 def _interval(value: Any) -> str:
