@@ -32,7 +32,7 @@ DEFAULT_NAMES = (
     "val-metric",
     "epochs-to-loss",
 )
-FEWEST = 20  # below it percentile intervals cover less than they say: nothing is recommended
+FEWEST = 20  # below it percentile intervals cover less than they say: nothing is advised
 _SHARES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 3 / 10, 1 / 2, 3 / 4, 1)
 
 
@@ -46,8 +46,8 @@ class Evaluation:
         epochs: m, the number of epochs of the longest run.
         target: What was ranked for: "final_metric".
         estimators: Name -> T -> correlation. A T before an estimator's first value is absent.
-        recommended: The (E, T) to use; None if SoTL-E orders nothing at any T, and with fewer than
-            `FEWEST` runs, whose intervals are too narrow to say what is not worse.
+        recommended: The (E, T) that the intervals speak for; None if SoTL-E orders nothing at any
+            T. To be used from `FEWEST` runs on: `is_advised`.
         unavailable: Name -> why it has no value, of those that have none.
     """
 
@@ -58,6 +58,11 @@ class Evaluation:
     estimators: dict[str, dict[int, Correlation]]
     recommended: Recommendation | None
     unavailable: dict[str, str]
+
+    @property
+    def is_advised(self) -> bool:
+        """Whether there is a recommendation, and runs enough for it."""
+        return self.recommended is not None and self.runs >= FEWEST
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `lightning-sotl evaluate --json` prints."""
@@ -131,14 +136,13 @@ def evaluate(
     if not found:
         raise ValueError(f"There is nothing to show: {_why_left_out(unavailable)}.")
     has_target = np.isfinite(target)
-    runs = int(has_target.sum())
     return Evaluation(
-        runs=runs,
+        runs=int(has_target.sum()),
         left_out=int((~has_target).sum()),
         epochs=curves.epochs,
         target="final_metric",
         estimators=found,
-        recommended=scorer.recommend() if runs >= FEWEST else None,
+        recommended=scorer.recommend(),
         unavailable=unavailable,
     )
 

@@ -125,7 +125,7 @@ def draw_evaluation(
             axes.fill_between(
                 line.at, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0
             )
-    if result.recommended is not None:
+    if result.recommended is not None and result.is_advised:
         window, epoch = result.recommended.window, result.recommended.epoch
         axes.axvline(epoch, color="grey", linewidth=0.8, linestyle=":")
         axes.set_title(f"{result.runs} runs; recommended E = {window} at T = {epoch}", fontsize=10)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from lightning_sotl._reading import is_gone
 from lightning_sotl._wording import shortened, visible
 from lightning_sotl.evaluation import FEWEST, Evaluation
 from lightning_sotl.monitor_name import parse_monitor
@@ -118,14 +119,14 @@ def show_evaluation(
             if any(epoch in values for epoch in shown)
         ]
         table(["estimator", *(f"T={epoch}" for epoch in shown)], rows, left={0})
-    if result.recommended is not None:
+    if result.recommended is not None and result.is_advised:
         window, epoch = result.recommended.window, result.recommended.epoch
         is_last = epoch == epochs[-1] and len(epochs) > 1
         out(
             f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that these runs do not show to "
             f"be worse than the best{' (no smaller T of these is as good)' if is_last else ''}."
         )
-    elif result.runs < FEWEST:
+    elif result.recommended is not None:
         out(
             f"No E and T are advised: with fewer than {FEWEST} runs the intervals are too narrow "
             "to say which of them are not worse than the best."
@@ -208,9 +209,7 @@ def _checkpoint(path: str | None) -> str:
     """Return where a run goes on, with a mark if that is gone, or on another machine."""
     if path is None:
         return "-"
-    # Not by `Path`, which raises where a name is too long or a folder may not be looked into.
-    is_here = "://" in path or os.path.exists(path)  # noqa: PTH110
-    return path if is_here else f"{path} (not here)"
+    return f"{path} (not here)" if is_gone(path) else path
 
 
 def _interval(value: Any) -> str:

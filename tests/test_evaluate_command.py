@@ -36,7 +36,7 @@ def test_evaluate_reads_the_target_from_logs(
     assert code == 0
     document = json.loads(out)
     assert document["estimators"]["sotl-e1"]["2"]["rho"] == 1.0
-    assert document["recommended"] is None
+    assert document["recommended"] == {"estimator": "sotl-e1", "window": 1, "epoch": 2}
     assert err == "warning: With 3 runs the intervals are too narrow.\n"
 
 

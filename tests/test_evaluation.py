@@ -89,13 +89,13 @@ def test_without_any_order_nothing_is_recommended() -> None:
     assert evaluate(curves, resamples=10).recommended is None
 
 
-@pytest.mark.parametrize(("runs", "is_recommended"), [(19, False), (20, True)])
-def test_nothing_is_recommended_where_the_intervals_are_too_narrow(
-    runs: int, is_recommended: bool
-) -> None:
+@pytest.mark.parametrize(("runs", "is_advised"), [(19, False), (20, True)])
+def test_nothing_is_advised_where_the_intervals_are_too_narrow(runs: int, is_advised: bool) -> None:
     quality = np.arange(float(runs))
     curves = LearningCurves(-quality[:, np.newaxis], final_metric=quality)
-    assert (evaluate(curves, resamples=10).recommended is not None) is is_recommended
+    result = evaluate(curves, resamples=10)
+    assert result.recommended is not None
+    assert result.is_advised is is_advised
 
 
 def test_run_without_target_is_left_out_and_one_without_losses_ranks_last() -> None:
