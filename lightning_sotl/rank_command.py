@@ -36,6 +36,11 @@ def rank(options: Namespace) -> None:
     estimate = parse_monitor(options.monitor)
     if estimate is None and options.metric_mode is None:
         raise UsageError(_mode_is_missing(options.monitor))
+    if estimate is not None and options.metric_mode == "max" and not options.val_metric:
+        raise UsageError(
+            f"Expected --metric-mode to be 'min' for --monitor {options.monitor}, an estimate of "
+            "which lower is better, but got 'max'."
+        )
     mode: Mode = "min" if estimate is not None else options.metric_mode
     found = read_runs(
         options,

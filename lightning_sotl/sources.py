@@ -64,7 +64,7 @@ def find_runs(
             instead=others[0] if others else None,
             progress=progress,
         )
-    return _of_one_file(options)
+    return _of_one_file(options, others)
 
 
 def _log_keys(options: Namespace, estimate: MonitorName | None, others: tuple[str, ...]) -> LogKeys:
@@ -80,7 +80,7 @@ def _log_keys(options: Namespace, estimate: MonitorName | None, others: tuple[st
     )
 
 
-def _of_one_file(options: Namespace) -> FoundRuns:
+def _of_one_file(options: Namespace, others: tuple[str, ...]) -> FoundRuns:
     """Return the runs of a table or a benchmark's file, to which no logged keys belong."""
     path = Path(options.path)
     given = [flag for flag, name in _LOG_KEYS.items() if getattr(options, name)]
@@ -94,8 +94,21 @@ def _of_one_file(options: Namespace) -> FoundRuns:
         from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 
         curves, notes = read_nas_bench_nlp(path)
-        return _found(curves, notes)
-    return _found(LearningCurves.load(path), [])
+    else:
+        curves, notes = LearningCurves.load(path), []
+    _check_mode(options, curves, others)
+    return _found(curves, notes)
+
+
+def _check_mode(options: Namespace, curves: LearningCurves, others: tuple[str, ...]) -> None:
+    """Raise if --metric-mode contradicts what the file says of the metric that is read."""
+    # A ranking by another curve than the metric has to say which end of that is better.
+    is_of_metric = not others or "val_metric" in others
+    if is_of_metric and options.metric_mode not in (None, curves.metric_mode):
+        raise ValueError(
+            f"Expected --metric-mode to be '{curves.metric_mode}', as '{options.path}' has it, but "
+            f"got '{options.metric_mode}'."
+        )
 
 
 def _found(curves: LearningCurves, notes: list[str]) -> FoundRuns:

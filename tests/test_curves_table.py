@@ -103,6 +103,12 @@ def test_select_keeps_rows_together() -> None:
     np.testing.assert_array_equal(chosen.features, [[3.0, 4.0], [1.0, 2.0]])
 
 
+def test_select_refuses_a_mask_which_would_be_rows_0_and_1() -> None:
+    message = "Expected `runs` to hold row numbers but got the dtype bool."
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        full_table().select(np.array([False, True]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

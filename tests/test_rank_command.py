@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import run, write_sweep
 from run_folders import csv_rows, write_csv_log, write_record
+
+from lightning_sotl import LearningCurves
 
 
 @pytest.fixture
@@ -78,6 +81,25 @@ def test_rank_goes_by_any_logged_key(sweep: Path, capsys: pytest.CaptureFixture[
     )
     assert code == 0
     assert [row["run_id"] for row in json.loads(out)["runs"]] == ["v1", "v0", "v2"]
+
+
+def test_an_end_that_contradicts_the_estimate_or_the_table_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.npz"
+    table = np.array([[0.1], [0.9]])
+    LearningCurves(table, val_metric=table, final_metric=table[:, 0]).save(path)
+    for command in (["rank", path, "--monitor", "val_metric"], ["evaluate", path]):
+        code, out, err = run(capsys, *command, "--metric-mode", "min")
+        said = f"Expected --metric-mode to be 'max', as '{path}' has it, but got 'min'."
+        assert (code, out, err) == (1, "", f"lightning-sotl {command[0]}: {said}\n")
+    code, out, err = run(capsys, "rank", path, "--metric-mode", "max")
+    assert (code, out, err) == (
+        2,
+        "",
+        "lightning-sotl rank: Expected --metric-mode to be 'min' for --monitor sotl_e1, an "
+        "estimate of which lower is better, but got 'max'.\n",
+    )
 
 
 def test_rank_counts_runs_without_the_metric(

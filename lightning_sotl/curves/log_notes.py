@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lightning_sotl._wording import counted, listed, quoted, some
 from lightning_sotl.curves.run_source import RunSource
@@ -59,4 +59,40 @@ def notes_on_short_runs(sources: list[RunSource], losses: list[dict[int, float]]
         f"{counted(len(short), 'run')} without a record, shorter than the longest: its last "
         "values count as final, since logs do not say whether the training was whole: "
         f"{some(short)}."
+    ]
+
+
+def notes_on_late_values(
+    sources: list[RunSource], curves: Mapping[str, list[dict[int, float]]]
+) -> list[str]:
+    """Say of which keys values were logged after the last completed epoch, which do not count.
+
+    Args:
+        sources: All runs.
+        curves: Key -> e -> the value that counts, of each run.
+    """
+    notes = []
+    for key, values in curves.items():
+        late = [
+            source.name
+            for source, one in zip(sources, values, strict=True)
+            if len(one) < len(source.logged.by_epoch.get(key, {}))
+        ]
+        if late:
+            notes.append(
+                f"Values of '{key}' that {counted(len(late), 'run')} logged after the last "
+                f"completed epoch do not count: {some(late)}."
+            )
+    return notes
+
+
+def notes_on_finals(sources: list[RunSource], key: str) -> list[str]:
+    """Say of which runs the last value of a key is not what they came to, and why."""
+    reasons: dict[str, list[str]] = {}
+    for source in sources:
+        if reason := source.why_not_final(key):
+            reasons.setdefault(reason, []).append(source.name)
+    return [
+        f"The '{key}' of {counted(len(names), 'run')} does not count, as {reason}: {some(names)}."
+        for reason, names in reasons.items()
     ]

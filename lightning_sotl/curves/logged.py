@@ -56,6 +56,7 @@ class Logged:
         keys: All keys that the logs hold.
         by_epoch: Key -> e -> the last value logged in epoch e.
         last: Key -> the last value logged at all, with or without an epoch.
+        last_epochs: Key -> the epoch that this value was logged with, or None.
         not_numbers: Key -> the first text logged in place of a number.
         unreadable: How many lines, events or numbers could not be read.
         replaced: How many values were logged once more after a resume; the newer ones are kept.
@@ -65,13 +66,14 @@ class Logged:
     keys: set[str] = field(default_factory=set)
     by_epoch: dict[str, dict[int, float]] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    last_epochs: dict[str, int | None] = field(default_factory=dict)
     not_numbers: dict[str, str] = field(default_factory=dict)
     unreadable: int = 0
     replaced: int = 0
 
     def add(self, key: str, epoch: int | None, value: float) -> None:
         """Take a value in the order in which it was logged."""
-        self.last[key] = value
+        self.last[key], self.last_epochs[key] = value, epoch
         if epoch is not None:
             self.by_epoch.setdefault(key, {})[epoch] = value
 
@@ -79,6 +81,7 @@ class Logged:
         """Take what other logs of the same run hold; on the same epoch they win."""
         self.keys |= newer.keys
         self.last.update(newer.last)
+        self.last_epochs.update(newer.last_epochs)
         self.not_numbers = {**newer.not_numbers, **self.not_numbers}
         self.unreadable += newer.unreadable
         self.replaced += newer.replaced

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from lightning_sotl._ranks import Mode
 from lightning_sotl._wording import counted, listed, some, visible
 from lightning_sotl.curves.folders import find_run_folders
-from lightning_sotl.curves.log_notes import notes_on_gaps, notes_on_short_runs, why_useless
+from lightning_sotl.curves.log_notes import (
+    notes_on_finals,
+    notes_on_gaps,
+    notes_on_late_values,
+    notes_on_short_runs,
+    why_useless,
+)
 from lightning_sotl.curves.logged import check_table_size
 from lightning_sotl.curves.run_joining import Wanted, read_sources
 from lightning_sotl.curves.run_notes import RunNotes
@@ -229,7 +235,7 @@ def _assemble(
 ) -> FoundRuns:
     losses = [source.losses(keys.recovered) for source in sources]
     others = {
-        key: [source.logged.by_epoch.get(key, {}) for source in sources]
+        key: [source.values(key, keys.recovered) for source in sources]
         for key in (*keys.others, keys.val_loss, keys.val_metric)
         if key
     }
@@ -237,6 +243,7 @@ def _assemble(
     check_table_size(root, len(sources), epochs, longest)
     tables = {key: _table(values, epochs) for key, values in others.items()}
     notes.cautions.extend(notes_on_gaps(sources, losses))
+    notes.remarks.extend(notes_on_late_values(sources, others))
     if keys.final_metric or keys.final_loss:
         notes.cautions.extend(notes_on_short_runs(sources, losses))
     curves = LearningCurves(
@@ -283,16 +290,7 @@ def _finals(
 ) -> NDArray[np.float64] | None:
     if key is None:
         return None
-    values = np.full(len(sources), np.nan)
-    unfinished = []
-    for place, source in enumerate(sources):
-        if key in source.logged.last and source.is_unfinished:
-            unfinished.append(source.name)
-        else:
-            values[place] = source.logged.last.get(key, np.nan)
-    if unfinished:
-        notes.cautions.append(
-            f"The '{key}' of {counted(len(unfinished), 'run')} does not count, as the training was "
-            f"stopped early or is not finished: {some(unfinished)}."
-        )
-    return values
+    notes.cautions.extend(notes_on_finals(sources, key))
+    return np.array(
+        [np.nan if one.why_not_final(key) else one.logged.last.get(key, np.nan) for one in sources]
+    )

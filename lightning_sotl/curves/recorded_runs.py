@@ -53,6 +53,7 @@ class RecordedRun:
         checkpoints: e -> checkpoint saved after it.
         status: The newest status line, or nothing while it is being trained.
         stopped_at: T at which a stopper has ended it first, or None.
+        ends: Each T at which a process has ended it in good order, to go on later or not.
         contradicted: Folders whose losses a newer session in another folder has replaced.
     """
 
@@ -63,6 +64,7 @@ class RecordedRun:
     checkpoints: dict[int, str]
     status: dict[str, Any]
     stopped_at: int | None = None
+    ends: set[int] = field(default_factory=set)
     contradicted: list[Path] = field(default_factory=list)
     # A heap of the units in `losses`, negated. With a walk through them ten thousand sessions that
     # each undo the last of many units take minutes.
@@ -157,9 +159,13 @@ def _continue(run: RecordedRun, session: Session) -> None:
     run.facts, run.status = session.facts, session.status
     if session.folder not in run.folders:
         run.folders.append(session.folder)
+    known = session.losses or run.losses  # a session need not restate what is there already
+    if not known:
+        return
+    if session.status.get("status") in ("stopped", "finished"):
+        run.ends.add(max(known) + 1)
     if run.stopped_at is None and str(session.status.get("reason", "")) in _STOPS:
-        known = session.losses or run.losses  # a session need not restate what is there already
-        run.stopped_at = max(known) + 1 if known else None
+        run.stopped_at = max(known) + 1
 
 
 _STOPS = ("stop_epoch_reached", "stop_batches_reached")

@@ -42,6 +42,39 @@ class RunSource:
                 return {e: value if np.isfinite(value) else np.inf for e, value in values.items()}
         return {}
 
+    def values(self, key: str, recovered: Sequence[str]) -> dict[int, float]:
+        """Return e -> the value of a logged key after epoch e.
+
+        Of a key that was logged in completed epochs only those values count: one that was logged
+        later is of a validation behind the training, or inside an epoch that is not complete.
+
+        Args:
+            key: The logged key.
+            recovered: As `losses` takes it.
+        """
+        values = self.logged.by_epoch.get(key, {})
+        last = max(self.losses(recovered), default=None)
+        kept = {e: value for e, value in values.items() if last is None or e <= last}
+        return kept or values
+
+    def why_not_final(self, key: str) -> str | None:
+        """Return why the last value of a key is not what the run came to, or None if it is."""
+        if key not in self.logged.last:
+            return None
+        if self.is_unfinished:
+            return "the training was stopped early or is not finished"
+        epoch = self.logged.last_epochs[key]
+        if (
+            self.record is None
+            or epoch is None
+            or self.record.facts.get("unit", "epoch") != "epoch"
+        ):
+            return None
+        # A test behind a training of T epochs is logged with epoch T.
+        if epoch in self.record.ends and epoch < max(self.record.losses, default=0):
+            return "it was logged at an end after which the training went on"
+        return None
+
     def borrows(self, keys: Sequence[str]) -> bool:
         """Return whether `losses` come from another key than the monitor's own."""
         if not keys or self._recorded() or keys[0] in self.logged.by_epoch:
@@ -75,8 +108,10 @@ class RunSource:
 
     @property
     def stopped_at(self) -> int | None:
-        """T at which a stopper has ended the run first."""
-        return None if self.record is None else self.record.stopped_at
+        """T at which a stopper has ended the run first, in the unit that is wanted, or None."""
+        if self.record is None or self.record.facts.get("unit", "epoch") != self.unit:
+            return None
+        return self.record.stopped_at
 
     @property
     def is_unfinished(self) -> bool:

@@ -141,12 +141,16 @@ class LearningCurves:
 
         Raises:
             IndexError: If there is no such row.
+            TypeError: If they are no integers, as a mask.
 
         Example:
             >>> LearningCurves([[2.0], [1.0]], run_ids=["a", "b"]).select([1]).run_ids
             ('b',)
         """
-        rows = np.asarray(runs, dtype=np.int64)
+        rows = np.asarray(runs)
+        if rows.size and rows.dtype.kind not in "iu":
+            raise TypeError(f"Expected `runs` to hold row numbers but got the dtype {rows.dtype}.")
+        rows = rows.astype(np.int64)
         changes: dict[str, object] = {}
         for name in (*CURVES, *PER_RUN, "features"):
             values = getattr(self, name)
