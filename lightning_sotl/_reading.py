@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 # A record takes 80 bytes a unit: 6 million units. Python needs some 20 times a JSON text's size.
 MOST_RECORD_BYTES = 512 * 2**20
@@ -14,6 +15,8 @@ MOST_RECORD_BYTES = 512 * 2**20
 MOST_LOG_BYTES = 4 * 2**30
 # The header of a record holds all hyper-parameters, the header of a CSV all keys.
 MOST_LINE_BYTES = 4 * 2**20
+# Levels of a JSON text. Python gives up at about 1,000, in whichever function comes first.
+MOST_NESTED = 100
 
 
 class UnreadableFileError(ValueError):
@@ -91,3 +94,31 @@ class TextLines:
                 else:
                     yield line.decode("utf-8-sig" if begins else "utf-8", self._errors)
                 begins = False
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text holds, or None if it is none, or nested too deep to be walked.
+
+    Args:
+        text: Of a file that anyone may have written.
+
+    Example:
+        >>> parse_json('{"e": 3}'), parse_json("{"), parse_json("[" * 200 + "]" * 200)
+        ({'e': 3}, None, None)
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    level, depth = [value], 0
+    while level:
+        if depth > MOST_NESTED:
+            return None
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return value

@@ -12,6 +12,11 @@ def positive_int(name: str, value: object) -> int:
     Raises:
         TypeError: If `value` is no integer; `True` is none.
         ValueError: If `value` is below 1.
+
+    Example:
+        >>> positive_int("window", 0)
+        Traceback (most recent call last):
+        ValueError: Expected `window` to be a positive integer but got 0.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"Expected `{name}` to be a positive integer but got {value!r}.")
@@ -46,6 +51,10 @@ def windows(name: str, value: object) -> tuple[int, ...]:
     Raises:
         TypeError: If `value`, or one of its entries, is no integer.
         ValueError: If a window is below 1, if there is none, or if one stands there twice.
+
+    Example:
+        >>> windows("window", 5), windows("window", [1, 10])
+        ((5,), (1, 10))
     """
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         return (positive_int(name, value),)

@@ -52,6 +52,7 @@ def rank_correlation_interval(
         >>> float(low), float(high)
         (1.0, 1.0)
     """
+    _check_confidence(confidence)
     samples = bootstrap_correlations(
         scores,
         target,
@@ -112,6 +113,13 @@ def rank_correlation_difference(
         >>> bool(low > 0)
         True
     """
+    _check_confidence(confidence)
+    given = np.shape(scores)
+    if np.shape(others) not in (given, given[:1]):
+        raise ValueError(
+            f"Expected `others` to have the shape {given[:1]} or that of `scores`, {given}, but "
+            f"got {np.shape(others)}."
+        )
     options: dict[str, Any] = {"method": method, "target_mode": target_mode}
     rho, samples = [], []
     for values, end in ((scores, mode), (others, others_mode or mode)):
@@ -124,7 +132,7 @@ def rank_correlation_difference(
             )
         )
     low, high = percentile_bounds(samples[0] - samples[1], confidence=confidence)
-    shape = np.shape(scores)[1:]
+    shape = given[1:]
     return (rho[0] - rho[1]).reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
@@ -182,8 +190,7 @@ def percentile_bounds(
         >>> low.tolist(), high.tolist()
         ([25.0], [75.0])
     """
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"Expected `confidence` to be in (0, 1) but got {confidence!r}.")
+    _check_confidence(confidence)
     tail = 100 * (1 - confidence) / 2
     bounds = np.full((2, samples.shape[1]), np.nan)
     undefined = np.isnan(samples)
@@ -193,3 +200,8 @@ def percentile_bounds(
         defined = samples[~undefined[:, column], column]
         bounds[:, column] = np.percentile(defined, [tail, 100 - tail])
     return bounds[0], bounds[1]
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"Expected `confidence` to be in (0, 1) but got {confidence!r}.")

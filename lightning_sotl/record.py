@@ -14,11 +14,9 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lightning_sotl._reading import MOST_RECORD_BYTES, TextLines, open_regular
+from lightning_sotl._reading import MOST_RECORD_BYTES, TextLines, open_regular, parse_json
 
 SCHEMA = 1
-# Python gives up at about 1,000 levels, in whichever function comes first.
-MOST_NESTED = 100
 
 
 def file_name(prefix: str) -> str:
@@ -54,6 +52,14 @@ class RunRecord:
     Raises:
         OSError: From each of its methods, if the file cannot be read or written.
         UnreadableFileError: The same, if it is no regular file, or too large.
+
+    Example:
+        >>> import tempfile
+        >>> record = RunRecord(Path(tempfile.mkdtemp()) / "sotl.jsonl")
+        >>> _ = record.header("a1b2", loss_key="loss")
+        >>> record.unit(0, 2.5, steps=4)
+        >>> record.units_of("a1b2")
+        {0: 2.5}
     """
 
     def __init__(self, path: Path) -> None:
@@ -157,30 +163,6 @@ def header_time(line: Mapping[str, Any]) -> float:
     return float(when) if isinstance(when, (int, float)) and abs(when) < 1e18 else -math.inf
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text holds, or None if it is none, or nested too deep to be walked.
-
-    Args:
-        text: Of a file that anyone may have written.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    level, depth = [value], 0
-    while level:
-        if depth > MOST_NESTED:
-            return None
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        depth += 1
-    return value
-
-
 def _document(line: Mapping[str, Any]) -> bytes:
     return json.dumps(plain(line), allow_nan=False).encode() + b"\n"
 
@@ -213,7 +195,12 @@ def _ends_in_half_a_line(file: BinaryIO, end: int) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: non-finite numbers null, unknown objects their repr."""
+    """Return `value` as JSON can hold it: non-finite numbers null, unknown objects their repr.
+
+    Example:
+        >>> plain({"lr": np.float32(0.5), "decay": float("inf"), 3: (1, 2j)})
+        {'lr': 0.5, 'decay': None, '3': [1, '2j']}
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -20,6 +20,13 @@ class RunLosses:
         open: The window of the unit in progress, or None between two units.
         carries: Whether this process takes over sums that were saved for all ranks. One of them
             must, and only one.
+
+    Example:
+        >>> losses = RunLosses({})
+        >>> window = losses.window(0)
+        >>> losses.close(total=6.0, count=4)
+        >>> losses.history.losses()
+        {0: 1.5}
     """
 
     def __init__(self, kinds: Mapping[str, int | float | None], *, carries: bool = True) -> None:

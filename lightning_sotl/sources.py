@@ -103,6 +103,7 @@ def _found(curves: LearningCurves, notes: list[str]) -> FoundRuns:
         curves,
         facts=({},) * curves.runs,
         others={name: values for name, values in others.items() if values is not None},
+        # As with a record, estimates are computed from these losses and not looked for in logs.
         has_record=np.ones(curves.runs, dtype=bool),
         stopped_at=(None,) * curves.runs,
         notes=notes,

@@ -152,3 +152,9 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
         read_wide_csv(write(tmp_path, WIDE), train_loss="train_loss")
     with pytest.raises(ValueError, match=r"^Expected `first_epoch` to be 0 or 1 but got 2\.$"):
         read_long_csv(write(tmp_path, LONG), first_epoch=2)
+    for mode in ({"metric_mode": "up"}, {"final_mode": "up"}):
+        for read in (read_long_csv, read_wide_csv):
+            with pytest.raises(
+                ValueError, match=r"^Expected `\w+` to be 'min' or 'max' but got 'u"
+            ):
+                read(tmp_path / "none.csv", **mode)

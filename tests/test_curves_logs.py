@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -71,6 +72,39 @@ def test_missing_key_lists_what_is_logged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch,acc\n0,high\n", "Expected '{}' to be logged as numbers but got 'high' in 'v0'."),
+        (
+            "epoch,loss,acc\n0,,\n",
+            "'{}' is a column of the logs without a value in any of the 1 run; available: "
+            "{others}.",
+        ),
+        (
+            "loss,acc\n1,1\n",
+            "Expected '{}' to be logged with its epoch but no run has that; available: {others}.",
+        ),
+    ],
+    ids=["no number", "blank", "no epoch"],
+)
+def test_a_key_of_no_use_is_not_said_to_be_missing(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "v0").mkdir()
+    for key, needs_losses in (("acc", False), ("sotl_e1", True)):
+        (tmp_path / "v0" / "metrics.csv").write_text(text.replace("acc", key))
+        others = "'loss'" if "loss" in text else "nothing"
+        told = re.escape(message.format(key, others=others))
+        with pytest.raises(ValueError, match=f"^{told}$"):
+            read_logs(tmp_path, LogKeys(others=["acc"]), needs_losses=needs_losses)
+
+
+def test_a_mean_that_is_taken_on_request_is_named_where_it_is_missing(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", [{"epoch": 0, "loss": 2.0}])
+    message = "None of the 1 run has a record with a completed epoch or 'sotl_e1' or 'mean' in its "
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        LearningCurves.from_logs(tmp_path, train_loss="mean")
+
+
+@pytest.mark.parametrize(
     ("status", "facts", "counts"),
     [("finished", {}, True), ("stopped", {}, False), ("interrupted", {}, False), (None, {}, False)],
 )
@@ -112,6 +146,16 @@ def test_values_that_a_resumed_run_logged_again_count_once_and_are_counted(tmp_p
         "6 values that the logs hold twice, as of steps that were trained again after a resume, "
         "counted once: the newer."
     )
+
+
+def test_a_run_that_goes_on_in_another_folder_is_no_news_but_a_copy_is(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0], run_id="a", status="stopped")
+    write_record(tmp_path / "v1", [3.0, 2.0, 1.0], run_id="a")
+    assert read_logs(tmp_path).notes == []
+    shutil.copytree(tmp_path / "v0", tmp_path / "copy")
+    assert read_logs(tmp_path).notes == [
+        "1 run with records in several folders that are copies of each other, counted once: 'copy'."
+    ]
 
 
 def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from helpers import lightning, loader, scripted_loss, scripted_model, trainer
 
 from lightning_sotl import LearningCurves, SoTLMonitor
 from lightning_sotl._writing import write_whole
-from lightning_sotl.callbacks.run_record import Recorder
+from lightning_sotl.callbacks.recorder import Recorder
 from lightning_sotl.cli import main
-from lightning_sotl.curves.records import merge_sessions, read_record
+from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
 from lightning_sotl.history import LossHistory
 from lightning_sotl.record import RunRecord
 

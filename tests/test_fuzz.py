@@ -52,11 +52,11 @@ def test_any_bytes_are_read_or_refused(
 
 def test_a_crash_is_found_and_made_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     campaign = Campaign("record", tmp_path)
-    monkeypatch.setattr("lightning_sotl.curves.records.MOST_UNITS", "no number")
+    monkeypatch.setattr("lightning_sotl.curves.recorded_runs.MOST_UNITS", "no number")
     for data in campaign.reader.valid():
         campaign.take(data)
     ((where, (_, said)),) = campaign.crashes.items()
-    assert where.startswith("TypeError records.py:")
+    assert where.startswith("TypeError recorded_runs.py:")
     assert "'<' not supported" in said
     smallest = campaign.smallest(where)
     assert len(smallest) < 100

@@ -17,11 +17,11 @@ from run_folders import csv_rows, write_csv_log, write_record
 from lightning_sotl import LearningCurves, _reading
 from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl.cli import main
-from lightning_sotl.curves import csv_tables, nas_bench_nlp, records, tensorboard_logs
+from lightning_sotl.curves import csv_cells, nas_bench_nlp, tensorboard_logs
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
-from lightning_sotl.curves.records import merge_sessions, read_record
+from lightning_sotl.curves.recorded_runs import read_record
 from lightning_sotl.curves.tensorboard_logs import read_event_files
 from lightning_sotl.record import RunRecord
 
@@ -89,7 +89,7 @@ def test_a_record_that_is_a_pipe_is_not_waited_for_by_its_writer(tmp_path: Path)
 def test_a_file_of_terabytes_is_refused_unread(tmp_path: Path) -> None:
     bounds = {
         "metrics.csv": _reading.MOST_LOG_BYTES,
-        "long.csv": csv_tables.MOST_TABLE_BYTES,
+        "long.csv": csv_cells.MOST_TABLE_BYTES,
         "sotl.jsonl": _reading.MOST_RECORD_BYTES,
     }
     for name, most in bounds.items():
@@ -132,7 +132,7 @@ def test_an_event_that_says_it_is_endless_ends_its_file(tmp_path: Path) -> None:
     for size in (2**63, 2**64 - 1, 2**40):
         length = struct.pack("<Q", size)
         path = tmp_path / "events.out.tfevents.1.a"
-        checksum = struct.pack("<I", tensorboard_logs._checksum(length))
+        checksum = struct.pack("<I", tensorboard_logs.masked_crc32c(length))
         path.write_bytes(whole + length + checksum + b"x")
         logged = read_event_files([path], WANTED)
         assert (logged.by_epoch["sotl_e1"], logged.unreadable) == ({0: 2.0, 1: 1.0}, 1)
@@ -248,55 +248,6 @@ def test_a_csv_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^Expected '.*long\.csv' to be in UTF-8: ") as caught:
         read_long_csv(tmp_path / "long.csv")
     assert type(caught.value) is ValueError
-
-
-HEADER = '{"schema": 1, "run_id": "a"}\n'
-UNIT = '{"e": 0, "loss": 1.0, "steps": 1, "checkpoint": null}\n'
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"schema": 1, "run_id": "a", "time": 1' + "0" * 400 + "}\n" + UNIT,
-        '{"schema": 1, "run_id": "a", "time": NaN}\n' + UNIT,
-        '{"schema": 1, "run_id": "a", "hparams": 1}\n' + UNIT,
-        '{"schema": 1, "run_id": "a", "hparams": ["dropout"]}\n' + UNIT,
-        HEADER + '{"e": [], "loss": 1}\n' + UNIT,
-        HEADER + '{"e": 0}\n' + UNIT,
-        HEADER + "[1]\n" + UNIT,
-        HEADER + '{"e": 1, "loss": 1, "checkpoint": {}}\n' + UNIT,
-        HEADER + UNIT.replace("null", '"' + "/x" * 4000 + '"'),
-        HEADER + UNIT.replace("null", r'"\u0000\ud800"'),
-        HEADER + '{"status": ' + "[" * 90 + "]" * 90 + "}\n" + UNIT,
-    ],
-)
-def test_odd_values_in_a_record_are_no_crash(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
-) -> None:
-    (tmp_path / "sotl.jsonl").write_bytes(text.encode() + b"\xff\xfe")
-    assert main(["rank", str(tmp_path), "--group-by", "schema"]) == 0
-    assert capsys.readouterr().out.startswith("\nschema = 1\nrank  run")
-    assert RunRecord(tmp_path / "sotl.jsonl").units_of("a")[0] == 1.0
-
-
-def test_a_record_of_countless_sessions_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(records, "MOST_SESSIONS", 2)
-    (tmp_path / "sotl.jsonl").write_text(HEADER * 3)
-    with pytest.raises(ValueError, match=r"to have at most 2 headers but it has more\.$"):
-        read_record(tmp_path / "sotl.jsonl")
-
-
-@pytest.mark.timeout(25)  # with a search for each unit it is more than a minute
-def test_sessions_that_contradict_each_other_take_time_in_proportion(tmp_path: Path) -> None:
-    lines = [
-        f'{{"e": {unit}, "loss": %s, "steps": 1, "checkpoint": null}}\n' for unit in range(50_000)
-    ]
-    text = "".join(HEADER + "".join(line % loss for line in lines) for loss in (1.0, 2.0))
-    (tmp_path / "sotl.jsonl").write_text(text)
-    (run,) = merge_sessions(read_record(tmp_path / "sotl.jsonl")[0])
-    assert set(run.losses.values()) == {2.0}
 
 
 DEEP = 1200  # levels; Python's own walk gives up at some 1,000

@@ -167,3 +167,12 @@ def test_wrong_arguments_say_what_was_expected(
 ) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         rank_correlation_interval([1.0, 2.0], [1.0, 2.0], **arguments)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2,), ()])
+def test_others_of_another_shape_are_named(shape: tuple[int, ...]) -> None:
+    message = (
+        f"Expected `others` to have the shape (3,) or that of `scores`, (3, 5), but got {shape}."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        rank_correlation_difference(np.ones((3, 5)), np.ones(shape), [1.0, 2.0, 3.0])

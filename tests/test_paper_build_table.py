@@ -16,7 +16,7 @@ import pytest
 import torch
 from cell_network import CellNetwork
 from cell_space import cell_at, parse_cell
-from cell_table import depth, learning_curves
+from cell_table import SETTINGS, depth, learning_curves, save_table
 from cell_training import train_run
 from image_tasks import ShuffledBatches, load_task
 from recipes import FULL, RECIPE, SMOKE, SMOKE_RECIPE, Run, plan_cells, plan_regularised
@@ -82,6 +82,18 @@ def test_builder_goes_on_after_a_kill_with_what_is_missing_only(tmp_path):
     for name in CURVES:
         np.testing.assert_array_equal(getattr(table, name), getattr(uninterrupted, name))
     assert (table.epoch_seconds > 0).all()
+
+
+def test_a_table_and_what_stands_beside_it_are_replaced_and_not_written_over(tmp_path):
+    numbers = ("cell", "repeat", "seed", "parameters", "test_accuracy", "test_loss", *SETTINGS)
+    seconds = {f"{clock}_seconds": {"train": 1.0, "val": 1.0} for clock in ("cpu", "wall")}
+    losses = {name: [1.0] for name in ("train_loss", "val_loss", "val_accuracy")}
+    folders = []
+    for _ in range(2):
+        save_table(tmp_path, "x", [{**dict.fromkeys(numbers, 0), **seconds, **losses}], {})
+        folders.append({path.name: path.stat().st_ino for path in tmp_path.iterdir()})
+    assert folders[0].keys() == folders[1].keys() == {"x.npz", "x_runs.npz", "x.json"}
+    assert not folders[0].items() & folders[1].items()
 
 
 def train_by_hand(run: Run, network: CellNetwork) -> dict[str, list[float]]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from lightning_sotl import _reading
-from lightning_sotl.curves import records
-from lightning_sotl.curves.records import merge_sessions, read_record
+from lightning_sotl.curves import recorded_runs
+from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
 from lightning_sotl.record import RunRecord
 
 
@@ -153,7 +153,7 @@ def test_units_below_a_line_that_is_too_long_to_be_read_are_nobodys(tmp_path, mo
 
 
 def test_headers_that_two_processes_repeat_count_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "MOST_SESSIONS", 2)
+    monkeypatch.setattr(recorded_runs, "MOST_SESSIONS", 2)
     one, two = (RunRecord(tmp_path / "sotl.jsonl") for _ in range(2))
     one.header("a")
     two.header("b")

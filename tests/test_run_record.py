@@ -17,7 +17,7 @@ from helpers import (
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
-from lightning_sotl.curves.records import merge_sessions, read_record
+from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
 from lightning_sotl.record import RunRecord
 
 pl = lightning()

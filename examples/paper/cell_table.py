@@ -6,6 +6,7 @@ row, and `NAME.json` how both came about.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def run_columns(results: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
 def save_table(
     folder: Path, name: str, results: list[dict[str, Any]], origin: dict[str, Any]
 ) -> Path:
-    """Write the three files of a table, and return the name of the first.
+    """Write the three files of a table, each whole or not at all; return the name of the first.
 
     Args:
         folder: Made if it is not there.
@@ -83,9 +84,11 @@ def save_table(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.npz"
     learning_curves(results).save(path)
-    np.savez_compressed(folder / f"{name}_runs.npz", **run_columns(results))
+    content = io.BytesIO()
+    np.savez_compressed(content, **run_columns(results))
+    write_whole(folder / f"{name}_runs.npz", content.getvalue())
     document = {**origin, "runs": len(results), "features": feature_names(results)}
-    write_whole(folder / f"{name}.json", json.dumps(document, indent=1) + "\n")
+    write_whole(folder / f"{name}.json", f"{json.dumps(document, indent=1)}\n".encode())
     return path
 
 

@@ -124,7 +124,7 @@ def main() -> None:
             "verdicts": verdicts,
             "recipes": recipes,
         }
-        write_whole(output, json.dumps(document, indent=1) + "\n")
+        write_whole(output, f"{json.dumps(document, indent=1)}\n".encode())
     print(
         f"\nOf {len(verdicts)} candidates, {len(cells)} networks each, {len(suitable)} have "
         f"accuracies spread over at least 5 points and at most half of the training losses below "

@@ -54,7 +54,7 @@ def train_job(job: Job) -> str:
     from cell_training import train_run
 
     try:
-        write_whole(job.path, json.dumps(train_run(job.recipe, job.run)))
+        write_whole(job.path, json.dumps(train_run(job.recipe, job.run)).encode())
     except Exception:
         return traceback.format_exc()
     return ""
@@ -125,9 +125,9 @@ def _work(pipe: Connection) -> None:
             sys.exit()
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that nobody, not even after a kill, sees a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_text(text)
+    temporary.write_bytes(content)
     temporary.replace(path)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_sotl.callbacks import publishing, setup_checks
 from lightning_sotl.callbacks.monitor_state import MonitorState
 from lightning_sotl.callbacks.order import LateCallback, arrange
-from lightning_sotl.callbacks.run_record import Recorder, find_record, run_facts
+from lightning_sotl.callbacks.recorder import Recorder, find_record, run_facts
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,

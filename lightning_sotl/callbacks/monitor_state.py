@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_sotl import _validation
+from lightning_sotl.callbacks.recorder import Recorder
 from lightning_sotl.callbacks.run_bound import RunBound
-from lightning_sotl.callbacks.run_record import Recorder
 from lightning_sotl.history import metric_names
 from lightning_sotl.run_losses import RunLosses
 

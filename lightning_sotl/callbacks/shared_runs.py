@@ -19,7 +19,7 @@ from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.trainer_facts import Trainer
 from lightning_sotl.comparability import comparability_notes
 from lightning_sotl.curves.folders import walk
-from lightning_sotl.curves.records import Session, merge_sessions, read_record
+from lightning_sotl.curves.recorded_runs import Session, merge_sessions, read_record
 from lightning_sotl.growing_curves import GrowingCurves
 from lightning_sotl.monitor_name import MonitorName, parse_monitor
 from lightning_sotl.policies import AdaptivePolicy, Decision

@@ -77,9 +77,12 @@ def _readable(rows: Iterator[list[str]], logged: Logged) -> Iterator[list[str]]:
 
 def _take(logged: Logged, name: str, epoch: int | None, text: str) -> None:
     try:
-        logged.add(name, epoch, float(text))
+        number = float(text)
     except ValueError:
         logged.unreadable += 1
+        logged.not_numbers.setdefault(name, text)
+    else:
+        logged.add(name, epoch, number)
 
 
 def _epoch(row: list[str], place: int | None) -> int | None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl._ranks import Mode
-from lightning_sotl._reading import MOST_LINE_BYTES, TextLines
+from lightning_sotl._ranks import Mode, check_mode
 from lightning_sotl._wording import listed, quoted
-from lightning_sotl.curves.logged import MOST_ENTRIES, check_table_size
+from lightning_sotl.curves.csv_cells import Row, read_header, read_rows
+from lightning_sotl.curves.logged import check_table_size
 from lightning_sotl.curves.table import LearningCurves
-
-# All 15,625 architectures of NAS-Bench-201 over 200 epochs, a row each, take 0.2 GB.
-MOST_TABLE_BYTES = 2**30
-MOST_CELLS = MOST_ENTRIES
-
-Rows = list[tuple[int, dict[str, str]]]  # (line number, column -> cell)
 
 
 def read_long_csv(
@@ -39,7 +31,7 @@ def read_long_csv(
     final_mode: Mode | None = None,
     first_epoch: int = 0,
 ) -> LearningCurves:
-    """Read a CSV with one row for each run and epoch.
+    r"""Read a CSV with one row for each run and epoch.
 
     A blank cell is no value. Of columns that belong to a run, the last value that is there counts.
 
@@ -60,40 +52,36 @@ def read_long_csv(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a column is missing, a cell is no number, or a run has an epoch twice.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "x.csv"
+        >>> _ = path.write_text("run,epoch,train_loss\na,0,2\nb,0,3\na,1,1\n")
+        >>> read_long_csv(path).train_loss.tolist()
+        [[2.0, 1.0], [3.0, nan]]
     """
-    per_epoch = {"train_loss": train_loss, "val_loss": val_loss, "val_metric": val_metric}
-    per_run = {"final_metric": final_metric, "final_loss": final_loss}
-    curves = {name: column for name, column in per_epoch.items() if column is not None}
-    finals = {name: column for name, column in per_run.items() if column is not None}
-    needed = [run, epoch, *curves.values(), *finals.values(), *features]
-    rows = _rows(Path(path), needed)
-    names = list(dict.fromkeys(cells[run] for _, cells in rows))
+    path = Path(path)
+    _check_modes(metric_mode, final_mode)
+    if first_epoch not in (0, 1):
+        raise ValueError(f"Expected `first_epoch` to be 0 or 1 but got {first_epoch!r}.")
+    curves = _given(train_loss=train_loss, val_loss=val_loss, val_metric=val_metric)
+    finals = _given(final_metric=final_metric, final_loss=final_loss)
+    rows = read_rows(path, [run, epoch, *curves.values(), *finals.values(), *features])
+    names = list(dict.fromkeys(row.cells[run] for row in rows))
     places = {name: place for place, name in enumerate(names)}
-    indices = [_epoch(path, line, cells[epoch], first_epoch) for line, cells in rows]
-    shape = (len(names), max(indices) + 1)
-    check_table_size(path, *shape, rows[indices.index(max(indices))][1][run])
-    fields: dict[str, NDArray[np.float64]] = {name: np.full(shape, np.nan) for name in curves}
-    fields |= {name: np.full(shape[0], np.nan) for name in finals}
-    described = np.full((shape[0], len(features)), np.nan)
-    seen: set[tuple[int, int]] = set()
-    for (line, cells), index in zip(rows, indices, strict=True):
-        place = places[cells[run]]
-        if (place, index) in seen:
-            raise ValueError(
-                f"Expected '{path}' to have each epoch of a run once, but line {line} has epoch "
-                f"{index + first_epoch} of run {quoted(cells[run])} again."
-            )
-        seen.add((place, index))
-        for name, column in curves.items():
-            fields[name][place, index] = _number(path, line, column, cells[column])
-        for name, column in finals.items():
-            if cells[column]:
-                fields[name][place] = _number(path, line, column, cells[column])
-        for position, column in enumerate(features):
-            if cells[column]:
-                described[place, position] = _number(path, line, column, cells[column])
+    runs = [places[row.cells[run]] for row in rows]
+    epochs = [_epoch(row, epoch, first_epoch) for row in rows]
+    shape = (len(names), max(epochs) + 1)
+    check_table_size(path, *shape, names[runs[epochs.index(max(epochs))]])
+    _check_once(rows, runs, epochs, run, epoch)
+    fields: dict[str, NDArray[np.float64]] = {}
+    for name, column in curves.items():
+        fields[name] = np.full(shape, np.nan)
+        fields[name][runs, epochs] = [row.number(column) for row in rows]
+    for name, column in finals.items():
+        fields[name] = _last_values(rows, runs, column)
     if features:
-        fields["features"] = described
+        fields["features"] = np.stack([_last_values(rows, runs, one) for one in features], axis=1)
     return _checked(path, fields, names, metric_mode, final_mode)
 
 
@@ -110,7 +98,7 @@ def read_wide_csv(
     metric_mode: Mode = "max",
     final_mode: Mode | None = None,
 ) -> LearningCurves:
-    """Read a CSV with one row for each run and one column for each epoch of a curve.
+    r"""Read a CSV with one row for each run and one column for each epoch of a curve.
 
     A blank cell is no value.
 
@@ -130,93 +118,87 @@ def read_wide_csv(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a column is missing, a cell is no number, or a run stands there twice.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "x.csv"
+        >>> _ = path.write_text("run,train_loss_1,train_loss_2\na,2,1\nb,3,\n")
+        >>> read_wide_csv(path).train_loss.tolist()
+        [[2.0, 1.0], [3.0, nan]]
     """
-    curves = {"train_loss": train_loss, "val_loss": val_loss, "val_metric": val_metric}
-    singles = {"final_metric": final_metric, "final_loss": final_loss}
-    needed = [column for column in (run, *singles.values(), *features) if column is not None]
-    patterns = [pattern for pattern in curves.values() if pattern is not None]
-    rows = _rows(Path(path), needed, patterns)
+    path = Path(path)
+    _check_modes(metric_mode, final_mode)
+    header = read_header(path)
+    curves = {
+        name: _epoch_columns(path, header, pattern)
+        for name, pattern in _given(
+            train_loss=train_loss, val_loss=val_loss, val_metric=val_metric
+        ).items()
+    }
+    finals = _given(final_metric=final_metric, final_loss=final_loss)
+    others = [*([] if run is None else [run]), *finals.values(), *features]
+    rows = read_rows(
+        path, [*others, *(column for columns in curves.values() for column in columns)]
+    )
     check_table_size(path, len(rows), 1, "it")
-    header = list(rows[0][1])
-    fields: dict[str, NDArray[np.float64]] = {}
-    for name, pattern in curves.items():
-        if pattern is not None:
-            fields[name] = _columns(path, rows, _epoch_columns(path, header, pattern))
-    for name, column in singles.items():
-        if column is not None:
-            fields[name] = _columns(path, rows, [column])[:, 0]
+    fields = {name: _columns(rows, columns) for name, columns in curves.items()}
+    for name, column in finals.items():
+        fields[name] = _columns(rows, [column])[:, 0]
     if features:
-        fields["features"] = _columns(path, rows, features)
+        fields["features"] = _columns(rows, features)
     numbered = [str(place) for place in range(len(rows))]
-    names = numbered if run is None else [cells[run] for _, cells in rows]
+    names = numbered if run is None else [row.cells[run] for row in rows]
     return _checked(path, fields, names, metric_mode, final_mode)
 
 
-def _rows(path: Path, needed: Sequence[str], patterns: Sequence[str] = ()) -> Rows:
-    """Return the rows with the columns that are needed, or are of a wide curve."""
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file '{path}'.")
-    lines = _numbered(path)
-    header = next(lines, (0, []))[1]
-    missing = sorted(set(needed) - set(header), key=needed.index)
-    if missing:
-        raise ValueError(
-            f"Expected '{path}' to have the columns {listed(missing)} but it has {listed(header)}."
-        )
-    repeated = sorted(column for column, times in Counter(header).items() if times > 1)
-    if repeated:
-        raise ValueError(f"Expected '{path}' to have no column twice but got {listed(repeated)}.")
-    read = {column for pattern in patterns for column in _epoch_columns(path, header, pattern)}
-    read |= set(needed)
-    kept = [(place, name) for place, name in enumerate(header) if name in read]
-    rows: Rows = []
-    for line, cells in lines:
-        if len(cells) != len(header):
-            raise ValueError(
-                f"Expected line {line} of '{path}' to have {len(header)} cells, as the header has, "
-                f"but got {len(cells)}."
-            )
-        rows.append((line, {name: cells[place] for place, name in kept}))
-        if len(rows) * len(kept) > MOST_CELLS:
-            raise ValueError(
-                f"Expected '{path}' to have at most {MOST_CELLS:,} cells in the columns that are "
-                "read but it has more."
-            )
-    if not rows:
-        raise ValueError(f"Expected '{path}' to have at least one row below the header.")
-    return rows
+def _check_modes(metric_mode: Mode, final_mode: Mode | None) -> None:
+    """Raise before anything is read: what is wrong is not the file."""
+    check_mode("metric_mode", metric_mode)
+    if final_mode is not None:
+        check_mode("final_mode", final_mode)
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and cells of each line that is not blank."""
-    lines = TextLines(path, most=MOST_TABLE_BYTES, errors="strict")
-    reader = csv.reader(_strict(lines, path))
+def _given(**columns: str | None) -> dict[str, str]:
+    """Return field -> its column, of the fields that are asked for."""
+    return {field: column for field, column in columns.items() if column is not None}
+
+
+def _epoch(row: Row, column: str, first_epoch: int) -> int:
+    """Return the epoch that a row is of, counted from 0."""
     try:
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
-    except csv.Error as error:  # a cell without an end, as of a lost quote
-        raise ValueError(f"'{path}' cannot be read as CSV: {error}.") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"Expected '{path}' to be in UTF-8: {error}.") from None
-
-
-def _strict(lines: TextLines, path: Path) -> Iterator[str]:
-    for line in lines:
-        _check_length(lines, path)
-        yield line
-    _check_length(lines, path)
-
-
-def _check_length(lines: TextLines, path: Path) -> None:
-    if lines.too_long:
+        number = row.number(column)
+    except ValueError:
+        number = float("nan")
+    if not number.is_integer() or number < first_epoch:
         raise ValueError(
-            f"Expected '{path}' to have lines of at most {MOST_LINE_BYTES:,} bytes but one has "
-            "more."
+            f"Expected an epoch from {first_epoch} on in line {row.line} of '{row.path}' but got "
+            f"{quoted(row.cells[column])}."
         )
+    return int(number) - first_epoch
 
 
-def _epoch_columns(path: str | Path, header: list[str], pattern: str) -> list[str]:
+def _check_once(rows: list[Row], runs: list[int], epochs: list[int], run: str, epoch: str) -> None:
+    """Raise if a run has an epoch twice."""
+    seen: set[tuple[int, int]] = set()
+    for row, key in zip(rows, zip(runs, epochs, strict=True), strict=True):
+        if key in seen:
+            raise ValueError(
+                f"Expected '{row.path}' to have each epoch of a run once, but line {row.line} has "
+                f"epoch {int(row.number(epoch))} of run {quoted(row.cells[run])} again."
+            )
+        seen.add(key)
+
+
+def _last_values(rows: list[Row], runs: list[int], column: str) -> NDArray[np.float64]:
+    """Return of each run the last number that a column has for it, shape `(runs,)`."""
+    values = np.full(max(runs) + 1, np.nan)
+    for row, place in zip(rows, runs, strict=True):
+        if row.has(column):
+            values[place] = row.number(column)
+    return values
+
+
+def _epoch_columns(path: Path, header: list[str], pattern: str) -> list[str]:
     if "{epoch}" not in pattern:
         raise ValueError(
             f"Expected the name of a wide curve's columns to contain '{{epoch}}' but got "
@@ -242,41 +224,12 @@ def _epoch_columns(path: str | Path, header: list[str], pattern: str) -> list[st
     return [found[epoch] for epoch in sorted(found)]
 
 
-def _columns(path: str | Path, rows: Rows, columns: Sequence[str]) -> NDArray[np.float64]:
-    return np.array(
-        [[_number(path, line, column, cells[column]) for column in columns] for line, cells in rows]
-    )
-
-
-def _number(path: str | Path, line: int, column: str, cell: str) -> float:
-    if not cell.strip():
-        return float("nan")
-    try:
-        return float(cell)
-    except ValueError:
-        raise ValueError(
-            f"Expected a number in line {line}, column {column!r} of '{path}' but got "
-            f"{quoted(cell)}."
-        ) from None
-
-
-def _epoch(path: str | Path, line: int, cell: str, first_epoch: int) -> int:
-    if first_epoch not in (0, 1):
-        raise ValueError(f"Expected `first_epoch` to be 0 or 1 but got {first_epoch!r}.")
-    try:
-        number = float(cell)
-    except ValueError:
-        number = float("nan")
-    if not number.is_integer() or number < first_epoch:
-        raise ValueError(
-            f"Expected an epoch from {first_epoch} on in line {line} of '{path}' but got "
-            f"{quoted(cell)}."
-        )
-    return int(number) - first_epoch
+def _columns(rows: list[Row], columns: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([[row.number(column) for column in columns] for row in rows])
 
 
 def _checked(
-    path: str | Path,
+    path: Path,
     fields: dict[str, NDArray[np.float64]],
     names: list[str],
     metric_mode: Mode,

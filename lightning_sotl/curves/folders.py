@@ -89,20 +89,25 @@ def find_run_folders(directory: Path, notes: list[str], *, prefix: str) -> list[
         if csv_logs.FILE in names:
             folder.csv = folder.path / csv_logs.FILE
         folder.events = [
-            folder.path / name for name in names if name.startswith(tensorboard_logs.PATTERN)
+            folder.path / name for name in names if name.startswith(tensorboard_logs.FILE_PREFIX)
         ]
         if folder.record or folder.csv or folder.events:
             found.append(folder)
     if not found:
         raise ValueError(
             f"Expected '{directory}' to hold runs, in files '{record_name}', '{csv_logs.FILE}' or "
-            f"'{tensorboard_logs.PATTERN}*', but found none in its {folders} folders."
+            f"'{tensorboard_logs.FILE_PREFIX}*', but found none in its {folders} folders."
         )
     return sorted(found, key=lambda folder: natural_order(folder.path.relative_to(directory)))
 
 
 def natural_order(path: PurePath) -> list[tuple[str, int, str]]:
-    """Return a key that sorts `version_10` after `version_9`."""
+    """Return a key that sorts the numbers at the end of names as numbers.
+
+    Example:
+        >>> [path.name for path in sorted(map(PurePath, ["v10", "v9"]), key=natural_order)]
+        ['v9', 'v10']
+    """
     key = []
     for part in path.parts:
         head = part.rstrip("0123456789")

@@ -56,6 +56,7 @@ class Logged:
         keys: All keys that the logs hold.
         by_epoch: Key -> e -> the last value logged in epoch e.
         last: Key -> the last value logged at all, with or without an epoch.
+        not_numbers: Key -> the first text logged in place of a number.
         unreadable: How many lines, events or numbers could not be read.
         replaced: How many values were logged once more after a resume; the newer ones are kept.
     """
@@ -64,6 +65,7 @@ class Logged:
     keys: set[str] = field(default_factory=set)
     by_epoch: dict[str, dict[int, float]] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    not_numbers: dict[str, str] = field(default_factory=dict)
     unreadable: int = 0
     replaced: int = 0
 
@@ -77,6 +79,7 @@ class Logged:
         """Take what other logs of the same run hold; on the same epoch they win."""
         self.keys |= newer.keys
         self.last.update(newer.last)
+        self.not_numbers = {**newer.not_numbers, **self.not_numbers}
         self.unreadable += newer.unreadable
         self.replaced += newer.replaced
         for key, values in newer.by_epoch.items():

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from lightning_sotl._ranks import Mode
 from lightning_sotl._wording import counted, listed, some
 from lightning_sotl.curves.folders import find_run_folders
-from lightning_sotl.curves.log_notes import notes_on_gaps, notes_on_short_runs
+from lightning_sotl.curves.log_notes import notes_on_gaps, notes_on_short_runs, why_useless
 from lightning_sotl.curves.logged import check_table_size
-from lightning_sotl.curves.run_sources import RunSource, Wanted, read_sources
+from lightning_sotl.curves.run_joining import Wanted, read_sources
+from lightning_sotl.curves.run_source import RunSource
 from lightning_sotl.curves.table import LearningCurves
 
 Progress = Callable[[int, int], None]
@@ -115,8 +116,9 @@ def read_logs(
 
     Raises:
         NotADirectoryError: If `directory` is none.
-        ValueError: If it holds no run, if no run has L(e), or if no run logs a key that was asked
-            for; the message lists the keys that are there.
+        ValueError: If it holds no run, if no run has L(e), or if no run has a number for a key
+            that was asked for, on an epoch where a curve is wanted; the message says what is
+            there.
     """
     root, keys = Path(directory), keys or LogKeys()
     notes: list[str] = []
@@ -128,22 +130,18 @@ def read_logs(
     )
     sources = read_sources(root, folders, wanted, notes, progress)
     available = sorted(set().union(*(source.logged.keys for source in sources)))
-    for key in (*per_epoch, *finals):
-        if key not in keys.others or not needs_losses:
-            _check_logged(key, sources, available)
+    for key in per_epoch:
+        has_values = any(key in source.logged.by_epoch for source in sources)
+        if not has_values and (key not in keys.others or not needs_losses):
+            raise ValueError(why_useless(key, sources, available))
+    for key in finals:
+        if not any(key in source.logged.last for source in sources):
+            raise ValueError(why_useless(key, sources, available))
     if needs_losses:
         sources = _with_losses(sources, keys, instead, available, notes)
     else:
         sources = _with_values(sources, keys, notes)
     return _assemble(root, sources, keys, metric_mode, final_mode, notes)
-
-
-def _check_logged(key: str, sources: list[RunSource], available: list[str]) -> None:
-    if not any(key in source.logged.last for source in sources):
-        raise ValueError(
-            f"'{key}' is not logged in any of the {counted(len(sources), 'run')}; available: "
-            f"{listed(available)}."
-        )
 
 
 def _with_values(sources: list[RunSource], keys: LogKeys, notes: list[str]) -> list[RunSource]:
@@ -172,6 +170,9 @@ def _with_losses(
     missing = [source.name for source, has_one in zip(sources, has, strict=True) if not has_one]
     why = _why_missing(keys)
     if not kept:
+        for key in keys.recovered:
+            if key in available:
+                raise ValueError(why_useless(key, sources, available))
         raise ValueError(
             f"None of the {counted(len(sources), 'run')} has {why}. Logged are: "
             f"{listed(available)}; `train_loss` (--train-loss) names one to take as it is."
@@ -192,7 +193,8 @@ def _with_losses(
 
 def _why_missing(keys: LogKeys) -> str:
     if keys.block is None:
-        source = f"a record with a completed epoch or '{keys.recovered[0]}' in its logs"
+        logged = " or ".join(f"'{key}'" for key in keys.recovered)
+        source = f"a record with a completed epoch or {logged} in its logs"
     else:
         source = f"a record with a completed block of {keys.block} batches, which logs do not give"
     return f"{source}; from other logged values L(e) cannot be recovered exactly"

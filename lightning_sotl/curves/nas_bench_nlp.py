@@ -11,13 +11,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl._reading import UnreadableFileError, open_regular
+from lightning_sotl._reading import UnreadableFileError, open_regular, parse_json
 from lightning_sotl._wording import counted, quoted, shortened, some
 from lightning_sotl.curves.archives import open_archive, read_member
 from lightning_sotl.curves.folders import walk
 from lightning_sotl.curves.logged import check_table_size
 from lightning_sotl.curves.table import LearningCurves
-from lightning_sotl.record import parse_json
 
 _CURVES = ("train_losses", "val_losses", "test_losses")
 # The published ones have 10 kB; Python needs some 20 times a JSON text's size.

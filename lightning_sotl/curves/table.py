@@ -141,6 +141,10 @@ class LearningCurves:
 
         Raises:
             IndexError: If there is no such row.
+
+        Example:
+            >>> LearningCurves([[2.0], [1.0]], run_ids=["a", "b"]).select([1]).run_ids
+            ('b',)
         """
         rows = np.asarray(runs, dtype=np.int64)
         changes: dict[str, object] = {}

@@ -17,7 +17,7 @@ from lightning_sotl import _extras
 from lightning_sotl._reading import open_regular
 from lightning_sotl.curves.logged import Logged, epoch_of
 
-PATTERN = "events.out.tfevents."
+FILE_PREFIX = "events.out.tfevents."
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _CHECKED = 4096
@@ -142,7 +142,7 @@ def _records(file: BinaryIO, logged: Logged) -> Iterator[bytes | None]:
     One that is too large for a scalar is passed over and counted.
     """
     while header := file.read(12):
-        if len(header) < 12 or _CHECKSUM.unpack_from(header, 8)[0] != _checksum(header[:8]):
+        if len(header) < 12 or _CHECKSUM.unpack_from(header, 8)[0] != masked_crc32c(header[:8]):
             yield None
             return
         size = _LENGTH.unpack_from(header)[0]
@@ -159,7 +159,7 @@ def _records(file: BinaryIO, logged: Logged) -> Iterator[bytes | None]:
             or len(checksum) < 4
             or (
                 # Scalars are small; pictures and graphs are not read.
-                size <= _CHECKED and _CHECKSUM.unpack(checksum)[0] != _checksum(data)
+                size <= _CHECKED and _CHECKSUM.unpack(checksum)[0] != masked_crc32c(data)
             )
         ):
             yield None
@@ -179,11 +179,11 @@ def _checksum_table() -> tuple[int, ...]:
 _TABLE = _checksum_table()
 
 
-def _checksum(data: bytes) -> int:
+def masked_crc32c(data: bytes) -> int:
     """Return the CRC-32C of `data`, rotated and shifted as the file format has it.
 
     Example:
-        >>> hex(_checksum(b"123456789"))
+        >>> hex(masked_crc32c(b"123456789"))
         '0xc78ab0e5'
     """
     crc, table = 0xFFFFFFFF, _TABLE
@@ -195,6 +195,6 @@ def _checksum(data: bytes) -> int:
 
 def _age(path: Path) -> tuple[int, str]:
     """Return what sorts event files by when they were begun, which their name says."""
-    time = path.name.removeprefix(PATTERN).partition(".")[0]
+    time = path.name.removeprefix(FILE_PREFIX).partition(".")[0]
     # Some characters are digits and no decimal ones, as a raised 2.
     return (int(time) if time.isdecimal() else 0, path.name)

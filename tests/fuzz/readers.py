@@ -22,8 +22,8 @@ from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
 from lightning_sotl.curves.logged import MOST_UNITS, Logged
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
-from lightning_sotl.curves.records import merge_sessions, read_record
-from lightning_sotl.curves.tensorboard_logs import _checksum, read_event_files
+from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
+from lightning_sotl.curves.tensorboard_logs import masked_crc32c, read_event_files
 from lightning_sotl.record import RunRecord
 
 WANTED = ("sotl_e1", "acc", "test_acc", "a,b")
@@ -156,7 +156,11 @@ READERS = {
     "events": Reader(
         "events.out.tfevents.1.host.1.0",
         seeds.events,
-        (mutations.eventwise(_checksum), mutations.eventwise(_checksum), mutations.bytewise),
+        (
+            mutations.eventwise(masked_crc32c),
+            mutations.eventwise(masked_crc32c),
+            mutations.bytewise,
+        ),
         _events,
     ),
     "npz": Reader(

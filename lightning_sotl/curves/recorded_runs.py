@@ -106,6 +106,12 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
     A resumed run restates what it knows. Where it contradicts an older session at e, that session
     has gone another way from e on, and nothing of it from there on counts: the result is one
     training, never a mixture of two.
+
+    Example:
+        >>> first = Session("a", Path("v0"), {}, begun=1.0, losses={0: 3.0, 1: 2.0, 2: 1.0})
+        >>> resumed = Session("a", Path("v1"), {}, begun=2.0, losses={1: 2.5})
+        >>> [run.losses for run in merge_sessions([resumed, first])]
+        [{0: 3.0, 1: 2.5}]
     """
     runs: dict[str, RecordedRun] = {}
     for session in sorted(sessions, key=lambda entry: entry.begun):

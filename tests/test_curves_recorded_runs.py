@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_folders import write_record
 
-from lightning_sotl.curves.records import merge_sessions, read_record
+from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
 
 
 def read(*folders: Path) -> tuple[list, int]:

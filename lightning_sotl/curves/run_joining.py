@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +14,10 @@ from lightning_sotl._wording import counted, some
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.folders import RunFolder, natural_order
 from lightning_sotl.curves.logged import Logged
-from lightning_sotl.curves.records import RecordedRun, Session, merge_sessions, read_record
+from lightning_sotl.curves.recorded_runs import RecordedRun, Session, merge_sessions, read_record
+from lightning_sotl.curves.run_source import RunSource
 from lightning_sotl.curves.tensorboard_logs import read_event_files
+from lightning_sotl.record import header_time
 
 
 @dataclass(frozen=True)
@@ -29,84 +29,6 @@ class Wanted:
     unit: str | int
 
 
-@dataclass
-class RunSource:
-    """All that is known of one run.
-
-    Attributes:
-        name: What it is called: its folder, relative to the directory of runs.
-        record: What its record says, or None.
-        logged: What its logs say.
-        unit: Of the losses that are wanted: "epoch", or a block size.
-    """
-
-    name: str
-    record: RecordedRun | None
-    logged: Logged
-    unit: str | int
-
-    def losses(self, keys: Sequence[str]) -> dict[int, float]:
-        """Return e -> L(e), from the record or from the first of `keys` that is logged."""
-        recorded = self._recorded()
-        if recorded:
-            return recorded
-        for key in keys:
-            if key in self.logged.by_epoch:
-                values = self.logged.by_epoch[key]
-                # A loss that was logged and is no number is one of a diverged run.
-                return {e: value if np.isfinite(value) else np.inf for e, value in values.items()}
-        return {}
-
-    def borrows(self, keys: Sequence[str]) -> bool:
-        """Return whether `losses` come from another key than the monitor's own."""
-        if not keys or self._recorded() or keys[0] in self.logged.by_epoch:
-            return False
-        return bool(self.losses(keys))
-
-    def _recorded(self) -> dict[int, float]:
-        if self.record is None or self.record.facts.get("unit", "epoch") != self.unit:
-            return {}
-        return self.record.losses
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the run's losses depend on, and why it was stopped; empty without a record."""
-        if self.record is None:
-            return {}
-        reason = self.record.status.get("reason")
-        return {**self.record.facts, **({} if reason is None else {"stopping_reason": reason})}
-
-    @property
-    def checkpoint(self) -> str | None:
-        """The checkpoint after the newest epoch that has one; where it lies after a move."""
-        if self.record is None or not self.record.checkpoints:
-            return None
-        path = self.record.checkpoints[max(self.record.checkpoints)]
-        name = Path(path).name
-        if _exists(path) or name in ("", ".."):
-            return path
-        moved = [folder / "checkpoints" / name for folder in self.record.folders]
-        return next((str(other.absolute()) for other in moved if _exists(other)), path)
-
-    @property
-    def stopped_at(self) -> int | None:
-        """T at which a stopper has ended the run first."""
-        return None if self.record is None else self.record.stopped_at
-
-    @property
-    def is_unfinished(self) -> bool:
-        """Whether the record says that the run was not trained to its end."""
-        if self.record is None:
-            return False
-        status, reason = self.record.status.get("status"), self.record.status.get("reason")
-        # Ended by another callback, as EarlyStopping, is an end.
-        return status != "finished" and reason != "trainer.should_stop"
-
-
-def _exists(path: str | Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110  # Path's own raises on a name that is too long
-
-
 def read_sources(
     root: Path,
     folders: list[RunFolder],
@@ -115,6 +37,29 @@ def read_sources(
     progress: Callable[[int, int], None] | None,
 ) -> list[RunSource]:
     """Return the runs that `folders` hold; `notes` takes what could not be read or was joined."""
+    sessions, logs = _read_folders(root, folders, wanted, notes, progress)
+    runs = _without_false_starts(merge_sessions(sessions))
+    _note_copies(runs, sessions, root, notes)
+    sources = _recorded(root, runs, logs, wanted, notes)
+    claimed = {folder for run in runs for folder in run.folders}
+    rest = [folder.path for folder in folders if folder.path not in claimed]
+    sources += _logged_only(root, rest, logs, sources, wanted, notes)
+    if replaced := sum(source.logged.replaced for source in sources):
+        notes.append(
+            f"{counted(replaced, 'value')} that the logs hold twice, as of steps that were trained "
+            "again after a resume, counted once: the newer."
+        )
+    return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name)))
+
+
+def _read_folders(
+    root: Path,
+    folders: list[RunFolder],
+    wanted: Wanted,
+    notes: list[str],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[Session], dict[Path, Logged]]:
+    """Return the sessions of all records, and the logs of each folder."""
     sessions: list[Session] = []
     logs: dict[Path, Logged] = {}
     unreadable: Counter[str] = Counter()
@@ -136,26 +81,25 @@ def read_sources(
         for name, bad in unreadable.items()
         if bad
     ]
-    runs = _without_false_starts(merge_sessions(sessions))
-    _note_spread(runs, root, notes)
-    sources = _recorded(root, runs, logs, wanted, notes)
-    claimed = {folder for run in runs for folder in run.folders}
-    rest = [folder.path for folder in folders if folder.path not in claimed]
-    sources += _logged_only(root, rest, logs, sources, wanted, notes)
-    if replaced := sum(source.logged.replaced for source in sources):
-        notes.append(
-            f"{counted(replaced, 'value')} that the logs hold twice, as of steps that were trained "
-            "again after a resume, counted once: the newer."
-        )
-    notes[:] = dict.fromkeys(notes)
-    return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name)))
+    return sessions, logs
 
 
-def _note_spread(runs: list[RecordedRun], root: Path, notes: list[str]) -> None:
-    if spread := [run for run in runs if len(run.folders) > 1]:
+def _note_copies(
+    runs: list[RecordedRun], sessions: list[Session], root: Path, notes: list[str]
+) -> None:
+    """Say which runs lie there twice.
+
+    One that goes on in another folder, as after a resume, has a header with its own time there.
+    """
+    homes: dict[tuple[str, float], set[Path]] = {}
+    for session in sessions:
+        homes.setdefault((session.run_id, header_time(session.facts)), set()).add(session.folder)
+    copied = {run_id for (run_id, _), folders in homes.items() if len(folders) > 1}
+    names = [_relative(run.folders[0], root) for run in runs if run.run_id in copied]
+    if names:
         notes.append(
-            f"{counted(len(spread), 'run')} with records in several folders, as after a resume or "
-            f"a copy, counted once: {some([_relative(run.folders[0], root) for run in spread])}."
+            f"{counted(len(names), 'run')} with records in several folders that are copies of each "
+            f"other, counted once: {some(names)}."
         )
 
 
