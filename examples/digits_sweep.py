@@ -112,7 +112,8 @@ class Sweep:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(model, self._train_loader, self._val_loader, ckpt_path=ckpt_path)
+        loaders = self._train_loader, self._val_loader
+        trainer.fit(model, *loaders, ckpt_path=ckpt_path, weights_only=True)
         run.epoch_losses = monitor.epoch_losses
         return trainer
 

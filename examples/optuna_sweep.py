@@ -82,7 +82,7 @@ class Search:
             model = build_model(params)
             resume = newest if newest.exists() else None
             # A search without validation: the estimate comes from the training losses.
-            trainer.fit(model, self._train_loader, ckpt_path=resume)
+            trainer.fit(model, self._train_loader, ckpt_path=resume, weights_only=True)
         return reporter.finish()
 
     def train_to_end(self, winner: Winner) -> tuple[Trainer, float]:
@@ -152,7 +152,7 @@ def open_study(folder: Path, sampler: str, seed: int, trials: int) -> optuna.Stu
         storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
         study_name="digits",
         load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=trials // 3),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=max(PROMOTED, trials // 3)),
     )
     # A seeded sampler that is made anew would propose the first trials again.
     study.sampler = SAMPLERS[sampler](seed + len(study.trials))

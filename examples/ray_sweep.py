@@ -69,6 +69,7 @@ def train_trial(config: dict[str, Any]) -> None:
             make_loader(digits.train, BATCH_SIZE, shuffle=True),
             make_loader(digits.val, len(digits.val)),
             ckpt_path=start.checkpoint_path,
+            weights_only=True,
         )
 
 

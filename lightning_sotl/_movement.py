@@ -73,6 +73,12 @@ def _movement(
 ) -> tuple[float, float, float, float] | None:
     """Return how far behind the leaders after `epoch` epochs once stood, in logarithms of places.
 
+    Args:
+        curve: As in `mean_movement`.
+        target: The same.
+        epoch: After how many epochs the leaders lead.
+        first: After how many epochs the first row of both stands.
+
     Returns:
         The worst of the last doubling and the newest before `epoch`, and how many doublings lie
         between; None if the leaders cannot be named or followed.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from lightning_sotl import __version__
 from lightning_sotl._wording import visible
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # Only what parses arguments is imported here: `--help` answers at once.
 
@@ -28,13 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        _leave_output()
-        return 0
+        code = 0
     except KeyboardInterrupt:
-        return 130  # as a shell counts an end by SIGINT
-    except OSError as error:  # the disk that standard output goes to is full
-        print(f"lightning-sotl: {error}", file=sys.stderr)
-        return 1
+        code = 130  # as a shell counts an end by SIGINT
+    except OSError as error:  # the disk that the output goes to is full
+        with contextlib.suppress(OSError):  # that of standard error may be, too
+            print(f"lightning-sotl: {error}", file=sys.stderr)
+        code = 1
+    _leave_output()
     return code
 
 
@@ -48,11 +53,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         sys.stderr.write("\nlightning-sotl: error: a COMMAND is missing\n")
         return 2
-    from lightning_sotl import commands, replay_command, screen
+    from lightning_sotl import commands, evaluate_command, rank_command, replay_command, screen
 
     command = {
-        "rank": commands.rank,
-        "evaluate": commands.evaluate,
+        "rank": rank_command.rank,
+        "evaluate": evaluate_command.evaluate,
         "replay": replay_command.replay,
     }[options.command]
     try:
@@ -91,6 +96,13 @@ def _leave_output() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help or the version; argparse itself keeps quiet where that fails."""
+        if file is not None and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments, which may be the names of files."""
         super().error(visible(message))
@@ -136,14 +148,7 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         "otherwise the most that three quarters of them have completed",
     )
     parser.add_argument("--top", type=int, metavar="K", help="print the best K only")
-    parser.add_argument(
-        "--group-by",
-        nargs="+",
-        metavar="FIELD",
-        default=[],
-        help="rank within groups of runs that share a field of their records, as batch_size or "
-        "hparams.dropout",
-    )
+    _add_groups(parser)
     parser.add_argument(
         "--stability", action="store_true", help="also say how the order at T/2 agrees with T's"
     )
@@ -174,6 +179,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    _add_groups(parser)
     _add_output(parser, "rank correlation against T")
 
 
@@ -248,6 +254,17 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     )
     keys.add_argument(
         "--target-mode", choices=["min", "max"], help="the same for the target; as --metric-mode"
+    )
+
+
+def _add_groups(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--group-by",
+        nargs="+",
+        metavar="FIELD",
+        default=[],
+        help="compare only runs that share a field of their records, as batch_size or "
+        "hparams.dropout, group by group",
     )
 
 

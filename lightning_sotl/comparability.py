@@ -144,7 +144,7 @@ def ties_and_zeros(
     if tied:
         notes.append(
             f"{tied} of {counted(finite.size, 'run')} ({tied / finite.size:.0%}) tie with another "
-            f"in '{monitor}'; there are {counted(values.size, 'different value')}."
+            f"in '{monitor}', which has {counted(values.size, 'different value')}."
         )
     return notes
 

@@ -187,7 +187,7 @@ class NamedEstimator:
         absent = np.isnan(values).all(axis=0)
         if self.estimator.reach == "all":
             return np.logical_or.accumulate(absent)
-        width = self.first_epoch
+        width = min(self.first_epoch, absent.size)  # a longer window sees all there is, too
         seen = np.cumsum(np.concatenate([np.zeros(width), absent]))
         missing: NDArray[np.bool_] = seen[width:] > seen[:-width]
         return missing

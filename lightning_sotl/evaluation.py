@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_sotl import _validation
 from lightning_sotl._correlation import Method, check_method
+from lightning_sotl._ranks import Mode
 from lightning_sotl._wording import counted
 from lightning_sotl.comparability import ties_and_zeros
 from lightning_sotl.curves.table import LearningCurves
@@ -97,9 +98,11 @@ def evaluate(
         seed: Of the resamples.
 
     Raises:
+        ModuleNotFoundError: If "lcsvr" is asked for and scikit-learn is not installed.
+        TypeError: If a T is no integer.
         ValueError: If there is no `final_metric`, if fewer than two runs have a finite one, if
-            an estimator does not exist or needs a curve that is not there, or if a T is out of
-            range.
+            an estimator does not exist or needs a curve that is not there, if none has a value at
+            any T, or if a T is out of range.
 
     Example:
         >>> losses = [[3.0, 1.0], [3.5, 2.0], [2.5, 3.0], [4.0, 4.0]]
@@ -111,10 +114,7 @@ def evaluate(
         Ru et al., arXiv 2006.04492, section 5 and Figs. 2 to 4.
     """
     check_method(method)
-    if curves.final_metric is None:
-        raise ValueError(
-            "Expected the curves to have `final_metric`, the target, but it is absent."
-        )
+    target, _ = _target_of(curves)
     epochs = check_epochs(at, curves.epochs) if at is not None else default_epochs(curves.epochs)
     scorer = Scorer(curves, epochs, method, resamples, seed)
     found: dict[str, dict[int, Correlation]] = {}
@@ -127,7 +127,9 @@ def evaluate(
             found[canonical] = values
         else:
             unavailable[canonical] = f"it has no value at T = {', '.join(map(str, epochs))}"
-    has_target = np.isfinite(curves.final_metric)
+    if not found:
+        raise ValueError(f"There is nothing to show: {_why_left_out(unavailable)}.")
+    has_target = np.isfinite(target)
     return Evaluation(
         runs=int(has_target.sum()),
         left_out=int((~has_target).sum()),
@@ -173,20 +175,25 @@ def correlation_curves(
     Raises:
         ValueError: As `evaluate`.
     """
+    target, target_mode = _target_of(curves)
+    return {
+        name: rank_correlation_curve(
+            named_estimator(name).scores(curves),
+            target,
+            method=method,
+            mode=named_estimator(name).mode_in(curves),
+            target_mode=target_mode,
+        )
+        for name in names
+    }
+
+
+def _target_of(curves: LearningCurves) -> tuple[NDArray[np.float64], Mode]:
     if curves.final_metric is None or curves.final_mode is None:
         raise ValueError(
             "Expected the curves to have `final_metric`, the target, but it is absent."
         )
-    return {
-        name: rank_correlation_curve(
-            named_estimator(name).scores(curves),
-            curves.final_metric,
-            method=method,
-            mode=named_estimator(name).mode_in(curves),
-            target_mode=curves.final_mode,
-        )
-        for name in names
-    }
+    return curves.final_metric, curves.final_mode
 
 
 def _names(curves: LearningCurves) -> list[str]:
@@ -199,13 +206,17 @@ def _names(curves: LearningCurves) -> list[str]:
     return names + [FINAL_LOSS] * (curves.final_loss is not None)
 
 
+def _why_left_out(unavailable: dict[str, str]) -> str:
+    return "; ".join(f"'{name}': {reason}" for name, reason in unavailable.items())
+
+
 def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
     """Return what a reader should know before trusting the numbers, in sentences."""
     found = []
     if result.left_out:
         found.append(f"Left out {counted(result.left_out, 'run')} without a finite target.")
     for name, reason in result.unavailable.items():
-        found.append(f"Left out '{name}': {reason}.")
+        found.append(f"Left out {_why_left_out({name: reason})}.")
     undefined = [
         name
         for name, values in result.estimators.items()

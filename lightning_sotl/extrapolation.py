@@ -30,7 +30,7 @@ class LcSVR:
         training_runs: How many runs to learn from, at least 6; fewer are taken if the table has
             fewer.
         searches: How many settings of the hyper-parameters to try, at least 1.
-        seed: Of the draw of runs, the folds and the search.
+        seed: Of the draw of runs, the folds and the search, at least 0; None for another each time.
 
     Attributes:
         training_rows_: After `fit`, the rows of the table it has learned from: leave them out
@@ -58,14 +58,14 @@ class LcSVR:
     training_rows_: NDArray[np.int64]
     at_: int
 
-    def __init__(self, training_runs: int = 200, searches: int = 50, seed: int = 0) -> None:
+    def __init__(self, training_runs: int = 200, searches: int = 50, seed: int | None = 0) -> None:
         self.training_runs = _validation.positive_int("training_runs", training_runs)
         if training_runs < _FEWEST:
             raise ValueError(
                 f"Expected `training_runs` to be at least {_FEWEST} but got {training_runs}."
             )
         self.searches = _validation.positive_int("searches", searches)
-        self.seed = seed
+        self.seed = _validation.optional_seed("seed", seed)
         _extras.require("sklearn", extra="svr", purpose="fit LcSVR")
         self._model: Any = None
 

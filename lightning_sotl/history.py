@@ -71,6 +71,11 @@ class LossHistory:
         while self._folded in self._units:
             self._fold(self._loss(self._folded))
 
+    def forget_from(self, unit: int) -> None:
+        """Take back that a unit, and all after it, were completed."""
+        kept = {known: pair for known, pair in self._units.items() if known < unit}
+        self.load_state_dict({"completed": min(self.completed, unit), "units": kept})
+
     def losses(self) -> dict[int, float]:
         """Return unit -> L(e), in ascending order, for the closed units that gave a loss."""
         return {unit: self._loss(unit) for unit in sorted(self._units)}

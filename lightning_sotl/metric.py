@@ -76,7 +76,9 @@ class SumOfTrainingLosses(Metric):
         Raises:
             ValueError: If `loss` has more than one element.
         """
-        value = torch.as_tensor(loss).detach()
+        # Torch's default dtype, in which it would take a number, may be bfloat16.
+        dtype = None if isinstance(loss, Tensor) else torch.float64
+        value = torch.as_tensor(loss, dtype=dtype).detach()
         if value.numel() != 1:
             raise ValueError(
                 f"Expected `loss` to be one number but got the shape {tuple(value.shape)}."

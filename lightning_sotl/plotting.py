@@ -23,7 +23,7 @@ from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.estimator_table import named_estimator
 from lightning_sotl.evaluation import Evaluation, correlation_curves
 from lightning_sotl.replay.scores import Replay, undominated
-from lightning_sotl.run_ranking import Ranking
+from lightning_sotl.run_order import Ranking
 from lightning_sotl.scorer import FINAL_LOSS, LCSVR
 
 _CROWDED = 40  # from so many runs on the ranks are drawn on a logarithmic axis

@@ -14,9 +14,19 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lightning_sotl._reading import MOST_RECORD_BYTES, TextLines, open_regular, parse_json
+from lightning_sotl._reading import (
+    MOST_LINE_BYTES,
+    MOST_RECORD_BYTES,
+    TextLines,
+    open_regular,
+    parse_json,
+)
 
 SCHEMA = 1
+# Python gives up at about 1,000 levels, in whichever function comes first.
+MOST_NESTED = 100
+# A header is one line, which readers bound, and it is written again by each process of a run.
+MOST_HPARAM_BYTES = MOST_LINE_BYTES // 4
 
 
 def file_name(prefix: str) -> str:
@@ -212,3 +222,30 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     return repr(value)
+
+
+def writable_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the hyper-parameters that a header can hold, and the names of the others.
+
+    A model may have been made with anything: a vocabulary of megabytes, of which no reader would
+    take the header, or what is no document, as a dictionary that contains itself.
+
+    Example:
+        >>> writable_hparams({"words": "x" * 10_000_000, "lr": 0.1})
+        ({'lr': 0.1}, ['words'])
+    """
+    kept: dict[str, Any] = {}
+    left_out: list[str] = []
+    room = MOST_HPARAM_BYTES
+    for name, value in hparams.items():
+        try:
+            document = {str(name): plain(value)}
+            text = json.dumps({"hparams": document}, allow_nan=False)
+        except Exception:  # of whatever class the `repr` of a user's object raises
+            text = ""
+        if text and len(text) <= room and parse_json(text) is not None:
+            kept |= document
+            room -= len(text)
+        else:
+            left_out.append(str(name))
+    return kept, left_out

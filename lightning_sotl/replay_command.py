@@ -9,6 +9,7 @@ from lightning_sotl import screen
 from lightning_sotl.commands import (
     UsageError,
     check_positive,
+    check_seed,
     finished_runs,
     needs_target,
     print_document,
@@ -61,8 +62,7 @@ def _check(options: Namespace) -> None:
     for flag, value in (("--runs", options.runs), ("--repeats", options.repeats)):
         if value < 2:
             raise UsageError(f"Expected {flag} to be at least 2 but got {value}.")
-    if options.seed < 0:
-        raise UsageError(f"Expected --seed to be at least 0 but got {options.seed}.")
+    check_seed(options)
     if not (math.isfinite(options.validation_cost) and options.validation_cost >= 0):
         raise UsageError(
             "Expected --validation-cost to be a share of an epoch, at least 0, but got "

@@ -9,6 +9,7 @@ from lightning_sotl.replay.adaptive import named_adaptive
 from lightning_sotl.replay.baselines import FIRST_RUNG, named_baseline
 from lightning_sotl.replay.policy import Policy
 
+# Written out, as the modules that make these policies need Optuna and Ray to be imported.
 _OPTUNA = (
     "optuna-halving",
     "optuna-hyperband",
@@ -70,12 +71,20 @@ def default_names(epochs: int, *, has_validation: bool, peers_read_both: bool = 
         ['full', 'adaptive', 'adaptive-keep2', 'fixed-t10-top5', 'fixed-t25-top5']
     """
     fixed = dict.fromkeys(t for t in (epochs // 5, epochs // 2) if t >= 1)
-    own = [*_ADAPTIVE, *(f"fixed-t{t}-top5" for t in fixed)] + ["halving"] * (epochs > FIRST_RUNG)
-    peers = list(_OPTUNA) if importlib.util.find_spec("optuna") is not None else []
-    peers += [_RAY] if importlib.util.find_spec("ray") is not None else []
-    by_validation = own + peers * peers_read_both if has_validation else []
-    both = [f"{name}-both" for name in _ADAPTIVE] if has_validation else []
-    return ["full", *own, *peers, *both, *(f"{name}-val" for name in by_validation)]
+    own = [*_ADAPTIVE, *(f"fixed-t{t}-top5" for t in fixed)]
+    if epochs > FIRST_RUNG:
+        own.append("halving")
+    peers: list[str] = []
+    if importlib.util.find_spec("optuna") is not None:
+        peers += _OPTUNA
+    if importlib.util.find_spec("ray") is not None:
+        peers.append(_RAY)
+    names = ["full", *own, *peers]
+    if has_validation:
+        by_validation = [*own, *peers] if peers_read_both else own
+        names += [f"{name}-both" for name in _ADAPTIVE]
+        names += [f"{name}-val" for name in by_validation]
+    return names
 
 
 def _optuna(name: str) -> Policy:

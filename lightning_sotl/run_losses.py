@@ -54,7 +54,15 @@ class RunLosses:
             log.info("Unit %d was cut after %d batches: no epoch loss.", cut.unit, cut.steps)
         total, count = self.history.get(unit, (0.0, 0))
         self.open = self._new_window(unit, total, count)
+        if unit < self.history.completed and unit not in self.history:
+            self.open.misses = 1  # at least: it was completed without a mean, and stays so
         return self.open
+
+    def forget_from(self, unit: int) -> None:
+        """Forget a unit, and all after it, since it is trained again from its first step."""
+        self.history.forget_from(unit)
+        if self.open is not None and self.open.unit >= unit:
+            self.open = None
 
     def join(self, unit: int, misses: int) -> None:
         """Come into a run in which `misses` steps of `unit` were trained already, uncounted."""

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from lightning_sotl._wording import shortened, visible
@@ -63,12 +63,20 @@ def progress(
             sys.stderr.write("\n")
 
 
-def show_ranking(document: dict[str, Any]) -> None:
-    """Print a ranking as a table."""
-    group = document.get("group")
+def group_name(group: Mapping[str, str]) -> str:
+    """Return what a group of runs shares, as "batch_size = 32"."""
+    return ", ".join(f"{name} = {shortened(value)}" for name, value in group.items())
+
+
+def _begin_group(group: Mapping[str, str] | None) -> None:
     if group:
         out()
-        out(", ".join(f"{name} = {shortened(value)}" for name, value in group.items()))
+        out(group_name(group))
+
+
+def show_ranking(document: dict[str, Any], *, group: Mapping[str, str] | None = None) -> None:
+    """Print the ranking of a group as a table."""
+    _begin_group(group)
     runs = document["runs"]
     with_checkpoints = any(run["checkpoint"] for run in runs)
     headers = ["rank", "run", document["monitor"], "epochs"]
@@ -85,8 +93,11 @@ def show_ranking(document: dict[str, Any]) -> None:
         out(f"Rank correlation of the order at T/2 with that at T {known}.")
 
 
-def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
-    """Print correlations as a table, one column a T."""
+def show_evaluation(
+    result: Evaluation, *, target: str, mode: str, group: Mapping[str, str] | None = None
+) -> None:
+    """Print the correlations of a group as a table, one column a T."""
+    _begin_group(group)
     better = "higher" if mode == "max" else "lower"
     out(
         f"Rank correlation with '{target}' ({better} is better) of {result.runs} runs, "

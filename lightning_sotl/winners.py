@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, badness
-from lightning_sotl._wording import counted
+from lightning_sotl._user_warning import warn_user
+from lightning_sotl._wording import counted, visible
 from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.monitor_name import parse_monitor
-from lightning_sotl.run_ranking import rank_runs
+from lightning_sotl.run_order import rank_runs
 
 Result = TypeVar("Result")
 
@@ -105,17 +105,16 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
             "promote."
         )
     if len(best) < k:
-        rank_zero_warn(
+        warn_user(
             f"Expected {k} winners but there can be only {len(best)}: no other run has a finite "
-            "estimate at T.",
-            stacklevel=6,  # who has called `find_winners`
+            "estimate at T."
         )
     winners = []
     for place in best:
         run = runs[place]
         if run.checkpoint_path is None:
             raise ValueError(
-                f"Run '{run.run_id}' is among the best {k} and has no checkpoint to go on from: "
+                f"Run {run.run_id!r} is among the best {k} and has no checkpoint to go on from: "
                 "train it with an EarlyRankingStopper, checkpointing on. (A run that a policy has "
                 "let go on to its end is complete: there is nothing to promote, and `rank` shows "
                 "it.)"
@@ -135,7 +134,7 @@ def train_winners(
     for winner in winners:
         path = winner.checkpoint_path
         if "://" not in path and not Path(path).exists():
-            raise FileNotFoundError(f"The checkpoint of run '{winner.run_id}' is gone: '{path}'.")
+            raise FileNotFoundError(f"The checkpoint of run {winner.run_id!r} is gone: {path!r}.")
     return [(winner, train(winner)) for winner in winners]
 
 
@@ -147,6 +146,7 @@ def find_winners(
     Args:
         directory: Where runs with records lie, at any depth.
         k: How many, at least 1; fewer come back, with a warning, if fewer have a finite estimate.
+            What could not be read is said in warnings, too.
         monitor: The estimate that decides, as it is logged. Lower is better.
         at: T, in completed epochs (or blocks); None for where a stopper has ended the runs.
 
@@ -168,6 +168,8 @@ def find_winners(
             f"Expected `monitor` to be an estimate's name such as 'sotl_e1' but got {monitor!r}."
         )
     found = read_logs(directory, LogKeys(prefix=estimate.prefix, block=estimate.block))
+    for note in found.left_out:  # it might have won
+        warn_user(visible(note))
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
     facts = dict(zip(found.curves.names, found.facts, strict=True))
     return best_of(
@@ -206,10 +208,10 @@ def promote(
         Each winner with what `train` has returned.
 
     Raises:
-        TypeError: As `find_winners` does; so are the others.
+        TypeError: If `k` or `at` is no integer, or `monitor` no string.
         FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
         NotADirectoryError: If `directory` is none.
-        ValueError: If there is nothing to promote.
+        ValueError: As `find_winners` does, as where there is nothing to promote.
 
     Example:
         >>> promote("runs", 0, print)

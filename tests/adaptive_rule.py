@@ -1,4 +1,4 @@
-"""What tools that ask the adaptive rule are compared with: the rule itself, run after run."""
+"""The adaptive rule on tables: whom it lets go on, and what tools that ask it are held to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from typing import Any
 import numpy as np
 
 from lightning_sotl import AdaptivePolicy
+
+STEADY = [[9.0 - epoch + run for epoch in range(8)] for run in range(8)]  # run 0 always leads
+
+
+def after(epochs: int, table: list[list[float]]) -> list[list[float]]:
+    """Return what of a table is there after so many epochs."""
+    return [row[:epochs] for row in table]
+
+
+def going_on(policy: AdaptivePolicy, train: Any, validation: Any = None) -> list[int]:
+    """Return the runs that the rule lets go on."""
+    runs = range(len(train if train is not None else validation))
+    return [run for run in runs if policy.decide(run, train, validation).goes_on]
 
 
 def epochs_by_the_rule(policy: AdaptivePolicy, *curves: Any) -> list[int]:

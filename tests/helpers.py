@@ -83,6 +83,19 @@ class StatefulLoader:
         self.resumed = True
 
 
+def _optimise_by_hand(module: Any, loss: torch.Tensor) -> None:
+    """Step each optimizer, as a module with manual optimization does."""
+    optimizers = module.optimizers()
+    for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+        optimizer.zero_grad()
+        module.manual_backward(loss, retain_graph=True)
+        optimizer.step()
+
+
+def _log_batch_mean(module: Any, batch: Any, batch_idx: int) -> None:
+    module.log("val_loss", batch.mean())
+
+
 def scripted_model(
     package: str = "pytorch_lightning",
     *,
@@ -120,20 +133,14 @@ def scripted_model(
             tensor = self.weight * 0 + value
             self.returned.append((epoch, index, float(tensor.detach())))
             if not automatic:
-                optimizers = self.optimizers()
-                for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
-                    optimizer.zero_grad()
-                    self.manual_backward(tensor, retain_graph=True)
-                    optimizer.step()
+                _optimise_by_hand(self, tensor)
             return output(tensor)
 
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
         if val:
-
-            def validation_step(self, batch: Any, batch_idx: int) -> None:
-                self.log("val_loss", batch.mean())
+            validation_step = _log_batch_mean
 
             def val_dataloader(self) -> Any:
                 return loader(2)

@@ -15,6 +15,7 @@ from typing import Any
 
 import optuna
 from helpers import loader, scripted_model, trainer
+from optuna_runs import storage
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
@@ -25,13 +26,8 @@ STOP_EPOCH = 4
 
 def open_study(kind: str, folder: Path) -> optuna.Study:
     """Return the study, made if need be."""
-    if kind == "sqlite":
-        storage: Any = f"sqlite:///{folder}/study.db"
-    else:
-        backend = optuna.storages.journal.JournalFileBackend(f"{folder}/study.log")
-        storage = optuna.storages.JournalStorage(backend)
     return optuna.create_study(
-        storage=storage,
+        storage=storage(kind, folder),
         study_name="sweep",
         load_if_exists=True,
         sampler=optuna.samplers.RandomSampler(seed=os.getpid()),

@@ -15,19 +15,18 @@ import ray_jobs
 from helpers import door, trainer
 from ray import tune
 from ray.cluster_utils import Cluster
+from ray_sweeps import rows, run_config
 
 from lightning_sotl.integrations.ray import promote
 
 SCALES = {"bad": 2.0, "good": 1.0, "second-best": 1.5}
-COLUMNS = ["sotl_e1", "epochs_completed", "training_iteration"]
 
 
-def run_config(folder: Path) -> tune.RunConfig:
-    return tune.RunConfig(
+def retried(folder: Path) -> tune.RunConfig:
+    """Return a new one for each sweep: Ray puts callbacks of its own into the list."""
+    return run_config(
+        folder,
         callbacks=[ray_jobs.AtNextCheckpoint()],
-        storage_path=str(folder),
-        verbose=0,
-        checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         failure_config=tune.FailureConfig(max_failures=1),
     )
 
@@ -40,7 +39,7 @@ def found(results: tune.ResultGrid) -> dict[str, Any]:
             "error": str(result.error),
             "trial_id": result.metrics["trial_id"],
             "promoted_from": result.config.get("promoted_from"),
-            "rows": result.metrics_dataframe[COLUMNS].values.tolist(),
+            "rows": rows(result),
         }
         for result in trials
     }
@@ -85,7 +84,7 @@ def main(folder: Path) -> None:
             tune.with_resources(ray_jobs.trial, {"cpu": 1, "first": 0.1}),
             param_space=space,
             tune_config=tune.TuneConfig(reuse_actors=True),
-            run_config=run_config(folder),
+            run_config=retried(folder),
         ).fit()
         ray_jobs.AtNextCheckpoint.act = lose_node
         promoted = promote(
@@ -93,7 +92,7 @@ def main(folder: Path) -> None:
             2,
             tune.with_resources(ray_jobs.trial, {"cpu": 1, "second": 0.1}),
             tune_config=tune.TuneConfig(reuse_actors=True),
-            run_config=run_config(folder),
+            run_config=retried(folder),
         )
     finally:
         ray.shutdown()

@@ -157,9 +157,9 @@ def trial(config: dict[str, Any]) -> None:
             callbacks.append(stopper)
         if how:
             callbacks.reverse()
-        fit = trainer(".", package, callbacks=callbacks, logger=logger, max_epochs=BUDGET)
+        run = trainer(".", package, callbacks=callbacks, logger=logger, max_epochs=BUDGET)
         model = noisy_model(package, fails=fails, at=config.get("at", 1), scale=scale)
-        fit.fit(model, noisy_loader(), ckpt_path=start.checkpoint_path)
+        run.fit(model, noisy_loader(), ckpt_path=start.checkpoint_path)
     note = {
         "epoch_losses": monitor.epoch_losses,
         "seen": seen,
@@ -183,13 +183,38 @@ def scenarios(config: dict[str, Any]) -> None:
     """Fit several runs, one after the other, in one trial: workers are slow to start."""
     quieten()
     folder = Path(config["folder"])
-    Reporter = ray_door().RayReporter  # noqa: N806
-    ours = door()
+    notes = {
+        "blocks": {"batches": fit_what_is_reported_in_part()},
+        "resumed": fit_again_from_a_report(folder),
+    }
+    (folder / "scenarios.json").write_text(json.dumps(notes))
 
-    def fit(model: Any, data: Any, *callbacks: Any, ckpt_path: Any = None, **options: Any) -> Any:
-        run = trainer(".", callbacks=list(callbacks), **options)
-        run.fit(model, data, ckpt_path=ckpt_path)
-        return run
+
+def fit_what_is_reported_in_part() -> int:
+    """Fit runs of which not every epoch is reported; return the batches of the run in blocks."""
+    reporter, ours = ray_door().RayReporter, door()
+    # an epoch that is cut, and one without a report of its own
+    fit(scripted_model(), loader(4), reporter(), ours.SoTLMonitor(), max_steps=10, max_epochs=-1)
+    # a window of two epochs
+    fit(scripted_model(), loader(4), reporter("sotl_e2"), ours.SoTLMonitor(window=2))
+    # blocks, the last of them with the stop
+    blocks = ours.SoTLMonitor(every_n_train_batches=2)
+    stopper = ours.EarlyRankingStopper(stop_batches=6, monitor="sotl_b2_e1")
+    fit(scripted_model(val=True), loader(4), reporter("sotl_b2_e1"), blocks, stopper)
+    # a metric of validation, which comes every second epoch only
+    fit(
+        scripted_model(val=True),
+        loader(4),
+        reporter("val_loss", metrics=["sotl_e1", "absent"], checkpoint_every=None),
+        ours.SoTLMonitor(),
+        check_val_every_n_epoch=2,
+        max_epochs=4,
+    )
+    return int(blocks.batches_completed)
+
+
+def fit_again_from_a_report(folder: Path) -> dict[str, Any]:
+    """Fit a run whole and from one of its reports; return both runs' losses and last rates."""
 
     class Keep(lightning().Callback):
         """Copies the newest checkpoint when epoch 2 begins."""
@@ -199,39 +224,19 @@ def scenarios(config: dict[str, Any]) -> None:
                 with tune.get_checkpoint().as_directory() as source:
                     shutil.copytree(source, folder / "kept")
 
-    notes: dict[str, Any] = {}
-
-    def note(name: str, **facts: Any) -> None:
-        notes[name] = facts
-
-    # an epoch that is cut, and one without a report of its own
-    fit(scripted_model(), loader(4), Reporter(), ours.SoTLMonitor(), max_steps=10, max_epochs=-1)
-    # a window of two epochs
-    fit(scripted_model(), loader(4), Reporter("sotl_e2"), ours.SoTLMonitor(window=2))
-    # blocks, the last of them with the stop
-    blocks = ours.SoTLMonitor(every_n_train_batches=2)
-    stopper = ours.EarlyRankingStopper(stop_batches=6, monitor="sotl_b2_e1")
-    fit(scripted_model(val=True), loader(4), Reporter("sotl_b2_e1"), blocks, stopper)
-    note("blocks", batches=blocks.batches_completed)
-    # a metric of validation, which comes every second epoch only
-    fit(
-        scripted_model(val=True),
-        loader(4),
-        Reporter("val_loss", metrics=["sotl_e1", "absent"], checkpoint_every=None),
-        ours.SoTLMonitor(),
-        check_val_every_n_epoch=2,
-        max_epochs=4,
-    )
-    # from the checkpoint of a report as if never ended
-    whole = ours.SoTLMonitor()
-    first = fit(noisy_model(), noisy_loader(), Keep(), Reporter(), whole, max_epochs=4)
-    resumed = ours.SoTLMonitor()
+    reporter, whole, resumed = ray_door().RayReporter, door().SoTLMonitor(), door().SoTLMonitor()
     path = folder / "kept" / "checkpoint.ckpt"
-    second = fit(noisy_model(), noisy_loader(), resumed, Reporter(), max_epochs=4, ckpt_path=path)
-    note(
-        "resumed",
-        whole=whole.epoch_losses,
-        resumed=resumed.epoch_losses,
-        rates=[run.optimizers[0].param_groups[0]["lr"] for run in (first, second)],
-    )
-    (folder / "scenarios.json").write_text(json.dumps(notes))
+    first = fit(noisy_model(), noisy_loader(), Keep(), reporter(), whole, max_epochs=4)
+    second = fit(noisy_model(), noisy_loader(), resumed, reporter(), max_epochs=4, ckpt_path=path)
+    return {
+        "whole": whole.epoch_losses,
+        "resumed": resumed.epoch_losses,
+        "rates": [run.optimizers[0].param_groups[0]["lr"] for run in (first, second)],
+    }
+
+
+def fit(model: Any, data: Any, *callbacks: Any, ckpt_path: Any = None, **options: Any) -> Any:
+    """Return the Trainer of a run that has ended."""
+    run = trainer(".", callbacks=list(callbacks), **options)
+    run.fit(model, data, ckpt_path=ckpt_path)
+    return run

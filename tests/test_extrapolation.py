@@ -114,6 +114,11 @@ def test_diverged_runs_are_not_learned_from_and_have_no_prediction() -> None:
             ValueError,
             "Expected `at` to be 2, as in `fit`, but got 3.",
         ),
+        (
+            lambda: LcSVR(seed=-1),
+            ValueError,
+            "Expected `seed` to be a non-negative integer or None but got -1.",
+        ),
     ],
 )
 def test_wrong_calls_say_what_was_expected(

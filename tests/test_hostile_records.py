@@ -8,7 +8,7 @@ import pytest
 
 from lightning_sotl.cli import main
 from lightning_sotl.curves import recorded_runs
-from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
+from lightning_sotl.curves.recorded_runs import Session, merge_sessions, read_record
 from lightning_sotl.record import RunRecord
 
 HEADER = '{"schema": 1, "run_id": "a"}\n'
@@ -56,5 +56,12 @@ def test_sessions_that_contradict_each_other_take_time_in_proportion(tmp_path: P
     ]
     text = "".join(HEADER + "".join(line % loss for line in lines) for loss in (1.0, 2.0))
     (tmp_path / "sotl.jsonl").write_text(text)
-    (run,) = merge_sessions(read_record(tmp_path / "sotl.jsonl")[0])
+    sessions, _ = read_record(tmp_path / "sotl.jsonl")
+    (run,) = merge_sessions(sessions)
     assert set(run.losses.values()) == {2.0}
+    # Each undoes the last of 50,000 units: with a walk through all of them it is half a minute.
+    undoing = [
+        Session("a", tmp_path, {}, float(place), {49_999: float(place)}) for place in range(9000)
+    ]
+    (run,) = merge_sessions([*sessions, *undoing])
+    assert (run.losses[49_999], run.losses[49_998], len(run.losses)) == (8999.0, 2.0, 50_000)

@@ -2,30 +2,17 @@
 
 import math
 import re
-import socket
 from pathlib import Path
 
 import optuna
 import pytest
-import torch
-from helpers import (
-    PACKAGES,
-    door,
-    lightning,
-    loader,
-    returned_epoch_losses,
-    scripted_model,
-    trainer,
-)
-from optuna.storages._grpc.server import make_server
+from helpers import PACKAGES, door, loader, returned_epoch_losses, scripted_model, trainer
+from optuna_runs import NEVER, fit, storage
 from pytorch_lightning import Callback
 
 from lightning_sotl.integrations import optuna as for_pytorch_lightning
-from lightning_sotl.integrations import optuna_lightning
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
-DOORS = dict(zip(PACKAGES, (for_pytorch_lightning, optuna_lightning), strict=True))
-NEVER = optuna.pruners.NopPruner()
 
 
 class AfterStep(optuna.pruners.BasePruner):
@@ -36,25 +23,6 @@ class AfterStep(optuna.pruners.BasePruner):
 
     def prune(self, study, trial):
         return trial.last_step is not None and trial.last_step >= self.step
-
-
-def storage(kind, folder):
-    if kind == "memory":
-        return optuna.storages.InMemoryStorage()
-    if kind == "sqlite":
-        return optuna.storages.RDBStorage(f"sqlite:///{folder}/study.db")
-    backend = optuna.storages.journal.JournalFileBackend(f"{folder}/study.log")
-    return optuna.storages.JournalStorage(backend)
-
-
-def fit(folder, trial, *callbacks, package=PACKAGES[0], model=None, first=True, **options):
-    reporter = DOORS[package].OptunaReporter(trial)
-    others = [door(package).SoTLMonitor(), *callbacks]
-    listed = [reporter, *others] if first else [*others, reporter]
-    model = model or scripted_model(package)
-    ckpt_path = options.pop("ckpt_path", None)
-    trainer(folder, package, callbacks=listed, **options).fit(model, loader(4), ckpt_path=ckpt_path)
-    return reporter, model
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -137,65 +105,6 @@ def test_a_run_of_nan_ends_at_once_and_is_complete_with_infinity(tmp_path, kind)
     assert frozen.intermediate_values == {0: math.inf}
 
 
-def test_a_storage_that_fails_for_a_moment_loses_no_report(tmp_path, monkeypatch):
-    kept = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(storage=kept, pruner=NEVER)
-    write, fails = kept.set_trial_intermediate_value, iter([True] * 3)
-
-    def flaky(*args):
-        if next(fails, False):
-            raise ConnectionError("gone")
-        write(*args)
-
-    monkeypatch.setattr(kept, "set_trial_intermediate_value", flaky)
-    message = "The trial's storage failed three times (ConnectionError: gone); the run goes on"
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}"):
-        reporter, _ = fit(tmp_path, study.ask())
-    reporter.finish()
-    assert sorted(study.trials[0].intermediate_values) == [0, 1, 2]
-
-
-class Outage(Callback):
-    """Ends a gRPC server after epoch 0 and starts it again after epoch 1."""
-
-    def __init__(self, behind, port):
-        self.behind, self.port = behind, port
-        self.server = self.start()
-
-    def start(self):
-        # Optuna's public function for it blocks for ever.
-        server = make_server(self.behind, "localhost", self.port)
-        server.start()
-        return server
-
-    def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch == 1:
-            self.server.stop(None).wait()
-        elif trainer.current_epoch == 2:
-            self.server = self.start()
-
-
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # Optuna's own word
-def test_a_grpc_storage_that_is_gone_for_an_epoch_loses_no_report(tmp_path):
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        port = found.getsockname()[1]
-    outage = Outage(storage("sqlite", tmp_path), port)
-    proxy = optuna.storages.GrpcStorageProxy(port=port)
-    proxy.wait_server_ready(timeout=30)
-    study = optuna.create_study(storage=proxy, pruner=NEVER)
-    trial = study.ask()
-    with pytest.warns(UserWarning, match=r"^The trial's storage failed three times \(_InactiveRpc"):
-        reporter, model = fit(tmp_path, trial, outage)
-    proxy.wait_server_ready(timeout=30)
-    study.tell(trial, reporter.finish())
-    outage.server.stop(None).wait()
-    (frozen,) = optuna.load_study(study_name=study.study_name, storage=outage.behind).trials
-    expected = returned_epoch_losses(model)
-    assert frozen.intermediate_values == pytest.approx(expected, rel=1e-12)
-    assert frozen.value == pytest.approx(expected[2], rel=1e-12)
-
-
 def test_blocks_are_reported_at_their_own_index_and_pruned_between_blocks(tmp_path):
     study = optuna.create_study(pruner=AfterStep(2))
     trial = study.ask()
@@ -232,50 +141,6 @@ def test_studies_that_cannot_be_ranked_by_it_are_refused():
         for_pytorch_lightning.OptunaReporter(optuna.create_study(direction="maximize").ask())
 
 
-def test_the_best_finite_trials_are_promoted_from_their_checkpoints():
-    study = optuna.create_study()
-    for number, value in enumerate([3.0, math.inf, 1.0, 2.0, 1.0]):
-        trial = study.ask()
-        trial.set_user_attr("lightning_sotl:checkpoint_path", f"{number}.ckpt")
-        study.tell(trial, value)
-    best = for_pytorch_lightning.find_winners(study, 3)
-    assert [(b.run_id, b.estimate, b.checkpoint_path) for b in best] == [
-        ("2", 1.0, "2.ckpt"),
-        ("4", 1.0, "4.ckpt"),
-        ("3", 2.0, "3.ckpt"),
-    ]
-    with pytest.warns(UserWarning, match="^Expected 9 winners but there can be only 4: ") as caught:
-        assert len(for_pytorch_lightning.find_winners(study, 9)) == 4
-    assert caught[0].filename == __file__
-
-
-def test_trials_that_ended_before_t_do_not_compete():
-    study = optuna.create_study()
-    for epochs, value in [(2, 1.0), (4, 2.0), (4, 3.0)]:
-        trial = study.ask()
-        trial.set_user_attr("lightning_sotl:checkpoint_path", "x.ckpt")
-        for epoch in range(epochs):
-            trial.report(value, epoch)
-        study.tell(trial, value)
-    message = "1 trial ended before T = 4 and do not compete: 0."
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
-        best = for_pytorch_lightning.find_winners(study, 2)
-    assert [winner.run_id for winner in best] == ["1", "2"]
-
-
-def test_a_winner_whose_checkpoint_is_gone_is_named_before_any_training(tmp_path):
-    study = optuna.create_study()
-    for number in range(2):
-        trial = study.ask()
-        path = tmp_path / f"{number}.ckpt"
-        trial.set_user_attr("lightning_sotl:checkpoint_path", str(path))
-        study.tell(trial, float(number))
-    (tmp_path / "0.ckpt").touch()
-    message = f"The checkpoint of run '1' is gone: '{tmp_path / '1.ckpt'}'."
-    with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
-        for_pytorch_lightning.promote(study, 2, pytest.fail)
-
-
 def test_a_trial_that_is_trained_anew_keeps_its_first_reports_and_says_so(tmp_path):
     study = optuna.create_study(pruner=NEVER)
     trial = study.ask()
@@ -284,26 +149,6 @@ def test_a_trial_that_is_trained_anew_keeps_its_first_reports_and_says_so(tmp_pa
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}: it did not go on from the"):
         fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
     assert study.trials[0].intermediate_values == {0: 4.28125, 1: 2.375, 2: 2.0}
-
-
-# ModelCheckpoint's word on a run that saves elsewhere.
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_a_run_killed_between_its_stop_and_the_save_is_promoted_from_what_it_was_resumed(tmp_path):
-    saves = lightning().callbacks.ModelCheckpoint(tmp_path, filename="newest")
-    stopper = door().EarlyRankingStopper(stop_epoch=2)
-    study = optuna.create_study(pruner=NEVER)
-    trial = study.ask()
-    fit(tmp_path, trial, stopper, saves, enable_checkpointing=True)
-    again = door().EarlyRankingStopper(stop_epoch=2)
-    newest = str(tmp_path / "newest.ckpt")  # of `on_train_epoch_end` at T, before the stopper's
-    assert not torch.load(newest, weights_only=False)["callbacks"][again.state_key][
-        "checkpoint_path"
-    ]
-    reporter, _ = fit(tmp_path, trial, again, enable_checkpointing=True, ckpt_path=newest)
-    assert again.checkpoint_path == newest
-    assert reporter.finish() == 2.375
-    study.tell(trial, 2.375)
-    assert for_pytorch_lightning.find_winners(study, 1)[0].checkpoint_path == newest
 
 
 class LogsPerEpoch(Callback):
@@ -332,8 +177,9 @@ def test_a_metric_of_the_modules_own_epoch_end_is_not_reported_at_a_wrong_step(t
         "`monitor='score'` was never reported: it is not logged in training or validation steps; "
         "logged are: 'score'."
     )
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         trainer(tmp_path, callbacks=[reporter], max_epochs=4).fit(model, loader(4))
+    assert caught.pop(UserWarning).filename == __file__  # where `fit` is called
     assert study.trials[0].intermediate_values == {}
     assert reporter.finish() == 103.0
 
@@ -344,29 +190,6 @@ def test_a_run_that_diverges_late_is_complete_also_if_it_was_pruned(tmp_path):
     reporter, _ = fit(tmp_path, study.ask(), model=model, max_epochs=6)
     assert study.trials[0].intermediate_values == {0: 1.0, 1: math.inf, 2: math.inf}
     assert reporter.finish() == math.inf
-
-
-def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
-    study, models = optuna.create_study(pruner=NEVER), {}
-    for number in range(3):
-        trial = study.ask()
-        level = trial.suggest_float("level", number, number)
-        stopper = door().EarlyRankingStopper(stop_epoch=2)
-        model = models[number] = scripted_model(loss=lambda e, b, level=level: 1 + level + b / 4)
-        reporter, _ = fit(tmp_path, trial, stopper, model=model, enable_checkpointing=True)
-        study.tell(trial, reporter.finish())
-
-    def train(winner):
-        model = scripted_model(loss=lambda e, b: winner.params["level"])
-        stopper = door().EarlyRankingStopper(stop_epoch=2, promoted=True)
-        callbacks = [door().SoTLMonitor(), stopper]
-        winner.fit(
-            trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True), model, loader(4)
-        )
-        return sorted(returned_epoch_losses(model))
-
-    results = for_pytorch_lightning.promote(study, 2, train)
-    assert [(winner.run_id, epochs) for winner, epochs in results] == [("0", [2]), ("1", [2])]
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -1,90 +1,33 @@
-"""Ray Tune: real trials on a real local Ray, and on a cluster of two nodes."""
+"""Trials on a real local Ray."""
 
-import contextlib
 import dataclasses
-import gc
 import importlib
 import json
 import logging
 import math
-import os
 import re
-import warnings
 from pathlib import Path
 
 import pytest
-import ray
 import ray_jobs
-from helpers import PACKAGES, loader, scripted_loss, scripted_model, trainer
+from helpers import PACKAGES, scripted_loss
 from ray import tune
+from ray_sweeps import ROWS, Sweep, contiguous, local_ray_running, rows, run_config
 
 from lightning_sotl import AdaptivePolicy
-from lightning_sotl.integrations.ray import (
-    AdaptiveScheduler,
-    RayReporter,
-    find_winners,
-    promote,
-    starting_point,
-)
+from lightning_sotl.integrations.ray import AdaptiveScheduler, find_winners, promote
 
 # Ray starts many processes, each of which imports torch: on a busy machine that takes minutes.
 pytestmark = pytest.mark.timeout(600)
-QUIET = {
-    "include_dashboard": False,
-    "log_to_driver": False,
-    "logging_level": logging.ERROR,
-    "configure_logging": False,
-}
-ROOT = Path(__file__).parents[1]
-ROWS = ["sotl_e1", "epochs_completed", "training_iteration"]
-
-
-def workers_import_this():
-    paths = [str(ROOT), str(ROOT / "tests"), str(ROOT / "examples")]
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
+# One list for two sweeps, as where both have one RunConfig: Ray adds its own callbacks to it.
+CALLBACKS = [tune.Callback()]
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
 def local_ray():
-    with without_resource_warnings():
-        # "local": a bare `init` would join a cluster that it finds, or has found before.
-        ray.init(address="local", num_cpus=2, runtime_env=workers_import_this(), **QUIET)
-    yield
-    with without_resource_warnings():
-        ray.shutdown()
-        gc.collect()  # here, and not in another test
-
-
-@contextlib.contextmanager
-def without_resource_warnings():
-    """Let Ray leave files open, and processes running, when it begins and when it ends."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
+    with local_ray_running():
         yield
-
-
-def run_config(folder, **options):
-    # One kept checkpoint has Ray write its table of results to the storage at each of them.
-    keep = tune.CheckpointConfig(num_to_keep=1)
-    return tune.RunConfig(storage_path=str(folder), verbose=0, checkpoint_config=keep, **options)
-
-
-def rows(result, *names):
-    return result.metrics_dataframe[list(names or ROWS)].values.tolist()
-
-
-def contiguous(losses, first=1):
-    return [[losses[str(e - 1)], e, e] for e in range(first, len(losses) + 1)]
-
-
-class Sweep:
-    def __init__(self, folder, results):
-        self.folder = folder
-        self.grid = results
-        self.by_name = {results[i].config["name"]: results[i] for i in range(len(results))}
-
-    def note(self, name):
-        return json.loads((self.folder / f"{name}.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +46,10 @@ def sweep(local_ray, tmp_path_factory):
         param_space=space,
         tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=run_config(
-            folder, stop=ray_stops, failure_config=tune.FailureConfig(max_failures=1)
+            folder,
+            stop=ray_stops,
+            failure_config=tune.FailureConfig(max_failures=1),
+            callbacks=CALLBACKS,
         ),
     )
     return Sweep(folder, tuner.fit())
@@ -281,8 +227,8 @@ def test_an_interrupted_promotion_goes_on_where_it_was_each_trial_with_its_own_c
     stopped = [killed, sweep.by_name["stopped"]]
     trainable = ray_jobs.breaks_once_after_its_promotion
     alone = tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True)
-    options = {"tune_config": alone, "run_config": run_config(tmp_path, name="second")}
-    broken = promote(stopped, 2, trainable, **options)
+    second = run_config(tmp_path, name="second", callbacks=CALLBACKS)
+    broken = promote(stopped, 2, trainable, tune_config=alone, run_config=second)
     assert [broken[i].error is None for i in range(2)] == [False, False]
     whole = promote(stopped, 2, trainable, restore=str(tmp_path / "second"))
     assert [whole[i].error for i in range(2)] == [None, None]
@@ -308,7 +254,7 @@ def test_a_winner_without_a_checkpoint_is_named(adaptive):
 
 
 def test_the_example_trains_the_first_of_its_ranking_to_the_end(local_ray, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
     example = importlib.import_module("ray_sweep")
     monkeypatch.setattr(example, "PROMOTED", 1)
     runs = [example.Run("mlp", (4,), seed=1), example.Run("conv", (16,), seed=2)]
@@ -319,51 +265,3 @@ def test_the_example_trains_the_first_of_its_ranking_to_the_end(local_ray, tmp_p
     assert [sorted(run.epoch_losses) for run in outcome.ranking] == [[0, 1], [0]]
     assert 0.1 < first.test_at_end <= 1.0
     assert [math.isnan(run.val_at_end) for run in outcome.ranking] == [False, True]
-
-
-# --- without Ray
-
-
-def test_outside_of_a_trial_a_run_goes_on_without_reports(tmp_path):
-    with starting_point() as start:
-        assert (start.checkpoint_path, start.promoted) == (None, False)
-    model = scripted_model()
-    message = "This is no trial of Ray Tune, so nothing is reported."
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
-        trainer(tmp_path, callbacks=RayReporter()).fit(model, loader(4))
-    assert len(model.returned) == 12
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"monitor": ""}, ValueError, "Expected `monitor` to be a non-empty string but got ''."),
-        (
-            {"metrics": "val_acc"},
-            TypeError,
-            "Expected `metrics` to be a sequence of names but got 'val_acc'.",
-        ),
-        ({"metrics": [1]}, TypeError, "Expected `metrics` to be a string but got 1."),
-        (
-            {"checkpoint_every": 0},
-            ValueError,
-            "Expected `checkpoint_every` to be a positive integer but got 0.",
-        ),
-    ],
-)
-def test_wrong_arguments_are_refused(options, error, message):
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
-        RayReporter(**options)
-
-
-@pytest.mark.filterwarnings(
-    "ignore:.*fork.*:DeprecationWarning"
-)  # Python's, on a fork with threads
-def test_a_trainer_of_several_processes_is_refused(tmp_path):
-    several = trainer(tmp_path, callbacks=RayReporter(), devices=2, strategy="ddp_fork")
-    message = (
-        "Expected a trial's Trainer to have 1 process but got 2: Ray hears only the trial's own "
-        "process. Give it one device, or train with Ray's TorchTrainer."
-    )
-    with pytest.raises(Exception, match=re.escape(message)):
-        several.fit(scripted_model(), loader(4))

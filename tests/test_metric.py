@@ -35,6 +35,19 @@ def test_the_open_epoch_does_not_count():
     assert float(metric.compute()) == 2.0
 
 
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16])
+def test_a_number_loses_no_digit_whatever_the_default_dtype(default):
+    metric = SumOfTrainingLosses()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        metric.update(2.3)
+    finally:
+        torch.set_default_dtype(before)
+    metric.close_epoch()
+    assert float(metric.compute()) == 2.3
+
+
 def test_closing_an_epoch_forgets_the_cached_value():
     metric = SumOfTrainingLosses()
     for loss in (3.0, 1.0):

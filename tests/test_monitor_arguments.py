@@ -1,9 +1,10 @@
-"""What SoTLMonitor refuses at construction, and the names its arguments make."""
+"""What SoTLMonitor refuses, and the names its arguments make; two monitors in one Trainer."""
 
 import math
 
 import numpy as np
 import pytest
+from helpers import loader, scripted_model, trainer
 
 from lightning_sotl import SoTLMonitor
 
@@ -85,3 +86,22 @@ def test_wrong_arguments_raise_at_construction(argument, value, error, message):
     with pytest.raises(error, match="Expected") as caught:
         SoTLMonitor(**{argument: value})
     assert str(caught.value) == message
+
+
+def test_two_monitors_need_two_prefixes(tmp_path):
+    monitors = [SoTLMonitor(), SoTLMonitor(window=2, prefix="other")]
+    trainer(tmp_path, callbacks=monitors).fit(scripted_model(), loader(4))
+    assert monitors[0].epoch_losses == monitors[1].epoch_losses
+    assert sorted(monitors[1].estimates) == ["other", "other_e2"]
+    with pytest.raises(RuntimeError, match="more than one stateful callback of type `SoTLMonitor`"):
+        trainer(tmp_path, callbacks=[SoTLMonitor(), SoTLMonitor(window=2)])
+
+
+def test_two_prefixes_that_give_one_name_are_refused(tmp_path):
+    monitors = [SoTLMonitor(), SoTLMonitor(prefix="sotl_e1")]
+    with pytest.raises(ValueError, match="sotl_e1") as caught:
+        trainer(tmp_path, callbacks=monitors).fit(scripted_model(), loader(4))
+    assert str(caught.value) == (
+        "Expected each SoTLMonitor of a Trainer to log names of its own, but two log 'sotl_e1'. "
+        "Give one of them another `prefix`."
+    )

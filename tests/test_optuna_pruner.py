@@ -11,8 +11,8 @@ import pytest
 from adaptive_rule import epochs_by_the_rule
 from helpers import door, loader, returned_epoch_losses, scripted_model, trainer
 from optuna.samplers import RandomSampler
+from optuna_runs import storage
 from pytorch_lightning import Callback
-from test_integrations_optuna import storage
 
 from lightning_sotl import AdaptivePolicy
 from lightning_sotl.integrations.optuna import AdaptivePruner, OptunaReporter

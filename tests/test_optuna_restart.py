@@ -82,8 +82,9 @@ def test_trials_of_living_processes_and_other_hosts_stay_as_they_are(tmp_path: P
         "2 running trials of another host or of no known process left as it is: 1, 2. If no other "
         "process works on this study, `alone=True` takes them."
     )
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         assert requeue_interrupted(study) == []
+    assert caught[0].filename == __file__
     assert {trial.state.name for trial in study.trials} == {"RUNNING"}
     assert requeue_interrupted(study, alone=True) == [0, 1, 2]
     assert [study.ask().number for _ in range(4)] == [0, 1, 2, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pickle
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 import torch
 import yaml
 from helpers import loader, scripted_model, trainer
+from readme_blocks import README, python_blocks
 from run_folders import csv_rows, event_rows, write_csv_log, write_events, write_record
 
 from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor, find_winners
@@ -144,3 +146,18 @@ def test_a_winners_checkpoint_of_any_address_is_of_weights_only(tmp_path: Path) 
     assert given == {"ckpt_path": "https://example.invalid/x.ckpt", "weights_only": True}
     winner.fit(fit, scripted_model(), weights_only=False)
     assert given["weights_only"] is False
+
+
+def test_what_users_copy_loads_checkpoints_of_weights_only() -> None:
+    texts = {name: text for name, text in python_blocks().items() if "ckpt_path" in text}
+    for path in (README.parent / "examples").rglob("*.py"):
+        texts[str(path)] = path.read_text()
+    resuming = [
+        (name, {keyword.arg for keyword in call.keywords})
+        for name, text in texts.items()
+        for call in ast.walk(ast.parse(text))
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "fit"
+    ]
+    found = [(name, keywords) for name, keywords in resuming if "ckpt_path" in keywords]
+    assert len(found) >= 6
+    assert [name for name, keywords in found if "weights_only" not in keywords] == []

@@ -15,7 +15,7 @@ from lightning_sotl.plotting import (
     rank_lines,
     save,
 )
-from lightning_sotl.run_ranking import RankedRun, Ranking
+from lightning_sotl.run_order import RankedRun, Ranking
 
 pytest.importorskip("matplotlib")
 

@@ -1,6 +1,7 @@
 """Directories as sweeps, crashes and other hands leave them: nothing counts twice, no traceback."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import pytest
 from helpers import lightning, loader, scripted_loss, scripted_model, trainer
 from run_folders import csv_rows, write_csv_log, write_record
 
-from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor
+from lightning_sotl import (
+    EarlyRankingStopper,
+    LearningCurves,
+    SoTLMonitor,
+    find_winners,
+    promote,
+)
 from lightning_sotl.cli import main
 
 pl = lightning()
@@ -149,6 +156,40 @@ def test_a_link_that_leads_nowhere_spoils_no_other_run(tmp_path, capsys):
     assert "'broken'" in err
 
 
+def newer(folder):
+    folder.mkdir(parents=True)
+    (folder / "sotl.jsonl").write_text('{"schema": 2, "run_id": "n"}\n{"e": 0, "loss": 0.1}\n')
+    write_csv_log(folder, csv_rows([0.1]))  # its logs alone would not say what the record says
+    return (
+        f"'{folder.name}': Expected the record '{folder / 'sotl.jsonl'}' to be of schema 1 but got "
+        "2; a newer version of this package may have written it."
+    )
+
+
+def test_a_record_of_a_newer_version_is_named_and_spoils_no_other_run(tmp_path, capsys):
+    write_record(tmp_path / "a", [3.0, 2.0])
+    said = newer(tmp_path / "b")
+    code, document, err = ranked(capsys, tmp_path)
+    assert (code, order(document)) == (0, [("a", 2.0, 2)])
+    assert err.splitlines() == [
+        f"warning: Left out what cannot be read of {said}",
+        "warning: Left out 1 of 2 runs without a record with a completed epoch or 'sotl_e1' in its "
+        "logs; from other logged values L(e) cannot be recovered exactly: 'b'.",
+        "warning: There is only one run, so there is nothing to compare it with.",
+    ]
+
+
+def test_records_of_a_newer_version_alone_are_an_error(tmp_path, capsys):
+    said = newer(tmp_path / "b")
+    newer(tmp_path / "c")
+    code, document, err = ranked(capsys, tmp_path)
+    assert (code, document) == (1, None)
+    assert err == (
+        f"lightning-sotl rank: No folder of '{tmp_path}' with a run can be read; the first is "
+        f"{said}\n"
+    )
+
+
 def test_a_copied_run_counts_once_and_is_told_of(tmp_path, capsys):
     logger = pl.loggers.CSVLogger(tmp_path)
     fit(tmp_path, "a", 1.0, loggers=logger)
@@ -211,3 +252,42 @@ def test_a_picture_that_cannot_be_saved_leaves_no_half_done_output(tmp_path, cap
 def test_a_path_that_is_not_there_is_no_wrong_usage(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "nope")]) == 1
     assert "nope" in capsys.readouterr().err
+
+
+NASTY = "a\x1b[2J\u202e\n"
+REFUSED = {
+    "sotl.jsonl": '{"schema": 2, "run_id": "a"}\n',
+    "metrics.csv": "epoch,sotl_e1,sotl_e1\n0,1,1\n",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_is_refused_hides_no_other_run_and_its_name_steers_no_terminal(
+    tmp_path, capsys, name
+):
+    write_record(tmp_path / "good", [2.0, 1.0], checkpoint=f"/gone/{NASTY}")
+    (tmp_path / NASTY).mkdir()
+    (tmp_path / NASTY / name).write_text(REFUSED[name])
+    code, document, err = ranked(capsys, tmp_path)
+    assert (code, [run["run_id"] for run in document["runs"]]) == (0, ["good"])
+    assert "cannot be read of" in err
+    with pytest.warns(UserWarning, match="^Left out ") as caught:
+        find_winners(tmp_path, 1)  # one that is not read might have won
+    assert {entry.filename for entry in caught} == {__file__}
+    messages = [str(entry.message) for entry in caught]
+    assert any("cannot be read of" in message for message in messages)
+    with pytest.warns(UserWarning, match="^Left out "), pytest.raises(FileNotFoundError) as gone:
+        promote(tmp_path, 1, print)
+    with pytest.raises(ValueError, match=r"can be read; the first is .*: Expected ") as alone:
+        LearningCurves.from_logs(tmp_path / NASTY)
+    assert all(text.isprintable() for text in (*messages, str(gone.value), str(alone.value)))
+
+
+def test_what_hides_all_runs_is_said(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr("lightning_sotl.curves.folders.os.scandir", refuse)
+    said = f"Left out what is in '{tmp_path}': Permission denied."
+    with pytest.raises(ValueError, match=f"but found none in its 0 folders. {re.escape(said)}$"):
+        LearningCurves.from_logs(tmp_path)

@@ -3,17 +3,21 @@
 import ast
 import builtins
 import functools
+import importlib
 import inspect
+import math
 import re
 import subprocess
 import sys
 
+import numpy as np
 import optuna
 import pytest
 from readme_blocks import README, block, python_blocks, shell_commands
+from scipy.stats import spearmanr
 
-from lightning_sotl import AdaptivePolicy
-from lightning_sotl.cli import _parser
+from lightning_sotl import AdaptivePolicy, LearningCurves
+from lightning_sotl.cli import _parser, main
 
 # What a block needs that its text leaves to the reader, in the order in which they run.
 BEFORE = {
@@ -175,3 +179,67 @@ def test_the_commands_name_what_is_there(marker):
 def test_pictures_and_links_lead_somewhere():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text()):
         assert (README.parent / target).exists(), target
+
+
+EXAMPLES = README.parent / "examples"
+TABLES = EXAMPLES / "paper" / "tables"
+NAMES = ("regularised", "cells")
+
+
+@pytest.fixture
+def sweep_modules(monkeypatch):
+    """Return the modules of the example that is the main job."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    names = ("digits_sweep", "_sweep_report", "_digits")
+    return tuple(importlib.import_module(name) for name in names)
+
+
+def test_the_table_of_the_main_job_is_one_that_it_prints(sweep_modules, capsys):
+    """Read the README's table back, and print it again with the example's own functions."""
+    sweep, report, digits = sweep_modules
+    table, _, sentence = re.split(r"\n\n", block("output: main job"))
+    known = {report.Run(*one, seed=0).name: one for one in sweep.ARCHITECTURES}
+    ranking = []
+    for line in table.splitlines()[2:]:
+        name, parameters, *numbers = line.removesuffix("<- pick").split()[1:]
+        run = report.Run(*known.pop(name), 0, int(parameters), float(numbers[0]))
+        accuracies = [math.nan if cell == "-" else float(cell) / 100 for cell in numbers[1:]]
+        run.val_at_stop, run.val_at_end, run.test_at_end = accuracies
+        network = digits.build_network(run.kind, run.widths)
+        assert run.parameters == sum(weights.numel() for weights in network.parameters())
+        ranking.append(run)
+    assert known == {}  # each architecture stands there
+    assert [run.sotl_e1 for run in ranking] == sorted(run.sotl_e1 for run in ranking)
+    pick = max(ranking[: sweep.PROMOTED], key=lambda run: run.val_at_end)
+    outcome = report.Outcome(ranking, sweep.PROMOTED, pick, 6, 30)
+    report.print_table(outcome)
+    assert capsys.readouterr().out.strip("\n") == table
+    said = report.summarise(outcome, verify=False)
+    assert " ".join(sentence.split()) == said
+    verified = " ".join(block("output: main job, verified").split())
+    assert verified.startswith(said.removesuffix(".") + ", number ")
+
+
+def test_the_costs_and_regrets_of_policies_are_those_of_the_committed_table(capsys):
+    (command, shown) = next(
+        (command, shown) for command, shown in shell_commands().items() if "replay" in command
+    )
+    quick = ("fixed-t10-top5", "halving", "full")  # the others take seconds
+    path = README.parent / command.split()[1]
+    assert main(["replay", str(path), "--policy", *quick]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    said = [line.split() for line in shown.splitlines()]
+    for name in quick:
+        (now,), (then,) = ([one for one in text if one[0] == name] for text in (lines, said))
+        assert [cell for cell in now if cell != "*"] == [cell for cell in then if cell != "*"]
+
+
+def test_the_correlations_with_and_without_varying_regularisation_are_right():
+    sentence = re.search(r"training is (0\.\d\d); with\s.* it is (0\.\d\d) ", README.read_text())
+    mixed, alike = (LearningCurves.load(TABLES / f"{name}.npz") for name in NAMES)
+    drawn, all_cells = (np.load(TABLES / f"{name}_runs.npz")["cell_index"] for name in NAMES)
+    # The first training of each cell is the one under the common recipe.
+    first = dict(zip(all_cells[::-1].tolist(), range(alike.runs)[::-1], strict=True))
+    same = alike.select([first[cell] for cell in drawn.tolist()])
+    found = [-spearmanr(one.train_loss[:, 9], one.final_metric)[0] for one in (same, mixed)]
+    assert [f"{rho:.2f}" for rho in found] == list(sentence.groups())

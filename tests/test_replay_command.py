@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -125,27 +124,6 @@ def test_all_policies_that_there_are_by_default(
     expected += ["optuna-percentile", "optuna-patient", "ray-asha"]
     both = [f"{name}-both" for name in adaptive]
     assert names == [*expected, *both, *(f"{name}-val" for name in adaptive + built_in)]
-
-
-@pytest.mark.parametrize(
-    ("epochs", "hidden", "names"),
-    [
-        (1, {"optuna", "ray"}, []),
-        (2, {"optuna", "ray"}, ["fixed-t1-top5"]),
-        (3, {"optuna"}, ["fixed-t1-top5", "ray-asha"]),
-        (4, {"optuna", "ray"}, ["fixed-t2-top5", "halving"]),
-    ],
-)
-def test_default_policies_of_short_curves_and_without_extras(
-    monkeypatch: pytest.MonkeyPatch, epochs: int, hidden: set[str], names: list[str]
-) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in hidden else find(name)
-    )
-    names = ["full", "adaptive", "adaptive-keep2", *names]
-    assert default_names(epochs, has_validation=False) == names
-    assert [named_policy(name).name for name in names] == names
 
 
 def test_picture_has_a_point_for_each_policy_and_the_frontier(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -102,6 +103,14 @@ def test_policy_that_stopped_nothing_is_said() -> None:
         ({"workers": 0}, "Expected `workers` to be a positive integer but got 0."),
         ({"seed": -1}, "Expected `seed` to be a non-negative integer or None but got -1."),
         (
+            {"validation_cost": -1.0},
+            "Expected `validation_cost` to be at least 0 and finite but got -1.0.",
+        ),
+        (
+            {"validation_cost": math.nan},
+            "Expected `validation_cost` to be at least 0 and finite but got nan.",
+        ),
+        (
             {"validation_cost": 0.1},
             "Expected validation values where a validation costs 0.1, but the curves have neither "
             "`val_metric` nor `val_loss`.",
@@ -112,6 +121,12 @@ def test_wrong_options(options: dict[str, Any], said: str) -> None:
     curves = LearningCurves(TRAIN, final_metric=ACCURACY)
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         replay(curves, named("full"), **options)
+
+
+def test_two_policies_of_one_name_are_refused() -> None:
+    said = "Expected `policies` to have different names but got 'full', 'halving', 'full'."
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        replay(four_runs(), named("full", "halving", "full"), repeats=2)
 
 
 def test_policy_that_the_curves_do_not_allow_is_said_before_others_take_their_time() -> None:

@@ -133,12 +133,19 @@ def test_what_a_policy_sees_cannot_be_written_to() -> None:
             array[0] = 0
 
 
-@pytest.mark.parametrize("resumed", [[1, 1], [0]])
+@pytest.mark.parametrize("resumed", [[1, 1], [0], [-1], [4]])
 def test_run_that_cannot_go_on_is_an_error(resumed: list[int]) -> None:
     finished = [[0]] * 3 if resumed == [0] else []
     message = f"Expected 'lowest-so-far' to go on with paused runs, each once, but got {resumed}."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         simulate(Answers(*finished, resumed), TRAIN, None, workers=1)
+
+
+@pytest.mark.parametrize("picks", [-1, 4])
+def test_pick_that_is_no_run_is_an_error(picks: int) -> None:
+    message = f"Expected 'lowest-so-far' to pick a run in [0, 3] but got {picks}."
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        simulate(Answers(picks=picks), TRAIN, None, workers=1)
 
 
 def test_missing_answers_are_an_error() -> None:

@@ -47,6 +47,38 @@ def test_a_promotion_on_a_machine_whose_clock_is_behind_is_the_newer(tmp_path, m
     assert (run.status["status"], run.stopped_at) == ("finished", 2)
 
 
+class NoRepr:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+def test_hyper_parameters_that_no_header_can_hold_cost_neither_run_nor_record(tmp_path):
+    itself, deep = {}, 1
+    itself["itself"] = itself
+    for _ in range(99):  # below the two levels of the header itself
+        deep = [deep]
+    unfit = {
+        "vocabulary": ["x" * 1000] * 5000,  # megabytes: a line that readers pass over
+        "itself": itself,
+        "nested": deep,
+        "digits": 10**5000,
+        "object": NoRepr(),
+    }
+    model = scripted_model()
+    model.save_hyperparameters({"width": 8, **unfit, "depth": 2}, logger=False)
+    logger = pl.loggers.CSVLogger(tmp_path)
+    with pytest.warns(UserWarning, match="of the hyper-parameters") as caught:
+        trainer(tmp_path, callbacks=[SoTLMonitor()], logger=logger).fit(model, loader(4))
+    assert message_with(caught, "of the hyper-parameters") == (
+        "The run's record has no 'vocabulary', 'itself', 'nested', 'digits', 'object' of the "
+        "hyper-parameters: it keeps what JSON holds in 1,048,576 bytes and 100 levels. A promotion "
+        "has to give the rest again."
+    )
+    (session,), unreadable = read_record(Path(logger.log_dir) / "sotl.jsonl")
+    assert session.facts["hparams"] == {"width": 8, "depth": 2}
+    assert (session.losses, unreadable) == (returned_epoch_losses(model), 0)
+
+
 def test_another_run_that_writes_into_the_same_directory_is_told_of(tmp_path):
     logger = pl.loggers.CSVLogger(tmp_path)
     path = Path(logger.log_dir) / "sotl.jsonl"

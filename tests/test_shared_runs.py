@@ -99,6 +99,22 @@ def test_blocks_of_batches_are_compared_with_blocks(tmp_path):
     assert stopper.checkpoint_path is not None
 
 
+def test_a_policy_over_blocks_may_have_a_limit_in_epochs(tmp_path):
+    rule = {"policy": AdaptivePolicy(max_epochs=12), "directory": tmp_path, "monitor": "sotl_b5_e1"}
+
+    def run(stop_epoch, ckpt_path=None):
+        stopper = EarlyRankingStopper(stop_epoch=stop_epoch, **rule)
+        monitor = SoTLMonitor(every_n_train_batches=5)
+        _, model, _ = fit(tmp_path, 1.0, stopper=stopper, monitor=monitor, ckpt_path=ckpt_path)
+        return stopper, monitor, len(model.returned)
+
+    stopper, monitor, batches = run(3)
+    assert (stopper.stopping_reason, stopper.epochs_completed) == ("stop_epoch_reached", 3)
+    assert (batches, stopper.estimate) == (12, monitor.epoch_losses[1])  # 3 epochs, not 3 batches
+    later, _, batches = run(5, stopper.checkpoint_path)
+    assert (later.stopping_reason, later.epochs_completed, batches) == ("stop_epoch_reached", 5, 8)
+
+
 def test_a_window_of_epochs_is_compared_with_the_same_window(tmp_path):
     def run(levels):
         stopper = EarlyRankingStopper(policy=POLICY, directory=tmp_path, monitor="sotl_e2")

@@ -1,8 +1,6 @@
-"""When a run ends, why, and what is refused before it begins."""
+"""When a run ends, and why."""
 
-import copy
 import math
-import pickle
 from pathlib import Path
 
 import pytest
@@ -18,19 +16,11 @@ from helpers import (
     scripted_model,
     trainer,
 )
+from stopped_runs import fit
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor, StoppingReason
 
 pl = lightning()
-
-
-def fit(tmp_path, stopper, *callbacks, model=None, batches=4, monitor=None, first=True, **options):
-    model = model or scripted_model()
-    monitor = monitor or SoTLMonitor()
-    both = [stopper, monitor] if first else [monitor, stopper]
-    run = trainer(tmp_path, callbacks=[*callbacks, *both], **{"max_epochs": 8, **options})
-    run.fit(model, loader(batches))
-    return model, run
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -147,6 +137,21 @@ def test_any_logged_metric_will_do(tmp_path, name, first):
     assert (stopper.epochs_completed, stopper.estimate) == (3, expected[name])
 
 
+def test_an_estimate_of_an_earlier_epoch_is_said_to_be_one(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=3, monitor="val_loss")
+    model = scripted_model(val=True)
+    stopping = trainer(tmp_path, callbacks=[stopper], max_epochs=8, check_val_every_n_epoch=2)
+    with pytest.warns(UserWarning, match="earlier epoch") as caught:
+        stopping.fit(model, loader(4))
+    assert message_with(caught, "earlier epoch") == (
+        "The estimate `val_loss` of this run is of an earlier epoch than its stop: it was not "
+        "logged in the last one. Compare it only with runs that log it in the same epochs."
+    )
+    (warning,) = [one for one in caught if "earlier epoch" in str(one.message)]
+    assert warning.filename == __file__  # where `fit` is called
+    assert (stopper.epochs_completed, stopper.estimate) == (3, 0.5)
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_diverged_run_ends_at_t_and_says_so(tmp_path, loss):
     stopper = EarlyRankingStopper(stop_epoch=3)
@@ -227,211 +232,3 @@ def test_a_run_in_blocks_ends_at_the_end_of_a_block(
     last = [value for *_, value in model.returned[-3:]]
     assert stopper.estimate == pytest.approx(sum(last) / 3, rel=1e-15)
     assert stopper.epochs_completed == stopped_at // batches
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (
-            {},
-            ValueError,
-            "Expected exactly one of `stop_epoch` and `stop_batches` but got stop_epoch=None and "
-            "stop_batches=None.",
-        ),
-        (
-            {"stop_epoch": 1, "stop_batches": 2},
-            ValueError,
-            "Expected exactly one of `stop_epoch` and `stop_batches` but got stop_epoch=1 and "
-            "stop_batches=2.",
-        ),
-        (
-            {"stop_epoch": -1},
-            ValueError,
-            "Expected `stop_epoch` to be a positive integer but got -1.",
-        ),
-        (
-            {"stop_epoch": 0},
-            ValueError,
-            "Expected `stop_epoch` to be a positive integer but got 0.",
-        ),
-        (
-            {"stop_epoch": 2.0},
-            TypeError,
-            "Expected `stop_epoch` to be a positive integer but got 2.0.",
-        ),
-        (
-            {"stop_batches": True},
-            TypeError,
-            "Expected `stop_batches` to be a positive integer but got True.",
-        ),
-        (
-            {"stop_epoch": 1, "monitor": ""},
-            ValueError,
-            "Expected `monitor` to be a non-empty string but got ''.",
-        ),
-        (
-            {"stop_epoch": 1, "monitor": None},
-            TypeError,
-            "Expected `monitor` to be a string but got None.",
-        ),
-        (
-            {"stop_epoch": 1, "promoted": 1},
-            TypeError,
-            "Expected `promoted` to be True or False but got 1.",
-        ),
-    ],
-)
-def test_wrong_arguments_raise_at_construction(arguments, error, message):
-    with pytest.raises(error, match="Expected") as caught:
-        EarlyRankingStopper(**arguments)
-    assert str(caught.value) == message
-
-
-@pytest.mark.parametrize(
-    ("stopper", "monitor", "message"),
-    [
-        (
-            {"stop_epoch": 2, "monitor": "sotl_e3"},
-            {"window": (1, 3)},
-            "Expected `stop_epoch` to be at least 3, where 'sotl_e3' is first available, but got "
-            "2.",
-        ),
-        (
-            {"stop_batches": 4, "monitor": "sotl_b4_e2"},
-            {"window": 2, "every_n_train_batches": 4},
-            "Expected `stop_batches` to be at least 8, where 'sotl_b4_e2' is first available, but "
-            "got 4.",
-        ),
-        (
-            {"stop_batches": 6, "monitor": "sotl_b4_e1"},
-            {"every_n_train_batches": 4},
-            "Expected `stop_batches` to be a multiple of the block size 4 but got 6.",
-        ),
-        (
-            {"stop_batches": 8},
-            {"every_n_train_batches": 4},
-            "Expected `stop_batches` to come with the name of an estimate over blocks, from a "
-            "SoTLMonitor with `every_n_train_batches`, but got monitor='sotl_e1'; available: "
-            "'sotl_b4', 'sotl_b4_e1'.",
-        ),
-        (
-            {"stop_batches": 8},
-            {},
-            "Expected `stop_batches` to come with the name of an estimate over blocks, from a "
-            "SoTLMonitor with `every_n_train_batches`, but got monitor='sotl_e1'; available: "
-            "nothing.",
-        ),
-    ],
-)
-def test_limits_that_cannot_be_met_raise_before_the_first_batch(
-    tmp_path, stopper, monitor, message
-):
-    model = scripted_model()
-    with pytest.raises(ValueError, match="Expected `stop_") as caught:
-        fit(tmp_path, EarlyRankingStopper(**stopper), monitor=SoTLMonitor(**monitor), model=model)
-    assert str(caught.value) == message
-    assert model.returned == []
-
-
-def test_a_limit_beyond_the_budget_is_told_of(tmp_path):
-    stopper = EarlyRankingStopper(stop_epoch=9)
-    with pytest.warns(UserWarning, match="beyond") as caught:
-        fit(tmp_path, stopper, max_epochs=2)
-    assert message_with(caught, "beyond") == (
-        "`stop_epoch=9` is beyond `max_epochs=2`, so the run ends before it. `max_epochs` is meant "
-        "to be the full budget."
-    )
-
-
-def test_one_stopper_in_two_runs_holds_the_newer(tmp_path):
-    stopper = EarlyRankingStopper(stop_epoch=2)
-    for factor in (1.0, 0.5):
-        model = scripted_model(loss=lambda e, b, f=factor: f * scripted_loss(e, b))
-        fit(tmp_path, stopper, model=model)
-        assert stopper.estimate == returned_epoch_losses(model)[1]
-
-
-def test_copies_after_fit_hold_the_results(tmp_path):
-    stopper = EarlyRankingStopper(stop_epoch=2)
-    fit(tmp_path, stopper)
-    for twin in (copy.deepcopy(stopper), pickle.loads(pickle.dumps(stopper))):  # noqa: S301
-        assert (twin.estimate, twin.epochs_completed) == (stopper.estimate, 2)
-        assert twin.stopping_reason is StoppingReason.stop_epoch_reached
-        model, _ = fit(tmp_path, twin, batches=3)
-        assert twin.estimate == returned_epoch_losses(model)[1] != stopper.estimate
-
-
-class SaveEachStep(pl.Callback):
-    """Saves at each batch, validation and epoch end, before the stopper looks."""
-
-    def __init__(self, folder):
-        self.folder, self.paths = folder, []
-
-    def _save(self, trainer, *args):
-        path = self.folder / f"{len(self.paths):03d}.ckpt"
-        trainer.save_checkpoint(path)
-        self.paths.append(path)
-
-    on_train_batch_end = on_train_epoch_end = _save
-
-    def on_validation_end(self, trainer, *args):
-        self._save(trainer)
-
-
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-@pytest.mark.parametrize(
-    ("stopper", "monitor", "options"),
-    [
-        ({"stop_epoch": 2}, {}, {}),
-        ({"stop_epoch": 2}, {}, {"min_steps": 10}),
-        ({"stop_epoch": 2}, {}, {"min_epochs": 4}),
-        ({"stop_batches": 6, "monitor": "sotl_b3_e1"}, {"every_n_train_batches": 3}, {}),
-        ({"stop_batches": 4, "monitor": "sotl_b2_e1"}, {"every_n_train_batches": 2}, {}),
-        (
-            {"stop_batches": 3, "monitor": "sotl_b3_e1"},
-            {"every_n_train_batches": 3},
-            {"min_epochs": 2},
-        ),
-    ],
-    ids=["epoch", "min_steps", "min_epochs", "blocks", "blocks at a border", "blocks, min_epochs"],
-)
-def test_a_run_that_crashed_ends_where_it_would_have(tmp_path, stopper, monitor, options):
-    def run(*callbacks, checkpoint=None):
-        own, model = EarlyRankingStopper(**stopper), scripted_model(val=True)
-        trainer(
-            tmp_path,
-            callbacks=[*callbacks, own, SoTLMonitor(**monitor)],
-            max_epochs=8,
-            **options,
-        ).fit(model, loader(4), ckpt_path=checkpoint)
-        return model, own
-
-    saver = SaveEachStep(tmp_path)
-    whole, expected = run(saver)
-    for path in saver.paths:
-        rest, resumed = run(checkpoint=path)
-        assert resumed.estimate == expected.estimate, path
-        assert resumed.epochs_completed == expected.epochs_completed, path
-        assert resumed.stopping_reason != "not_stopped"
-        trained = [step[:2] for step in rest.returned]
-        steps = [step[:2] for step in whole.returned]
-        assert trained == steps[len(steps) - len(trained) :], path
-
-
-@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
-@pytest.mark.filterwarnings("ignore:None of the 4 steps")
-@pytest.mark.filterwarnings("ignore:The limit is reached but")
-def test_a_resumed_run_without_the_estimate_goes_on_until_it_is_there(tmp_path):
-    model = {"loss": lambda e, b: None if e == 1 else scripted_loss(e, b)}
-    saver, stopper = SaveEachStep(tmp_path), EarlyRankingStopper(stop_epoch=2)
-    fit(tmp_path, stopper, saver, model=scripted_model(**model))
-    assert (stopper.epochs_completed, stopper.stopping_reason) == (3, "stop_epoch_reached")
-    resumed, monitor = EarlyRankingStopper(stop_epoch=2), SoTLMonitor()
-    rest = scripted_model(**model)
-    path = saver.paths[9]  # the end of epoch 1
-    trainer(tmp_path, callbacks=[resumed, monitor], max_epochs=8).fit(
-        rest, loader(4), ckpt_path=path
-    )
-    assert [epoch for epoch, *_ in rest.returned] == [2] * 4
-    assert (resumed.estimate, resumed.epochs_completed) == (stopper.estimate, 3)

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from run_folders import write_record
 
+from lightning_sotl import LearningCurves
 from lightning_sotl.cli import main
 
 PROGRAM = [sys.executable, "-m", "lightning_sotl"]
@@ -64,6 +66,17 @@ def test_terminal_that_wants_no_escape_sequences_gets_none(
     assert len(shown.splitlines()) == 4  # also the dumb one is 120 wide
 
 
+def test_tables_fit_a_terminal(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    losses = generator.uniform(1, 2, size=(30, 40))
+    LearningCurves(losses, final_metric=-losses[:, -1]).save(tmp_path / "x.npz")
+    shown = on_terminal("evaluate", tmp_path / "x.npz", COLUMNS="80", TERM="dumb")
+    lines = shown.splitlines()
+    tables = [line for line in lines if line.strip().startswith("sotl-e1 ")]
+    assert len(tables) == 4  # eight T's, two side by side
+    assert all(len(line.rstrip()) <= 80 and line.count("[") == 2 for line in tables)
+
+
 def test_path_is_whole_on_a_narrow_terminal(sweep: Path) -> None:
     shown = on_terminal("rank", sweep, COLUMNS="40")
     assert "/shared/" + 50 * "x" in shown
@@ -79,6 +92,43 @@ def test_nobody_is_told_that_the_reader_has_gone(sweep: Path, arguments: list[st
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def with_full(stream: str, arguments: list[str], *, unbuffered: str = "") -> tuple[int, str]:
+    """Return the exit code with one stream on a full disk, and what comes out of the other one."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            **{**streams, stream: full},
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    return done.returncode, done.stderr if stream == "stdout" else done.stdout
+
+
+FULL = "[Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rank", "--help"]], ids=str)
+def test_help_and_version_that_cannot_be_written_are_an_error(
+    arguments: list[str], unbuffered: str
+) -> None:
+    done = with_full("stdout", arguments, unbuffered=unbuffered)
+    assert done == (1, f"lightning-sotl: {FULL}")
+
+
+def test_output_to_a_full_disk_is_an_error_and_no_traceback(sweep: Path) -> None:
+    assert with_full("stdout", ["rank", str(sweep)]) == (1, f"lightning-sotl rank: {FULL}")
+
+
+def test_errors_that_cannot_be_written_are_errors_still() -> None:
+    assert with_full("stderr", []) == (1, "")
+    assert with_full("stderr", ["sort"]) == (2, "")  # argparse's own way
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the shell's syntax")

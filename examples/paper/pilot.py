@@ -81,6 +81,37 @@ def judge(results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def try_candidates(
+    candidates: dict[str, Recipe], runs: list[Run], *, workers: int
+) -> dict[str, dict[str, Any]]:
+    """Train each network by each candidate's recipe; return what is found of the candidates."""
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = {
+            name: [Job(recipe, run, Path(folder) / name / f"{run.cell}.json") for run in runs]
+            for name, recipe in candidates.items()
+        }
+        train_missing([job for group in jobs.values() for job in group], workers=workers)
+        return {name: judge(read_results(group)) for name, group in jobs.items()}
+
+
+def choose(verdicts: dict[str, dict[str, Any]]) -> tuple[list[str], str | None]:
+    """Return the suitable candidates, and the one of them that the rule names, if any."""
+    suitable = [name for name, verdict in verdicts.items() if verdict["suitable"]]
+    chosen = max(suitable, key=lambda name: verdicts[name]["median_accuracy"], default=None)
+    return suitable, chosen
+
+
+def print_table(verdicts: dict[str, dict[str, Any]]) -> None:
+    """Print what was found of each candidate."""
+    print("candidate            spread  median  below 0.1  CPU s  suitable")
+    for name, verdict in verdicts.items():
+        print(
+            f"{name:20} {100 * verdict['spread']:5.1f} % {100 * verdict['median_accuracy']:5.1f} %"
+            f" {100 * verdict['share_below_loss_0.1']:8.0f} % {verdict['cpu_seconds_per_run']:6.1f}"
+            f"  {'yes' if verdict['suitable'] else 'no'}"
+        )
+
+
 def main() -> None:
     """Train, print the table, write the numbers and say what was chosen."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -96,23 +127,9 @@ def main() -> None:
         candidates = {"digits-4-shift": dataclasses.replace(small, epochs=2)}
     cells = distinct_connected_cells(options.seed, 2 if options.smoke else NETWORKS[options.round])
     runs = [Run(cell, 0, seed=options.seed + number) for number, cell in enumerate(cells)]
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = {
-            name: [Job(recipe, run, Path(folder) / name / f"{run.cell}.json") for run in runs]
-            for name, recipe in candidates.items()
-        }
-        train_missing([job for group in jobs.values() for job in group], workers=options.workers)
-        verdicts = {name: judge(read_results(group)) for name, group in jobs.items()}
-
-    print("candidate            spread  median  below 0.1  CPU s  suitable")
-    for name, verdict in verdicts.items():
-        print(
-            f"{name:20} {100 * verdict['spread']:5.1f} % {100 * verdict['median_accuracy']:5.1f} %"
-            f" {100 * verdict['share_below_loss_0.1']:8.0f} % {verdict['cpu_seconds_per_run']:6.1f}"
-            f"  {'yes' if verdict['suitable'] else 'no'}"
-        )
-    suitable = [name for name, verdict in verdicts.items() if verdict["suitable"]]
-    chosen = max(suitable, key=lambda name: verdicts[name]["median_accuracy"], default=None)
+    verdicts = try_candidates(candidates, runs, workers=options.workers)
+    print_table(verdicts)
+    suitable, chosen = choose(verdicts)
     output = options.output
     if output is None and not options.smoke:
         output = Path(__file__).parent / "tables" / f"pilot_{options.round}.json"
@@ -120,6 +137,7 @@ def main() -> None:
         recipes = {name: dataclasses.asdict(recipe) for name, recipe in candidates.items()}
         document = {
             "cells": cells,
+            "taken": TAKEN[options.round],
             "highest_median_of_suitable": chosen,
             "verdicts": verdicts,
             "recipes": recipes,

@@ -6,7 +6,8 @@
         --trainer.callbacks+ lightning_sotl.EarlyRankingStopper --trainer.callbacks.stop_epoch 3
 
 Both end the run after 3 of 30 epochs. To promote it, add `--trainer.callbacks.promoted true` behind
-`stop_epoch` and `--ckpt_path` with the checkpoint that `lightning-sotl rank` prints for it.
+`stop_epoch`, `--ckpt_path` with the checkpoint that `lightning-sotl rank` prints for it, and
+`--weights_only true`, without which Lightning runs whatever code is in the checkpoint.
 
 With `lightning.pytorch`, the class paths are `lightning_sotl.lightning.SoTLMonitor` and
 `lightning_sotl.lightning.EarlyRankingStopper`, and the imports here and in digits_model.py change.

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.callbacks.trainer_facts import Trainer, logging_step
 
 
 def warn_without_tensorboard(trainer: Trainer) -> None:
     """Warn, in `setup`, if no logger of this Trainer will show the value."""
     if trainer.is_global_zero and not trainer.fast_dev_run and not _loggers(trainer):
-        rank_zero_warn(
+        warn_user(
             "`hp_metric=True` has no effect, since no logger of this Trainer is a "
             "TensorBoardLogger.",
-            stacklevel=2,
         )
 
 

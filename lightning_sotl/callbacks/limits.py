@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.trainer_facts import Trainer
 from lightning_sotl.policies import AdaptivePolicy
@@ -36,10 +35,9 @@ def check_limits(trainer: Trainer, monitors: Sequence[MonitorLogic], stopper: Ha
             _check_window(producer, stopper)
     budget = trainer.max_epochs
     if stopper.stop_epoch is not None and budget is not None and 0 <= budget < stopper.stop_epoch:
-        rank_zero_warn(
+        warn_user(
             f"`stop_epoch={stopper.stop_epoch}` is beyond `max_epochs={budget}`, so the run ends "
             "before it. `max_epochs` is meant to be the full budget.",
-            stacklevel=2,
         )
 
 

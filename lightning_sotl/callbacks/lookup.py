@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
 from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.callbacks.trainer_facts import Trainer
 
 
 def producer_of(trainer: Trainer, name: str) -> MonitorLogic | None:
     """Return the monitor that logs `name`; None if it is a metric of the module's own."""
-    for callback in trainer.callbacks:
-        if isinstance(callback, MonitorLogic) and name in callback.metric_names:
-            return callback
-    return None
+    return next((one for one in monitors_of(trainer) if name in one.metric_names), None)
 
 
 def counts_blocks(trainer: Trainer, name: str) -> bool:

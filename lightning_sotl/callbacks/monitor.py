@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.callbacks import publishing, setup_checks
 from lightning_sotl.callbacks.monitor_state import MonitorState
 from lightning_sotl.callbacks.order import LateCallback, arrange
@@ -17,8 +17,10 @@ from lightning_sotl.callbacks.recorder import Recorder, find_record, run_facts
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
+    batches_behind,
     batches_into_epoch,
     begin_epoch_after_resume,
+    begins_epoch_anew,
     epoch_is_whole,
     is_distributed,
     sum_over_ranks,
@@ -37,8 +39,7 @@ class MonitorLogic(MonitorState):
         if not self._bind(trainer, stage):
             return
         self._raised = False
-        monitors = [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
-        setup_checks.refuse_shared_names(monitor.metric_names for monitor in monitors)
+        setup_checks.refuse_shared_names(one.metric_names for one in monitors_of(trainer))
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
@@ -46,8 +47,8 @@ class MonitorLogic(MonitorState):
         begin_epoch_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget_run()
-        elif self._losses.is_empty:
-            self._join(trainer)
+        else:
+            self._go_on(trainer)
         # Only the automatic loss is a clone already.
         self._takes_loss_as_it_is = self.loss_key == "loss" and pl_module.automatic_optimization
         self._warn_of_early_looks(trainer)
@@ -188,10 +189,9 @@ class MonitorLogic(MonitorState):
             total, count = sum_over_ranks(trainer, total, count)
         if not count and not window.misses:
             unit = "epoch" if self.every_n_train_batches is None else "block"
-            rank_zero_warn(
+            warn_user(
                 f"None of the {window.steps} steps of {unit} {window.unit} gave a loss, so it has "
                 f"no epoch loss and counts in no estimate.",
-                stacklevel=2,
             )
         self._losses.close(total, count)
         self._recorder.unit(self._losses.history, window.unit)
@@ -220,20 +220,28 @@ class MonitorLogic(MonitorState):
             self._run_id, facts, self._losses.history, after=self._begun
         )
 
+    def _go_on(self, trainer: Trainer) -> None:
+        if trainer.ckpt_path is not None and not self._has_saved_state:
+            self._forget_run()  # what is here was trained before that checkpoint was loaded
+        if self._losses.is_empty:
+            self._join(trainer)
+        elif self.every_n_train_batches is None and begins_epoch_anew(trainer):
+            self._losses.forget_from(trainer.current_epoch)
+            self._logged = min(self._logged, trainer.current_epoch - 1)
+
     def _join(self, trainer: Trainer) -> None:
         """Come into a run that another has begun, perhaps in the middle of a unit."""
         block = self.every_n_train_batches
         if block is None:
             unit, misses = trainer.current_epoch, batches_into_epoch(trainer)
         else:
-            unit, misses = divmod(trainer.fit_loop.total_batch_idx + 1, block)
+            unit, misses = divmod(batches_behind(trainer), block)
         self._losses.join(unit, misses)
         if misses:
-            rank_zero_warn(
+            warn_user(
                 f"The checkpoint has no state of this SoTLMonitor, so the losses of the first "
                 f"{misses} batches of {'epoch' if block is None else 'block'} {unit} are unknown: "
                 "it has no epoch loss and counts in no estimate.",
-                stacklevel=2,
             )
 
     def _warn_of_early_looks(self, trainer: Trainer) -> None:
@@ -245,9 +253,13 @@ class MonitorLogic(MonitorState):
 
     def _warn_of_lost_ranks(self) -> None:
         window = self._losses.open
-        rank_zero_warn(
+        warn_user(
             f"The checkpoint was saved while an exception was raised, so the losses of "
             f"{self._lost_ranks} other ranks in the first {window.steps if window else 0} batches "
             f"of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
-            stacklevel=2,
         )
+
+
+def monitors_of(trainer: Trainer) -> list[MonitorLogic]:
+    """Return the monitors among a Trainer's callbacks, of either package."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, MonitorLogic)]

@@ -27,7 +27,8 @@ class MonitorState(RunBound["MonitorState"]):
     After k completed epochs (0 to k - 1) the values are in `trainer.callback_metrics` from the last
     batch of epoch k - 1 on, so at its validation and at every `on_train_epoch_end`, wherever the
     callback stands in the list. Before a value exists its name is absent. An epoch that was cut
-    short gives no L(e). A non-finite loss makes every estimate that contains it `+inf`.
+    short gives no L(e); one that an exception broke off, and that the same Trainer trains again,
+    gives that of the second time. A non-finite loss makes every estimate that contains it `+inf`.
 
     Args:
         window: E, or several, each at least 1: over how many of the last epochs to sum. Each

@@ -9,12 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
 from lightning_sotl._reading import UnreadableFileError
+from lightning_sotl._user_warning import warn_user
+from lightning_sotl._wording import some
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loaders
 from lightning_sotl.history import LossHistory
-from lightning_sotl.record import RunRecord, file_name, plain
+from lightning_sotl.record import (
+    MOST_HPARAM_BYTES,
+    MOST_NESTED,
+    RunRecord,
+    file_name,
+    plain,
+    writable_hparams,
+)
 
 # To try again means to read what is there, and blocks may end many times a second.
 _PAUSE = 10.0  # seconds
@@ -53,9 +60,19 @@ class Recorder:
         Returns the time in the header, which is later than `after`, also if it can only be written
         later; without a record, or one that cannot even be read, `after`.
         """
-        self._known, self._is_behind = (run_id, plain(facts), history, after), True
+        if self._record is None:
+            return after
+        hparams, left_out = writable_hparams(facts.get("hparams", {}))
+        if left_out:
+            warn_user(
+                f"The run's record has no {some(left_out)} of the hyper-parameters: it keeps what "
+                f"JSON holds in {MOST_HPARAM_BYTES:,} bytes and {MOST_NESTED} levels. A promotion "
+                "has to give the rest again."
+            )
+        header = plain({**facts, "hparams": hparams})
+        self._known, self._is_behind = (run_id, header, history, after), True
         self._write()
-        return after if self._record is None else max(after, self._record.begun)
+        return max(after, self._record.begun)
 
     def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
         """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
@@ -86,10 +103,9 @@ class Recorder:
                 line(self._record)
         except (OSError, UnreadableFileError) as error:
             if not self._has_warned:
-                rank_zero_warn(
+                warn_user(
                     f"The run's record '{self._record.path}' cannot be written ({error}); the run "
                     "goes on, and what is missing will be written as soon as that is possible.",
-                    stacklevel=2,
                 )
             self._has_warned, self._failed_at = True, time.monotonic()
         else:
@@ -110,11 +126,10 @@ class Recorder:
 
     def _warn_if_shared(self, record: RunRecord) -> None:
         if record.is_shared and not self._said_shared:
-            rank_zero_warn(
+            warn_user(
                 f"Another process writes into the run's record '{record.path}' too. The record "
                 "keeps the two apart, but the logs beside it do not: give each run a directory of "
                 "its own.",
-                stacklevel=2,
             )
             self._said_shared = True
 
@@ -137,10 +152,9 @@ def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
     if directory is None:
         return None
     if "://" in str(directory):
-        rank_zero_warn(
+        warn_user(
             f"The run's record is not written: it is appended to, which '{directory}' does not "
             "allow. Give the Trainer a first logger with a local directory, or `record=False`.",
-            stacklevel=2,
         )
         return None
     folder = Path(directory).joinpath(*(str(part) for part in parts if part is not None))

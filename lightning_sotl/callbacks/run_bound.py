@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl._writing import write_whole
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer
 
@@ -36,11 +36,13 @@ class RunBound(Generic[Own]):
 
     _trainer: weakref.ref[Trainer] | None
     _stage: str | None
+    _has_saved_state: bool  # whether the checkpoint of this fit had a state of this callback
     _handoff: Path
     _is_child: bool
 
     def __init__(self) -> None:
         self._trainer = self._stage = None
+        self._has_saved_state = False
         self._handoff = _new_file_name()
         self._is_child = False
 
@@ -52,6 +54,7 @@ class RunBound(Generic[Own]):
         """Take back what `state_dict` gave, unless it is loaded to validate or test."""
         if self._stage in (None, "fit"):
             self._take_back(state_dict)
+            self._has_saved_state = True
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Hand the results to a parent process that waits for them."""
@@ -65,6 +68,7 @@ class RunBound(Generic[Own]):
         self._stage = stage
         if stage != "fit":
             return False
+        self._has_saved_state = False
         if self._trainer is None or self._trainer() is not trainer:
             self._forget()
         self._trainer = weakref.ref(trainer)
@@ -77,10 +81,9 @@ class RunBound(Generic[Own]):
         try:
             write_whole(self._handoff, content.getvalue())
         except OSError as error:
-            rank_zero_warn(
+            warn_user(
                 f"The results of this {type(self).__name__} cannot be given back to the process "
                 f"that called fit, where it will have none. {error}",
-                stacklevel=2,
             )
 
     def _receive_from_child(self) -> None:

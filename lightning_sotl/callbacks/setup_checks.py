@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.callbacks.trainer_facts import Trainer
 
 
@@ -40,7 +39,7 @@ def warn_of_early_looks(trainer: Trainer, first_values: Mapping[str, int]) -> No
         name = str(getattr(callback, "monitor", None))
         problem = _problem(trainer, callback, first_values[name]) if name in first_values else None
         if problem:
-            rank_zero_warn(f"{type(callback).__name__}(monitor={name!r}) {problem}", stacklevel=2)
+            warn_user(f"{type(callback).__name__}(monitor={name!r}) {problem}")
 
 
 def _problem(trainer: Trainer, callback: Any, first_value: int) -> str | None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import visible
 from lightning_sotl.callbacks.limits import HasLimits
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
 from lightning_sotl.callbacks.trainer_facts import Trainer
 from lightning_sotl.comparability import comparability_notes
 from lightning_sotl.curves.folders import walk
@@ -128,7 +128,7 @@ class SharedRuns:
     def _warn(self, about: str, notes: list[str]) -> None:
         if notes and about not in self._said:
             self._said.add(about)
-            rank_zero_warn(visible(" ".join(notes)), stacklevel=2)
+            warn_user(visible(" ".join(notes)))
 
     def _put(self, run_id: str, losses: Mapping[int, float]) -> None:
         if not losses:
@@ -149,7 +149,7 @@ def _sessions_of(path: Path) -> list[Session]:
         return read_record(path)[0]
     except (OSError, ValueError) as error:
         text = visible(f"The policy goes on without the record '{path}': {error}")
-        rank_zero_warn(text, stacklevel=2)
+        warn_user(text)
         return []
 
 
@@ -179,8 +179,7 @@ def share_runs(
 def _problem(trainer: Trainer, stopper: HasLimits, producers: Sequence[MonitorLogic]) -> str | None:
     estimate, policy = parse_monitor(stopper.monitor), stopper.policy
     if estimate is None or not producers:
-        monitors = [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
-        names = [repr(name) for monitor in monitors for name in monitor.metric_names]
+        names = [repr(name) for one in monitors_of(trainer) for name in one.metric_names]
         return (
             "Expected `monitor` to be an estimate of a SoTLMonitor of this Trainer, by which a "
             f"policy compares runs, but got {stopper.monitor!r}; available: "

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl.callbacks import promotion
 from lightning_sotl.callbacks.hp_metric import log_hp_metric, warn_without_tensorboard
 from lightning_sotl.callbacks.limits import check_limits, counts_batches
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
 from lightning_sotl.callbacks.order import LateCallback, arrange, move_to_front
 from lightning_sotl.callbacks.shared_runs import share_runs
 from lightning_sotl.callbacks.stopper_facts import StopperFacts
@@ -38,10 +37,10 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         """Forget another Trainer's run, and refuse limits that this Trainer cannot meet."""
         if not self._bind(trainer, stage):
             return
-        self._was_there = self._stopped_now = self._stop_unfinished = False
+        self._stopped_now = self._stop_unfinished = False
         self._states_at_stop = None
         self._shows_hp_metric = False
-        check_limits(trainer, self._monitors(trainer), self)
+        check_limits(trainer, monitors_of(trainer), self)
         self._in_blocks = counts_batches(self, self._producers(trainer))
         if self.hp_metric:
             warn_without_tensorboard(trainer)
@@ -53,6 +52,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         states, self._random_states = self._random_states, None
         if not self.promoted:
             if self._ends_before_first_batch(trainer):
+                self._states_at_stop = states  # what others save from here on is of the stop, too
                 self._stop_before_first_batch(trainer)
                 return
             self._estimate = self._epochs_completed = None  # of an earlier limit
@@ -69,6 +69,10 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         if self.policy is not None and not self._is_idle(trainer):
             self._shared = share_runs(trainer, self, self._producers(trainer))
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
+        """Note what is shown of the metric already: it is of an earlier epoch."""
+        self._shown_before = trainer.callback_metrics.get(self.monitor)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -84,19 +88,15 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Stop after a block where a validation was due with its last batch."""
-        if not self._in_blocks or trainer.sanity_checking or trainer.is_last_batch:
-            return
-        self._stop_inside_epoch(trainer)
+        in_training = self._stage == "fit" and not trainer.sanity_checking
+        if self._in_blocks and in_training and not trainer.is_last_batch:
+            self._stop_inside_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Stop at the end of the first complete epoch at which the limit is reached."""
         if self._is_idle(trainer):
             return
-        epoch = trainer.current_epoch
-        whole = epoch_is_whole(trainer)
-        epochs = epoch + 1 if whole else epoch
-        completed = self._batches_completed(trainer) if self._in_blocks else epochs
-        if whole and self._decide(trainer, completed, epochs):
+        if epoch_is_whole(trainer) and self._decide(trainer, trainer.current_epoch + 1):
             # What others do in `on_train_end`, such as swapping averaged weights in, comes after
             # the save.
             move_to_front(trainer, self)
@@ -132,19 +132,21 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
             or trains_without_backward(trainer)
         )
 
-    def _decide(self, trainer: Trainer, completed: int, epochs: int) -> bool:
+    def _decide(self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False) -> bool:
         """Stop if a rule says so and Lightning's own minima are met; say whether it did."""
-        at_limit = self._limit is not None and completed >= self._limit
-        if not (at_limit or self.policy) or not limits_allow_stop(trainer, epochs):
-            return False
-        if self._in_blocks and not self._is_between_blocks(trainer):
+        between_blocks = not self._in_blocks or self._is_between_blocks(trainer)
+        # A policy over blocks may come with a limit in epochs, and their borders differ.
+        at_border = not inside_epoch if self.stop_batches is None else between_blocks
+        at_limit = at_border and self._is_at_limit(trainer, epochs)
+        asks = self.policy is not None and between_blocks
+        if not (at_limit or asks) or not limits_allow_stop(trainer, epochs):
             return False
         reason, estimate = StoppingReason.not_stopped, self._read(trainer)
         if at_limit:
             if estimate is None:
                 self._explain_missing(trainer)
-            reason = self._by_limit(completed, estimate)
-        if reason == StoppingReason.not_stopped and self.policy is not None:
+            reason = self._by_limit(self._completed(trainer, epochs), estimate)
+        if reason == StoppingReason.not_stopped and asks:
             reason = self._by_policy(trainer)
         stop = reason != StoppingReason.not_stopped
         if not trainer.strategy.reduce_boolean_decision(stop, all=False):
@@ -186,8 +188,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
             inside_epoch: Whether the epoch's end is still to come.
             save: Whether to save the stop's checkpoint.
         """
-        completed = self._batches_completed(trainer) if self.stop_batches else epochs
-        if self._is_idle(trainer) or (self._limit is not None and completed >= self._limit):
+        if self._is_idle(trainer) or self._is_at_limit(trainer, epochs):
             return
         self._estimate, self._epochs_completed = self._read(trainer), epochs
         self._stopping_reason, self._stopped_now = StoppingReason.policy, True
@@ -200,7 +201,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
             self._stop_unfinished = True
 
     def _write_stop(self, trainer: Trainer) -> None:
-        for monitor in self._monitors(trainer):
+        for monitor in monitors_of(trainer):
             monitor.write_stop(
                 reason=self._stopping_reason.value,
                 epochs=self._epochs_completed,
@@ -218,11 +219,10 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         if value is None:
             return
         if self._estimate is None and self._limit is not None and not trainer.fast_dev_run:
-            rank_zero_warn(
+            warn_user(
                 f"`hp_metric` of this run is `{self.monitor}` at its end, after "
                 f"{trainer.current_epoch} epochs: it has no value at the limit of "
                 f"{self._limit}, and does not compare with runs that have.",
-                stacklevel=2,
             )
         log_hp_metric(trainer, value)
         self._shows_hp_metric = True
@@ -230,14 +230,13 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
     def _stop_inside_epoch(self, trainer: Trainer) -> None:
         if self._is_idle(trainer):
             return
-        if self._decide(trainer, self._batches_completed(trainer), trainer.current_epoch):
+        if self._decide(trainer, trainer.current_epoch, inside_epoch=True):
             if has_pending_gradients(trainer):
-                rank_zero_warn(
+                warn_user(
                     f"The run stops after {self._batches_completed(trainer)} batches with "
                     "gradients that are accumulated but not applied, and no checkpoint has them: "
                     "promoted, it will differ from a run that was never stopped. Stop at a "
                     "multiple of `accumulate_grad_batches`.",
-                    stacklevel=2,
                 )
             self._finish_stop(trainer)
 
@@ -253,21 +252,22 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         trainer.should_stop = True
         self._write_stop(trainer)
         if self._checkpoint_path is not None:
-            for monitor in self._monitors(trainer):
+            for monitor in monitors_of(trainer):
                 monitor.write_checkpoint(self._checkpoint_path)
         self._show_hp_metric(trainer)
 
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""
         self._stop_unfinished = False
+        self._warn_of_earlier_estimate(trainer)
         self._states_at_stop = promotion.gather_random_states(trainer)
         self._write_stop(trainer)
         if not trainer.checkpoint_callbacks:  # checkpointing is off
             return
         at = f"epoch={trainer.current_epoch}"
-        if self._in_blocks:
+        if self._in_blocks and self._is_between_blocks(trainer):
             at = f"batches={self._batches_completed(trainer)}"
         self._checkpoint_path = promotion.new_checkpoint_path(trainer, at)
         trainer.save_checkpoint(self._checkpoint_path)
-        for monitor in self._monitors(trainer):
+        for monitor in monitors_of(trainer):
             monitor.write_checkpoint(self._checkpoint_path)

@@ -1,14 +1,14 @@
-"""What the stopper needs to know of its Trainer: it reads, and changes nothing."""
+"""What the stopper asks its Trainer and the monitors in it, before it decides or stops."""
 
 from __future__ import annotations
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
-
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl._user_warning import warn_user
+from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
 from lightning_sotl.callbacks.stopper_state import StopperState
 from lightning_sotl.callbacks.trainer_facts import (
     Trainer,
     batches_into_epoch,
+    is_same_value,
     limits_allow_stop,
 )
 from lightning_sotl.policies import StoppingReason
@@ -17,11 +17,9 @@ from lightning_sotl.policies import StoppingReason
 class StopperFacts(StopperState):
     __doc__ = StopperState.__doc__
 
-    def _monitors(self, trainer: Trainer) -> list[MonitorLogic]:
-        return [cb for cb in trainer.callbacks if isinstance(cb, MonitorLogic)]
-
     def _producers(self, trainer: Trainer) -> list[MonitorLogic]:
-        return [m for m in self._monitors(trainer) if self.monitor in m.metric_names]
+        """Return the monitor that logs the metric; none if it is of the module's own."""
+        return [one for one in monitors_of(trainer) if self.monitor in one.metric_names]
 
     def _read(self, trainer: Trainer) -> float | None:
         value = trainer.callback_metrics.get(self.monitor)
@@ -31,33 +29,50 @@ class StopperFacts(StopperState):
         """Return the training batches in completed blocks, on each rank."""
         return max((m.batches_completed for m in self._producers(trainer)), default=0)
 
+    def _completed(self, trainer: Trainer, epochs: int) -> int:
+        """Return how far the run has come, in what its limit counts: batches, or else epochs."""
+        return epochs if self.stop_batches is None else self._batches_completed(trainer)
+
+    def _is_at_limit(self, trainer: Trainer, epochs: int) -> bool:
+        return self._limit is not None and self._completed(trainer, epochs) >= self._limit
+
     def _is_between_blocks(self, trainer: Trainer) -> bool:
         return all(producer.is_between_units for producer in self._producers(trainer))
 
     def _explain_missing(self, trainer: Trainer) -> None:
-        if any(self.monitor in monitor.metric_names for monitor in self._monitors(trainer)):
+        if self._producers(trainer):
             if not self._said_missing:
-                rank_zero_warn(
+                warn_user(
                     f"The limit is reached but `{self.monitor}` is not available yet; the run "
                     "goes on until it is.",
-                    stacklevel=2,
                 )
                 self._said_missing = True
             return
         available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
         raise RuntimeError(f"`monitor={self.monitor!r}` is not logged; available: {available}.")
 
+    def _warn_of_earlier_estimate(self, trainer: Trainer) -> None:
+        """Say so where the epoch of the stop has not logged the metric, as without a validation."""
+        shown = trainer.callback_metrics.get(self.monitor)
+        if self._producers(trainer) or shown is None:
+            return
+        if is_same_value(shown, self._shown_before):
+            warn_user(
+                f"The estimate `{self.monitor}` of this run is of an earlier epoch than its stop: "
+                "it was not logged in the last one. Compare it only with runs that log it in the "
+                "same epochs.",
+            )
+
     def _ends_before_first_batch(self, trainer: Trainer) -> bool:
         """Return whether a resumed run is at or past its limit, and not about to decide itself."""
         if self._stopping_reason == StoppingReason.policy:
             return True
         epochs = int(trainer.fit_loop.epoch_progress.current.processed)
-        completed = self._batches_completed(trainer) if self._in_blocks else epochs
-        if self._limit is None or completed < self._limit or not limits_allow_stop(trainer, epochs):
+        if not self._is_at_limit(trainer, epochs) or not limits_allow_stop(trainer, epochs):
             return False
         if self._estimate is not None:
             return True
-        if self._was_there and not self._is_at_border(trainer):
+        if self._has_saved_state and not self._is_at_border(trainer):
             return False  # it went on past its limit, and will stop at the next border
         if self._producers(trainer) and self._read(trainer) is None:
             self._explain_missing(trainer)
@@ -67,7 +82,7 @@ class StopperFacts(StopperState):
     def _is_at_border(self, trainer: Trainer) -> bool:
         """Return, in `on_train_start`, whether the run is between two epochs (or blocks)."""
         inside = batches_into_epoch(trainer) > 0
-        if not self._in_blocks:
+        if self.stop_batches is None:
             return not inside
         return self._is_between_blocks(trainer) and not (inside and trainer.is_last_batch)
 

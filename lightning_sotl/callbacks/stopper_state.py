@@ -34,7 +34,9 @@ class StopperState(RunBound["StopperState"]):
         stop_batches: The same in training batches per rank, for a monitor with
             `every_n_train_batches=N`: a multiple of N.
         monitor: The logged metric that the run is ranked by; any that is logged will do. One that
-            the module logs in its own `on_train_epoch_end` is known from the second epoch on.
+            the module logs in its own `on_train_epoch_end` is known from the second epoch on. Of
+            one that is not logged in the epoch of the stop, as between two validations, the newest
+            value counts, with a warning.
         promoted: Whether this run has won and shall be trained to the end.
         hp_metric: Whether TensorBoard's HPARAMS tab shows the estimate as `hp_metric`, to sort runs
             by. It is the estimate at T, also for a promoted run, which shows it from its start. A
@@ -74,11 +76,11 @@ class StopperState(RunBound["StopperState"]):
     _stopping_reason: StoppingReason
     _checkpoint_path: str | None
     _random_states: list[dict[str, Any]] | None
-    _was_there: bool  # whether the resumed run had this stopper
     _stopped_now: bool
     _stop_unfinished: bool
     _states_at_stop: list[dict[str, Any]] | None
     _said_missing: bool
+    _shown_before: Any  # of the metric, as the epoch began: Lightning goes on showing old values
     _shows_hp_metric: bool
     _in_blocks: bool  # decides after blocks of batches, not only after epochs
     _shared: SharedRuns | None  # on rank 0, with a policy
@@ -182,7 +184,6 @@ class StopperState(RunBound["StopperState"]):
         self._stopping_reason = StoppingReason(state["stopping_reason"])
         self._checkpoint_path = state["checkpoint_path"]
         self._random_states = state.get("random_states")
-        self._was_there = True
 
     def _by_limit(self, completed: int, estimate: float | None) -> StoppingReason:
         """Decide by `stop_epoch` or `stop_batches`, whichever there is."""
@@ -204,11 +205,11 @@ class StopperState(RunBound["StopperState"]):
         self._stopping_reason = StoppingReason.not_stopped
         self._checkpoint_path = None
         self._random_states = None
-        self._was_there = False
         self._stopped_now = False
         self._stop_unfinished = False
         self._states_at_stop = None
         self._said_missing = False
+        self._shown_before = None
         self._shows_hp_metric = False
         self._in_blocks = self.stop_batches is not None
         self._shared = None

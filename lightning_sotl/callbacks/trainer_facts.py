@@ -54,6 +54,20 @@ def training_loaders(trainer: Trainer) -> list[Any]:
     return parts
 
 
+def begins_epoch_anew(trainer: Trainer) -> bool:
+    """Return, in `on_train_start`, whether the next batch is the first of its epoch.
+
+    So it is also where an exception has broken an epoch off and the same Trainer fits once more
+    without a checkpoint: Lightning trains all of that epoch again.
+    """
+    return not trainer.fit_loop.restarting
+
+
+def batches_behind(trainer: Trainer) -> int:
+    """Return how many batches the run has trained, in all epochs; one that raised is none."""
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
+
+
 def batches_into_epoch(trainer: Trainer) -> int:
     """Return, in `on_train_start`, how many batches of its epoch a resumed run has behind it.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._ranks import Mode
-from lightning_sotl._wording import counted, listed, some
+from lightning_sotl._wording import counted, listed, some, visible
 from lightning_sotl.curves.folders import find_run_folders
 from lightning_sotl.curves.log_notes import notes_on_gaps, notes_on_short_runs, why_useless
 from lightning_sotl.curves.logged import check_table_size
@@ -85,6 +85,11 @@ class FoundRuns:
     stopped_at: tuple[int | None, ...]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def left_out(self) -> list[str]:
+        """Those of the notes that tell of something that was not read, or does not count."""
+        return [note for note in self.notes if note.startswith("Left out")]
+
 
 def read_logs(
     directory: str | Path,
@@ -118,10 +123,25 @@ def read_logs(
         NotADirectoryError: If `directory` is none.
         ValueError: If it holds no run, if no run has L(e), or if no run has a number for a key
             that was asked for, on an epoch where a curve is wanted; the message says what is
-            there.
+            there, and what could not be read.
     """
-    root, keys = Path(directory), keys or LogKeys()
-    notes: list[str] = []
+    root, keys, notes = Path(directory), keys or LogKeys(), list[str]()
+    try:
+        sources = _sources(root, keys, notes, needs_losses, instead, progress)
+        return _assemble(root, sources, keys, metric_mode, final_mode, notes)
+    except ValueError as error:
+        # What was left out may be why; and it has names that others gave.
+        raise ValueError(visible(" ".join([str(error), *notes[:5]]))) from None
+
+
+def _sources(
+    root: Path,
+    keys: LogKeys,
+    notes: list[str],
+    needs_losses: bool,
+    instead: str | None,
+    progress: Progress | None,
+) -> list[RunSource]:
     folders = find_run_folders(root, notes, prefix=keys.prefix)
     per_epoch = [key for key in (keys.val_loss, keys.val_metric, *keys.others) if key]
     finals = [key for key in (keys.final_metric, keys.final_loss) if key]
@@ -138,10 +158,8 @@ def read_logs(
         if not any(key in source.logged.last for source in sources):
             raise ValueError(why_useless(key, sources, available))
     if needs_losses:
-        sources = _with_losses(sources, keys, instead, available, notes)
-    else:
-        sources = _with_values(sources, keys, notes)
-    return _assemble(root, sources, keys, metric_mode, final_mode, notes)
+        return _with_losses(sources, keys, instead, available, notes)
+    return _with_values(sources, keys, notes)
 
 
 def _with_values(sources: list[RunSource], keys: LogKeys, notes: list[str]) -> list[RunSource]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl._wording import quoted
 from lightning_sotl.curves.logged import MOST_UNITS
 from lightning_sotl.record import SCHEMA, header_time, parsed_lines
@@ -62,6 +64,24 @@ class RecordedRun:
     status: dict[str, Any]
     stopped_at: int | None = None
     contradicted: list[Path] = field(default_factory=list)
+    # A heap of the units in `losses`, negated. With a walk through them ten thousand sessions that
+    # each undo the last of many units take minutes.
+    _newest: list[int] = field(default_factory=list, repr=False)
+
+    def take(self, session: Session) -> None:
+        """Add what a session has trained; its losses and checkpoints win."""
+        for unit in session.losses:
+            if unit not in self.losses:
+                heapq.heappush(self._newest, -unit)
+        self.losses.update(session.losses)
+        self.checkpoints.update(session.checkpoints)
+
+    def undo_from(self, first: int) -> None:
+        """Forget all units from `first` on."""
+        while self._newest and -self._newest[0] >= first:
+            unit = -heapq.heappop(self._newest)
+            del self.losses[unit]
+            self.checkpoints.pop(unit, None)
 
 
 def read_record(path: Path) -> tuple[list[Session], int]:
@@ -74,8 +94,9 @@ def read_record(path: Path) -> tuple[list[Session], int]:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no regular file, if it is too large, if a header is of a schema that
-            this version does not know, or if there are too many headers that repeat no other.
+        UnreadableFileError: If it is no regular file, if it is too large, if a header is of a
+            schema that this version does not know, or if there are too many headers that repeat
+            no other.
     """
     sessions: list[Session] = []
     known: dict[tuple[str, float], Session] = {}
@@ -126,16 +147,13 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
 def _continue(run: RecordedRun, session: Session) -> None:
     changed = [unit for unit, loss in session.losses.items() if run.losses.get(unit, loss) != loss]
     if changed:
-        first = min(changed)
-        run.losses = {unit: loss for unit, loss in run.losses.items() if unit < first}
-        run.checkpoints = {u: path for u, path in run.checkpoints.items() if u < first}
+        run.undo_from(min(changed))
         run.contradicted += [
             folder
             for folder in run.folders
             if folder != session.folder and folder not in run.contradicted
         ]
-    run.losses.update(session.losses)
-    run.checkpoints.update(session.checkpoints)
+    run.take(session)
     run.facts, run.status = session.facts, session.status
     if session.folder not in run.folders:
         run.folders.append(session.folder)
@@ -156,7 +174,7 @@ def _session(header: dict[str, Any], path: Path, begun: float) -> Session:
 
 def _check_number(sessions: list[Session], path: Path) -> None:
     if len(sessions) > MOST_SESSIONS:
-        raise ValueError(
+        raise UnreadableFileError(
             f"Expected '{path}', without repeats, to have at most {MOST_SESSIONS:,} headers but it "
             "has more."
         )
@@ -164,7 +182,7 @@ def _check_number(sessions: list[Session], path: Path) -> None:
 
 def _check_schema(header: dict[str, Any], path: Path) -> None:
     if header.get("schema") != SCHEMA:
-        raise ValueError(
+        raise UnreadableFileError(
             f"Expected the record '{path}' to be of schema {SCHEMA} but got "
             f"{quoted(header.get('schema'))}; a newer version of this package may have written it."
         )

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from lightning_sotl._reading import UnreadableFileError
 from lightning_sotl._wording import counted, some
 from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.folders import RunFolder, natural_order
@@ -36,7 +35,11 @@ def read_sources(
     notes: list[str],
     progress: Callable[[int, int], None] | None,
 ) -> list[RunSource]:
-    """Return the runs that `folders` hold; `notes` takes what could not be read or was joined."""
+    """Return the runs that `folders` hold; `notes` takes what could not be read or was joined.
+
+    Raises:
+        ValueError: If no folder can be read.
+    """
     sessions, logs = _read_folders(root, folders, wanted, notes, progress)
     runs = _without_false_starts(merge_sessions(sessions))
     _note_copies(runs, sessions, root, notes)
@@ -63,6 +66,7 @@ def _read_folders(
     sessions: list[Session] = []
     logs: dict[Path, Logged] = {}
     unreadable: Counter[str] = Counter()
+    refused: list[str] = []
     for done, folder in enumerate(folders):
         logs[folder.path] = Logged(wanted.keys)
         try:
@@ -71,11 +75,15 @@ def _read_folders(
                 sessions += found
                 unreadable[_relative(folder.record, root)] += bad
             logs[folder.path] = _read_logs(folder, wanted, unreadable, root, notes)
-        except (OSError, UnreadableFileError) as error:
-            # A link that leads nowhere, a file that is not ours to read, a pipe.
-            notes.append(f"Left out what of '{_relative(folder.path, root)}' is behind: {error}.")
+        except (OSError, ValueError) as error:
+            # A link that leads nowhere, a file that is not ours to read, a pipe, a newer record,
+            # a table with a column twice.
+            refused.append(f"'{_relative(folder.path, root)}': {str(error).removesuffix('.')}.")
         if progress is not None:
             progress(done + 1, len(folders))
+    if len(refused) == len(folders) and not sessions:
+        raise ValueError(f"No folder of '{root}' with a run can be read; the first is {refused[0]}")
+    notes += [f"Left out what cannot be read of {one}" for one in refused]
     notes += [
         f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
         for name, bad in unreadable.items()
@@ -143,6 +151,7 @@ def _recorded(
 ) -> list[RunSource]:
     tenants = Counter(folder for run in runs for folder in run.folders)
     firsts = Counter(run.folders[0] for run in runs)
+    short_ids = Counter((run.folders[0], run.run_id[:8]) for run in runs)
     sources = []
     for run in runs:
         logged = Logged(())
@@ -156,7 +165,8 @@ def _recorded(
                 )
         name = _relative(run.folders[0], root)
         if firsts[run.folders[0]] > 1:
-            name = f"{name}@{run.run_id[:8]}"
+            is_alone = short_ids[run.folders[0], run.run_id[:8]] == 1
+            name = f"{name}@{run.run_id[:8] if is_alone else run.run_id}"
         for folder in run.contradicted:
             notes.append(
                 f"Run '{name}' has other losses in '{_relative(folder, root)}' than in "

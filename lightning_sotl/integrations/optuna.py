@@ -1,4 +1,4 @@
-"""Optuna for `pytorch_lightning`: a trial's reporter, promotion, evolution (extra `optuna`)."""
+"""What a sweep with Optuna needs, for `pytorch_lightning` (extra `optuna`)."""
 
 from __future__ import annotations
 

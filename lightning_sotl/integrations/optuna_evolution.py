@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
 from lightning_sotl import _validation
+from lightning_sotl.integrations.optuna_direction import sign_of
 from lightning_sotl.integrations.optuna_values import draw, draw_other, has_two_values
 
 
@@ -163,11 +163,10 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
 
     def _choose_parent(self, study: optuna.Study, trial: FrozenTrial) -> FrozenTrial | None:
         """Return the winner of a tournament, or None during the start and without a winner."""
-        if len(study.directions) > 1:
-            raise ValueError(
-                f"Expected a study with one objective but got {len(study.directions)}: a "
-                "tournament needs one value. Use Optuna's NSGAIISampler for several."
-            )
+        sign = sign_of(
+            study,
+            several=": a tournament needs one value. Use Optuna's NSGAIISampler for several.",
+        )
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         if len(finished) < self.population_size:
             return None
@@ -176,7 +175,6 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
         if not population:
             return None
         drawn = self._generator(trial, 0).integers(len(population), size=self.tournament_size)
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         # The first drawn of equals wins, so that age decides no tie.
         contestants = [
             (sign * other.value, other)

@@ -1,4 +1,4 @@
-"""Optuna for `lightning.pytorch`: a trial's reporter, promotion, evolution (extra `optuna`)."""
+"""What a sweep with Optuna needs, for `lightning.pytorch` (extra `optuna`)."""
 
 from __future__ import annotations
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 
 import optuna
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_sotl import _validation
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import counted, some
+from lightning_sotl.integrations.optuna_direction import sign_of
 from lightning_sotl.integrations.optuna_reporter import CHECKPOINT_KEY
 from lightning_sotl.winners import Candidate, Result, Winner, best_of, train_winners
 
@@ -41,22 +42,15 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
         'stopped.ckpt'
     """
     k = _validation.positive_int("k", k)
-    if len(study.directions) > 1:
-        raise ValueError(
-            f"Expected a study with one objective but got {len(study.directions)}, in which no "
-            "trial is the best."
-        )
-    maximises = study.direction == optuna.study.StudyDirection.MAXIMIZE
+    sign = sign_of(study, several=", in which no trial is the best.")
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    # Estimates at different T say nothing of each other.
     units = {t.number: max(t.intermediate_values, default=-1) + 1 for t in complete}
     finite = [t for t in complete if t.value is not None and math.isfinite(t.value)]
     at = max((units[t.number] for t in finite), default=0)
     if short := [t.number for t in finite if units[t.number] < at]:
-        rank_zero_warn(
+        warn_user(
             f"{counted(len(short), 'trial')} ended before T = {at} and do not compete: "
-            f"{some(short)}.",
-            stacklevel=2,
+            f"{some(short)}."
         )
     return best_of(
         (
@@ -65,7 +59,7 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
             if units[t.number] >= at
         ),
         k,
-        mode="max" if maximises else "min",
+        mode="min" if sign > 0 else "max",
     )
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from optuna import Study
 from optuna.pruners import BasePruner
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from lightning_sotl.growing_curves import GrowingCurves
+from lightning_sotl.integrations.optuna_direction import sign_of
 from lightning_sotl.integrations.optuna_storage import validations_of
 from lightning_sotl.policies import AdaptivePolicy
 
@@ -76,7 +76,7 @@ class AdaptivePruner(BasePruner):
         if this != self._study:
             self._forget()
             self._study = this
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        sign = sign_of(study)
         for other in [*study.get_trials(deepcopy=False), trial]:
             if other.number in self._finished:
                 continue

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_sotl._extras import require
+from lightning_sotl.policies import Signal
 from lightning_sotl.replay.policy import (
     Decider,
     Seen,
-    Signal,
     StopsForGood,
     check_signal,
     split_signal,
@@ -94,7 +94,7 @@ class OptunaPolicy:
 
     @property
     def validated_from(self) -> int:
-        """As a policy of its curve has them."""
+        """By the curve that is reported: training losses cost no validation before the end."""
         return validated_from(split_signal(self.name)[1])
 
     def begin(self, seen: Seen) -> Decider:

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 import optuna
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_sotl._user_warning import warn_user
+from lightning_sotl._wording import listed
 from lightning_sotl.callbacks.lookup import counts_blocks, producer_of, stoppers_of
 from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.order import LateCallback, arrange
@@ -43,8 +44,8 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
         """Forget another Trainer's run, and take a place behind all that may log."""
         if not self._bind(trainer, stage):
             return
-        if trainer.is_global_zero and self.trial is None:
-            raise ValueError("Expected `trial` to be an Optuna trial on rank 0 but got None.")
+        if trainer.is_global_zero:
+            self._required_trial()  # rather than at the first report
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
@@ -94,18 +95,16 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
         if self.monitor in trainer.callback_metrics:
             self._value = float(trainer.callback_metrics[self.monitor])
         if producer_of(trainer, self.monitor) is None and not self._reported:
-            logged = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
-            rank_zero_warn(
+            logged = listed(list(trainer.callback_metrics))
+            warn_user(
                 f"`monitor={self.monitor!r}` was never reported: it is not logged in training or "
-                f"validation steps; logged are: {logged}.",
-                stacklevel=2,
+                f"validation steps; logged are: {logged}."
             )
         if self.validation is not None and trainer.is_global_zero and not self._validations:
-            logged = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
-            rank_zero_warn(
+            logged = listed(list(trainer.callback_metrics))
+            warn_user(
                 f"`validation={self.validation!r}` was never noted: it is not logged by the end of "
-                f"an epoch; logged are: {logged}.",
-                stacklevel=2,
+                f"an epoch; logged are: {logged}."
             )
         for stopper in stoppers_of(trainer):
             if stopper.stopping_reason == StoppingReason.policy:
@@ -167,11 +166,10 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
             return
         if not math.isclose(float(shown), stored, rel_tol=1e-6):
             self._to_compare = {}
-            rank_zero_warn(
+            warn_user(
                 f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
                 f"{float(shown):.6g}: it did not go on from the trial's checkpoint. The study "
-                "keeps what was reported first.",
-                stacklevel=2,
+                "keeps what was reported first."
             )
 
     def _report(self, trainer: Trainer, step: int) -> None:
@@ -181,25 +179,13 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
             self._compare(step, shown)
         if step < 0 or step in known:
             return
-        told = None
-        if producer_of(trainer, self.monitor) is None:
-            # Lightning keeps showing what was logged in an earlier epoch.
-            is_new = self._is_new(trainer, self.monitor)
-        elif shown is None:
+        is_ours = producer_of(trainer, self.monitor) is not None
+        if is_ours and shown is None:
             return
-        else:
-            is_new = True
-        if trainer.is_global_zero and is_new:
-            value = float(shown) if math.isfinite(float(shown)) else self._worst
-            hopeless = not any(map(math.isfinite, [*known.values(), value]))
-            self._pending[step] = value
-            if self.validation is not None and self._is_new(trainer, self.validation):
-                sign = -1.0 if self.validation_mode == "max" else 1.0
-                newest = sign * float(trainer.callback_metrics[self.validation])
-                self._validations[step] = newest
-                note_validation(self.trial, self._validations)
-            heard = tell(self.trial, self._pending, self._reported)
-            told = (value, hopeless, heard and not hopeless and shall_prune(self.trial))
+        told = None
+        # Of what is not ours Lightning keeps showing the value of an earlier epoch.
+        if trainer.is_global_zero and (is_ours or self._is_new(trainer, self.monitor)):
+            told = self._tell(trainer, step, float(shown), known)
         told = trainer.strategy.broadcast(told)
         if told is None:
             return
@@ -208,6 +194,31 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
             self._reported[step] = self._value
         # Once said it holds: Lightning's own minima may put the stop off to a later report.
         self._hopeless, self._pruned = self._hopeless or hopeless, self._pruned or pruned
+
+    def _tell(
+        self, trainer: Trainer, step: int, shown: float, known: dict[int, float]
+    ) -> tuple[float, bool, bool]:
+        """Report a value, and note its validation; on rank 0.
+
+        Returns:
+            The value as reported, whether no value of the run was ever finite, and whether the
+            pruner ends the run.
+        """
+        trial = self._required_trial()
+        value = shown if math.isfinite(shown) else self._worst
+        hopeless = not any(map(math.isfinite, [*known.values(), value]))
+        self._pending[step] = value
+        if self.validation is not None and self._is_new(trainer, self.validation):
+            sign = -1.0 if self.validation_mode == "max" else 1.0
+            self._validations[step] = sign * float(trainer.callback_metrics[self.validation])
+            note_validation(trial, self._validations)
+        heard = tell(trial, self._pending, self._reported)
+        return value, hopeless, heard and not hopeless and shall_prune(trial)
+
+    def _required_trial(self) -> optuna.trial.BaseTrial:
+        if self.trial is None:
+            raise ValueError("Expected `trial` to be an Optuna trial on rank 0 but got None.")
+        return self.trial
 
     def _stop_if_allowed(
         self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False

@@ -11,9 +11,11 @@ import optuna
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, check_mode
 from lightning_sotl.callbacks.run_bound import RunBound
+from lightning_sotl.integrations.optuna_direction import sign_of
 from lightning_sotl.integrations.optuna_restart import process_key
-from lightning_sotl.integrations.optuna_storage import patiently, worst_value
+from lightning_sotl.integrations.optuna_storage import patiently
 from lightning_sotl.integrations.process_identity import own_identity
+from lightning_sotl.monitor_name import parse_monitor
 
 
 class ReporterState(RunBound["ReporterState"]):
@@ -80,7 +82,7 @@ class ReporterState(RunBound["ReporterState"]):
         self.validation_mode = validation_mode
         self._worst = math.inf
         if isinstance(trial, optuna.Trial):
-            self._worst = worst_value(trial, monitor)
+            self._worst = _sign_of(trial, monitor) * math.inf
             name = partial(trial.set_user_attr, process_key(trial.number), own_identity())
             patiently(name, otherwise=None)
         self._forget()
@@ -116,3 +118,24 @@ class ReporterState(RunBound["ReporterState"]):
         self._shown_before = {}
         self._validations = {}
         self._to_compare = {}
+
+
+def _sign_of(trial: optuna.Trial, monitor: str) -> float:
+    """Return the sign of the trial's study, in which the monitored value has a place.
+
+    Raises:
+        ValueError: If the study has several objectives, or maximises a sum of training losses.
+    """
+    sign = sign_of(
+        trial.study,
+        several=(
+            ": Optuna cannot prune trials of several. Return `stopper.estimate` as one of the "
+            "objectives instead."
+        ),
+    )
+    if sign < 0 and parse_monitor(monitor) is not None:
+        raise ValueError(
+            f"Expected a study with direction='minimize' for monitor={monitor!r}, of which lower "
+            "is better, but got 'maximize'."
+        )
+    return sign

@@ -6,9 +6,9 @@ import time
 from contextlib import suppress
 
 import optuna
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import counted, some
 from lightning_sotl.integrations.process_identity import is_gone, is_of_this_host, own_identity
 
@@ -69,11 +69,10 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
         time.sleep(_CLAIM_SECONDS)
     numbers = [trial.number for trial in claimed if _requeue(study, trial)]
     if left:
-        rank_zero_warn(
+        warn_user(
             f"{counted(len(left), 'running trial')} of another host or of no known process left "
             f"as it is: {some(left)}. If no other process works on this study, `alone=True` takes "
-            "them.",
-            stacklevel=2,
+            "them."
         )
     return numbers
 

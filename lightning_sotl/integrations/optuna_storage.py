@@ -1,4 +1,4 @@
-"""What a trial's study says: its direction, and what a storage holds that may be gone a while."""
+"""What a trial tells its storage and hears from it, which may be gone for a while."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 import optuna
-from lightning_utilities.core.rank_zero import rank_zero_warn
 
-from lightning_sotl.monitor_name import parse_monitor
+from lightning_sotl._user_warning import warn_user
 
 VALIDATION_KEY = "lightning_sotl:validation"
+# Mistakes of the call itself, which no second try mends.
 _OURS = (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError)
 _WAITS = (0.1, 0.5)  # seconds between the tries
 
@@ -35,13 +35,13 @@ def patiently(function: Callable[[], Any], *, otherwise: Any) -> Any:
         try:
             return function()
         except Exception as error:  # each storage has its own exceptions
+            # A damaged line of a journal is a ValueError, too, but the storage's.
             if isinstance(error, _OURS) and not isinstance(error, json.JSONDecodeError):
                 raise
             if wait is None:
-                rank_zero_warn(
+                warn_user(
                     f"The trial's storage failed three times ({type(error).__name__}: "
-                    f"{error}); the run goes on without it.",
-                    stacklevel=2,
+                    f"{error}); the run goes on without it."
                 )
             else:
                 time.sleep(wait)
@@ -56,16 +56,15 @@ def reported_values(trial: optuna.trial.BaseTrial | None) -> dict[int, float]:
 
 
 def tell(
-    trial: optuna.trial.BaseTrial | None, pending: dict[int, float], reported: dict[int, float]
+    trial: optuna.trial.BaseTrial, pending: dict[int, float], reported: dict[int, float]
 ) -> bool:
     """Report all that is pending, oldest first; say whether the storage has it all.
 
     Args:
-        trial: The trial, which rank 0 has.
+        trial: The trial.
         pending: step -> value; what is reported is moved to `reported`.
         reported: The same.
     """
-    assert trial is not None  # noqa: S101  # the reporter's `setup` has looked
     for step, value in list(pending.items()):
         failed = object()
         if patiently(partial(trial.report, value, step), otherwise=failed) is failed:
@@ -74,9 +73,8 @@ def tell(
     return True
 
 
-def shall_prune(trial: optuna.trial.BaseTrial | None) -> bool:
+def shall_prune(trial: optuna.trial.BaseTrial) -> bool:
     """Return what the pruner says; False while the storage is away."""
-    assert trial is not None  # noqa: S101  # the reporter's `setup` has looked
     return bool(patiently(trial.should_prune, otherwise=False))
 
 
@@ -86,33 +84,10 @@ def validations_of(trial: optuna.trial.FrozenTrial | optuna.Trial) -> dict[int, 
     return {int(step): math.inf if value is None else value for step, value in noted.items()}
 
 
-def note_validation(trial: optuna.trial.BaseTrial | None, values: dict[int, float]) -> None:
+def note_validation(trial: optuna.trial.BaseTrial, values: dict[int, float]) -> None:
     """Note step -> validation value, lower is better, where the adaptive pruner finds it.
 
     JSON has no infinity, and its keys are strings.
     """
-    assert trial is not None  # noqa: S101  # the reporter's `setup` has looked
     plain = {str(step): value if math.isfinite(value) else None for step, value in values.items()}
     patiently(partial(trial.set_user_attr, VALIDATION_KEY, plain), otherwise=None)
-
-
-def worst_value(trial: optuna.Trial, monitor: str) -> float:
-    """Return the value of a diverged trial: `inf`, or `-inf` in a study that maximises.
-
-    Raises:
-        ValueError: If the study has several objectives, or maximises a sum of training losses.
-    """
-    directions = trial.study.directions
-    if len(directions) > 1:
-        raise ValueError(
-            f"Expected a study with one objective but got {len(directions)}: Optuna cannot prune "
-            "trials of several. Return `stopper.estimate` as one of the objectives instead."
-        )
-    if directions[0] != optuna.study.StudyDirection.MAXIMIZE:
-        return math.inf
-    if parse_monitor(monitor) is not None:
-        raise ValueError(
-            f"Expected a study with direction='minimize' for monitor={monitor!r}, of which lower "
-            "is better, but got 'maximize'."
-        )
-    return -math.inf

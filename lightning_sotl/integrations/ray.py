@@ -1,4 +1,4 @@
-"""Ray Tune for `pytorch_lightning`: the reporter of a trial (extra `ray`)."""
+"""What a sweep with Ray Tune needs, for `pytorch_lightning` (extra `ray`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Tune for `lightning.pytorch`: the reporter of a trial (extra `ray`)."""
+"""What a sweep with Ray Tune needs, for `lightning.pytorch` (extra `ray`)."""
 
 from __future__ import annotations
 

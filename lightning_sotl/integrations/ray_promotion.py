@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import functools
 import inspect
 import logging
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import tune
+from ray.tune.experimental.output import ProgressReporter
 
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, check_mode
@@ -31,7 +32,8 @@ def find_winners(
     """Return the best `k` trials of a sweep at T, best first; ties go to the older trial.
 
     T is the number of epochs (or blocks) that the trials have come to. Estimates at different
-    T say nothing of each other, so trials that have ended before the longest one do not compete.
+    T say nothing of each other, so trials that have ended before the longest one do not compete,
+    and a line in the log counts them.
 
     Args:
         results: What `Tuner.fit()` has returned, of trials that had a RayReporter.
@@ -104,7 +106,8 @@ def promote(
         mode: "min" if lower is better.
         tune_config: For the second sweep: `max_concurrent_trials`, `reuse_actors` and so on. It
             draws nothing, so it can have neither `num_samples` nor `search_alg`.
-        run_config: For the second sweep: `storage_path`, `failure_config`, `callbacks` and so on.
+        run_config: For the second sweep: `storage_path`, `failure_config`, `callbacks` and so on;
+            it may be that of the first.
         restore: The folder of a second sweep that was interrupted or has failed trials, to go on
             with; `tune_config` and `run_config` are then those that it was begun with.
 
@@ -124,16 +127,15 @@ def promote(
     checkpoints = {
         r.metrics["trial_id"]: r.checkpoint for r in _all(results) if r.metrics and r.checkpoint
     }
-    of_winners = {winner.run_id: checkpoints[winner.run_id] for winner in winners}
-    origins = {w.run_id: (of_winners[w.run_id], set(w.params)) for w in winners}
+    origins = {w.run_id: (checkpoints[w.run_id], set(w.params)) for w in winners}
     continued = _continue(trainable, origins)
     if restore is not None:
         return tune.Tuner.restore(restore, trainable=continued, resume_errored=True).fit()
     tuner = tune.Tuner(
         continued,
         param_space=_param_space(winners),
-        tune_config=dataclasses.replace(tune_config),
-        run_config=run_config,
+        tune_config=tune_config,
+        run_config=_without_rays_own_callbacks(run_config),
     )
     return tuner.fit()
 
@@ -143,7 +145,9 @@ def _all(results: tune.ResultGrid) -> list[tune.Result]:
 
 
 def _trial(result: tune.Result, monitor: str) -> tuple[int, Candidate]:
+    """Return how many epochs (or blocks) a trial has come to, and what it would go on from."""
     metrics = result.metrics or {}
+    # "" rather than None, of which `best_of` would say that an EarlyRankingStopper is missing.
     path = f"{result.checkpoint.path}/{CHECKPOINT_NAME}" if result.checkpoint else ""
     name = str(metrics.get("trial_id", result.path))
     config = {key: v for key, v in (result.config or {}).items() if key != PROMOTED_FROM}
@@ -168,6 +172,19 @@ def _continue(
         return call_promoted(trainable, own, checkpoint)
 
     return promoted_trial
+
+
+def _without_rays_own_callbacks(run_config: tune.RunConfig | None) -> tune.RunConfig | None:
+    """Return a copy that is as the user made it before the first sweep.
+
+    Ray appends its progress reporter to the list of callbacks that it is given. A second sweep
+    would set up only the first of two reporters, and the other ends it at a trial's first error.
+    """
+    if run_config is None or not run_config.callbacks:
+        return run_config
+    own = copy.copy(run_config)
+    own.callbacks = [one for one in run_config.callbacks if not isinstance(one, ProgressReporter)]
+    return own
 
 
 def _param_space(winners: list[Winner]) -> dict[str, Any]:

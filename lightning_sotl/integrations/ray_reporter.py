@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from ray import tune
 
 from lightning_sotl import _validation
+from lightning_sotl._user_warning import warn_user
+from lightning_sotl._wording import listed
 from lightning_sotl.callbacks import promotion
 from lightning_sotl.callbacks.lookup import counts_blocks, producer_of, stoppers_of
 from lightning_sotl.callbacks.monitor import MonitorLogic
@@ -107,7 +108,7 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
                 "TorchTrainer."
             )
         if not ray_session.in_trial():
-            rank_zero_warn("This is no trial of Ray Tune, so nothing is reported.", stacklevel=2)
+            warn_user("This is no trial of Ray Tune, so nothing is reported.")
         trainer.callbacks = [cb for cb in trainer.callbacks if cb is not self] + [self]
         arrange(trainer, first=MonitorLogic, late=LateCallback)
 
@@ -208,12 +209,8 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
         metrics["training_iteration"] = unit
         self._any_finite = self._any_finite or math.isfinite(value)
         every = self.checkpoint_every
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = None
-            if every is not None and (last or unit % every == 0):
-                self._save(trainer, str(Path(folder) / CHECKPOINT_NAME))
-                checkpoint = tune.Checkpoint.from_directory(folder)
-            self.stopped_by_ray = ray_session.report(metrics, checkpoint)
+        saves = every is not None and (last or unit % every == 0)
+        self.stopped_by_ray = self._send(trainer, metrics, with_checkpoint=saves)
         self._ends = self.stopped_by_ray or not self._any_finite
         if self._ends and limits_allow_stop(trainer, self._whole_epochs):
             trainer.should_stop = True
@@ -221,6 +218,15 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
                 for stopper in stoppers_of(trainer):
                     # What the trial goes on from is the checkpoint of the report.
                     stopper.end_by_policy(trainer, self._whole_epochs, save=False)
+
+    def _send(self, trainer: Trainer, metrics: dict[str, Any], *, with_checkpoint: bool) -> bool:
+        """Report to Ray, and return whether Ray wants the trial to end."""
+        with tempfile.TemporaryDirectory() as folder:  # Ray has copied it when it has heard
+            checkpoint = None
+            if with_checkpoint:
+                self._save(trainer, str(Path(folder) / CHECKPOINT_NAME))
+                checkpoint = tune.Checkpoint.from_directory(folder)
+            return ray_session.report(metrics, checkpoint)
 
     def _save(self, trainer: Trainer, path: str) -> None:
         if self._states_to_save is None:
@@ -250,10 +256,8 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
             producer_of(trainer, self.monitor) is None
             and self.monitor not in trainer.callback_metrics
         ):
-            available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
-            rank_zero_warn(
-                f"`monitor={self.monitor!r}` is not logged; available: {available}.", stacklevel=2
-            )
+            available = listed(list(trainer.callback_metrics))
+            warn_user(f"`monitor={self.monitor!r}` is not logged; available: {available}.")
 
     def _forget(self) -> None:
         self.stopped_by_ray = False

@@ -9,6 +9,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, check_mode
+from lightning_sotl._wording import listed
 from lightning_sotl.growing_curves import GrowingCurves
 from lightning_sotl.policies import AdaptivePolicy
 
@@ -86,8 +87,9 @@ class AdaptiveScheduler(FIFOScheduler):
     def _warn_of_missing(self, name: str, result: dict[str, Any]) -> None:
         if name not in self._said_missing:
             self._said_missing.add(name)
-            available = ", ".join(map(repr, result))
-            warnings.warn(f"{name!r} is not reported; available: {available}.", stacklevel=2)
+            warnings.warn(
+                f"{name!r} is not reported; available: {listed(list(result))}.", stacklevel=2
+            )
 
     def debug_string(self) -> str:
         """Say what it has done, on Ray's screen."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_sotl.policies import Signal
 from lightning_sotl.replay.policy import (
     IN_EVERY_EPOCH,
     Decider,
     Policy,
     Seen,
-    Signal,
     best_of_the_longest,
     check_signal,
     split_signal,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Signal = Literal["train", "validation"]
+from lightning_sotl.policies import Signal
+
 # Where a policy has validation passes made, as the first index of a slice of the epochs.
 IN_EVERY_EPOCH, AFTER_THE_LAST_EPOCH = 0, -1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from lightning_sotl import _validation
 from lightning_sotl._ranks import best_ranks
-from lightning_sotl._wording import counted
+from lightning_sotl._wording import counted, listed
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.replay.policy import Policy
 from lightning_sotl.replay.recorded import Recorded, replayable
@@ -42,15 +43,16 @@ def replay(
         repeats: At least 2, as one says nothing of its own error.
         workers: How many runs are trained at a time; None, or more than N, for all N.
         seed: Of the draws.
-        validation_cost: What a validation pass costs, as a share of a training epoch. A policy
-            that reads only training losses pays it for the last epoch of full training only, the
-            adaptive ones for the last three.
+        validation_cost: What a validation pass costs, as a share of a training epoch, at least 0.
+            A policy that reads only training losses pays it for the last epoch of full training
+            only, the adaptive ones for the last three.
         progress: Is called with the number of repeats done, over all policies, and of all.
 
     Raises:
         TypeError: If a number is no integer.
-        ValueError: If one is out of range, if the curves cannot be replayed, if a policy does not
-            allow them, or if a validation has a price and none was recorded.
+        ValueError: If one is out of range, if two policies have one name, if the curves cannot be
+            replayed, if a policy does not allow them, or if a validation has a price and none was
+            recorded.
 
     Example:
         >>> from lightning_sotl.replay.baselines import named_baseline
@@ -59,7 +61,8 @@ def replay(
         >>> found.runs, found.policies["fixed-t1-top1"].cost.tolist()
         (2, [0.75, 0.75])
     """
-    _check(runs, repeats, workers, seed)
+    _check_numbers(runs, repeats, workers, seed, validation_cost)
+    _check_names([policy.name for policy in policies])
     recorded = replayable(curves)
     if validation_cost > 0 and recorded.validation is None:
         raise ValueError(
@@ -84,7 +87,7 @@ def replay(
         found[policy.name] = PolicyScores(
             trained, validated, ranks, metrics, float(validation_cost)
         )
-    notes = (*recorded.notes, *_of_draws(drawn, available), *_of_no_effect(found))
+    notes = (*recorded.notes, *_note_on_draws(drawn, available), *_note_on_no_effect(found))
     return Replay(drawn, repeats, workers, recorded.left_out, found, notes)
 
 
@@ -111,17 +114,19 @@ def _outcome(
     )
 
 
-def _of_no_effect(found: dict[str, PolicyScores]) -> list[str]:
+def _note_on_no_effect(found: dict[str, PolicyScores]) -> list[str]:
+    """Return a note on the policies, other than full training, that have trained everything."""
     names = [name for name, scores in found.items() if name != "full" and scores.trained.min() == 1]
     if not names:
         return []
     return [
-        f"{', '.join(map(repr, names))} stopped no run in any repeat; a policy that compares with "
+        f"{listed(names)} stopped no run in any repeat; a policy that compares with "
         "complete runs cannot while all are trained at a time."
     ]
 
 
-def _of_draws(drawn: int, available: int) -> list[str]:
+def _note_on_draws(drawn: int, available: int) -> list[str]:
+    """Return a note on the standard errors where every repeat has the same runs."""
     if drawn < available:
         return []
     return [
@@ -130,10 +135,21 @@ def _of_draws(drawn: int, available: int) -> list[str]:
     ]
 
 
-def _check(runs: int, repeats: int, workers: int | None, seed: int) -> None:
+def _check_numbers(
+    runs: int, repeats: int, workers: int | None, seed: int, validation_cost: float
+) -> None:
     for name, value in (("runs", runs), ("repeats", repeats)):
         if _validation.positive_int(name, value) < 2:
             raise ValueError(f"Expected `{name}` to be at least 2 but got {value}.")
     if workers is not None:
         _validation.positive_int("workers", workers)
     _validation.optional_seed("seed", seed)
+    if not (math.isfinite(validation_cost) and validation_cost >= 0):
+        raise ValueError(
+            f"Expected `validation_cost` to be at least 0 and finite but got {validation_cost!r}."
+        )
+
+
+def _check_names(names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"Expected `policies` to have different names but got {listed(names)}.")

@@ -87,8 +87,7 @@ def simulate(
             for (run, done), answer in zip(reports, answers, strict=True)
             if answer and done < epochs
         ]
-    pick = int(clock.decider.pick())
-    return clock.outcome(pick)
+    return clock.outcome(int(clock.decider.pick()))
 
 
 class _Clock:
@@ -143,7 +142,8 @@ class _Clock:
         """Return the runs that the policy has go on, if they can: when asked, nothing runs."""
         runs = [int(run) for run in resumed]
         for place, run in enumerate(runs):
-            if self._counts[run] >= self._epochs or run in runs[:place]:
+            can_go_on = 0 <= run < len(self._counts) and self._counts[run] < self._epochs
+            if not can_go_on or run in runs[:place]:
                 raise RuntimeError(
                     f"Expected '{self._name}' to go on with paused runs, each once, but got {runs}."
                 )
@@ -151,6 +151,11 @@ class _Clock:
 
     def outcome(self, pick: int) -> Outcome:
         """Return the end, with the pick trained on if it is not there yet."""
+        if not 0 <= pick < len(self._done):
+            raise RuntimeError(
+                f"Expected '{self._name}' to pick a run in [0, {len(self._done) - 1}] but got "
+                f"{pick}."
+            )
         epochs = self._done.copy()
         epochs[pick] = self._epochs
         validations = int(np.maximum(epochs - self._validated_from, 0).sum())

@@ -137,10 +137,8 @@ def newest_checkpoint(plan: Plan) -> Path | None:
     return found[-1] if found else None
 
 
-def train(
-    plan: Plan, phase: forked.Phase, *, rank: int = 0, ranks: int = 1, **options: Any
-) -> None:
-    """Train from the newest checkpoint to the end; each rank's results go into files."""
+def note_writes(phase: forked.Phase) -> None:
+    """Note from now on, in this process, when a line is being written to a record."""
     write = RunRecord._append
 
     def noted(record: RunRecord, line: dict[str, Any]) -> None:
@@ -148,6 +146,13 @@ def train(
             write(record, line)
 
     RunRecord._append = noted  # type: ignore[method-assign]  # this process does nothing else
+
+
+def train(
+    plan: Plan, phase: forked.Phase, *, rank: int = 0, ranks: int = 1, **options: Any
+) -> None:
+    """Train from the newest checkpoint to the end; each rank's results go into files."""
+    note_writes(phase)
     stages = [False, True] if plan.stops else [None]
     if (plan.folder / "stopped.json").exists():
         stages = [True]

@@ -1,11 +1,12 @@
-"""Compare what the README's commands print with what it says, and run its block on Ray; a minute.
+"""Compare what the README's commands print with what it says, and run its block on Ray; 2 minutes.
 
     python tests/campaigns/readme.py
 
 It trains the runs of `examples/rank_runs.py`, gives each `$ lightning-sotl ...` of the README to
-the program, and runs the Ray block behind the quick start, with a folder of its own as storage. The
-numbers are those of the torch that the README names; another may round or draw otherwise.
-`test_readme.py` does in seconds what can be done in seconds.
+the program, runs the main job with and without `--verify`, and the Ray block behind the quick
+start, with a folder of its own as storage. The numbers are those of the torch that the README
+names; another may round or draw otherwise. `test_readme.py` does in seconds what can be done in
+seconds.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from readme_blocks import README, python_blocks, shell_commands
+from readme_blocks import README, block, python_blocks, shell_commands
 
 
 def main() -> int:
-    """Run both and return how many differ or fail."""
+    """Run all and return how many differ or fail."""
     run([sys.executable, "examples/rank_runs.py"])
     failed = 0
     for command, said in shell_commands().items():
@@ -36,8 +37,19 @@ def main() -> int:
                 )
             )
     with tempfile.TemporaryDirectory() as folder:
+        failed += not does_the_main_job(Path(folder), "main job")
+        failed += not does_the_main_job(Path(folder), "main job, verified", "--verify")
         failed += not runs_on_ray(Path(folder))
     return failed
+
+
+def does_the_main_job(folder: Path, said: str, *options: str) -> bool:
+    """Run `digits_sweep.py` and return whether it prints what the README says, but for folders."""
+    printed = run([sys.executable, "examples/digits_sweep.py", "--output", str(folder), *options])
+    parts = [part.split() for part in block(f"output: {said}").split("\n\n")]
+    fine = all(part in [one.split() for one in printed.split("\n\n")] for part in parts[::2])
+    print(f"{said}: {'as said' if fine else 'DIFFERS'}")
+    return fine
 
 
 def runs_on_ray(folder: Path) -> bool:

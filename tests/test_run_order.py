@@ -10,7 +10,7 @@ from run_folders import csv_rows, write_csv_log, write_record
 from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.monitor_name import parse_monitor
-from lightning_sotl.run_ranking import Ranking, rank_runs
+from lightning_sotl.run_order import Ranking, rank_runs
 
 
 def found_of(losses: list[list[float]], **changes: object) -> FoundRuns:
@@ -45,7 +45,7 @@ def test_ties_share_the_lowest_rank() -> None:
     ranking = rank(found_of([[2.0], [1.0], [2.0], [3.0]]))
     assert [run.rank for run in ranking.runs] == [1, 2, 2, 4]
     assert ranking.notes == [
-        "2 of 4 runs (50%) tie with another in 'sotl_e1'; there are 3 different values."
+        "2 of 4 runs (50%) tie with another in 'sotl_e1', which has 3 different values."
     ]
 
 

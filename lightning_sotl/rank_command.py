@@ -1,0 +1,91 @@
+"""What `lightning-sotl rank` does: read runs, rank them, show the order."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from lightning_sotl import screen
+from lightning_sotl._ranks import Mode
+from lightning_sotl.commands import (
+    UsageError,
+    check_one_picture,
+    check_positive,
+    of_each_group,
+    print_documents,
+    read_runs,
+)
+from lightning_sotl.comparability import comparability_notes
+from lightning_sotl.curves.logs import FoundRuns
+from lightning_sotl.monitor_name import MonitorName, parse_monitor
+from lightning_sotl.ranking import order_stability
+from lightning_sotl.run_order import Ranking, rank_runs
+
+
+def rank(options: Namespace) -> None:
+    """Print the runs in order.
+
+    Raises:
+        UsageError: If an option is missing or out of range.
+        ValueError: If the data do not allow a ranking.
+    """
+    check_positive("--top", [] if options.top is None else [options.top])
+    check_positive("--at", [] if options.at is None else [options.at])
+    check_one_picture(options)
+    estimate = parse_monitor(options.monitor)
+    if estimate is None and options.metric_mode is None:
+        raise UsageError(
+            f"--monitor {options.monitor} is no estimate from training losses, so --metric-mode "
+            "has to say which end of it is better."
+        )
+    mode: Mode = "min" if estimate is not None else options.metric_mode
+    found = read_runs(
+        options,
+        estimate=estimate,
+        others=(options.monitor,),
+        needs_losses=estimate is not None,
+    )
+    rankings = of_each_group(
+        options, found, lambda rows: _ranking(options, found, estimate, mode, rows)
+    )
+    _show(options, rankings, mode)
+
+
+def _ranking(
+    options: Namespace,
+    found: FoundRuns,
+    estimate: MonitorName | None,
+    mode: Mode,
+    rows: list[int],
+) -> tuple[Ranking, list[str]]:
+    ranking = rank_runs(
+        found, options.monitor, estimate=estimate, at=options.at, mode=mode, rows=rows
+    )
+    facts = [found.facts[row] for row in rows]
+    is_by_losses = estimate is not None and any(facts)
+    return ranking, [*(comparability_notes(facts) if is_by_losses else []), *ranking.notes]
+
+
+def _show(options: Namespace, rankings: list[tuple[dict[str, str], Ranking]], mode: Mode) -> None:
+    documents = []
+    for group, ranking in rankings:
+        document = ranking.to_json()
+        document["runs"] = document["runs"][: options.top]
+        if options.stability:
+            document["stability"] = _stability(ranking, mode)
+        documents.append((group, document))
+    if options.plot:
+        from lightning_sotl import plotting
+
+        plotting.save(plotting.draw_ranks(rankings[0][1], mode=mode), options.plot)
+    if options.json:
+        print_documents(documents)
+    else:
+        for group, document in documents:
+            screen.show_ranking(document, group=group)
+
+
+def _stability(ranking: Ranking, mode: Mode) -> float | None:
+    if ranking.at < 2 or len(ranking.runs) < 2:
+        return None
+    value = order_stability(ranking.scores, at=ranking.at, mode=mode)
+    return value if value == value else None  # NaN is not in JSON

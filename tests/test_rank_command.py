@@ -1,0 +1,121 @@
+"""`lightning-sotl rank`: its table, its JSON, its groups."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import run, write_sweep
+from run_folders import write_csv_log, write_record
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path / "s")
+
+
+def test_rank_prints_json_of_the_fixed_shape(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "rank", sweep, "--json", "--top", 2)
+    assert code == 0
+    assert json.loads(out) == {
+        "monitor": "sotl_e1",
+        "at": 2,
+        "runs": [
+            {"rank": 1, "run_id": "v1", "estimate": 1.0, "epochs": 2, "checkpoint": "v1.ckpt"},
+            {"rank": 2, "run_id": "v0", "estimate": 2.0, "epochs": 2, "checkpoint": "v0.ckpt"},
+        ],
+    }
+    assert err == ""
+
+
+def test_rank_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "rank", sweep, "--monitor", "sotl", "--at", 1, "--stability")
+    assert code == 0
+    assert out.splitlines() == [
+        "rank  run  sotl  epochs  checkpoint",
+        "   1  v0      3       2  v0.ckpt",
+        "   1  v1      3       2  v1.ckpt",
+        "   1  v2      3       2  v2.ckpt",
+        "Ranked by sotl after 1 completed epochs.",
+        "Rank correlation of the order at T/2 with that at T is not known.",
+    ]
+    assert err == (
+        "warning: 3 of 3 runs (100%) tie with another in 'sotl', which has 1 different value.\n"
+    )
+
+
+def test_only_a_diverged_run_is_called_so(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_record(sweep / "short", [0.1])
+    write_record(sweep / "gone", [3.0, float("nan")])
+    _, out, _ = run(capsys, "rank", sweep, "--at", 2)
+    assert [line.split()[:4] for line in out.splitlines()[4:6]] == [
+        ["4", "gone", "diverged", "2"],
+        ["4", "short", "-", "1"],
+    ]
+
+
+def test_rank_goes_by_any_logged_key(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys, "rank", sweep, "--monitor", "test_acc", "--metric-mode", "max", "--at", 3, "--json"
+    )
+    assert code == 0
+    assert [row["run_id"] for row in json.loads(out)["runs"]] == ["v1", "v0", "v2"]
+
+
+def test_rank_counts_runs_without_the_metric(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv_log(sweep / "v7", [{"epoch": 0, "loss": 1.0}])
+    code, out, err = run(capsys, "rank", sweep, "--json")
+    assert code == 0
+    assert len(json.loads(out)["runs"]) == 3
+    assert "Left out 1 of 4 runs without a record with a completed epoch or 'sotl_e1'" in err
+    write_csv_log(sweep / "v8", [{"epoch": 0, "val": 1.0}])
+    code, out, err = run(
+        capsys, "rank", sweep, "--monitor", "val", "--metric-mode", "min", "--json"
+    )
+    assert [row["run_id"] for row in json.loads(out)["runs"]] == ["v8"]
+    assert "Left out 4 of 5 runs that do not log 'val' by epoch: 'v0', 'v1', 'v2', 'v7'." in err
+
+
+def test_rank_groups_runs_that_are_not_comparable(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(sweep / "v3", [2.0, 0.5], batch_size=64)
+    _, out, err = run(capsys, "rank", sweep, "--json")
+    assert json.loads(out)["runs"][0]["run_id"] == "v3"
+    assert "batch_size (8: 3, 64: 1)" in err
+    code, out, err = run(capsys, "rank", sweep, "--group-by", "batch_size", "--json")
+    assert code == 0
+    documents = json.loads(out)
+    assert [document["group"] for document in documents] == [
+        {"batch_size": "8"},
+        {"batch_size": "64"},
+    ]
+    assert [len(document["runs"]) for document in documents] == [3, 1]
+    assert "batch_size (" not in err
+
+
+def test_group_that_allows_no_ranking_is_said(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(sweep / "v3", [float("nan")] * 2, batch_size=64)
+    code, out, err = run(capsys, "rank", sweep, "--group-by", "batch_size", "--json")
+    assert code == 0
+    assert [document["group"] for document in json.loads(out)] == [{"batch_size": "8"}]
+    assert err == (
+        "warning: Left out the group batch_size = 64: None of the 1 run has a finite 'sotl_e1' "
+        "after 2 epochs: there is nothing to rank.\n"
+    )
+
+
+def test_group_is_still_checked_for_what_else_differs(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(sweep / "v3", [1.0, 0.5], hparams={"dropout": 0.5})
+    _, _, err = run(capsys, "rank", sweep, "--group-by", "batch_size")
+    assert err.startswith("warning: batch_size = 8: The runs differ in what their training losses")
+    assert "hparams.dropout (null: 3, 0.5: 1)" in err
