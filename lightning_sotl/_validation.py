@@ -25,6 +25,26 @@ def positive_int(name: str, value: object) -> int:
     return int(value)  # numpy's integers are none that a checkpoint can be loaded with
 
 
+def seed(name: str, value: object, *, or_none: str = "") -> int:
+    """Return `value` if it is an integer of at least 0; `or_none` is said of what else would do.
+
+    Raises:
+        TypeError: If `value` is no integer; `True` is none.
+        ValueError: If `value` is below 0.
+
+    Example:
+        >>> seed("seed", -1)
+        Traceback (most recent call last):
+        ValueError: Expected `seed` to be a non-negative integer but got -1.
+    """
+    message = f"Expected `{name}` to be a non-negative integer{or_none} but got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(message)
+    if value < 0:
+        raise ValueError(message)
+    return int(value)
+
+
 def optional_seed(name: str, value: object) -> int | None:
     """Return `value` if it is None or an integer of at least 0.
 
@@ -32,17 +52,7 @@ def optional_seed(name: str, value: object) -> int | None:
         TypeError: If `value` is neither; `True` is no integer.
         ValueError: If `value` is below 0.
     """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(
-            f"Expected `{name}` to be a non-negative integer or None but got {value!r}."
-        )
-    if value < 0:
-        raise ValueError(
-            f"Expected `{name}` to be a non-negative integer or None but got {value!r}."
-        )
-    return int(value)
+    return None if value is None else seed(name, value, or_none=" or None")
 
 
 def windows(name: str, value: object) -> tuple[int, ...]:

@@ -69,9 +69,7 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
     differing = differing_fields(facts)
     if differing:
         described = "; ".join(
-            f"{shortened(name)} "
-            f"({', '.join(f'{shortened(value)}: {n}' for value, n in values.most_common(4))}"
-            f"{', ...' if len(values) > 4 else ''})"
+            f"{shortened(name)} ({_counts(values)})"
             for name, values in list(differing.items())[:_MOST_DESCRIBED]
         )
         if len(differing) > _MOST_DESCRIBED:
@@ -80,6 +78,12 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
             f"The runs differ in what their training losses depend on, so their order may not say "
             f"which is better: {described}. Group by a field to rank only like with like."
         )
+    budgets = Counter(_value(one, "max_epochs") for one in facts if one)
+    if len(budgets) > 1:
+        notes.append(
+            f"The runs have different `max_epochs` ({_counts(budgets)}): where a learning-rate "
+            "schedule follows it, they are not on the same schedule at T."
+        )
     unknown = sum(not one for one in facts)
     if unknown:
         notes.append(
@@ -87,6 +91,11 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
             "loss and the like make them comparable cannot be told."
         )
     return notes
+
+
+def _counts(values: Counter[str]) -> str:
+    shown = [f"{shortened(value)}: {n}" for value, n in values.most_common(4)]
+    return ", ".join([*shown, "..."] if len(values) > 4 else shown)
 
 
 def groups_of(

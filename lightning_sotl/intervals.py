@@ -44,7 +44,7 @@ def rank_correlation_interval(
         Lower and upper bound, each of shape `()` or `(epochs,)`; NaN where the correlation is.
 
     Raises:
-        TypeError: If `resamples` is no integer.
+        TypeError: If `resamples` or `seed` is no integer.
         ValueError: If `confidence` is out of range; otherwise as in `rank_correlation`.
 
     Example:
@@ -104,7 +104,7 @@ def rank_correlation_difference(
         and its upper bound, each of shape `()` or `(epochs,)`; NaN where a correlation is.
 
     Raises:
-        TypeError: If `resamples` is no integer.
+        TypeError: If `resamples` or `seed` is no integer.
         ValueError: As `rank_correlation_interval`, or if the shapes do not fit.
 
     Example:
@@ -155,8 +155,8 @@ def bootstrap_correlations(
         Shape `(resamples, columns)`; NaN where all scores or all targets of a resample tie.
 
     Raises:
-        TypeError: If `resamples` is no integer.
-        ValueError: As in `rank_correlation`.
+        TypeError: If `resamples` or `seed` is no integer.
+        ValueError: As in `rank_correlation`, or if `seed` is negative.
 
     Example:
         >>> bootstrap_correlations([1, 2, 3], [1, 2, 3], target_mode="min", resamples=4).shape
@@ -164,6 +164,7 @@ def bootstrap_correlations(
     """
     check_method(method)
     _validation.positive_int("resamples", resamples)
+    _validation.seed("seed", seed)
     rows, goal, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
     samples = np.full((resamples, len(rows)), np.nan)
     known = np.flatnonzero(~unknown)

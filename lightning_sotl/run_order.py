@@ -95,9 +95,9 @@ def rank_runs(
         found: The runs.
         monitor: The estimate's name, or any key of `found.others`.
         estimate: What the name stands for; None for a key that is only read.
-        at: T; None for where a stopper has ended runs, or for the most epochs of any run where a
-            policy has ended some, otherwise for the most epochs that at least three quarters of
-            the runs have completed.
+        at: T; None for where a stopper has ended runs at its limit, or else for the most epochs of
+            any run where a policy or a pruner has ended some, otherwise for the most epochs that
+            at least three quarters of the runs have completed.
         mode: "min" if lower is better; every estimate from training losses is.
         rows: Which runs; None for all.
 
@@ -191,14 +191,6 @@ def _default_at(
     completed: NDArray[np.int64],
     notes: list[str],
 ) -> int:
-    by_policy = _ended_by_policy(found, chosen)
-    if any(by_policy):
-        notes.append(
-            f"{counted(sum(by_policy), 'run')} of {len(chosen)} were ended by a policy, so T is "
-            f"{completed.max()}, the most epochs of any run: those that it let go on furthest "
-            "stand first."
-        )
-        return int(completed.max())
     stops = sorted({stop for run in chosen if (stop := found.stopped_at[run])})
     if stops:
         if len(stops) > 1:
@@ -207,6 +199,14 @@ def _default_at(
                 f"compared at the smallest."
             )
         return int(stops[0])
+    by_policy = _ended_by_policy(found, chosen)
+    if any(by_policy):
+        notes.append(
+            f"{counted(sum(by_policy), 'run')} of {len(chosen)} were ended by a policy and none at "
+            f"a limit, so T is {completed.max()}, the most epochs of any run: those that it let go "
+            "on furthest stand first."
+        )
+        return int(completed.max())
     longest_first = np.sort(completed)[::-1]
     return max(1, int(longest_first[math.ceil(_REACHED_BY * len(completed)) - 1]))
 

@@ -15,6 +15,7 @@ from lightning_sotl._ranks import Mode, badness
 from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import counted, visible
 from lightning_sotl.callbacks.stopper import StopperLogic
+from lightning_sotl.comparability import comparability_notes
 from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.monitor_name import parse_monitor
 from lightning_sotl.run_order import rank_runs
@@ -146,7 +147,8 @@ def find_winners(
     Args:
         directory: Where runs with records lie, at any depth.
         k: How many, at least 1; fewer come back, with a warning, if fewer have a finite estimate.
-            What could not be read is said in warnings, too.
+            What could not be read is said in warnings, too, and what makes the runs' training
+            losses differ in meaning.
         monitor: The estimate that decides, as it is logged. Lower is better.
         at: T, in completed epochs (or blocks); None for where a stopper has ended the runs.
 
@@ -168,7 +170,9 @@ def find_winners(
             f"Expected `monitor` to be an estimate's name such as 'sotl_e1' but got {monitor!r}."
         )
     found = read_logs(directory, LogKeys(prefix=estimate.prefix, block=estimate.block))
-    for note in found.left_out:  # it might have won
+    # What was left out might have won, and of unlike runs the wrong ones may.
+    unlike = comparability_notes(found.facts) if any(found.facts) else []
+    for note in (*found.left_out, *unlike):
         warn_user(visible(note))
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
     facts = dict(zip(found.curves.names, found.facts, strict=True))

@@ -48,10 +48,17 @@ def test_what_changes_the_loss_is_named(changes: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"run_id": "b"}, {"time": 2.0}, {"hparams": {"width": 64, "lr": 0.1}}, {"max_epochs": 9}],
+    [{"run_id": "b"}, {"time": 2.0}, {"hparams": {"width": 64, "lr": 0.1}}],
 )
 def test_what_makes_architectures_differ_is_no_warning(changes: dict[str, object]) -> None:
     assert comparability_notes([facts(), facts(**changes)]) == []
+
+
+def test_budgets_that_differ_are_told_since_schedules_follow_them() -> None:
+    assert comparability_notes([facts(max_epochs=epochs) for epochs in (30, 9, 30)]) == [
+        "The runs have different `max_epochs` (30: 2, 9: 1): where a learning-rate schedule "
+        "follows it, they are not on the same schedule at T."
+    ]
 
 
 def test_warning_counts_each_value() -> None:

@@ -160,6 +160,8 @@ def test_all_epochs_are_compared_with_one_score_that_is_no_better_than_itself() 
             TypeError,
             "Expected `resamples` to be a positive integer but got 1.5.",
         ),
+        ({"seed": -1}, ValueError, "Expected `seed` to be a non-negative integer but got -1."),
+        ({"seed": None}, TypeError, "Expected `seed` to be a non-negative integer but got None."),
     ],
 )
 def test_wrong_arguments_say_what_was_expected(

@@ -99,6 +99,28 @@ def test_a_promotion_from_what_a_run_that_trained_nothing_more_has_saved_is_bit_
     assert promoted_curve.epoch_losses == curve.epoch_losses
 
 
+def loaders_in(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["loops"]["fit_loop"]["state_dict"][
+        "combined_loader"
+    ]
+
+
+def test_a_run_that_trains_nothing_more_saves_the_loaders_as_it_has_found_them(tmp_path):
+    """As after a kill between Lightning's own save at T and the stop's."""
+    newest = tmp_path / "last.ckpt"
+    setting = SETTINGS["order of the loader's own"]
+    last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
+    saving = Setting(setting.data, max_epochs=4, **last)
+    saving.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))
+    found = loaders_in(newest)
+    newest.rename(tmp_path / "at_t.ckpt")
+    again = EarlyRankingStopper(stop_epoch=2)
+    saving.fit(tmp_path, again, checkpoint=tmp_path / "at_t.ckpt")
+    assert again.stopping_reason == "already_stopped"
+    assert loaders_in(newest) == found
+    assert found[0]["drawn"] == 2
+
+
 def test_a_run_past_its_limit_without_a_stoppers_state_trains_nothing_more(tmp_path):
     setting = SETTINGS["validation"]
     saved = callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")

@@ -101,7 +101,7 @@ def test_policy_that_stopped_nothing_is_said() -> None:
         ({"runs": 1}, "Expected `runs` to be at least 2 but got 1."),
         ({"repeats": 1}, "Expected `repeats` to be at least 2 but got 1."),
         ({"workers": 0}, "Expected `workers` to be a positive integer but got 0."),
-        ({"seed": -1}, "Expected `seed` to be a non-negative integer or None but got -1."),
+        ({"seed": -1}, "Expected `seed` to be a non-negative integer but got -1."),
         (
             {"validation_cost": -1.0},
             "Expected `validation_cost` to be at least 0 and finite but got -1.0.",

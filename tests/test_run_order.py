@@ -66,10 +66,20 @@ def test_of_runs_that_a_policy_has_ended_those_that_went_on_furthest_stand_first
         (3, "r5", None, 3),
     ]
     assert ranking.notes[0] == (
-        "3 runs of 6 were ended by a policy, so T is 3, the most epochs of any run: those that it "
-        "let go on furthest stand first."
+        "3 runs of 6 were ended by a policy and none at a limit, so T is 3, the most epochs of any "
+        "run: those that it let go on furthest stand first."
     )
     assert [run.run_id for run in rank(found, at=2).runs][:3] == ["r4", "r5", "r1"]
+
+
+def test_default_t_is_the_limit_also_where_a_pruner_ended_runs_and_others_were_promoted() -> None:
+    nan = np.nan
+    losses = [[3.0, 2.0, 0.5], [3.0, 1.5, nan], [4.0, nan, nan]]
+    pruned, finished = {"stopping_reason": "policy"}, {"stopping_reason": "stop_epoch_reached"}
+    found = found_of(losses, stopped_at=(2, 2, None), facts=(finished, finished, pruned))
+    ranking = rank(found)
+    assert rows(ranking) == [(1, "r1", 1.5, 2), (2, "r0", 2.0, 3), (3, "r2", None, 1)]
+    assert not any("policy" in note for note in ranking.notes)
 
 
 def test_default_t_is_where_the_stopper_ended_runs_also_after_promotion() -> None:

@@ -180,12 +180,18 @@ def test_a_metric_that_nobody_logs_raises_and_lists_what_is_logged(tmp_path):
     with pytest.raises(RuntimeError, match="sotl_e10") as caught:
         fit(tmp_path, stopper, model=scripted_model(val=True))
     assert str(caught.value) == (
-        "`monitor='sotl_e10'` is not logged; available: 'val_loss', 'sotl', 'sotl_e1'."
+        "`monitor='sotl_e10'` is not logged; available: 'val_loss', 'sotl', 'sotl_e1'. The "
+        "SoTLMonitor of this Trainer logs 'sotl', 'sotl_e1'."
     )
-    with pytest.raises(RuntimeError, match="available: nothing"):
-        trainer(tmp_path, callbacks=[EarlyRankingStopper(stop_epoch=1)]).fit(
-            scripted_model(), loader(4)
-        )
+    alone = EarlyRankingStopper(stop_epoch=7)
+    model = scripted_model()
+    with pytest.raises(RuntimeError, match="available: nothing") as caught:
+        trainer(tmp_path, callbacks=[alone], max_epochs=8).fit(model, loader(4))
+    assert str(caught.value) == (
+        "`monitor='sotl_e1'` is not logged; available: nothing. A SoTLMonitor logs it, and this "
+        "Trainer has none among its callbacks."
+    )
+    assert len(model.returned) == 2 * 4  # long before T
 
 
 def test_fast_dev_run_is_left_alone(tmp_path):

@@ -13,14 +13,14 @@ from lightning_sotl import EarlyRankingStopper, SoTLMonitor
         (
             {},
             ValueError,
-            "Expected exactly one of `stop_epoch` and `stop_batches` but got stop_epoch=None and "
-            "stop_batches=None.",
+            "Expected exactly one of `stop_epoch` and `stop_batches`, or a `policy`, but got "
+            "stop_epoch=None and stop_batches=None.",
         ),
         (
             {"stop_epoch": 1, "stop_batches": 2},
             ValueError,
-            "Expected exactly one of `stop_epoch` and `stop_batches` but got stop_epoch=1 and "
-            "stop_batches=2.",
+            "Expected exactly one of `stop_epoch` and `stop_batches`, or a `policy`, but got "
+            "stop_epoch=1 and stop_batches=2.",
         ),
         (
             {"stop_epoch": -1},
@@ -119,3 +119,14 @@ def test_a_limit_beyond_the_budget_is_told_of(tmp_path):
         "`stop_epoch=9` is beyond `max_epochs=2`, so the run ends before it. `max_epochs` is meant "
         "to be the full budget."
     )
+
+
+@pytest.mark.parametrize("callback", [EarlyRankingStopper, SoTLMonitor])
+def test_an_unknown_argument_is_told_of_under_the_callbacks_own_name(callback):
+    with pytest.raises(TypeError, match=rf"^{callback.__name__}\.__init__\(\) got an unexpected"):
+        callback(patience=3)
+
+
+def test_fast_dev_run_whose_budget_lightning_sets_is_not_said_to_be_too_short(tmp_path):
+    _, run = fit(tmp_path, EarlyRankingStopper(stop_epoch=3), fast_dev_run=True)
+    assert run.max_epochs == 1

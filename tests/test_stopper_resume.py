@@ -104,3 +104,34 @@ def test_a_resumed_run_without_the_estimate_goes_on_until_it_is_there(tmp_path):
     )
     assert [epoch for epoch, *_ in rest.returned] == [2] * 4
     assert (resumed.estimate, resumed.epochs_completed) == (stopper.estimate, 3)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_what_becomes_of_a_run_is_told_among_lightnings_own_lines(tmp_path, caplog):
+    def told(what, *, saves=True):
+        caplog.clear()
+        callbacks = [what, SoTLMonitor()]
+        run = trainer(tmp_path, callbacks=callbacks, max_epochs=4, enable_checkpointing=saves)
+        run.fit(scripted_model(), loader(4), ckpt_path=path)
+        lines = [record.getMessage() for record in caplog.records]
+        return [line for line in lines if " run " in line]
+
+    path = None
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    loss = sum(scripted_loss(1, batch) for batch in range(4)) / 4
+    ended = f"The run ends after 2 epochs with `sotl_e1` = {loss:.6g}"
+    assert told(EarlyRankingStopper(stop_epoch=2), saves=False) == [
+        f"{ended}, and cannot go on later: checkpointing is off."
+    ]
+    (line,) = told(stopper)
+    assert line == f"{ended}; it can go on from '{stopper.checkpoint_path}'."
+    assert told(EarlyRankingStopper(stop_epoch=2, promoted=True)) == [
+        "The promoted run goes on from no checkpoint: it is trained from its beginning to the "
+        "end, and never stopped."
+    ]
+    path = stopper.checkpoint_path
+    assert told(EarlyRankingStopper(stop_epoch=2)) == [
+        "The run was ended after 2 epochs before and trains nothing more. To go on with it, give "
+        "its stopper `promoted=True` or a later limit."
+    ]
+    assert told(EarlyRankingStopper(stop_epoch=2, promoted=True)) == []

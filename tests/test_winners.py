@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from helpers import PACKAGES, door, lightning, loader, returned_epoch_losses, trainer
 from pytorch_lightning.loggers import CSVLogger
+from run_folders import write_record
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor, find_winners, promote
 from lightning_sotl.winners import Candidate, Winner, best_of
@@ -148,3 +149,15 @@ def test_what_cannot_be_promoted_is_refused(
 ) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_winners_among_unlike_runs_are_warned_of(tmp_path: Path) -> None:
+    for name, size in (("a", 8), ("b", 16)):
+        write_record(tmp_path / name, [2.0], batch_size=size, checkpoint=f"{name}.ckpt")
+    message = (
+        "The runs differ in what their training losses depend on, so their order may not say which "
+        "is better: batch_size (8: 1, 16: 1). Group by a field to rank only like with like."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+        find_winners(tmp_path, 1)
+    assert [entry.filename for entry in caught] == [__file__]

@@ -33,7 +33,7 @@ def check_limits(trainer: Trainer, monitors: Sequence[MonitorLogic], stopper: Ha
     for producer in monitors:
         if stopper.monitor in producer.metric_names:
             _check_window(producer, stopper)
-    budget = trainer.max_epochs
+    budget = None if trainer.fast_dev_run else trainer.max_epochs  # which fast_dev_run sets to 1
     if stopper.stop_epoch is not None and budget is not None and 0 <= budget < stopper.stop_epoch:
         warn_user(
             f"`stop_epoch={stopper.stop_epoch}` is beyond `max_epochs={budget}`, so the run ends "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_sotl._user_warning import warn_user
+from lightning_sotl._wording import listed
 from lightning_sotl.callbacks import publishing, setup_checks
 from lightning_sotl.callbacks.monitor_state import MonitorState
 from lightning_sotl.callbacks.order import LateCallback, arrange
@@ -26,6 +27,7 @@ from lightning_sotl.callbacks.trainer_facts import (
     sum_over_ranks,
     trains_without_backward,
 )
+from lightning_sotl.monitor_name import parse_monitor
 
 
 class MonitorLogic(MonitorState):
@@ -191,7 +193,8 @@ class MonitorLogic(MonitorState):
             unit = "epoch" if self.every_n_train_batches is None else "block"
             warn_user(
                 f"None of the {window.steps} steps of {unit} {window.unit} gave a loss, so it has "
-                f"no epoch loss and counts in no estimate.",
+                "no epoch loss and counts in no estimate. Return the loss from `training_step`, "
+                "under manual optimization too.",
             )
         self._losses.close(total, count)
         self._recorder.unit(self._losses.history, window.unit)
@@ -263,3 +266,15 @@ class MonitorLogic(MonitorState):
 def monitors_of(trainer: Trainer) -> list[MonitorLogic]:
     """Return the monitors among a Trainer's callbacks, of either package."""
     return [callback for callback in trainer.callbacks if isinstance(callback, MonitorLogic)]
+
+
+def missing_monitor(trainer: Trainer, name: str) -> str:
+    """Return a sentence on why no monitor logs `name`; empty if that is not an estimate's name."""
+    monitors = monitors_of(trainer)
+    estimate = parse_monitor(name)
+    if estimate is None or estimate.prefix not in {"sotl", *(one.prefix for one in monitors)}:
+        return ""
+    if not monitors:
+        return " A SoTLMonitor logs it, and this Trainer has none among its callbacks."
+    names = listed([name for one in monitors for name in one.metric_names])
+    return f" The SoTLMonitor of this Trainer logs {names}."

@@ -191,3 +191,7 @@ class MonitorState(RunBound["MonitorState"]):
         self._loss_seen = False
         self._takes_loss_as_it_is = False
         self._lost_ranks = 0
+
+
+# What a TypeError calls the callback whose argument is unknown.
+MonitorState.__init__.__qualname__ = "SoTLMonitor.__init__"

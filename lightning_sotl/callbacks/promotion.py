@@ -48,6 +48,17 @@ def go_on_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) ->
         loaders._load_state_dicts(states[trainer.global_rank].get("loader_states", []))
 
 
+def loader_states(checkpoint: dict[str, Any]) -> list[Any]:
+    """Return what a checkpoint has of the states of the training loaders; nothing of most."""
+    loop = checkpoint.get("loops", {}).get("fit_loop", {})
+    return list(loop.get("state_dict", {}).get("combined_loader", []))
+
+
+def set_loader_states(checkpoint: dict[str, Any], states: list[Any]) -> None:
+    """Put the states of the training loaders into a checkpoint that Lightning is about to save."""
+    checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] = states
+
+
 @contextmanager
 def before_epoch(trainer: Trainer) -> Iterator[None]:
     """Have what is saved in `on_train_epoch_start` be of before that epoch, as at a stop.

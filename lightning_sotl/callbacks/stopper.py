@@ -56,6 +56,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
                 self._stop_before_first_batch(trainer)
                 return
             self._estimate = self._epochs_completed = None  # of an earlier limit
+        self._loaders_found = []
         self._stopping_reason = StoppingReason.not_stopped
         if states is not None:
             promotion.go_on_as_if_never_stopped(trainer, states)
@@ -63,6 +64,11 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
             log.warning(
                 "The promoted run goes on from a checkpoint without a stop's random state, so it "
                 "differs from one that was never stopped. `checkpoint_path` of the stopper has it."
+            )
+        elif self.promoted and not trainer.ckpt_path and trainer.is_global_zero:
+            log.warning(
+                "The promoted run goes on from no checkpoint: it is trained from its beginning to "
+                "the end, and never stopped."
             )
         if self._estimate is not None:
             self._show_hp_metric(trainer)
@@ -96,7 +102,10 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         """Stop at the end of the first complete epoch at which the limit is reached."""
         if self._is_idle(trainer):
             return
-        if epoch_is_whole(trainer) and self._decide(trainer, trainer.current_epoch + 1):
+        if not epoch_is_whole(trainer):
+            return
+        self._check_estimate_comes(trainer)
+        if self._decide(trainer, trainer.current_epoch + 1):
             # What others do in `on_train_end`, such as swapping averaged weights in, comes after
             # the save.
             move_to_front(trainer, self)
@@ -118,9 +127,21 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the random state of the stop to its own checkpoint and to later ones."""
+        """Add the random state of the stop to its own checkpoint and to later ones.
+
+        A run that trains nothing more saves the loaders as it has found them: Lightning has moved
+        them on for a batch that never came.
+        """
         if self._states_at_stop is not None:
             checkpoint["callbacks"][self.state_key]["random_states"] = self._states_at_stop
+        if self._stopping_reason == StoppingReason.already_stopped and self._loaders_found:
+            promotion.set_loader_states(checkpoint, self._loaders_found)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the state of the loaders until it is known whether the run trains anything more."""
+        self._loaders_found = promotion.loader_states(checkpoint)
 
     # --- decision
 
@@ -250,6 +271,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         self._stopping_reason = StoppingReason.already_stopped
         self._stopped_now = True
         trainer.should_stop = True
+        self._tell_of_earlier_stop()
         self._write_stop(trainer)
         if self._checkpoint_path is not None:
             for monitor in monitors_of(trainer):
@@ -263,11 +285,13 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         self._states_at_stop = promotion.gather_random_states(trainer)
         self._write_stop(trainer)
         if not trainer.checkpoint_callbacks:  # checkpointing is off
+            self._tell_of_stop()
             return
         at = f"epoch={trainer.current_epoch}"
         if self._in_blocks and self._is_between_blocks(trainer):
             at = f"batches={self._batches_completed(trainer)}"
         self._checkpoint_path = promotion.new_checkpoint_path(trainer, at)
-        trainer.save_checkpoint(self._checkpoint_path)
+        trainer.save_checkpoint(self._checkpoint_path, weights_only=False)
+        self._tell_of_stop()
         for monitor in monitors_of(trainer):
             monitor.write_checkpoint(self._checkpoint_path)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from lightning_utilities.core.rank_zero import rank_zero_info
+
 from lightning_sotl._user_warning import warn_user
-from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
+from lightning_sotl._wording import counted, listed
+from lightning_sotl.callbacks.monitor import MonitorLogic, missing_monitor, monitors_of
 from lightning_sotl.callbacks.stopper_state import StopperState
 from lightning_sotl.callbacks.trainer_facts import (
     Trainer,
@@ -48,8 +51,19 @@ class StopperFacts(StopperState):
                 )
                 self._said_missing = True
             return
-        available = ", ".join(map(repr, trainer.callback_metrics)) or "nothing"
-        raise RuntimeError(f"`monitor={self.monitor!r}` is not logged; available: {available}.")
+        raise RuntimeError(
+            f"`monitor={self.monitor!r}` is not logged; available: "
+            f"{listed(list(trainer.callback_metrics))}.{missing_monitor(trainer, self.monitor)}"
+        )
+
+    def _check_estimate_comes(self, trainer: Trainer) -> None:
+        """Raise at an epoch's end, long before T, where no monitor will ever log the estimate.
+
+        What a module logs by that name in its own `on_train_epoch_end` is there in the second.
+        """
+        never_comes = self._read(trainer) is None and missing_monitor(trainer, self.monitor)
+        if never_comes and trainer.current_epoch and not self._producers(trainer):
+            self._explain_missing(trainer)
 
     def _warn_of_earlier_estimate(self, trainer: Trainer) -> None:
         """Say so where the epoch of the stop has not logged the metric, as without a validation."""
@@ -62,6 +76,23 @@ class StopperFacts(StopperState):
                 "it was not logged in the last one. Compare it only with runs that log it in the "
                 "same epochs.",
             )
+
+    def _tell_of_stop(self) -> None:
+        """Say among Lightning's own lines, as loudly as those, how the run has ended."""
+        stop = f"The run ends after {counted(self._epochs_completed or 0, 'epoch')}"
+        if self._estimate is not None:
+            stop += f" with `{self.monitor}` = {self._estimate:.6g}"
+        if self._checkpoint_path is None:
+            rank_zero_info(f"{stop}, and cannot go on later: checkpointing is off.")
+        else:
+            rank_zero_info(f"{stop}; it can go on from '{self._checkpoint_path}'.")
+
+    def _tell_of_earlier_stop(self) -> None:
+        rank_zero_info(
+            f"The run was ended after {counted(self._epochs_completed or 0, 'epoch')} before and "
+            "trains nothing more. To go on with it, give its stopper `promoted=True` or a later "
+            "limit."
+        )
 
     def _ends_before_first_batch(self, trainer: Trainer) -> bool:
         """Return whether a resumed run is at or past its limit, and not about to decide itself."""

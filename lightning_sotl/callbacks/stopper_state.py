@@ -79,6 +79,7 @@ class StopperState(RunBound["StopperState"]):
     _stopped_now: bool
     _stop_unfinished: bool
     _states_at_stop: list[dict[str, Any]] | None
+    _loaders_found: list[Any]  # their states in the checkpoint that the run is resumed from
     _said_missing: bool
     _shown_before: Any  # of the metric, as the epoch began: Lightning goes on showing old values
     _shows_hp_metric: bool
@@ -101,7 +102,7 @@ class StopperState(RunBound["StopperState"]):
         limits = [limit for limit in (stop_epoch, stop_batches) if limit is not None]
         if len(limits) > 1 or not (limits or policy):
             raise ValueError(
-                "Expected exactly one of `stop_epoch` and `stop_batches` but got "
+                "Expected exactly one of `stop_epoch` and `stop_batches`, or a `policy`, but got "
                 f"stop_epoch={stop_epoch!r} and stop_batches={stop_batches!r}."
             )
         if policy is not None and not isinstance(policy, AdaptivePolicy):
@@ -208,6 +209,7 @@ class StopperState(RunBound["StopperState"]):
         self._stopped_now = False
         self._stop_unfinished = False
         self._states_at_stop = None
+        self._loaders_found = []
         self._said_missing = False
         self._shown_before = None
         self._shows_hp_metric = False
@@ -215,3 +217,7 @@ class StopperState(RunBound["StopperState"]):
         self._shared = None
         self._asked = None
         self._decision = None
+
+
+# What a TypeError calls the callback whose argument is unknown.
+StopperState.__init__.__qualname__ = "EarlyRankingStopper.__init__"

@@ -11,7 +11,7 @@ import optuna
 from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import listed
 from lightning_sotl.callbacks.lookup import counts_blocks, producer_of, stoppers_of
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.monitor import MonitorLogic, missing_monitor
 from lightning_sotl.callbacks.order import LateCallback, arrange
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
@@ -98,7 +98,7 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
             logged = listed(list(trainer.callback_metrics))
             warn_user(
                 f"`monitor={self.monitor!r}` was never reported: it is not logged in training or "
-                f"validation steps; logged are: {logged}."
+                f"validation steps; logged are: {logged}.{missing_monitor(trainer, self.monitor)}"
             )
         if self.validation is not None and trainer.is_global_zero and not self._validations:
             logged = listed(list(trainer.callback_metrics))
@@ -155,6 +155,7 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
         if self._value is None:
             raise RuntimeError(
                 f"The run has ended before `{self.monitor}` was available, so it has no value."
+                + ("" if self._trainer else " This OptunaReporter was in no Trainer's callbacks.")
             )
         return self._value if math.isfinite(self._value) else self._worst
 

@@ -15,7 +15,7 @@ from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import listed
 from lightning_sotl.callbacks import promotion
 from lightning_sotl.callbacks.lookup import counts_blocks, producer_of, stoppers_of
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.monitor import MonitorLogic, missing_monitor
 from lightning_sotl.callbacks.order import LateCallback, arrange, move_to_front
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
@@ -257,7 +257,8 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
             and self.monitor not in trainer.callback_metrics
         ):
             available = listed(list(trainer.callback_metrics))
-            warn_user(f"`monitor={self.monitor!r}` is not logged; available: {available}.")
+            cure = missing_monitor(trainer, self.monitor)
+            warn_user(f"`monitor={self.monitor!r}` is not logged; available: {available}.{cure}")
 
     def _forget(self) -> None:
         self.stopped_by_ray = False

@@ -143,7 +143,7 @@ def _check_numbers(
             raise ValueError(f"Expected `{name}` to be at least 2 but got {value}.")
     if workers is not None:
         _validation.positive_int("workers", workers)
-    _validation.optional_seed("seed", seed)
+    _validation.seed("seed", seed)
     if not (math.isfinite(validation_cost) and validation_cost >= 0):
         raise ValueError(
             f"Expected `validation_cost` to be at least 0 and finite but got {validation_cost!r}."
