@@ -23,6 +23,16 @@ class UnreadableFileError(ValueError):
     """A file that is of no kind or size that is read."""
 
 
+def exists(path: str | Path) -> bool:
+    """Return whether something lies there; False also of a name that no file can have."""
+    return os.path.exists(path)  # noqa: PTH110  # Path's own raises where a name is too long
+
+
+def is_gone(checkpoint: str) -> bool:
+    """Return whether a checkpoint is not where it was saved; of a URL it cannot be told."""
+    return "://" not in checkpoint and not exists(checkpoint)
+
+
 def open_regular(path: Path, *, most: int | None = None, appends: bool = False) -> BinaryIO:
     """Open a file to read its bytes.
 

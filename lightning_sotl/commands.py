@@ -36,7 +36,8 @@ def read_runs(options: Namespace, **what: Any) -> FoundRuns:
     with warnings.catch_warnings(record=True) as caught, screen.progress() as progress:
         warnings.simplefilter("always")
         found = find_runs(options, progress=progress, **what)
-    screen.notes([*(str(entry.message) for entry in caught), *found.notes])
+    screen.remarks(found.notes.remarks)
+    screen.notes([*(str(entry.message) for entry in caught), *found.notes.warnings])
     return found
 
 
@@ -147,3 +148,20 @@ def check_one_picture(options: Namespace) -> None:
     """
     if options.plot and options.group_by:
         raise UsageError("--plot draws one group of runs; it does not go with --group-by.")
+
+
+def check_picture_name(options: Namespace) -> None:
+    """Raise if --plot names a picture of a format that cannot be drawn, before anything is read.
+
+    Raises:
+        UsageError: If matplotlib does not know the file name's ending.
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
+    if not options.plot:
+        return
+    from lightning_sotl import plotting
+
+    try:
+        plotting.picture_format(options.plot)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

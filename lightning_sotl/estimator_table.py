@@ -208,12 +208,16 @@ def named_estimator(name: str) -> NamedEstimator:
         >>> named_estimator("sotl-e").name, named_estimator("sovl-e10").parameter
         ('sotl-e1', 10)
     """
-    match = _NAME.fullmatch(name)
-    family, text = (match["family"], match["parameter"]) if match else (name, None)
+    family, text = _parts(name)
     estimator = ESTIMATORS.get(family)
     if estimator is None:
+        # A monitor logs "sotl_e10", which is easily taken for the estimator's name.
+        meant = name.replace("_", "-")
+        hint = (
+            f"did you mean {meant!r}? Available" if _parts(meant)[0] in ESTIMATORS else "available"
+        )
         raise ValueError(
-            f"There is no estimator {name!r}; available: {', '.join(map(repr, ESTIMATORS))}, "
+            f"There is no estimator {name!r}; {hint}: {', '.join(map(repr, ESTIMATORS))}, "
             "where the number of a window stands at the end, as in 'sotl-e10'."
         )
     if estimator.parameter is None:
@@ -224,6 +228,12 @@ def named_estimator(name: str) -> NamedEstimator:
     # "sotl-e" and "sotl-e01" are "sotl-e1"; other numbers stay as the user has written them.
     is_window = estimator.parameter == "window"
     return NamedEstimator(f"{family}{value}" if is_window else name, estimator, value)
+
+
+def _parts(name: str) -> tuple[str, str | None]:
+    """Return the family that a name begins with, and the number behind it."""
+    match = _NAME.fullmatch(name)
+    return (match["family"], match["parameter"]) if match else (name, None)
 
 
 def _parameter(kind: str, text: str, name: str) -> float:

@@ -8,6 +8,7 @@ from lightning_sotl import evaluation, screen
 from lightning_sotl.commands import (
     UsageError,
     check_one_picture,
+    check_picture_name,
     check_positive,
     check_seed,
     needs_target,
@@ -34,6 +35,7 @@ def evaluate(options: Namespace) -> None:
     check_positive("--resamples", [options.resamples])
     check_seed(options)
     check_one_picture(options)
+    check_picture_name(options)
     for name in options.estimator or []:
         _check_estimator(name)
     needs_target(options)

@@ -32,7 +32,7 @@ DEFAULT_NAMES = (
     "val-metric",
     "epochs-to-loss",
 )
-_FEW = 20  # below it percentile intervals cover less than they say
+FEWEST = 20  # below it percentile intervals cover less than they say: nothing is advised
 _SHARES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 3 / 10, 1 / 2, 3 / 4, 1)
 
 
@@ -46,7 +46,8 @@ class Evaluation:
         epochs: m, the number of epochs of the longest run.
         target: What was ranked for: "final_metric".
         estimators: Name -> T -> correlation. A T before an estimator's first value is absent.
-        recommended: The (E, T) to use; None if SoTL-E orders nothing at any T.
+        recommended: The (E, T) that the intervals speak for; None if SoTL-E orders nothing at any
+            T. To be used from `FEWEST` runs on: `is_advised`.
         unavailable: Name -> why it has no value, of those that have none.
     """
 
@@ -57,6 +58,11 @@ class Evaluation:
     estimators: dict[str, dict[int, Correlation]]
     recommended: Recommendation | None
     unavailable: dict[str, str]
+
+    @property
+    def is_advised(self) -> bool:
+        """Whether there is a recommendation, and runs enough for it."""
+        return self.recommended is not None and self.runs >= FEWEST
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `lightning-sotl evaluate --json` prints."""
@@ -240,6 +246,6 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
         found.append(
             f"'{LCSVR}' has learned from runs trained to the end and is judged on the others only."
         )
-    if result.runs < _FEW:
+    if result.runs < FEWEST:
         found.append(f"With {result.runs} runs the intervals are too narrow.")
     return found + ties_and_zeros(losses, np.empty(0), at=last, monitor="sotl_e1")

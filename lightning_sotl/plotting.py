@@ -125,7 +125,7 @@ def draw_evaluation(
             axes.fill_between(
                 line.at, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0
             )
-    if result.recommended is not None:
+    if result.recommended is not None and result.is_advised:
         window, epoch = result.recommended.window, result.recommended.epoch
         axes.axvline(epoch, color="grey", linewidth=0.8, linestyle=":")
         axes.set_title(f"{result.runs} runs; recommended E = {window} at T = {epoch}", fontsize=10)
@@ -223,6 +223,22 @@ def draw_replay(result: Replay) -> Any:
     return figure
 
 
+def picture_format(path: str | Path) -> str:
+    """Return the format that a picture's file name asks for by its ending.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If matplotlib does not know the ending, or there is none.
+    """
+    known = sorted(_matplotlib("backend_bases").FigureCanvasBase.get_supported_filetypes())
+    ending = Path(path).suffix.removeprefix(".").lower()
+    if ending not in known:
+        raise ValueError(
+            f"Expected the picture's file name to end in one of {listed(known)} but got '{path}'."
+        )
+    return ending
+
+
 def save(figure: Any, path: str | Path) -> None:
     """Write a figure as its file name's ending says, making the folder if there is none.
 
@@ -230,13 +246,7 @@ def save(figure: Any, path: str | Path) -> None:
         OSError: If it cannot be written; then what stood there before still does.
         ValueError: If matplotlib does not know the ending, or there is none.
     """
-    path = Path(path)
-    known = sorted(figure.canvas.get_supported_filetypes())
-    ending = path.suffix.removeprefix(".").lower()
-    if ending not in known:
-        raise ValueError(
-            f"Expected the picture's file name to end in one of {listed(known)} but got '{path}'."
-        )
+    path, ending = Path(path), picture_format(path)
     content = io.BytesIO()
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; the ranking itself has it.
@@ -266,10 +276,13 @@ def _style(name: str) -> dict[str, str]:
     return {"linestyle": "-" if curve == "train_loss" else "-."}
 
 
+def _matplotlib(module: str) -> Any:
+    return _extras.require(f"matplotlib.{module}", extra="plot", purpose="draw pictures")
+
+
 def _figure() -> tuple[Any, Any]:
     # Without pyplot: no window, no backend, no figures that stay in memory.
-    module = _extras.require("matplotlib.figure", extra="plot", purpose="draw pictures")
-    figure = module.Figure(figsize=(7.0, 4.5), layout="constrained")
+    figure = _matplotlib("figure").Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.xaxis.get_major_locator().set_params(integer=True)
     return figure, axes

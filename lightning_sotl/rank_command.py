@@ -9,6 +9,7 @@ from lightning_sotl._ranks import Mode
 from lightning_sotl.commands import (
     UsageError,
     check_one_picture,
+    check_picture_name,
     check_positive,
     of_each_group,
     print_documents,
@@ -31,12 +32,10 @@ def rank(options: Namespace) -> None:
     check_positive("--top", [] if options.top is None else [options.top])
     check_positive("--at", [] if options.at is None else [options.at])
     check_one_picture(options)
+    check_picture_name(options)
     estimate = parse_monitor(options.monitor)
     if estimate is None and options.metric_mode is None:
-        raise UsageError(
-            f"--monitor {options.monitor} is no estimate from training losses, so --metric-mode "
-            "has to say which end of it is better."
-        )
+        raise UsageError(_mode_is_missing(options.monitor))
     mode: Mode = "min" if estimate is not None else options.metric_mode
     found = read_runs(
         options,
@@ -48,6 +47,19 @@ def rank(options: Namespace) -> None:
         options, found, lambda rows: _ranking(options, found, estimate, mode, rows)
     )
     _show(options, rankings, mode)
+
+
+def _mode_is_missing(monitor: str) -> str:
+    meant = monitor.replace("-", "_")  # `evaluate` calls it "sotl-e2"
+    if parse_monitor(meant) is not None:
+        return (
+            f"There is no estimate '{monitor}': did you mean '{meant}'? For a logged key of this "
+            "name --metric-mode has to say which end of it is better."
+        )
+    return (
+        f"--monitor {monitor} is no estimate from training losses, so --metric-mode has to say "
+        "which end of it is better."
+    )
 
 
 def _ranking(

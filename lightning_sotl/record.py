@@ -23,8 +23,6 @@ from lightning_sotl._reading import (
 )
 
 SCHEMA = 1
-# Python gives up at about 1,000 levels, in whichever function comes first.
-MOST_NESTED = 100
 # A header is one line, which readers bound, and it is written again by each process of a run.
 MOST_HPARAM_BYTES = MOST_LINE_BYTES // 4
 

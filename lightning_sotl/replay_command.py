@@ -8,6 +8,7 @@ from argparse import Namespace
 from lightning_sotl import screen
 from lightning_sotl.commands import (
     UsageError,
+    check_picture_name,
     check_positive,
     check_seed,
     finished_runs,
@@ -63,6 +64,7 @@ def _check(options: Namespace) -> None:
         if value < 2:
             raise UsageError(f"Expected {flag} to be at least 2 but got {value}.")
     check_seed(options)
+    check_picture_name(options)
     if not (math.isfinite(options.validation_cost) and options.validation_cost >= 0):
         raise UsageError(
             "Expected --validation-cost to be a share of an epoch, at least 0, but got "

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from lightning_sotl._reading import is_gone
 from lightning_sotl._wording import shortened, visible
-from lightning_sotl.evaluation import Evaluation
+from lightning_sotl.evaluation import FEWEST, Evaluation
 from lightning_sotl.monitor_name import parse_monitor
 from lightning_sotl.replay.scores import Replay, undominated
 
@@ -34,6 +35,12 @@ def notes(sentences: Sequence[str]) -> None:
     """Write warnings to standard error."""
     for sentence in sentences:
         err(f"warning: {sentence}")
+
+
+def remarks(sentences: Sequence[str]) -> None:
+    """Write what is as it should be, and may still surprise, to standard error."""
+    for sentence in sentences:
+        err(f"note: {sentence}")
 
 
 def _harmless(text: str, stream: TextIO) -> str:
@@ -82,7 +89,7 @@ def show_ranking(document: dict[str, Any], *, group: Mapping[str, str] | None = 
     headers = ["rank", "run", document["monitor"], "epochs"]
     rows = [
         [str(run["rank"]), run["run_id"], _estimate(run, document), str(run["epochs"])]
-        + ([run["checkpoint"] or "-"] if with_checkpoints else [])
+        + ([_checkpoint(run["checkpoint"])] if with_checkpoints else [])
         for run in runs
     ]
     table(headers + ["checkpoint"] * with_checkpoints, rows, left={1, 4})
@@ -112,12 +119,17 @@ def show_evaluation(
             if any(epoch in values for epoch in shown)
         ]
         table(["estimator", *(f"T={epoch}" for epoch in shown)], rows, left={0})
-    if result.recommended is not None:
+    if result.recommended is not None and result.is_advised:
         window, epoch = result.recommended.window, result.recommended.epoch
         is_last = epoch == epochs[-1] and len(epochs) > 1
         out(
             f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that these runs do not show to "
             f"be worse than the best{' (no smaller T of these is as good)' if is_last else ''}."
+        )
+    elif result.recommended is not None:
+        out(
+            f"No E and T are advised: with fewer than {FEWEST} runs the intervals are too narrow "
+            "to say which of them are not worse than the best."
         )
 
 
@@ -191,6 +203,13 @@ def _estimate(run: dict[str, Any], document: dict[str, Any]) -> str:
         return f"{run['estimate']:.6g}"
     was_estimated = parse_monitor(document["monitor"]) is not None
     return "diverged" if was_estimated and run["epochs"] >= document["at"] else "-"
+
+
+def _checkpoint(path: str | None) -> str:
+    """Return where a run goes on, with a mark if that is gone, or on another machine."""
+    if path is None:
+        return "-"
+    return f"{path} (not here)" if is_gone(path) else path
 
 
 def _interval(value: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
+from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.monitor_name import MonitorName
 
@@ -106,5 +107,5 @@ def _found(curves: LearningCurves, notes: list[str]) -> FoundRuns:
         # As with a record, estimates are computed from these losses and not looked for in logs.
         has_record=np.ones(curves.runs, dtype=bool),
         stopped_at=(None,) * curves.runs,
-        notes=notes,
+        notes=RunNotes(cautions=notes),
     )

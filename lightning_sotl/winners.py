@@ -12,6 +12,7 @@ import numpy as np
 
 from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, badness
+from lightning_sotl._reading import is_gone
 from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import counted, visible
 from lightning_sotl.callbacks.stopper import StopperLogic
@@ -134,7 +135,7 @@ def train_winners(
     """
     for winner in winners:
         path = winner.checkpoint_path
-        if "://" not in path and not Path(path).exists():
+        if is_gone(path):
             raise FileNotFoundError(f"The checkpoint of run {winner.run_id!r} is gone: {path!r}.")
     return [(winner, train(winner)) for winner in winners]
 

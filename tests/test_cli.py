@@ -124,11 +124,17 @@ def test_data_that_do_not_allow_it_give_1_and_a_message(
         (["rank", "x", "--at", "0"], "Expected --at to be at least 1 but got 0."),
         (["rank", "x", "--top", "0"], "Expected --top to be at least 1 but got 0."),
         (["rank", "x", "--monitor", "val_acc"], "--metric-mode has to say which end of it"),
+        (
+            ["rank", "x", "--monitor", "sotl-e2"],
+            "lightning-sotl rank: There is no estimate 'sotl-e2': did you mean 'sotl_e2'? For a "
+            "logged key of this name --metric-mode has to say which end of it is better.\n",
+        ),
         (["evaluate", "x", "--at", "-1"], "Expected --at to be at least 1 but got -1."),
         (["evaluate", "x", "--resamples", "0"], "Expected --resamples to be at least 1 but got 0."),
         (["evaluate", "x", "--seed", "-1"], "Expected --seed to be at least 0 but got -1."),
         (["evaluate", "x", "--plot", "p", "--group-by", "f"], "--plot draws one group of runs; it"),
         (["evaluate", "x", "--estimator", "tse"], "There is no estimator 'tse'; available:"),
+        (["evaluate", "x", "--estimator", "sotl_e1"], "'sotl_e1'; did you mean 'sotl-e1'? Avail"),
         (["evaluate", ".", "--at", "1"], "A directory of runs needs --target"),
     ],
 )

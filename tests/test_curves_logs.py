@@ -22,7 +22,7 @@ def test_records_come_first_and_logs_fill_in_the_rest(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.6]])
     np.testing.assert_array_equal(found.curves.final_metric, [0.6])
     assert found.facts[0]["batch_size"] == 8
-    assert found.notes == []
+    assert found.notes.warnings == []
 
 
 def test_runs_of_different_lengths_and_depths_stand_in_natural_order(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_target_counts_for_runs_trained_to_the_end_only(
     found = read_logs(tmp_path, LogKeys(final_metric="test_acc"))
     np.testing.assert_array_equal(found.curves.final_metric, [0.5 if counts else np.nan])
     said = "The 'test_acc' of 1 run does not count, as the training was stopped early or is not "
-    assert found.notes == ([] if counts else [f"{said}finished: 'v0'."])
+    assert found.notes.warnings == ([] if counts else [f"{said}finished: 'v0'."])
 
 
 def test_second_logger_of_a_run_is_joined_not_counted_twice(tmp_path: Path) -> None:
@@ -79,7 +79,8 @@ def test_second_logger_of_a_run_is_joined_not_counted_twice(tmp_path: Path) -> N
     found = read_logs(tmp_path, LogKeys(val_metric="val_acc"))
     assert found.curves.run_ids == ("csv/v0",)
     np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.75]])
-    assert found.notes == [
+    assert found.notes.warnings == []
+    assert found.notes.remarks == [
         "1 folder with the same losses as a record elsewhere, as of a second logger, joined with "
         "that run."
     ]
@@ -95,7 +96,7 @@ def test_values_that_a_resumed_run_logged_again_count_once_and_are_counted(tmp_p
     np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0, 1.0]])
     np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.625, 0.75]])
     # Of both keys, epoch 1 in v1's first file, and epochs 1 and 2 in v0.
-    assert found.notes[-1] == (
+    assert found.notes.warnings[-1] == (
         "6 values that the logs hold twice, as of steps that were trained again after a resume, "
         "counted once: the newer."
     )
@@ -104,9 +105,9 @@ def test_values_that_a_resumed_run_logged_again_count_once_and_are_counted(tmp_p
 def test_a_run_that_goes_on_in_another_folder_is_no_news_but_a_copy_is(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0, 2.0], run_id="a", status="stopped")
     write_record(tmp_path / "v1", [3.0, 2.0, 1.0], run_id="a")
-    assert read_logs(tmp_path).notes == []
+    assert read_logs(tmp_path).notes.warnings == []
     shutil.copytree(tmp_path / "v0", tmp_path / "copy")
-    assert read_logs(tmp_path).notes == [
+    assert read_logs(tmp_path).notes.warnings == [
         "1 run with records in several folders that are copies of each other, counted once: 'copy'."
     ]
 
@@ -117,7 +118,7 @@ def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path
     write_csv_log(tmp_path / "v0", csv_rows([4.0], val_acc=[0.5]))
     found = read_logs(tmp_path)
     assert found.curves.run_ids == ("v0@aaaaaaaa", "v0@bbbbbbbb")
-    assert found.notes == [
+    assert found.notes.warnings == [
         "'v0' holds 2 runs; its logs cannot be told apart and only the records count."
     ]
 
@@ -137,7 +138,9 @@ def test_diverged_epoch_is_infinite_and_a_missing_one_is_not(tmp_path: Path) -> 
     np.testing.assert_array_equal(
         found.curves.train_loss, [[3.0, np.inf, np.nan], [2.5, np.inf, np.nan], [np.nan, 2.0, 1.0]]
     )
-    assert found.notes[0].startswith("1 run without L(e) for some epochs (no step gave a loss, or")
+    assert found.notes.warnings[0].startswith(
+        "1 run without L(e) for some epochs (no step gave a loss, or"
+    )
 
 
 def test_blocks_are_read_from_records_of_that_block_size_only(tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ def test_blocks_are_read_from_records_of_that_block_size_only(tmp_path: Path) ->
     assert found.curves.run_ids == ("v0",)
     assert (
         "without a record with a completed block of 7 batches, which logs do not give"
-        in found.notes[0]
+        in found.notes.warnings[0]
     )
 
 
@@ -174,9 +177,9 @@ def test_unreadable_parts_are_counted_and_named(tmp_path: Path, kind: str) -> No
         path.write_bytes(path.read_bytes()[:-60])
     found = read_logs(tmp_path)
     assert found.curves.train_loss[0, 0] == 3.0
-    assert len(found.notes) == 1
+    assert len(found.notes.warnings) == 1
     assert re.fullmatch(
-        r"Left out 1 line or event of 'v0.*' that could not be read\.", found.notes[0]
+        r"Left out 1 line or event of 'v0.*' that could not be read\.", found.notes.warnings[0]
     )
 
 
@@ -246,7 +249,7 @@ def test_record_is_enough_where_tensorboard_is_missing(
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     found = read_logs(tmp_path)
     np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0]])
-    assert 'pip install "lightning-sotl[tensorboard]"' in found.notes[0]
+    assert 'pip install "lightning-sotl[tensorboard]"' in found.notes.warnings[0]
     (tmp_path / "v0" / "sotl.jsonl").unlink()
     with pytest.raises(ModuleNotFoundError, match=r'"lightning-sotl\[tensorboard\]"$'):
         read_logs(tmp_path)
@@ -257,7 +260,7 @@ def test_shorter_run_without_a_record_counts_as_final_with_a_word(tmp_path: Path
     write_csv_log(tmp_path / "v1", csv_rows([3.0], acc=[0.5]))
     found = read_logs(tmp_path, LogKeys(final_metric="acc"))
     np.testing.assert_array_equal(found.curves.final_metric, [0.6, 0.5])
-    assert found.notes == [
+    assert found.notes.warnings == [
         "1 run without a record, shorter than the longest: its last values count as final, since "
         "logs do not say whether the training was whole: 'v1'."
     ]

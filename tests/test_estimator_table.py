@@ -128,6 +128,12 @@ def test_names_say_what_is_computed(name: str, canonical: str, first: int) -> No
             "stands at the end, as in 'sotl-e10'.",
         ),
         (
+            "sotl_e1",
+            "There is no estimator 'sotl_e1'; did you mean 'sotl-e1'? Available: 'sotl', 'sotl-e', "
+            "'sotl-ema', 'sovl', 'sovl-e', 'sova-e', 'val-metric', 'epochs-to-loss', where the "
+            "number of a window stands at the end, as in 'sotl-e10'.",
+        ),
+        (
             "sotl-e0",
             "Expected the window at the end of the name to be a positive integer but got "
             "'sotl-e0'.",

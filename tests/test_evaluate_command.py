@@ -10,6 +10,8 @@ from command_line import run, write_sweep
 from run_folders import write_csv_log, write_record
 from shared_data import SHARED_DATA, needs_shared_data
 
+from lightning_sotl import LearningCurves
+
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
@@ -47,9 +49,22 @@ def test_evaluate_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]
         "estimator        T=1                   T=2",
         "sotl-e1    undefined  1.000 [1.000, 1.000]",
         "sotl-e2               1.000 [1.000, 1.000]",
-        "Use E = 1 at T = 2: the cheapest SoTL-E that these runs do not show to be worse than the "
-        "best (no smaller T of these is as good).",
+        "No E and T are advised: with fewer than 20 runs the intervals are too narrow to say which "
+        "of them are not worse than the best.",
     ]
+
+
+def test_evaluate_advises_with_runs_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = [[1.0, float(place)] for place in range(20)]
+    curves = LearningCurves(losses, final_metric=[-float(place) for place in range(20)])
+    curves.save(tmp_path / "x.npz")
+    _, out, _ = run(capsys, "evaluate", tmp_path / "x.npz", "--resamples", 10)
+    assert out.splitlines()[-1] == (
+        "Use E = 1 at T = 2: the cheapest SoTL-E that these runs do not show to be worse than the "
+        "best (no smaller T of these is as good)."
+    )
 
 
 def test_window_beyond_the_epochs_is_said(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

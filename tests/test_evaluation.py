@@ -85,8 +85,17 @@ def test_recommendation_waits_for_an_order_that_is_clearly_better() -> None:
 
 
 def test_without_any_order_nothing_is_recommended() -> None:
-    curves = LearningCurves(np.ones((4, 3)), final_metric=[1.0, 2.0, 3.0, 4.0])
+    curves = LearningCurves(np.ones((20, 3)), final_metric=np.arange(20.0))
     assert evaluate(curves, resamples=10).recommended is None
+
+
+@pytest.mark.parametrize(("runs", "is_advised"), [(19, False), (20, True)])
+def test_nothing_is_advised_where_the_intervals_are_too_narrow(runs: int, is_advised: bool) -> None:
+    quality = np.arange(float(runs))
+    curves = LearningCurves(-quality[:, np.newaxis], final_metric=quality)
+    result = evaluate(curves, resamples=10)
+    assert result.recommended is not None
+    assert result.is_advised is is_advised
 
 
 def test_run_without_target_is_left_out_and_one_without_losses_ranks_last() -> None:

@@ -79,16 +79,17 @@ def test_command_line_saves_the_picture(tmp_path: Path, command: str) -> None:
     assert "<svg" in picture.read_text()
 
 
-def test_unknown_ending_gives_1_and_a_message(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", ["rank", "evaluate", "replay"])
+def test_unknown_ending_gives_2_and_a_message_before_anything_is_read(
+    capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    table().save(tmp_path / "x.npz")
-    assert main(["rank", str(tmp_path / "x.npz"), "--plot", str(tmp_path / "x.abc")]) == 1
+    assert main([command, "is/not/there", "--plot", "out/x.abc"]) == 2
     err = capsys.readouterr().err
     assert err.startswith(
-        "lightning-sotl rank: Expected the picture's file name to end in one of '"
+        f"lightning-sotl {command}: Expected the picture's file name to end in one of '"
     )
-    assert err.endswith(f"but got '{tmp_path / 'x.abc'}'.\n")
+    assert "'png', 'ps', 'raw', 'rgba', 'svg', 'svgz'" in err
+    assert err.endswith("but got 'out/x.abc'.\n")
 
 
 def test_groups_cannot_be_drawn_in_one_picture(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import run, write_sweep
-from run_folders import write_csv_log, write_record
+from run_folders import csv_rows, write_csv_log, write_record
 
 
 @pytest.fixture
@@ -36,15 +36,30 @@ def test_rank_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) ->
     assert code == 0
     assert out.splitlines() == [
         "rank  run  sotl  epochs  checkpoint",
-        "   1  v0      3       2  v0.ckpt",
-        "   1  v1      3       2  v1.ckpt",
-        "   1  v2      3       2  v2.ckpt",
+        "   1  v0      3       2  v0.ckpt (not here)",
+        "   1  v1      3       2  v1.ckpt (not here)",
+        "   1  v2      3       2  v2.ckpt (not here)",
         "Ranked by sotl after 1 completed epochs.",
         "Rank correlation of the order at T/2 with that at T is not known.",
     ]
     assert err == (
         "warning: 3 of 3 runs (100%) tie with another in 'sotl', which has 1 different value.\n"
     )
+
+
+def test_only_a_checkpoint_that_is_gone_is_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there.ckpt").touch()
+    paths = [str(tmp_path / "there.ckpt"), "s3://bucket/x.ckpt", "/none/y.ckpt", 500 * "z", None]
+    for place, path in enumerate(paths):
+        write_record(tmp_path / f"v{place}", [1.0 + place], checkpoint=path)
+    code, out, _ = run(capsys, "rank", tmp_path)
+    assert code == 0
+    shown = [line.split(maxsplit=4)[4] for line in out.splitlines()[1:6]]
+    assert shown == [*paths[:2], "/none/y.ckpt (not here)", f"{paths[3]} (not here)", "-"]
+    _, out, _ = run(capsys, "rank", tmp_path, "--json")
+    assert [one["checkpoint"] for one in json.loads(out)["runs"]] == paths
 
 
 def test_only_a_diverged_run_is_called_so(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +94,18 @@ def test_rank_counts_runs_without_the_metric(
     )
     assert [row["run_id"] for row in json.loads(out)["runs"]] == ["v8"]
     assert "Left out 4 of 5 runs that do not log 'val' by epoch: 'v0', 'v1', 'v2', 'v7'." in err
+
+
+def test_what_is_as_it_should_be_is_no_warning(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv_log(sweep / "csv" / "v1", csv_rows([3.0, 1.0]))  # v1's second logger
+    code, _, err = run(capsys, "rank", sweep)
+    assert (code, err) == (
+        0,
+        "note: 1 folder with the same losses as a record elsewhere, as of a second logger, joined "
+        "with that run.\n",
+    )
 
 
 def test_rank_groups_runs_that_are_not_comparable(

@@ -98,7 +98,7 @@ def test_the_table_shows_names_written_out_and_json_has_them_as_they_are(
 ) -> None:
     assert main(["rank", str(sweep)]) == 0
     rows = capsys.readouterr().out.split("\n")
-    assert rows[1].split() == ["1", f"0{HARMLESS}", "1", "2", f"{HARMLESS}.ckpt"]
+    assert rows[1].split() == ["1", f"0{HARMLESS}", "1", "2", f"{HARMLESS}.ckpt", "(not", "here)"]
     assert main(["rank", str(sweep), "--json"]) == 0
     (first, second) = json.loads(capsys.readouterr().out)["runs"]
     assert (first["run_id"], second["run_id"]) == (f"0{NASTY}", f"1{NASTY}")

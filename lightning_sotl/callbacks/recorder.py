@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_sotl._reading import UnreadableFileError
+from lightning_sotl._reading import MOST_NESTED, UnreadableFileError
 from lightning_sotl._user_warning import warn_user
 from lightning_sotl._wording import some
 from lightning_sotl.callbacks.trainer_facts import Module, Trainer, training_loaders
 from lightning_sotl.history import LossHistory
 from lightning_sotl.record import (
     MOST_HPARAM_BYTES,
-    MOST_NESTED,
     RunRecord,
     file_name,
     plain,

@@ -16,6 +16,7 @@ from lightning_sotl.curves.folders import find_run_folders
 from lightning_sotl.curves.log_notes import notes_on_gaps, notes_on_short_runs, why_useless
 from lightning_sotl.curves.logged import check_table_size
 from lightning_sotl.curves.run_joining import Wanted, read_sources
+from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.curves.run_source import RunSource
 from lightning_sotl.curves.table import LearningCurves
 
@@ -75,7 +76,7 @@ class FoundRuns:
         others: Key -> its value after each epoch, shape `(runs, epochs)`, NaN where there is none.
         has_record: Which runs have a record, shape `(runs,)`.
         stopped_at: Of each run the T at which a stopper has ended it first, or None.
-        notes: What was left out, joined or could not be read, in sentences.
+        notes: What was left out, joined or could not be read.
     """
 
     curves: LearningCurves
@@ -83,12 +84,12 @@ class FoundRuns:
     others: dict[str, NDArray[np.float64]]
     has_record: NDArray[np.bool_]
     stopped_at: tuple[int | None, ...]
-    notes: list[str] = field(default_factory=list)
+    notes: RunNotes = field(default_factory=RunNotes)
 
     @property
     def left_out(self) -> list[str]:
-        """Those of the notes that tell of something that was not read, or does not count."""
-        return [note for note in self.notes if note.startswith("Left out")]
+        """What was not read, or does not count, in sentences."""
+        return self.notes.left_out
 
 
 def read_logs(
@@ -125,24 +126,24 @@ def read_logs(
             that was asked for, on an epoch where a curve is wanted; the message says what is
             there, and what could not be read.
     """
-    root, keys, notes = Path(directory), keys or LogKeys(), list[str]()
+    root, keys, notes = Path(directory), keys or LogKeys(), RunNotes()
     try:
         sources = _sources(root, keys, notes, needs_losses, instead, progress)
         return _assemble(root, sources, keys, metric_mode, final_mode, notes)
     except ValueError as error:
         # What was left out may be why; and it has names that others gave.
-        raise ValueError(visible(" ".join([str(error), *notes[:5]]))) from None
+        raise ValueError(visible(" ".join([str(error), *notes.warnings[:5]]))) from None
 
 
 def _sources(
     root: Path,
     keys: LogKeys,
-    notes: list[str],
+    notes: RunNotes,
     needs_losses: bool,
     instead: str | None,
     progress: Progress | None,
 ) -> list[RunSource]:
-    folders = find_run_folders(root, notes, prefix=keys.prefix)
+    folders = find_run_folders(root, notes.left_out, prefix=keys.prefix)
     per_epoch = [key for key in (keys.val_loss, keys.val_metric, *keys.others) if key]
     finals = [key for key in (keys.final_metric, keys.final_loss) if key]
     wanted = Wanted(
@@ -162,11 +163,11 @@ def _sources(
     return _with_values(sources, keys, notes)
 
 
-def _with_values(sources: list[RunSource], keys: LogKeys, notes: list[str]) -> list[RunSource]:
+def _with_values(sources: list[RunSource], keys: LogKeys, notes: RunNotes) -> list[RunSource]:
     kept = [one for one in sources if any(key in one.logged.by_epoch for key in keys.others)]
     missing = [source.name for source in sources if source not in kept]
     if missing:
-        notes.append(
+        notes.left_out.append(
             f"Left out {len(missing)} of {counted(len(sources), 'run')} that do not log "
             f"{listed(keys.others)} by epoch: {some(missing)}."
         )
@@ -178,7 +179,7 @@ def _with_losses(
     keys: LogKeys,
     instead: str | None,
     available: list[str],
-    notes: list[str],
+    notes: RunNotes,
 ) -> list[RunSource]:
     has = [
         bool(source.losses(keys.recovered)) or instead in source.logged.by_epoch
@@ -196,13 +197,13 @@ def _with_losses(
             f"{listed(available)}; `train_loss` (--train-loss) names one to take as it is."
         )
     if missing:
-        notes.append(
+        notes.left_out.append(
             f"Left out {len(missing)} of {counted(len(sources), 'run')} without {why}: "
             f"{some(missing)}."
         )
     borrowed = sum(source.borrows(keys.recovered) for source in kept)
     if borrowed:
-        notes.append(
+        notes.cautions.append(
             f"Took '{keys.train_loss}' as L(e) of {counted(borrowed, 'run')} without a record; "
             "whether it is the mean of the step losses cannot be told from the logs."
         )
@@ -224,7 +225,7 @@ def _assemble(
     keys: LogKeys,
     metric_mode: Mode,
     final_mode: Mode | None,
-    notes: list[str],
+    notes: RunNotes,
 ) -> FoundRuns:
     losses = [source.losses(keys.recovered) for source in sources]
     others = {
@@ -235,9 +236,9 @@ def _assemble(
     epochs, longest = _longest([losses, *others.values()], sources)
     check_table_size(root, len(sources), epochs, longest)
     tables = {key: _table(values, epochs) for key, values in others.items()}
-    notes += notes_on_gaps(sources, losses)
+    notes.cautions.extend(notes_on_gaps(sources, losses))
     if keys.final_metric or keys.final_loss:
-        notes += notes_on_short_runs(sources, losses)
+        notes.cautions.extend(notes_on_short_runs(sources, losses))
     curves = LearningCurves(
         _table(losses, epochs),
         val_loss=tables[keys.val_loss] if keys.val_loss else None,
@@ -255,7 +256,7 @@ def _assemble(
         others={key: tables[key] for key in keys.others},
         has_record=np.array([source.record is not None for source in sources]),
         stopped_at=tuple(source.stopped_at for source in sources),
-        notes=list(dict.fromkeys(notes)),
+        notes=notes,
     )
 
 
@@ -278,7 +279,7 @@ def _table(curves: list[dict[int, float]], epochs: int) -> NDArray[np.float64]:
 
 
 def _finals(
-    sources: list[RunSource], key: str | None, notes: list[str]
+    sources: list[RunSource], key: str | None, notes: RunNotes
 ) -> NDArray[np.float64] | None:
     if key is None:
         return None
@@ -290,7 +291,7 @@ def _finals(
         else:
             values[place] = source.logged.last.get(key, np.nan)
     if unfinished:
-        notes.append(
+        notes.cautions.append(
             f"The '{key}' of {counted(len(unfinished), 'run')} does not count, as the training was "
             f"stopped early or is not finished: {some(unfinished)}."
         )

@@ -14,6 +14,7 @@ from lightning_sotl.curves.csv_logs import read_csv_log
 from lightning_sotl.curves.folders import RunFolder, natural_order
 from lightning_sotl.curves.logged import Logged
 from lightning_sotl.curves.recorded_runs import RecordedRun, Session, merge_sessions, read_record
+from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.curves.run_source import RunSource
 from lightning_sotl.curves.tensorboard_logs import read_event_files
 from lightning_sotl.record import header_time
@@ -32,7 +33,7 @@ def read_sources(
     root: Path,
     folders: list[RunFolder],
     wanted: Wanted,
-    notes: list[str],
+    notes: RunNotes,
     progress: Callable[[int, int], None] | None,
 ) -> list[RunSource]:
     """Return the runs that `folders` hold; `notes` takes what could not be read or was joined.
@@ -48,7 +49,7 @@ def read_sources(
     rest = [folder.path for folder in folders if folder.path not in claimed]
     sources += _logged_only(root, rest, logs, sources, wanted, notes)
     if replaced := sum(source.logged.replaced for source in sources):
-        notes.append(
+        notes.cautions.append(
             f"{counted(replaced, 'value')} that the logs hold twice, as of steps that were trained "
             "again after a resume, counted once: the newer."
         )
@@ -59,7 +60,7 @@ def _read_folders(
     root: Path,
     folders: list[RunFolder],
     wanted: Wanted,
-    notes: list[str],
+    notes: RunNotes,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Session], dict[Path, Logged]]:
     """Return the sessions of all records, and the logs of each folder."""
@@ -83,17 +84,17 @@ def _read_folders(
             progress(done + 1, len(folders))
     if len(refused) == len(folders) and not sessions:
         raise ValueError(f"No folder of '{root}' with a run can be read; the first is {refused[0]}")
-    notes += [f"Left out what cannot be read of {one}" for one in refused]
-    notes += [
+    notes.left_out.extend(f"Left out what cannot be read of {one}" for one in refused)
+    notes.left_out.extend(
         f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
         for name, bad in unreadable.items()
         if bad
-    ]
+    )
     return sessions, logs
 
 
 def _note_copies(
-    runs: list[RecordedRun], sessions: list[Session], root: Path, notes: list[str]
+    runs: list[RecordedRun], sessions: list[Session], root: Path, notes: RunNotes
 ) -> None:
     """Say which runs lie there twice.
 
@@ -105,7 +106,7 @@ def _note_copies(
     copied = {run_id for (run_id, _), folders in homes.items() if len(folders) > 1}
     names = [_relative(run.folders[0], root) for run in runs if run.run_id in copied]
     if names:
-        notes.append(
+        notes.cautions.append(
             f"{counted(len(names), 'run')} with records in several folders that are copies of each "
             f"other, counted once: {some(names)}."
         )
@@ -116,7 +117,7 @@ def _read_logs(
     wanted: Wanted,
     unreadable: Counter[str],
     root: Path,
-    notes: list[str],
+    notes: RunNotes,
 ) -> Logged:
     logged = Logged(wanted.keys)
     if folder.events:
@@ -125,7 +126,7 @@ def _read_logs(
         except ModuleNotFoundError as error:
             if folder.record is None and folder.csv is None:
                 raise
-            notes.append(f"Did not read event files beside other files. {error}")
+            notes.cautions.append(f"Did not read event files beside other files. {error}")
     if folder.csv is not None:
         # After the events, since it keeps more digits of the same values.
         logged.join(read_csv_log(folder.csv, wanted.keys))
@@ -147,7 +148,7 @@ def _recorded(
     runs: list[RecordedRun],
     logs: dict[Path, Logged],
     wanted: Wanted,
-    notes: list[str],
+    notes: RunNotes,
 ) -> list[RunSource]:
     tenants = Counter(folder for run in runs for folder in run.folders)
     firsts = Counter(run.folders[0] for run in runs)
@@ -159,7 +160,7 @@ def _recorded(
             if tenants[folder] == 1:
                 logged.go_on(logs[folder])
             else:
-                notes.append(
+                notes.cautions.append(
                     f"'{_relative(folder, root)}' holds {tenants[folder]} runs; its logs cannot be "
                     "told apart and only the records count."
                 )
@@ -168,7 +169,7 @@ def _recorded(
             is_alone = short_ids[run.folders[0], run.run_id[:8]] == 1
             name = f"{name}@{run.run_id[:8] if is_alone else run.run_id}"
         for folder in run.contradicted:
-            notes.append(
+            notes.cautions.append(
                 f"Run '{name}' has other losses in '{_relative(folder, root)}' than in "
                 f"'{_relative(run.folders[-1], root)}', which is newer and counts."
             )
@@ -182,7 +183,7 @@ def _logged_only(
     logs: dict[Path, Logged],
     recorded: list[RunSource],
     wanted: Wanted,
-    notes: list[str],
+    notes: RunNotes,
 ) -> list[RunSource]:
     """Return the runs without a record; the other loggers of a recorded run join that one."""
     key = f"{wanted.prefix}_e1"
@@ -201,12 +202,12 @@ def _logged_only(
         else:
             sources.append(RunSource(_relative(folder, root), None, logs[folder], wanted.unit))
     if joined:
-        notes.append(
+        notes.remarks.append(
             f"{counted(joined, 'folder')} with the same losses as a record elsewhere, as of a "
             "second logger, joined with that run."
         )
     if ambiguous:
-        notes.append(
+        notes.left_out.append(
             f"Left out {counted(len(ambiguous), 'folder')} with the same losses as several records "
             f"elsewhere: {some(ambiguous)}."
         )

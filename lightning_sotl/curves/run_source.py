@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_sotl._reading import exists
 from lightning_sotl.curves.logged import Logged
 from lightning_sotl.curves.recorded_runs import RecordedRun
 
@@ -68,10 +68,10 @@ class RunSource:
             return None
         path = self.record.checkpoints[max(self.record.checkpoints)]
         name = Path(path).name
-        if _exists(path) or name in ("", ".."):
+        if exists(path) or name in ("", ".."):
             return path
         moved = [folder / "checkpoints" / name for folder in self.record.folders]
-        return next((str(other.absolute()) for other in moved if _exists(other)), path)
+        return next((str(other.absolute()) for other in moved if exists(other)), path)
 
     @property
     def stopped_at(self) -> int | None:
@@ -86,7 +86,3 @@ class RunSource:
         status, reason = self.record.status.get("status"), self.record.status.get("reason")
         # Ended by another callback, as EarlyStopping, is an end.
         return status != "finished" and reason != "trainer.should_stop"
-
-
-def _exists(path: str | Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110  # Path's own raises on a name that is too long

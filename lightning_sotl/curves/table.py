@@ -231,7 +231,7 @@ class LearningCurves:
             prefix=prefix,
         )
         found = read_logs(directory, keys, metric_mode=metric_mode, final_mode=final_mode)
-        for note in found.notes:
+        for note in found.notes.warnings:
             warnings.warn(visible(note), stacklevel=2)
         return found.curves
 

@@ -1,0 +1,31 @@
+"""What reading a directory of runs has come upon, sorted by what a reader has to do with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class RunNotes:
+    """Sentences on the runs of a directory.
+
+    Attributes:
+        left_out: What was not read, or does not count: it might have been the best.
+        cautions: What else a reader should know before trusting the numbers.
+        remarks: What is as it should be and may still surprise, as of a second logger.
+
+    Example:
+        >>> notes = RunNotes(cautions=["b", "b"])
+        >>> notes.left_out.append("a")
+        >>> notes.warnings
+        ['a', 'b']
+    """
+
+    left_out: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was left out and the cautions, each once."""
+        return list(dict.fromkeys([*self.left_out, *self.cautions]))
