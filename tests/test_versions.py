@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from campaigns import versions
@@ -44,6 +45,14 @@ def test_the_project_s_own_bounds_are_read() -> None:
     found = versions.bounds(tomllib.loads(text)["project"])
     assert {"torch", "pytorch-lightning", "optuna", "ray", "pytest"} <= set(found)
     assert found["ray"].extras == "[tune]"
+
+
+def test_what_is_held_is_no_requirement_of_its_own() -> None:
+    wanted = versions.bounds(project("numpy>=1.26", "ray[tune]>=2.49.2"))
+    arguments = versions.choice("oldest", wanted, Path("held.txt"))
+    assert arguments[:4] == ["--resolution", "lowest-direct", "--constraint", "held.txt"]
+    assert arguments[-2:] == ["numpy>=1.26", "ray[tune]>=2.49.2"]
+    assert not any("pyarrow" in argument for argument in arguments)
 
 
 def test_only_a_version_above_its_bound_is_remarked_on() -> None:

@@ -106,6 +106,15 @@ def table(wanted: dict[str, Bound], came: dict[str, str], which: str) -> list[st
     return lines
 
 
+def choice(which: str, wanted: dict[str, Bound], held: Path) -> list[str]:
+    """Return the arguments by which uv takes one set; `held` is the file of what is held."""
+    # An old NumPy or SciPy for which there is no wheel would be compiled for an hour.
+    wheels = [option for name in wanted for option in ("--only-binary", name)]
+    # A constraint: what stands among the requirements is taken at its own lowest version.
+    constraint = ["--constraint", str(held)]
+    return ["--resolution", RESOLUTIONS[which], *constraint, *wheels, *map(str, wanted.values())]
+
+
 def install(base: str, folder: Path, which: str, wanted: dict[str, Bound]) -> Path:
     """Make an environment of a Python and return its own Python."""
     subprocess.run([base, "-m", "venv", folder], check=True)
@@ -114,12 +123,9 @@ def install(base: str, folder: Path, which: str, wanted: dict[str, Bound]) -> Pa
     uv = [folder / "bin" / "uv", "pip", "install", "-q", "--python", python]
     # Files of the cache are linked into the environment, so they must lie beside it.
     environment = {"UV_CACHE_DIR": str(folder / "cache"), **os.environ}
-    # An old NumPy or SciPy for which there is no wheel would be compiled for an hour.
-    wheels = [option for name in wanted for option in ("--only-binary", name)]
-    names = [*map(str, wanted.values()), *HELD[which]]
-    subprocess.run(
-        [*uv, "--resolution", RESOLUTIONS[which], *wheels, *names], check=True, env=environment
-    )
+    held = folder / "held.txt"
+    held.write_text("\n".join(HELD[which]))
+    subprocess.run([*uv, *choice(which, wanted, held)], check=True, env=environment)
     subprocess.run([*uv, "--no-deps", "--editable", ROOT], check=True, env=environment)
     return python
 
