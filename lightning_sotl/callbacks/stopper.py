@@ -37,7 +37,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         """Forget another Trainer's run, and refuse limits that this Trainer cannot meet."""
         if not self._bind(trainer, stage):
             return
-        self._stopped_now = self._stop_unfinished = False
+        self._stopped_now = self._stop_unfinished = self._refreshes_statistics = False
         self._states_at_stop = None
         self._shows_hp_metric = False
         check_limits(trainer, monitors_of(trainer), self)
@@ -78,6 +78,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Note what is shown of the metric already: it is of an earlier epoch."""
         self._shown_before = trainer.callback_metrics.get(self.monitor)
+        self._refreshes_statistics = trains_without_backward(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -100,9 +101,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Stop at the end of the first complete epoch at which the limit is reached."""
-        if self._is_idle(trainer):
-            return
-        if not epoch_is_whole(trainer):
+        if self._is_idle(trainer) or not epoch_is_whole(trainer):
             return
         self._check_estimate_comes(trainer)
         if self._decide(trainer, trainer.current_epoch + 1):
@@ -147,10 +146,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
 
     def _is_idle(self, trainer: Trainer) -> bool:
         return bool(
-            self.promoted
-            or self._stopped_now
-            or trainer.fast_dev_run
-            or trains_without_backward(trainer)
+            self.promoted or self._stopped_now or trainer.fast_dev_run or self._refreshes_statistics
         )
 
     def _decide(self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False) -> bool:
