@@ -47,3 +47,22 @@ def test_an_epoch_of_which_lightning_trains_only_the_rest_gets_no_mean(tmp_path)
     assert [step[:2] for step in model.returned] == [(1, 4), *((2, b) for b in range(4))]
     assert sorted(monitor.epoch_losses) == [0, 2]
     assert monitor.estimates == {"sotl_e1": returned_epoch_losses(model)[2]}
+
+
+def test_a_checkpoint_from_inside_the_last_step_trains_that_batch(tmp_path):
+    # In a Trainer that has validated before, Lightning alone would train nothing any more, and the
+    # epoch that was loaded would end as whole without its last batch.
+    class Save(pl.Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            if len(pl_module.returned) == 4:
+                trainer.save_checkpoint(tmp_path / "step.ckpt")
+
+    monitor, model = SoTLMonitor(), scripted_model(val=True)
+    run = trainer(tmp_path, callbacks=[monitor, Save()])
+    run.fit(model, loader(4))
+    whole, again = monitor.epoch_losses, model.returned[3:]
+    model.returned = []
+    with pytest.warns(UserWarning, match="ended before the epoch ended"):
+        run.fit(model, loader(4), ckpt_path=tmp_path / "step.ckpt")
+    assert model.returned == again
+    assert monitor.epoch_losses == whole

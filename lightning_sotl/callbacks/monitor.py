@@ -21,11 +21,11 @@ from lightning_sotl.callbacks.trainer_facts import (
     batches_behind,
     batches_into_epoch,
     batches_not_seen,
-    begin_epoch_after_resume,
     begins_epoch_anew,
     epoch_is_whole,
     is_distributed,
     sum_over_ranks,
+    train_whole_epochs_after_resume,
     trains_without_backward,
 )
 from lightning_sotl.monitor_name import parse_monitor
@@ -48,7 +48,7 @@ class MonitorLogic(MonitorState):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Start afresh or go on, and make what is known visible before the first batch."""
-        begin_epoch_after_resume(trainer)
+        train_whole_epochs_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget_run()
         else:

@@ -16,10 +16,10 @@ from lightning_sotl.callbacks.stopper_facts import StopperFacts
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
-    begin_epoch_after_resume,
     epoch_is_whole,
     has_pending_gradients,
     limits_allow_stop,
+    train_whole_epochs_after_resume,
     trains_without_backward,
     validation_is_due,
 )
@@ -48,7 +48,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Go on where the stop left the random state, or end a run that is past its limit."""
-        begin_epoch_after_resume(trainer)
+        train_whole_epochs_after_resume(trainer)
         states, self._random_states = self._random_states, None
         if not self.promoted:
             if self._ends_before_first_batch(trainer):

@@ -78,7 +78,7 @@ def batches_into_epoch(trainer: Trainer) -> int:
     0 between two epochs; all of them where Lightning is about to repeat an epoch's end.
     """
     progress = trainer.fit_loop.epoch_progress.current
-    if progress.ready == progress.completed:
+    if progress.ready == progress.completed or begins_epoch_anew(trainer):
         return 0
     return int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
 
@@ -94,8 +94,8 @@ def batches_not_seen(trainer: Trainer, seen: int) -> int:
     return max(0, int(trainer.fit_loop.epoch_loop.batch_progress.current.ready) - seen)
 
 
-def begin_epoch_after_resume(trainer: Trainer) -> None:
-    """Have Lightning begin the next epoch, in `on_train_start`, where it would only go on with it.
+def train_whole_epochs_after_resume(trainer: Trainer) -> None:
+    """Have Lightning train, in `on_train_start`, what the epoch still needs: no more and no less.
 
     A run that is resumed from the last batch of an epoch has finished that epoch by now, yet is
     taken for one in its middle: no `on_train_epoch_start` would be called for the next epoch, and
@@ -104,13 +104,18 @@ def begin_epoch_after_resume(trainer: Trainer) -> None:
 
     A run that is resumed from `on_train_epoch_start` counts the batches of the epoch before as
     those of this one, of which it would train one more, or none with a validation.
+
+    One that is resumed from inside the step of the last batch, as where that step has failed, has
+    that batch before it, yet is taken to be at its end.
     """
     loop = trainer.fit_loop
-    progress = loop.epoch_progress.current
+    progress, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
     if loop.restarted_mid_epoch and progress.ready == progress.completed:
         loop.reset_restart_stage()
     if loop.restarted_on_epoch_start:
         loop.epoch_loop.restarting = False
+    if loop.epoch_loop.restarting and batches.current.processed < batches.current.ready:
+        batches.is_last_batch = False
 
 
 def has_pending_gradients(trainer: Trainer) -> bool:
