@@ -101,7 +101,11 @@ class RunRecord:
         self._append({"status": status, "time": time.time(), **facts})
 
     def units_of(self, run_id: str) -> dict[int, float | None]:
-        """Return e -> loss of the units that the file already holds of a run."""
+        """Return e -> loss of the units that the file already holds of a run.
+
+        Where a line contradicts an older one at e, what was trained behind that one is of another
+        way and counts no more, as `curves.recorded_runs.merge_sessions` reads it.
+        """
         units: dict[int, float | None] = {}
         current = None
         for line in self._lines():
@@ -110,7 +114,10 @@ class RunRecord:
                 continue
             current = line.get("run_id", current)
             if current == run_id and isinstance(line.get("e"), int) and "loss" in line:
-                units[line["e"]] = line["loss"]
+                unit, loss = line["e"], line["loss"]
+                if units.get(unit, loss) != loss:
+                    units = {known: old for known, old in units.items() if known < unit}
+                units[unit] = loss
         return units
 
     def _lines(self) -> Iterable[dict[str, Any] | None]:

@@ -217,12 +217,15 @@ def test_the_extra_epoch_of_swa_does_not_count(tmp_path, package):
 
     monitor, model = door(package).SoTLMonitor(), WithBatchNorm()
     swa = pl_.callbacks.StochasticWeightAveraging(0.01, swa_epoch_start=1)
-    run = trainer(tmp_path, package, callbacks=[swa, monitor])
+    stopper = door(package).EarlyRankingStopper(stop_epoch=3)
+    # 9 steps, of which the extra epoch makes the last: until then no stop is allowed.
+    run = trainer(tmp_path, package, callbacks=[swa, monitor, stopper], min_steps=10)
     run.fit(model, loader(6, batch_size=2))
     epochs = returned_epoch_losses(model)
     assert sorted(epochs) == [0, 1, 2, 3]
     assert monitor.epoch_losses == {e: epochs[e] for e in (0, 1, 2)}
     assert float(run.callback_metrics["sotl_e1"]) == epochs[2]
+    assert stopper.epochs_completed is None
 
 
 def test_barebones_still_shows_the_estimate(tmp_path):

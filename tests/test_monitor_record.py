@@ -15,6 +15,7 @@ from helpers import (
 from written_logs import record, third
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
+from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
 
 pl = lightning()
 
@@ -201,3 +202,24 @@ def test_a_promotion_into_the_same_directory_keeps_the_stops_checkpoint(tmp_path
     assert [status["status"] for status in statuses] == ["stopped", "finished"]
     lines = (tmp_path / "lightning_logs" / "version_0" / "sotl.jsonl").read_text().splitlines()
     assert len(lines) == 2 + 3 + 1 + 2  # headers, epochs, the checkpoint's, statuses
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_run_that_goes_on_from_before_another_attempt_writes_what_that_has_undone(tmp_path):
+    def fit(name, checkpoint=None, **limits):
+        saves = pl.callbacks.ModelCheckpoint(
+            tmp_path / name, every_n_train_steps=2, save_top_k=-1, filename="{step}"
+        )
+        monitor = SoTLMonitor()
+        model = scripted_model(loss=lambda e, b: 10 * e + b + len(name))
+        options = {"callbacks": [monitor, saves], "enable_checkpointing": True, **limits}
+        logger = pl.loggers.CSVLogger(tmp_path, version=0)
+        trainer(tmp_path, logger=logger, **options).fit(model, loader(4), ckpt_path=checkpoint)
+        return monitor.epoch_losses
+
+    whole = fit("a")
+    fit("other", tmp_path / "a/step=2.ckpt", max_steps=6)  # another L(0), and no L(1)
+    assert fit("b", tmp_path / "a/step=8.ckpt") == whole
+    (run,) = merge_sessions(read_record(tmp_path / "lightning_logs/version_0/sotl.jsonl")[0])
+    assert run.losses == whole

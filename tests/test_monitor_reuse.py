@@ -121,6 +121,16 @@ def test_a_step_that_failed_is_in_no_block(tmp_path):
     }
 
 
+def test_an_epoch_that_is_begun_again_behind_one_without_a_batch_has_its_mean(tmp_path):
+    monitor, model = SoTLMonitor(), scripted_model()
+    model.on_train_batch_start = lambda *_: -1 if model.trainer.current_epoch == 0 else None
+    run = trainer(tmp_path, callbacks=[FailOnce("on_train_epoch_start", 2), monitor])
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        run.fit(model, loader(4))
+    run.fit(model, loader(4))
+    assert monitor.epoch_losses == returned_epoch_losses(model)
+
+
 def test_a_checkpoint_of_another_run_takes_the_place_of_what_was_trained_before(tmp_path):
     other = trainer(tmp_path, max_epochs=1)
     other.fit(scripted_model(), loader(4))

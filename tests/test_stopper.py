@@ -206,6 +206,14 @@ def test_a_cut_epoch_is_not_a_completed_one(tmp_path):
     assert stopper.stopping_reason == "not_stopped"
 
 
+def test_an_epoch_that_the_user_ends_at_its_first_batch_is_not_a_completed_one(tmp_path):
+    stopper, model = EarlyRankingStopper(stop_epoch=2), scripted_model()
+    model.on_train_batch_start = lambda *_: -1 if model.trainer.current_epoch == 1 else None
+    trainer(tmp_path, callbacks=[SoTLMonitor(), stopper]).fit(model, loader(4))
+    assert stopper.estimate == returned_epoch_losses(model)[2]
+    assert stopper.epochs_completed == 3
+
+
 def test_another_stop_is_not_taken_back(tmp_path):
     class Stop(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):

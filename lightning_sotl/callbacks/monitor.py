@@ -20,14 +20,16 @@ from lightning_sotl.callbacks.trainer_facts import (
     Trainer,
     batches_behind,
     batches_into_epoch,
-    begin_epoch_after_resume,
+    batches_not_seen,
     begins_epoch_anew,
     epoch_is_whole,
     is_distributed,
     sum_over_ranks,
+    train_whole_epochs_after_resume,
     trains_without_backward,
 )
 from lightning_sotl.monitor_name import parse_monitor
+from lightning_sotl.window import LossWindow
 
 
 class MonitorLogic(MonitorState):
@@ -46,7 +48,7 @@ class MonitorLogic(MonitorState):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Start afresh or go on, and make what is known visible before the first batch."""
-        begin_epoch_after_resume(trainer)
+        train_whole_epochs_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
             self._forget_run()
         else:
@@ -92,6 +94,8 @@ class MonitorLogic(MonitorState):
                 # Lightning has divided the loss, but no other entry of the outputs.
                 window.add(loss, trainer.accumulate_grad_batches if self.loss_key == "loss" else 1)
         if window.steps == block if block else loop.epoch_loop.batch_progress.is_last_batch:
+            if not block and unit >= losses.history.completed:
+                self._note_partial_epoch(window, batches_not_seen(trainer, window.steps))
             self._close(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
@@ -245,6 +249,15 @@ class MonitorLogic(MonitorState):
                 f"The checkpoint has no state of this SoTLMonitor, so the losses of the first "
                 f"{misses} batches of {'epoch' if block is None else 'block'} {unit} are unknown: "
                 "it has no epoch loss and counts in no estimate.",
+            )
+
+    def _note_partial_epoch(self, window: LossWindow, not_seen: int) -> None:
+        if not_seen:
+            window.misses += not_seen
+            warn_user(
+                f"Lightning has trained {window.steps} of the {window.steps + not_seen} batches "
+                f"that it counts in epoch {window.unit}, as after some resumes: the epoch has no "
+                "epoch loss and counts in no estimate.",
             )
 
     def _warn_of_early_looks(self, trainer: Trainer) -> None:

@@ -16,10 +16,10 @@ from lightning_sotl.callbacks.stopper_facts import StopperFacts
 from lightning_sotl.callbacks.trainer_facts import (
     Module,
     Trainer,
-    begin_epoch_after_resume,
     epoch_is_whole,
     has_pending_gradients,
     limits_allow_stop,
+    train_whole_epochs_after_resume,
     trains_without_backward,
     validation_is_due,
 )
@@ -37,7 +37,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         """Forget another Trainer's run, and refuse limits that this Trainer cannot meet."""
         if not self._bind(trainer, stage):
             return
-        self._stopped_now = self._stop_unfinished = False
+        self._stopped_now = self._stop_unfinished = self._refreshes_statistics = False
         self._states_at_stop = None
         self._shows_hp_metric = False
         check_limits(trainer, monitors_of(trainer), self)
@@ -48,7 +48,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Go on where the stop left the random state, or end a run that is past its limit."""
-        begin_epoch_after_resume(trainer)
+        train_whole_epochs_after_resume(trainer)
         states, self._random_states = self._random_states, None
         if not self.promoted:
             if self._ends_before_first_batch(trainer):
@@ -78,6 +78,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Note what is shown of the metric already: it is of an earlier epoch."""
         self._shown_before = trainer.callback_metrics.get(self.monitor)
+        self._refreshes_statistics = trains_without_backward(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -100,9 +101,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Stop at the end of the first complete epoch at which the limit is reached."""
-        if self._is_idle(trainer):
-            return
-        if not epoch_is_whole(trainer):
+        if self._is_idle(trainer) or not epoch_is_whole(trainer):
             return
         self._check_estimate_comes(trainer)
         if self._decide(trainer, trainer.current_epoch + 1):
@@ -147,10 +146,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
 
     def _is_idle(self, trainer: Trainer) -> bool:
         return bool(
-            self.promoted
-            or self._stopped_now
-            or trainer.fast_dev_run
-            or trains_without_backward(trainer)
+            self.promoted or self._stopped_now or trainer.fast_dev_run or self._refreshes_statistics
         )
 
     def _decide(self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False) -> bool:

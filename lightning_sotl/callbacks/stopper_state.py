@@ -82,6 +82,7 @@ class StopperState(RunBound["StopperState"]):
     _loaders_found: list[Any]  # their states in the checkpoint that the run is resumed from
     _said_missing: bool
     _shown_before: Any  # of the metric, as the epoch began: Lightning goes on showing old values
+    _refreshes_statistics: bool  # SWA's extra epoch, which it no longer says at that epoch's end
     _shows_hp_metric: bool
     _in_blocks: bool  # decides after blocks of batches, not only after epochs
     _shared: SharedRuns | None  # on rank 0, with a policy
@@ -212,6 +213,7 @@ class StopperState(RunBound["StopperState"]):
         self._loaders_found = []
         self._said_missing = False
         self._shown_before = None
+        self._refreshes_statistics = False
         self._shows_hp_metric = False
         self._in_blocks = self.stop_batches is not None
         self._shared = None

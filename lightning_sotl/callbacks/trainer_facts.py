@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -22,10 +23,13 @@ def epoch_is_whole(trainer: Trainer) -> bool:
     """Return, at the epoch's end, whether its last batch was trained or its loader ran out.
 
     A loader without length that ends below `limit_train_batches` never sets `is_last_batch`; that
-    it ran out is known to the data fetcher only. An epoch that was cut has neither.
+    it ran out is known to the data fetcher only. An epoch that was cut has neither. One that the
+    module ends at its first batch has both, and was not trained.
     """
-    fetcher = trainer.fit_loop._data_fetcher
-    return bool(trainer.is_last_batch or (fetcher is not None and fetcher.done))
+    loop = trainer.fit_loop
+    began = loop.epoch_loop.batch_progress.current.started > 0
+    fetcher = loop._data_fetcher
+    return bool(began and (trainer.is_last_batch or (fetcher is not None and fetcher.done)))
 
 
 def logging_step(trainer: Trainer) -> int:
@@ -74,23 +78,44 @@ def batches_into_epoch(trainer: Trainer) -> int:
     0 between two epochs; all of them where Lightning is about to repeat an epoch's end.
     """
     progress = trainer.fit_loop.epoch_progress.current
-    if progress.ready == progress.completed:
+    if progress.ready == progress.completed or begins_epoch_anew(trainer):
         return 0
     return int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
 
 
-def begin_epoch_after_resume(trainer: Trainer) -> None:
-    """Have Lightning begin the next epoch, in `on_train_start`, where it would only go on with it.
+def batches_not_seen(trainer: Trainer, seen: int) -> int:
+    """Return, at an epoch's last batch, how many of its batches Lightning counts beside those seen.
+
+    After some resumes it counts batches of another epoch as this one's, and trains only the rest.
+    Where a loader has no length, its count goes on from epoch to epoch, and tells nothing.
+    """
+    if not math.isfinite(trainer.num_training_batches):
+        return 0
+    return max(0, int(trainer.fit_loop.epoch_loop.batch_progress.current.ready) - seen)
+
+
+def train_whole_epochs_after_resume(trainer: Trainer) -> None:
+    """Have Lightning train, in `on_train_start`, what the epoch still needs: no more and no less.
 
     A run that is resumed from the last batch of an epoch has finished that epoch by now, yet is
     taken for one in its middle: no `on_train_epoch_start` would be called for the next epoch, and
     the epoch would not be counted. Of the checkpoints of such a run, those saved inside an epoch
     begin it again when they are resumed, and those saved at its end skip the next one.
+
+    A run that is resumed from `on_train_epoch_start` counts the batches of the epoch before as
+    those of this one, of which it would train one more, or none with a validation.
+
+    One that is resumed from inside the step of the last batch, as where that step has failed, has
+    that batch before it, yet is taken to be at its end.
     """
     loop = trainer.fit_loop
-    progress = loop.epoch_progress.current
+    progress, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
     if loop.restarted_mid_epoch and progress.ready == progress.completed:
         loop.reset_restart_stage()
+    if loop.restarted_on_epoch_start:
+        loop.epoch_loop.restarting = False
+    if loop.epoch_loop.restarting and batches.current.processed < batches.current.ready:
+        batches.is_last_batch = False
 
 
 def has_pending_gradients(trainer: Trainer) -> bool:
