@@ -10,6 +10,8 @@ import optuna
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_sotl import plotting
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73")  # colour-blind readers tell them apart
 
 
@@ -72,7 +74,7 @@ def save_picture(path: Path, study: optuna.Study, promoted: list[str]) -> None:
     axes.set(yscale="log", xlabel="completed epochs", ylabel="sotl_e1 (nats)")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], title="promoted; dotted: pruned")
-    figure.savefig(path, dpi=150)
+    plotting.save(figure, path)
 
 
 def summarise(

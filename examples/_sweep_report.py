@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from lightning_sotl import plotting
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # colour-blind readers tell them apart
 
 
@@ -108,7 +110,7 @@ def save_picture(path: Path, outcome: Outcome) -> None:
     axes.set(yscale="log", xlabel="completed epochs", ylabel="training loss of the epoch (nats)")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="upper right", framealpha=1, edgecolor="none")
-    figure.savefig(path, dpi=150)
+    plotting.save(figure, path)
 
 
 def summarise(outcome: Outcome, *, verify: bool) -> str:

@@ -41,7 +41,14 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 from tqdm import tqdm
 
-from lightning_sotl import AdaptivePolicy, EarlyRankingStopper, SoTLMonitor, Winner, promote
+from lightning_sotl import (
+    AdaptivePolicy,
+    EarlyRankingStopper,
+    SoTLMonitor,
+    Winner,
+    plotting,
+    promote,
+)
 from lightning_sotl.integrations.optuna import AdaptivePruner, OptunaReporter
 
 LEARNING_RATES = (1e-3, 1e-2)
@@ -212,7 +219,7 @@ def save_picture(path: Path, networks: Networks, sweeps: dict[str, Sweep]) -> No
         axes.set(title=f"{name}: {sweep.epochs} epochs", xlabel="completed epochs", yscale="log")
         axes.title.set_fontsize(8)
     panels[0].set_ylabel("training loss (nats)")
-    figure.savefig(path, dpi=150)
+    plotting.save(figure, path)
 
 
 def main() -> None:

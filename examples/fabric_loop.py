@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from lightning_sotl import SumOfTrainingLosses
+from lightning_sotl import SumOfTrainingLosses, plotting
 
 WINDOW = 2  # E, the epochs that are summed
 BATCH_SIZE = 32  # on each rank
@@ -126,8 +126,7 @@ def save_picture(path: Path, history: list[Epoch]) -> None:
     axes.stairs(means, range(len(means) + 1), baseline=None, color="black", label="epoch loss")
     axes.set(yscale="log", xlabel="epochs", ylabel="training loss (nats)")
     axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    plotting.save(figure, path)
 
 
 def main() -> None:

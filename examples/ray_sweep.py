@@ -179,7 +179,7 @@ def test_accuracy(result: tune.Result) -> float:
     digits = load_splits()
     with result.checkpoint.as_directory() as folder:
         path = Path(folder) / "checkpoint.ckpt"
-        model = Classifier.load_from_checkpoint(path, weights_only=False)
+        model = Classifier.load_from_checkpoint(path, weights_only=True)
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
     (measured,) = trainer.test(model, make_loader(digits.test, len(digits.test)), verbose=False)
     return measured["test_acc"]

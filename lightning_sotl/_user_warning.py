@@ -1,11 +1,13 @@
-"""Warnings that point to the user's own line, however deep in this package they arise."""
+"""What is said to users: warnings that point to their own line, and lines among Lightning's."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 
-from lightning_utilities.core.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
+
+from lightning_sotl._wording import visible
 
 # Ours, and Lightning's, which calls our hooks: no frame of theirs is the user's.
 _NOT_THE_USERS = {
@@ -24,7 +26,8 @@ def warn_user(message: str) -> None:
     hook says.
 
     Args:
-        message: The warning, a UserWarning.
+        message: The warning, a UserWarning. Names in it are shown with control characters written
+            out: a folder may be called anything.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as caught:
@@ -35,7 +38,16 @@ def warn_user(message: str) -> None:
     """
     # Lightning sets the rank as it is imported, and who ranks finished runs may never import it.
     if getattr(rank_zero_only, "rank", 0) == 0:
-        warnings.warn(message, stacklevel=_level_of_user())
+        warnings.warn(visible(message), stacklevel=_level_of_user())
+
+
+def tell_user(message: str) -> None:
+    """Say, on rank 0, what has happened among Lightning's own lines, and as loudly as those.
+
+    Args:
+        message: A sentence; control characters in it are written out.
+    """
+    rank_zero_info(visible(message))
 
 
 def _level_of_user() -> int:

@@ -250,7 +250,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         "--metric-mode",
         choices=["min", "max"],
         help="which end of the validation metric (and of a --monitor that is no estimate) is "
-        "better; max",
+        "better; max, or what the .npz file says",
     )
     keys.add_argument(
         "--target-mode", choices=["min", "max"], help="the same for the target; as --metric-mode"

@@ -252,7 +252,10 @@ def save(figure: Any, path: str | Path) -> None:
         # A name in a script that the font lacks is drawn as boxes; the ranking itself has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(content, format=ending, dpi=150, bbox_inches="tight")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"'{path}' cannot be written: {error.strerror or error}.") from error
     write_whole(path, content.getvalue())
 
 

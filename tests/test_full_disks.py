@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from helpers import lightning, loader, scripted_loss, scripted_model, trainer
 
-from lightning_sotl import LearningCurves, SoTLMonitor
+from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor
 from lightning_sotl._writing import write_whole
 from lightning_sotl.callbacks.recorder import Recorder
 from lightning_sotl.cli import main
@@ -186,3 +186,31 @@ def test_a_record_on_a_disk_that_stays_full_says_less_and_nothing_wrong(
     (run,) = json.loads(capsys.readouterr().out)["runs"]
     assert run["epochs"] == 2
     assert run["estimate"] == monitor.epoch_losses[1]
+
+
+@pytest.mark.filterwarnings("ignore:The run's record .* cannot be written")
+def test_a_stop_whose_checkpoint_does_not_fit_names_it_and_leaves_none(tmp_path: Path) -> None:
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    saves_nothing = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=0)
+    callbacks = [SoTLMonitor(), stopper, saves_nothing]
+    run = trainer(tmp_path, callbacks=callbacks, max_epochs=4, enable_checkpointing=True)
+    with no_file_beyond(3_000), pytest.raises(OSError, match="checkpoint to go on from") as caught:
+        run.fit(scripted_model(), loader(4))
+    path = str(caught.value).split("'")[1]
+    assert str(caught.value) == (
+        f"'{path}' cannot be written: File too large. The run has come to its stop, as its record "
+        "says, and has no checkpoint to go on from."
+    )
+    assert Path(path).name.startswith("stopped-epoch=2-")
+    assert (stopper.epochs_completed, stopper.checkpoint_path) == (2, None)
+    assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+def test_what_the_examples_write_they_write_whole() -> None:
+    """A picture by `plotting.save`, all else by `LearningCurves.save` or the one `write_whole`."""
+    writes = re.compile(r"\.(savefig|write_text|write_bytes)\(")
+    examples = Path(__file__).parents[1] / "examples"
+    found = [
+        path.name for path in examples.rglob("*.py") for _ in writes.finditer(path.read_text())
+    ]
+    assert found == ["run_pool.py"]

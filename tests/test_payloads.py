@@ -149,15 +149,21 @@ def test_a_winners_checkpoint_of_any_address_is_of_weights_only(tmp_path: Path) 
 
 
 def test_what_users_copy_loads_checkpoints_of_weights_only() -> None:
-    texts = {name: text for name, text in python_blocks().items() if "ckpt_path" in text}
+    texts = dict(python_blocks())
     for path in (README.parent / "examples").rglob("*.py"):
         texts[str(path)] = path.read_text()
-    resuming = [
-        (name, {keyword.arg for keyword in call.keywords})
+    loading = [
+        (name, {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords})
         for name, text in texts.items()
         for call in ast.walk(ast.parse(text))
-        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "fit"
+        if isinstance(call, ast.Call)
+        and (
+            ast.unparse(call.func).endswith((".load_from_checkpoint", "torch.load"))
+            or (
+                ast.unparse(call.func).endswith((".fit", ".test", ".validate", ".predict"))
+                and any(keyword.arg == "ckpt_path" for keyword in call.keywords)
+            )
+        )
     ]
-    found = [(name, keywords) for name, keywords in resuming if "ckpt_path" in keywords]
-    assert len(found) >= 6
-    assert [name for name, keywords in found if "weights_only" not in keywords] == []
+    assert len(loading) >= 7
+    assert [name for name, given in loading if given.get("weights_only") != "True"] == []

@@ -23,7 +23,7 @@ from lightning_sotl.cli import _parser, main
 RUN = ("quick start", "promotion", "directory", "adaptive", "optuna", "restart")
 # Is run in this process, which has Ray loaded anyway.
 HERE = "adaptive elsewhere"
-# Takes half a minute: `campaigns/readme.py` runs it, here its names are looked up.
+# Takes half a minute: `test_readme_on_ray.py` runs it, here its names are looked up.
 NOT_RUN = "ray"
 
 

@@ -11,11 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import lightning, loader, scripted_model, trainer
 from run_folders import csv_rows, write_csv_log, write_record
 
-from lightning_sotl import LearningCurves, plotting
+from lightning_sotl import (
+    EarlyRankingStopper,
+    LearningCurves,
+    SoTLMonitor,
+    find_winners,
+    plotting,
+)
 from lightning_sotl._wording import listed, quoted, visible
 from lightning_sotl.cli import main
+from lightning_sotl.record import RunRecord
 from lightning_sotl.replay.scores import PolicyScores, Replay
 
 # Clears the screen, sets the window's title (twice, the second in C1), goes back in the line,
@@ -160,3 +168,28 @@ def test_any_policy_can_be_drawn(tmp_path: Path) -> None:
     policies = {name: PolicyScores(one, one, one, one) for name in NAMES}
     plotting.save(plotting.draw_replay(Replay(2, 2, 2, 0, policies)), tmp_path / "x.svg")
     assert (tmp_path / "x.svg").stat().st_size < 10**6
+
+
+def test_what_the_callbacks_say_of_a_folder_moves_no_cursor(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pl = lightning()
+    logger = pl.loggers.CSVLogger(tmp_path, name=NASTY)
+    stopper, options = EarlyRankingStopper(stop_epoch=2), {"enable_checkpointing": True}
+    run = trainer(tmp_path, callbacks=[SoTLMonitor(), stopper], logger=logger, **options)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", NASTY)
+
+    monkeypatch.setattr(RunRecord, "_append", fail)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(scripted_model(), loader(4))
+    said = [record.getMessage() for record in caplog.records]
+    ours = [text for text in said if text.startswith("The run ends")]
+    ours += [str(one.message) for one in caught if "record" in str(one.message)]
+    assert len(ours) == 2
+    assert all(HARMLESS in text and text.isprintable() for text in ours)
+    with pytest.raises(NotADirectoryError) as gone:
+        find_winners(tmp_path / f"no{NASTY}", 1)
+    assert str(gone.value).isprintable()

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from _random_graphs import Setting
 from _wired_networks import Recipe, train_network
+from run_pool import write_whole
 from tqdm import tqdm
 
 from lightning_sotl import LearningCurves
@@ -147,11 +148,8 @@ def read_kept(kept: Path, recipe: Recipe) -> dict[str, dict]:
 
 def write_kept(kept: Path, recipe: Recipe, rows: dict[str, dict]) -> None:
     """Write the file anew, so that the next line begins on a line of its own."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    fresh = kept.with_suffix(".tmp")
     lines = [json.dumps(asdict(recipe)), *map(json.dumps, rows.values())]
-    fresh.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    fresh.replace(kept)
+    write_whole(kept, "".join(f"{line}\n" for line in lines).encode())
 
 
 def to_curves(rows: Sequence[dict]) -> LearningCurves:
@@ -176,4 +174,4 @@ def save(curves: LearningCurves, table: Path, recipe: Recipe, *, command: str) -
             **{name: version(name) for name in PACKAGES},
         },
     }
-    table.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_whole(table.with_suffix(".json"), f"{json.dumps(facts, indent=2)}\n".encode())

@@ -33,6 +33,8 @@ from _bayesian_regression import Array, Posterior, check, log_density, measure
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from lightning_sotl import plotting
+
 SAMPLES = 8  # weights drawn from each posterior; the first alone is "one run"
 FRESH = 200  # points for the test loss
 NOISE = 1.0  # variance, as of everything else
@@ -177,8 +179,7 @@ def save_picture(path: Path, models: Models) -> None:
     right.set(xlabel="n", ylabel="nats", title="model 1 less model 2, mean and deviation")
     left.legend(fontsize=8, ncols=2)
     right.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    plotting.save(figure, path)
 
 
 def summarise(models: Models, narrow: Models) -> str:

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from lightning_sotl import LearningCurves, rank_correlation_interval, sotl_e
+from lightning_sotl import LearningCurves, plotting, rank_correlation_interval, sotl_e
 from lightning_sotl.generators import Generator, GeneratorSelection, select_generator
 
 HERE = Path(__file__).parent
@@ -173,8 +173,7 @@ def save_picture(path: Path, curves: LearningCurves, epochs: list[int]) -> None:
     right.set_ylabel("final test accuracy in %")
     handles = [*axes.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    plotting.save(figure, path)
 
 
 def summarise(curves: LearningCurves, epochs: list[int]) -> str:

@@ -48,7 +48,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lightning_sotl import LearningCurves, rank_correlation
+from lightning_sotl import LearningCurves, plotting, rank_correlation
 
 HERE = Path(__file__).parent
 TABLE = HERE / "tables" / "cells.npz"
@@ -183,8 +183,7 @@ def save_picture(
         axes.set(title=name, xlabel=f"simulated training time in {table.unit}", xscale="log")
     panels[0].set_ylabel("final test error of the incumbent in %")
     panels[0].legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    plotting.save(figure, path)
     print(f"picture in {os.path.relpath(path)}")
 
 

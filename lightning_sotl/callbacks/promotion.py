@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from lightning_sotl._wording import visible
 from lightning_sotl.callbacks.trainer_facts import (
     Trainer,
     batches_into_epoch,
@@ -114,6 +115,21 @@ def new_checkpoint_path(trainer: Trainer, at: str) -> str:
         folder = str(Path(folder).absolute())  # the record is read from other directories too
     path = f"{folder.rstrip('/')}/stopped-{at}-{uuid.uuid4().hex[:8]}.ckpt"
     return str(trainer.strategy.broadcast(path))
+
+
+def save_checkpoint(trainer: Trainer, path: str) -> None:
+    """Save what a run goes on from after its stop.
+
+    Raises:
+        OSError: If it cannot be written; the message names it.
+    """
+    try:
+        trainer.save_checkpoint(path, weights_only=False)
+    except OSError as error:
+        raise OSError(
+            f"'{visible(path)}' cannot be written: {error.strerror or error}. The run has come to "
+            "its stop, as its record says, and has no checkpoint to go on from."
+        ) from error
 
 
 def _restore(trainer: Trainer, states: list[dict[str, Any]]) -> None:

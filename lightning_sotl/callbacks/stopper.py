@@ -287,7 +287,11 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         if self._in_blocks and self._is_between_blocks(trainer):
             at = f"batches={self._batches_completed(trainer)}"
         self._checkpoint_path = promotion.new_checkpoint_path(trainer, at)
-        trainer.save_checkpoint(self._checkpoint_path, weights_only=False)
+        try:
+            promotion.save_checkpoint(trainer, self._checkpoint_path)
+        except OSError:
+            self._checkpoint_path = None
+            raise
         self._tell_of_stop()
         for monitor in monitors_of(trainer):
             monitor.write_checkpoint(self._checkpoint_path)

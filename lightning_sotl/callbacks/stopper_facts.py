@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_utilities.core.rank_zero import rank_zero_info
-
-from lightning_sotl._user_warning import warn_user
+from lightning_sotl._user_warning import tell_user, warn_user
 from lightning_sotl._wording import counted, listed
 from lightning_sotl.callbacks.monitor import MonitorLogic, missing_monitor, monitors_of
 from lightning_sotl.callbacks.stopper_state import StopperState
@@ -78,17 +76,16 @@ class StopperFacts(StopperState):
             )
 
     def _tell_of_stop(self) -> None:
-        """Say among Lightning's own lines, as loudly as those, how the run has ended."""
         stop = f"The run ends after {counted(self._epochs_completed or 0, 'epoch')}"
         if self._estimate is not None:
             stop += f" with `{self.monitor}` = {self._estimate:.6g}"
         if self._checkpoint_path is None:
-            rank_zero_info(f"{stop}, and cannot go on later: checkpointing is off.")
+            tell_user(f"{stop}, and cannot go on later: checkpointing is off.")
         else:
-            rank_zero_info(f"{stop}; it can go on from '{self._checkpoint_path}'.")
+            tell_user(f"{stop}; it can go on from '{self._checkpoint_path}'.")
 
     def _tell_of_earlier_stop(self) -> None:
-        rank_zero_info(
+        tell_user(
             f"The run was ended after {counted(self._epochs_completed or 0, 'epoch')} before and "
             "trains nothing more. To go on with it, give its stopper `promoted=True` or a later "
             "limit."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning_sotl._reading import MOST_LINE_BYTES, TextLines
-from lightning_sotl._wording import listed, quoted
+from lightning_sotl._wording import listed, quoted, visible
 from lightning_sotl.curves.logged import MOST_ENTRIES
 
 # All 15,625 architectures of NAS-Bench-201 over 200 epochs, a row each, take 0.2 GB.
@@ -64,7 +64,7 @@ def read_header(path: Path) -> list[str]:
         ValueError: If it cannot be read as CSV, or if a column stands there twice.
     """
     if not path.exists():
-        raise FileNotFoundError(f"There is no file '{path}'.")
+        raise FileNotFoundError(f"There is no file '{visible(str(path))}'.")
     header = next(_lines(path), (0, []))[1]
     repeated = sorted(column for column, times in Counter(header).items() if times > 1)
     if repeated:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from lightning_sotl._wording import quoted
+from lightning_sotl._wording import quoted, visible
 from lightning_sotl.curves import csv_logs, tensorboard_logs
 from lightning_sotl.record import file_name
 
@@ -75,10 +75,11 @@ def find_run_folders(directory: Path, notes: list[str], *, prefix: str) -> list[
         NotADirectoryError: If `directory` is none.
         ValueError: If there is no run in it.
     """
+    name = visible(str(directory))
     if not directory.exists():
-        raise NotADirectoryError(f"Expected a directory of runs but there is no '{directory}'.")
+        raise NotADirectoryError(f"Expected a directory of runs but there is no '{name}'.")
     if not directory.is_dir():
-        raise NotADirectoryError(f"Expected '{directory}' to be a directory but it is a file.")
+        raise NotADirectoryError(f"Expected '{name}' to be a directory but it is a file.")
     record_name = file_name(prefix)
     found, folders = [], 0
     for path, names in walk(directory, notes):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._reading import UnreadableFileError, open_regular, parse_json
-from lightning_sotl._wording import counted, quoted, shortened, some
+from lightning_sotl._wording import counted, quoted, shortened, some, visible
 from lightning_sotl.curves.archives import open_archive, read_member
 from lightning_sotl.curves.folders import walk
 from lightning_sotl.curves.logged import check_table_size
@@ -60,7 +60,7 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no '{path}'.")
+        raise FileNotFoundError(f"There is no '{visible(str(path))}'.")
     runs: dict[str, _Run] = {}
     unreadable: list[str] = []
     notes: list[str] = []

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl import _extras
+from lightning_sotl._wording import visible
 from lightning_sotl.curves.table import LearningCurves
 
 # Data set -> the set its validation curve is of (None if it has none), and that of the target.
@@ -63,7 +64,7 @@ def read_nats_bench(
             f"Expected `dataset` to be one of {', '.join(map(repr, _SETS))} but got {dataset!r}."
         )
     if not path.exists():
-        raise FileNotFoundError(f"There is no '{path}'.")
+        raise FileNotFoundError(f"There is no '{visible(str(path))}'.")
     if trust is not True:
         raise ValueError(
             f"'{path}' can only be read with pickle, which runs whatever code its writer put in "

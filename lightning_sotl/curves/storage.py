@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightning_sotl._reading import open_regular
-from lightning_sotl._wording import listed
+from lightning_sotl._wording import listed, visible
 from lightning_sotl._writing import write_whole
 from lightning_sotl.curves.archives import open_archive, read_member
 from lightning_sotl.curves.logged import check_table_size
@@ -54,7 +54,7 @@ def load(path: Path) -> LearningCurves:
         ValueError: If it is not what `save` writes; the message says in what.
     """
     if not path.exists():
-        raise FileNotFoundError(f"There is no file '{path}'.")
+        raise FileNotFoundError(f"There is no file '{visible(str(path))}'.")
     with open_regular(path) as file:
         if not zipfile.is_zipfile(file):
             raise ValueError(f"Expected '{path}' to be an .npz archive, but it is none.")
@@ -72,7 +72,8 @@ def load(path: Path) -> LearningCurves:
     check_table_size(path, runs, epochs, "it")
     if unknown:
         warnings.warn(
-            f"'{path}' also holds {listed(unknown)}, which LearningCurves does not know; left out.",
+            f"'{visible(str(path))}' also holds {listed(unknown)}, which LearningCurves does not "
+            "know; left out.",
             stacklevel=3,
         )
     try:

@@ -6,7 +6,7 @@ Runs the campaigns, or `all` of them, in forked processes on the CPU (Linux, mac
 of what it did, and ends with 1 if anything was wrong. `--lean` takes seconds, as in the tests.
 
     killed-runs         50 runs, each killed 1 to 4 times at random and resumed         2 minutes
-    killed-ranks        6 runs of 2 gloo processes, of which one is killed or hangs     1 minute
+    killed-ranks        50 runs of 2 gloo processes, of which one is killed or hangs    3 minutes
     shared-study        20 trials at once in one Optuna study, in each storage          1 minute
     read-while-written  1,000 runs, ranked 100 times while 100 of them are written      2 minutes
     long-runs           200,000 steps in epochs and in blocks                           10 minutes
@@ -42,7 +42,7 @@ def killed_ranks(folder: Path, seed: int, lean: bool) -> Tally:
     """Kill, or stop, one of two ranks."""
     import killed_ranks
 
-    return killed_ranks.campaign(folder, 1 if lean else 6, seed)
+    return killed_ranks.campaign(folder, 1 if lean else 50, seed)
 
 
 def shared_study(folder: Path, seed: int, lean: bool) -> Tally:
