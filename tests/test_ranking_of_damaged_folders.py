@@ -276,7 +276,10 @@ def test_a_file_that_is_refused_hides_no_other_run_and_its_name_steers_no_termin
     assert {entry.filename for entry in caught} == {__file__}
     messages = [str(entry.message) for entry in caught]
     assert any("cannot be read of" in message for message in messages)
-    with pytest.warns(UserWarning, match="^Left out "), pytest.raises(FileNotFoundError) as gone:
+    with (
+        pytest.warns(UserWarning, match="^Left out "),
+        pytest.raises(FileNotFoundError, match=r"^The checkpoint of run 'good' is gone: '") as gone,
+    ):
         promote(tmp_path, 1, print)
     with pytest.raises(ValueError, match=r"can be read; the first is .*: Expected ") as alone:
         LearningCurves.from_logs(tmp_path / NASTY)

@@ -190,6 +190,6 @@ def test_what_the_callbacks_say_of_a_folder_moves_no_cursor(
     ours += [str(one.message) for one in caught if "record" in str(one.message)]
     assert len(ours) == 2
     assert all(HARMLESS in text and text.isprintable() for text in ours)
-    with pytest.raises(NotADirectoryError) as gone:
+    with pytest.raises(NotADirectoryError, match=r"^Expected a directory of runs but") as gone:
         find_winners(tmp_path / f"no{NASTY}", 1)
     assert str(gone.value).isprintable()
