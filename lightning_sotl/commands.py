@@ -48,8 +48,7 @@ def finished_runs(options: Namespace) -> LearningCurves:
         ValueError: If the data do not hold what was asked for.
     """
     found = read_runs(options)
-    if any(found.facts):
-        screen.notes(comparability_notes(found.facts))
+    screen.notes(comparability_notes(found.facts))
     return found.curves
 
 

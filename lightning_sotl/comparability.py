@@ -64,7 +64,7 @@ def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]
 
 
 def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
-    """Return warnings about runs whose losses do not mean the same."""
+    """Return warnings about runs whose losses do not mean the same; none if no run has a record."""
     notes = []
     differing = differing_fields(facts)
     if differing:
@@ -85,7 +85,7 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
             "schedule follows it, they are not on the same schedule at T."
         )
     unknown = sum(not one for one in facts)
-    if unknown:
+    if 0 < unknown < len(facts):
         notes.append(
             f"{counted(unknown, 'run')} of {len(facts)} without a record: whether batch size, "
             "loss and the like make them comparable cannot be told."

@@ -56,8 +56,7 @@ def _evaluation(
         resamples=options.resamples,
         seed=options.seed,
     )
-    unlike = comparability_notes(facts) if any(facts) else []
-    return result, [*unlike, *evaluation.notes(result, curves)]
+    return result, [*comparability_notes(facts), *evaluation.notes(result, curves)]
 
 
 def _show(

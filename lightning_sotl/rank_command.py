@@ -77,9 +77,8 @@ def _ranking(
     ranking = rank_runs(
         found, options.monitor, estimate=estimate, at=options.at, mode=mode, rows=rows
     )
-    facts = [found.facts[row] for row in rows]
-    is_by_losses = estimate is not None and any(facts)
-    return ranking, [*(comparability_notes(facts) if is_by_losses else []), *ranking.notes]
+    facts = [] if estimate is None else [found.facts[row] for row in rows]  # for losses only
+    return ranking, [*comparability_notes(facts), *ranking.notes]
 
 
 def _show(options: Namespace, rankings: list[tuple[dict[str, str], Ranking]], mode: Mode) -> None:

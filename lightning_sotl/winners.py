@@ -14,7 +14,7 @@ from lightning_sotl import _validation
 from lightning_sotl._ranks import Mode, badness
 from lightning_sotl._reading import is_gone
 from lightning_sotl._user_warning import warn_user
-from lightning_sotl._wording import counted, visible
+from lightning_sotl._wording import counted
 from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.comparability import comparability_notes
 from lightning_sotl.curves.logs import LogKeys, read_logs
@@ -172,9 +172,8 @@ def find_winners(
         )
     found = read_logs(directory, LogKeys(prefix=estimate.prefix, block=estimate.block))
     # What was left out might have won, and of unlike runs the wrong ones may.
-    unlike = comparability_notes(found.facts) if any(found.facts) else []
-    for note in (*found.left_out, *unlike):
-        warn_user(visible(note))
+    for note in (*found.left_out, *comparability_notes(found.facts)):
+        warn_user(note)
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
     facts = dict(zip(found.curves.names, found.facts, strict=True))
     return best_of(

@@ -61,6 +61,10 @@ def test_budgets_that_differ_are_told_since_schedules_follow_them() -> None:
     ]
 
 
+def test_where_no_run_has_a_record_there_is_nothing_to_say() -> None:
+    assert comparability_notes([{}, {}]) == []
+
+
 def test_warning_counts_each_value() -> None:
     notes = comparability_notes([facts(), facts(), facts(batch_size=64), {}])
     assert notes == [

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from lightning_sotl._user_warning import warn_user
-from lightning_sotl._wording import visible
 from lightning_sotl.callbacks.limits import HasLimits
 from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
 from lightning_sotl.callbacks.trainer_facts import Trainer
@@ -128,7 +127,7 @@ class SharedRuns:
     def _warn(self, about: str, notes: list[str]) -> None:
         if notes and about not in self._said:
             self._said.add(about)
-            warn_user(visible(" ".join(notes)))
+            warn_user(" ".join(notes))
 
     def _put(self, run_id: str, losses: Mapping[int, float]) -> None:
         if not losses:
@@ -148,8 +147,7 @@ def _sessions_of(path: Path) -> list[Session]:
     try:
         return read_record(path)[0]
     except (OSError, ValueError) as error:
-        text = visible(f"The policy goes on without the record '{path}': {error}")
-        warn_user(text)
+        warn_user(f"The policy goes on without the record '{path}': {error}")
         return []
 
 
