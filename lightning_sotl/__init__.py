@@ -35,44 +35,45 @@ __all__ = [  # noqa: RUF022  # as `sorted` has it
 ]
 
 _HOMES = {
-    "AdaptivePolicy": "lightning_sotl.policies",
-    "ESTIMATORS": "lightning_sotl.estimator_table",
+    "AdaptivePolicy": "lightning_sotl.policies.adaptive",
+    "ESTIMATORS": "lightning_sotl.evaluation.estimators",
     "EarlyRankingStopper": "lightning_sotl.pytorch_lightning",
     "LearningCurves": "lightning_sotl.curves.table",
     "SoTLMonitor": "lightning_sotl.pytorch_lightning",
-    "StoppingReason": "lightning_sotl.policies",
+    "StoppingReason": "lightning_sotl.policies.stopping",
     "SumOfTrainingLosses": "lightning_sotl.metric",
-    "Winner": "lightning_sotl.winners",
-    "correlation_curves": "lightning_sotl.evaluation",
-    "evaluate": "lightning_sotl.evaluation",
-    "find_winners": "lightning_sotl.winners",
-    "promote": "lightning_sotl.winners",
-    "rank_correlation": "lightning_sotl.ranking",
-    "rank_correlation_curve": "lightning_sotl.ranking",
-    "rank_correlation_interval": "lightning_sotl.intervals",
-    "selection_regret": "lightning_sotl.ranking",
-    "sotl": "lightning_sotl.estimators",
-    "sotl_e": "lightning_sotl.estimators",
-    "sotl_ema": "lightning_sotl.estimators",
-    "top_k_overlap": "lightning_sotl.ranking",
+    "Winner": "lightning_sotl.sweep.promotion",
+    "correlation_curves": "lightning_sotl.evaluation.evaluate",
+    "evaluate": "lightning_sotl.evaluation.evaluate",
+    "find_winners": "lightning_sotl.sweep.promotion",
+    "promote": "lightning_sotl.sweep.promotion",
+    "rank_correlation": "lightning_sotl.stats.correlation",
+    "rank_correlation_curve": "lightning_sotl.stats.correlation",
+    "rank_correlation_interval": "lightning_sotl.stats.intervals",
+    "selection_regret": "lightning_sotl.stats.correlation",
+    "sotl": "lightning_sotl.losses.estimators",
+    "sotl_e": "lightning_sotl.losses.estimators",
+    "sotl_ema": "lightning_sotl.losses.estimators",
+    "top_k_overlap": "lightning_sotl.stats.correlation",
 }
 
 if TYPE_CHECKING:
     from lightning_sotl.curves.table import LearningCurves
-    from lightning_sotl.estimator_table import ESTIMATORS
-    from lightning_sotl.estimators import sotl, sotl_e, sotl_ema
-    from lightning_sotl.evaluation import correlation_curves, evaluate
-    from lightning_sotl.intervals import rank_correlation_interval
+    from lightning_sotl.evaluation.estimators import ESTIMATORS
+    from lightning_sotl.evaluation.evaluate import correlation_curves, evaluate
+    from lightning_sotl.losses.estimators import sotl, sotl_e, sotl_ema
     from lightning_sotl.metric import SumOfTrainingLosses
-    from lightning_sotl.policies import AdaptivePolicy, StoppingReason
+    from lightning_sotl.policies.adaptive import AdaptivePolicy
+    from lightning_sotl.policies.stopping import StoppingReason
     from lightning_sotl.pytorch_lightning import EarlyRankingStopper, SoTLMonitor
-    from lightning_sotl.ranking import (
+    from lightning_sotl.stats.correlation import (
         rank_correlation,
         rank_correlation_curve,
         selection_regret,
         top_k_overlap,
     )
-    from lightning_sotl.winners import Winner, find_winners, promote
+    from lightning_sotl.stats.intervals import rank_correlation_interval
+    from lightning_sotl.sweep.promotion import Winner, find_winners, promote
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_sotl import _validation
-from lightning_sotl.window import accumulation_dtype
+from lightning_sotl._utils import validation
+from lightning_sotl.losses.window import accumulation_dtype
 
 
 class SumOfTrainingLosses(Metric):
@@ -61,7 +61,7 @@ class SumOfTrainingLosses(Metric):
 
     def __init__(self, window: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.window = _validation.positive_int("window", window)
+        self.window = validation.positive_int("window", window)
         # Slot 0 is the open epoch, slot k the k-th newest closed one.
         for name in ("sums", "counts"):
             empty = torch.zeros(window + 1, dtype=torch.float64)

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl import _extras
-from lightning_sotl._correlation import Method
-from lightning_sotl._ranks import Mode, badness, best_ranks
-from lightning_sotl._wording import listed, shortened, visible
-from lightning_sotl._writing import write_whole
+from lightning_sotl._utils import extras
+from lightning_sotl._utils.files import write_whole
+from lightning_sotl._utils.text import listed, shortened, visible
 from lightning_sotl.curves.table import LearningCurves
-from lightning_sotl.estimator_table import named_estimator
-from lightning_sotl.evaluation import Evaluation, correlation_curves
-from lightning_sotl.replay.scores import Replay, undominated
-from lightning_sotl.run_order import Ranking
-from lightning_sotl.scorer import FINAL_LOSS, LCSVR
+from lightning_sotl.evaluation.estimators import named_estimator
+from lightning_sotl.evaluation.evaluate import FINAL_LOSS, LCSVR, Evaluation, correlation_curves
+from lightning_sotl.ranking.order import Ranking
+from lightning_sotl.replay.experiment import Replay, undominated
+from lightning_sotl.stats.correlation import Method
+from lightning_sotl.stats.ranks import Mode, badness, best_ranks
 
 _CROWDED = 40  # from so many runs on the ranks are drawn on a logarithmic axis
 _MOST_DRAWN = 80  # characters of a name
@@ -280,7 +279,7 @@ def _style(name: str) -> dict[str, str]:
 
 
 def _matplotlib(module: str) -> Any:
-    return _extras.require(f"matplotlib.{module}", extra="plot", purpose="draw pictures")
+    return extras.require(f"matplotlib.{module}", extra="plot", purpose="draw pictures")
 
 
 def _figure() -> tuple[Any, Any]:

@@ -7,15 +7,9 @@ import pytest
 
 from lightning_sotl.cli import main
 from lightning_sotl.curves.table import LearningCurves
-from lightning_sotl.evaluation import evaluate
-from lightning_sotl.plotting import (
-    correlation_lines,
-    draw_evaluation,
-    draw_ranks,
-    rank_lines,
-    save,
-)
-from lightning_sotl.run_order import RankedRun, Ranking
+from lightning_sotl.evaluation.evaluate import evaluate
+from lightning_sotl.plotting import correlation_lines, draw_evaluation, draw_ranks, rank_lines, save
+from lightning_sotl.ranking.order import RankedRun, Ranking
 
 pytest.importorskip("matplotlib")
 

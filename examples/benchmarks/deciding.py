@@ -22,10 +22,10 @@ import optuna
 from tqdm import tqdm
 
 from lightning_sotl import AdaptivePolicy
-from lightning_sotl.callbacks.shared_runs import SharedRuns
+from lightning_sotl.callbacks._shared_runs import SharedRuns
 from lightning_sotl.integrations.optuna import AdaptivePruner
-from lightning_sotl.monitor_name import MonitorName
-from lightning_sotl.record import RunRecord
+from lightning_sotl.losses.names import MonitorName
+from lightning_sotl.record.writer import RunRecord
 
 EPOCHS = 50
 POLICY = AdaptivePolicy(max_epochs=EPOCHS)

@@ -25,19 +25,19 @@ from pathlib import Path
 import numpy as np
 
 from lightning_sotl import LearningCurves
+from lightning_sotl.cli.output import notes, progress, show_replay, table
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from lightning_sotl.plotting import draw_replay, save
-from lightning_sotl.replay.recorded import replayable
-from lightning_sotl.replay.repeats import replay
-from lightning_sotl.replay.scores import (
+from lightning_sotl.replay.experiment import (
     Difference,
     PolicyScores,
     Replay,
     paired_difference,
+    replay,
     undominated,
 )
-from lightning_sotl.replay_policies import default_names, named_policy
-from lightning_sotl.screen import notes, progress, show_replay, table
+from lightning_sotl.replay.policies import default_names, named_policy
+from lightning_sotl.replay.recorded import replayable
 
 TABLES = Path(__file__).resolve().parents[1] / "paper" / "tables"
 # The other 120 rows of this table are two more seeds of its first 60 networks.

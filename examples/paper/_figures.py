@@ -14,12 +14,11 @@ from _networks import SHARES, Networks
 from numpy.typing import NDArray
 
 from lightning_sotl import evaluate, rank_correlation
-from lightning_sotl.estimator_table import named_estimator
-from lightning_sotl.evaluation import Evaluation, notes
-from lightning_sotl.intervals import rank_correlation_difference
+from lightning_sotl.cli.output import show_evaluation
+from lightning_sotl.evaluation.estimators import named_estimator
+from lightning_sotl.evaluation.evaluate import FINAL_LOSS, LCSVR, Evaluation, notes
 from lightning_sotl.plotting import draw_evaluation, save
-from lightning_sotl.scorer import FINAL_LOSS, LCSVR
-from lightning_sotl.screen import show_evaluation
+from lightning_sotl.stats.intervals import rank_correlation_difference
 
 WORDS = {True: "held", False: "did not hold", None: "undecided"}
 _NAMES = {"sotl": "SoTL", "sovl": "SoVL", "sova": "SoVA", "lcsvr": "LcSVR", "-e": "-E"}

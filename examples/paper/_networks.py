@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl import LearningCurves
-from lightning_sotl.estimator_table import named_estimator
-from lightning_sotl.scorer import FINAL_LOSS
+from lightning_sotl.evaluation.estimators import named_estimator
+from lightning_sotl.evaluation.evaluate import FINAL_LOSS
 
 HERE = Path(__file__).parent
 BUDGET = 200  # epochs of the paper's networks on NAS-Bench-201, to which its T's and E's belong

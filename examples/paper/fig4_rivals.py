@@ -47,10 +47,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lightning_sotl import LearningCurves, correlation_curves, rank_correlation_interval
-from lightning_sotl.estimator_table import named_estimator
-from lightning_sotl.evaluation import Evaluation
-from lightning_sotl.extrapolation import LcSVR
-from lightning_sotl.scorer import LCSVR, Correlation
+from lightning_sotl.evaluation.estimators import named_estimator
+from lightning_sotl.evaluation.evaluate import LCSVR, Correlation, Evaluation
+from lightning_sotl.evaluation.lcsvr import LcSVR
 
 LEARNED = 200  # networks that LcSVR learns from in the paper
 TO_LOSS = ("epochs-to-loss0.1", "epochs-to-loss0.5", "epochs-to-loss1")

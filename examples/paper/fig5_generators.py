@@ -33,7 +33,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lightning_sotl import LearningCurves, plotting, rank_correlation_interval, sotl_e
-from lightning_sotl.generators import Generator, GeneratorSelection, select_generator
+from lightning_sotl.evaluation.generators import Generator, GeneratorSelection, select_generator
 
 HERE = Path(__file__).parent
 TABLE = HERE / "data" / "fig5_generators.npz"

@@ -35,9 +35,9 @@ from _networks import HERE, SHARES, Networks, options_of, read_networks
 from matplotlib.figure import Figure
 
 from lightning_sotl import LearningCurves, rank_correlation
-from lightning_sotl.comparability import groups_of
-from lightning_sotl.estimator_table import named_estimator
-from lightning_sotl.intervals import bootstrap_correlations, percentile_bounds
+from lightning_sotl.evaluation.estimators import named_estimator
+from lightning_sotl.ranking.comparability import groups_of
+from lightning_sotl.stats.intervals import bootstrap_correlations, percentile_bounds
 
 GROUPINGS = {
     "all runs together": (),

@@ -11,11 +11,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl._reading import UnreadableFileError, open_regular, parse_json
-from lightning_sotl._wording import counted, quoted, shortened, some, visible
-from lightning_sotl.curves.archives import open_archive, read_member
-from lightning_sotl.curves.folders import walk
-from lightning_sotl.curves.logged import check_table_size
+from lightning_sotl._utils.files import UnreadableFileError, open_regular, parse_json, walk
+from lightning_sotl._utils.text import counted, quoted, shortened, some, visible
+from lightning_sotl.curves._archives import open_archive, read_member
+from lightning_sotl.curves._log_values import check_table_size
 from lightning_sotl.curves.table import LearningCurves
 
 _CURVES = ("train_losses", "val_losses", "test_losses")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl import _extras
-from lightning_sotl._wording import visible
+from lightning_sotl._utils import extras
+from lightning_sotl._utils.text import visible
 from lightning_sotl.curves.table import LearningCurves
 
 # Data set -> the set its validation curve is of (None if it has none), and that of the target.
@@ -70,7 +70,7 @@ def read_nats_bench(
             f"'{path}' can only be read with pickle, which runs whatever code its writer put in "
             "it. Pass `trust=True` if you trust this file."
         )
-    package = _extras.require("nats_bench", extra="nats-bench", purpose="read NATS-Bench")
+    package = extras.require("nats_bench", extra="nats-bench", purpose="read NATS-Bench")
     benchmark = package.create(str(path), search_space, fast_mode=path.is_dir(), verbose=False)
     names, tables = [], []
     for index in range(len(benchmark)):

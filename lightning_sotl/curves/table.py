@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_sotl._ranks import Mode, check_mode
-from lightning_sotl._wording import listed, visible
+from lightning_sotl._utils.text import listed, visible
+from lightning_sotl.curves import _npz
+from lightning_sotl.curves._log_arrays import LogKeys, read_arrays
+from lightning_sotl.stats.ranks import Mode, check_mode
 
 CURVES = ("train_loss", "val_loss", "val_metric")
 PER_RUN = ("final_metric", "final_loss", "epoch_seconds")
@@ -168,9 +171,7 @@ class LearningCurves:
         Raises:
             ValueError: If it ends otherwise: NumPy would append the ending, silently.
         """
-        from lightning_sotl.curves.storage import save
-
-        save(self, Path(path))
+        _npz.write(Path(path), {name: getattr(self, name) for name in _FIELDS})
 
     @staticmethod
     def load(path: str | Path) -> LearningCurves:
@@ -184,9 +185,17 @@ class LearningCurves:
             ValueError: If it is no `.npz`, lacks `train_loss`, holds something that only pickle
                 could read, or holds arrays of shapes that do not fit.
         """
-        from lightning_sotl.curves.storage import load
-
-        return load(Path(path))
+        fields, unknown = _npz.read(Path(path), _FIELDS)
+        if unknown:
+            warnings.warn(
+                f"'{visible(str(path))}' also holds {listed(unknown)}, which LearningCurves does "
+                "not know; left out.",
+                stacklevel=2,
+            )
+        try:
+            return LearningCurves(**fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"'{path}' does not hold learning curves. {error}") from None
 
     @staticmethod
     def from_logs(
@@ -222,10 +231,6 @@ class LearningCurves:
             NotADirectoryError: If `directory` is none.
             ValueError: If it holds no run, or if no run has what was asked for.
         """
-        import warnings
-
-        from lightning_sotl.curves.logs import LogKeys, read_logs
-
         keys = LogKeys(
             val_loss=val_loss,
             val_metric=val_metric,
@@ -234,10 +239,10 @@ class LearningCurves:
             train_loss=train_loss,
             prefix=prefix,
         )
-        found = read_logs(directory, keys, metric_mode=metric_mode, final_mode=final_mode)
+        found = read_arrays(directory, keys)
         for note in found.notes.warnings:
             warnings.warn(visible(note), stacklevel=2)
-        return found.curves
+        return LearningCurves(**found.curves, metric_mode=metric_mode, final_mode=final_mode)
 
     def _keep(self, name: str, shape: tuple[int, ...]) -> None:
         values = _numbers(name, getattr(self, name))
@@ -251,6 +256,9 @@ class LearningCurves:
                 f"{values.shape}."
             )
         object.__setattr__(self, name, values)
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(LearningCurves))
 
 
 def _numbers(name: str, values: object) -> NDArray[np.float64]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pytorch_lightning import Callback
 
-from lightning_sotl._extras import require
+from lightning_sotl._utils.extras import require
 
 require("ray.tune", extra="ray", purpose="report to Ray Tune")
 
-from lightning_sotl.integrations.ray_promotion import find_winners, promote  # noqa: E402
-from lightning_sotl.integrations.ray_reporter import ReporterLogic  # noqa: E402
-from lightning_sotl.integrations.ray_scheduler import AdaptiveScheduler  # noqa: E402
-from lightning_sotl.integrations.ray_start import StartingPoint, starting_point  # noqa: E402
+from lightning_sotl.integrations._ray.promotion import find_winners, promote  # noqa: E402
+from lightning_sotl.integrations._ray.reporter import ReporterLogic  # noqa: E402
+from lightning_sotl.integrations._ray.scheduler import AdaptiveScheduler  # noqa: E402
+from lightning_sotl.integrations._ray.starting_point import StartingPoint, starting_point  # noqa: E402
 
 __all__ = [
     "AdaptiveScheduler",

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl.policies import Signal
+from lightning_sotl.policies.adaptive import Signal
 
 # Where a policy has validation passes made, as the first index of a slice of the epochs.
 IN_EVERY_EPOCH, AFTER_THE_LAST_EPOCH = 0, -1

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl._ranks import Mode, badness
-from lightning_sotl._wording import counted, some
+from lightning_sotl._utils.text import counted, some
 from lightning_sotl.curves.table import LearningCurves
+from lightning_sotl.stats.ranks import Mode, badness
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Campaigns of faults and load: kills, hangs, many writers, many readers, long runs.
 
-    python tests/campaigns/faults.py CAMPAIGN [CAMPAIGN ...] [--seed N] [--lean]
+    python -m tests.campaigns.faults CAMPAIGN [CAMPAIGN ...] [--seed N] [--lean]
 
 Runs the campaigns, or `all` of them, in forked processes on the CPU (Linux, macOS), prints a table
 of what it did, and ends with 1 if anything was wrong. `--lean` takes seconds, as in the tests.
@@ -24,31 +24,31 @@ from pathlib import Path
 
 # Before torch is imported: the networks are tiny, and a child has only the thread that forked it.
 os.environ["OMP_NUM_THREADS"] = "1"
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 
-from tally import Tally  # noqa: E402  # lies beside this file
+from tests.campaigns.tally import Tally
 
 
 def killed_runs(folder: Path, seed: int, lean: bool) -> Tally:
     """Kill runs at random."""
-    import killed_runs
     import torch.utils.tensorboard  # noqa: F401  # a child would import it in each run
+
+    from tests.campaigns import killed_runs
 
     return killed_runs.campaign(folder, 4 if lean else 50, seed)
 
 
 def killed_ranks(folder: Path, seed: int, lean: bool) -> Tally:
     """Kill, or stop, one of two ranks."""
-    import killed_ranks
+    from tests.campaigns import killed_ranks
 
     return killed_ranks.campaign(folder, 1 if lean else 50, seed)
 
 
 def shared_study(folder: Path, seed: int, lean: bool) -> Tally:
     """Run trials at once, in both kinds of storage."""
-    import shared_study
     import sqlalchemy.dialects.sqlite  # noqa: F401  # a child would import it in each trial
+
+    from tests.campaigns import shared_study
 
     tally = Tally()
     for kind in ("journal", "sqlite"):
@@ -58,7 +58,7 @@ def shared_study(folder: Path, seed: int, lean: bool) -> Tally:
 
 def read_while_written(folder: Path, seed: int, lean: bool) -> Tally:
     """Rank runs that are being written."""
-    import read_while_written
+    from tests.campaigns import read_while_written
 
     runs, reads, live = (40, 10, 10) if lean else (1000, 100, 100)
     return read_while_written.campaign(folder, runs, reads, live, seed)
@@ -66,7 +66,7 @@ def read_while_written(folder: Path, seed: int, lean: bool) -> Tally:
 
 def long_runs(folder: Path, seed: int, lean: bool) -> Tally:
     """Train for very many steps."""
-    import long_runs
+    from tests.campaigns import long_runs
 
     return long_runs.campaign(folder, 10_000 if lean else 200_000)
 

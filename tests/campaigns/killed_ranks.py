@@ -10,13 +10,13 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-import forked
 import numpy as np
-from killed_runs import Plan, epoch_losses, train
 from pytorch_lightning.strategies import DDPStrategy
-from tally import Tally
 
 from lightning_sotl.curves.logs import read_logs
+from tests.campaigns import forked
+from tests.campaigns.killed_runs import Plan, epoch_losses, train
+from tests.campaigns.tally import Tally
 
 LIMIT = 5  # seconds until a collective gives up
 RANKS = 2

@@ -10,18 +10,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import forked
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from helpers import trainer
 from lightning_fabric.plugins import TorchCheckpointIO
-from tally import Tally
 from torch.utils.data import DataLoader
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
-from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
-from lightning_sotl.record import RunRecord, parsed_lines
+from lightning_sotl.curves._log_arrays import LogKeys
+from lightning_sotl.curves.logs import FoundRuns, read_logs
+from lightning_sotl.record.format import parsed_lines
+from lightning_sotl.record.writer import RunRecord
+from tests.campaigns import forked
+from tests.campaigns.tally import Tally
+from tests.support.helpers import trainer
 
 EPOCHS, BATCHES, STOP = 6, 8, 4
 

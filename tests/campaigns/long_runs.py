@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import forked
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from helpers import trainer
-from tally import Tally
 from torch.utils.data import DataLoader
 
 from lightning_sotl import SoTLMonitor
+from tests.campaigns import forked
+from tests.campaigns.tally import Tally
+from tests.support.helpers import trainer
 
 PARTS = 100
 # What may be more in the last tenth than in the first: noise of a shared machine, and the numbers

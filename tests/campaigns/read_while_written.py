@@ -11,12 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import forked
 import numpy as np
-from run_folders import csv_rows, event_rows, write_csv_log, write_events, write_record
-from tally import Tally
 
 from lightning_sotl.cli import main
+from tests.campaigns import forked
+from tests.campaigns.tally import Tally
+from tests.support.run_folders import (
+    csv_rows,
+    event_rows,
+    write_csv_log,
+    write_events,
+    write_record,
+)
 
 EPOCHS = 20
 KINDS = ("record", "csv", "events")

@@ -1,6 +1,6 @@
 """Compare what the README's commands print with what it says, and run its block on Ray; 2 minutes.
 
-    python tests/campaigns/readme.py
+    python -m tests.campaigns.readme
 
 It trains the runs of `examples/rank_runs.py`, gives each `$ lightning-sotl ...` of the README to
 the program, runs the main job with and without `--verify`, and the Ray block behind the quick
@@ -17,9 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from readme_blocks import README, block, python_blocks, shell_commands
+from tests.support.readme_blocks import README, block, python_blocks, shell_commands
 
 
 def main() -> int:

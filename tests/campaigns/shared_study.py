@@ -8,15 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import forked
 import optuna
-from helpers import returned_epoch_losses, trainer
-from killed_runs import Net, ShuffledLoader
-from optuna_jobs import open_study
-from tally import Tally
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 from lightning_sotl.integrations.optuna import OptunaReporter
+from tests.campaigns import forked
+from tests.campaigns.killed_runs import Net, ShuffledLoader
+from tests.campaigns.tally import Tally
+from tests.support.helpers import returned_epoch_losses, trainer
+from tests.support.optuna_jobs import open_study
 
 STOP = 3
 

@@ -1,6 +1,6 @@
 """A campaign of damaged and hostile files against one reader.
 
-    python tests/fuzz/campaign.py READER [--inputs 100000] [--engine mutate] [--seed 0]
+    python -m tests.fuzz.campaign READER [--inputs 100000] [--engine mutate] [--seed 0]
         [--keep FOLDER]
 
 prints how many inputs it took, how many of them were read and how many refused, and each crash
@@ -32,9 +32,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent)]
-
 MOST_SECONDS = 10
 MOST_BYTES = 4 * 2**30
 
@@ -43,7 +40,7 @@ class Campaign:
     """The inputs that one reader was given so far, and what it did with them."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        from fuzz.readers import READERS
+        from tests.fuzz.readers import READERS
 
         self.name, self.reader = name, READERS[name]
         self.path = folder / self.reader.file

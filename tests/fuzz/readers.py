@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fuzz import mutations, seeds
-
 from lightning_sotl import LearningCurves
-from lightning_sotl._reading import UnreadableFileError
+from lightning_sotl._utils.files import UnreadableFileError
 from lightning_sotl.cli import main
-from lightning_sotl.curves.csv_logs import read_csv_log
+from lightning_sotl.curves._log_values import Logged
+from lightning_sotl.curves._metrics_csv import read_csv_log
+from lightning_sotl.curves._tensorboard import masked_crc32c, read_event_files
 from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
-from lightning_sotl.curves.logged import MOST_UNITS, Logged
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
-from lightning_sotl.curves.recorded_runs import merge_sessions, read_record
-from lightning_sotl.curves.tensorboard_logs import masked_crc32c, read_event_files
-from lightning_sotl.record import RunRecord
+from lightning_sotl.record.format import MOST_UNITS
+from lightning_sotl.record.reader import merge_sessions, read_record
+from lightning_sotl.record.writer import RunRecord
+from tests.fuzz import mutations, seeds
 
 WANTED = ("sotl_e1", "acc", "test_acc", "a,b")
 

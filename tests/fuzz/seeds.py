@@ -10,10 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from run_folders import csv_rows, event_rows, write_csv_log, write_events, write_record
 
 from lightning_sotl import LearningCurves
-from lightning_sotl.curves.tensorboard_logs import masked_crc32c
+from lightning_sotl.curves._tensorboard import masked_crc32c
+from tests.support.run_folders import (
+    csv_rows,
+    event_rows,
+    write_csv_log,
+    write_events,
+    write_record,
+)
 
 LONG = b"run,epoch,train_loss,val,acc,lr\na,0,2.0,2.5,,0.1\nb,0,3.0,,,0.2\na,1,1.0,1.5,0.75,0.1\n"
 WIDE = b"run,train_loss_1,train_loss_2,acc,lr\na,2.0,1.0,0.75,0.1\nb,3.0,,,0.2\n"

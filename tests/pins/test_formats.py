@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pins.known_losses import PACKAGES, door, lightning, loader, model, trainer
 
 from lightning_sotl import LearningCurves, find_winners
+from tests.pins.known_losses import PACKAGES, door, lightning, loader, model, trainer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAN, INF = math.nan, math.inf

@@ -14,10 +14,10 @@ from typing import Any
 
 import optuna
 import pytest
-from pins.child import describe, send_descriptions
-from pins.known_losses import PACKAGES, door, loader, model, trainer
 
 from lightning_sotl import AdaptivePolicy
+from tests.pins.child import describe, send_descriptions
+from tests.pins.known_losses import PACKAGES, door, loader, model, trainer
 
 HEAVY = [
     "numpy",

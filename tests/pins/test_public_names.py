@@ -8,10 +8,10 @@ from typing import Any
 
 import optuna
 import pytest
-from pins.known_losses import PACKAGES, door, lightning
 
 import lightning_sotl
 from lightning_sotl import LearningCurves
+from tests.pins.known_losses import PACKAGES, door, lightning
 
 NAMES = [
     "AdaptivePolicy",

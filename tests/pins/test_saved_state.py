@@ -10,9 +10,9 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from pins.known_losses import PACKAGES, door, loader, model, seed, trainer
 
 from lightning_sotl import SumOfTrainingLosses
+from tests.pins.known_losses import PACKAGES, door, loader, model, seed, trainer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STOP_PATH = "memory://stop/stopped-epoch=3-20e56a4b.ckpt"

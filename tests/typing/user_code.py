@@ -47,7 +47,7 @@ from lightning_sotl import (
     sotl_ema,
     top_k_overlap,
 )
-from lightning_sotl.extrapolation import LcSVR
+from lightning_sotl.evaluation.lcsvr import LcSVR
 
 Batch = tuple[torch.Tensor, ...]
 Losses = NDArray[np.float64]

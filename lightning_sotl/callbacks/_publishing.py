@@ -1,0 +1,95 @@
+"""How estimates become visible: to other callbacks, on the progress bar, and in loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from lightning_sotl._utils.messages import warn_user
+from lightning_sotl.callbacks._trainer import Module, Trainer, logging_step
+from lightning_sotl.losses.window import accumulation_dtype
+
+
+def warn_without_tensorboard(trainer: Trainer) -> None:
+    """Warn, in `setup`, if no logger of this Trainer will show the value."""
+    if trainer.is_global_zero and not trainer.fast_dev_run and not _loggers(trainer):
+        warn_user(
+            "`hp_metric=True` has no effect, since no logger of this Trainer is a "
+            "TensorBoardLogger.",
+        )
+
+
+def log_hp_metric(trainer: Trainer, value: float) -> None:
+    """Write `value` into every TensorBoard logger; on other ranks and in dry runs, nothing.
+
+    The tab shows the point that was written last, so this one replaces the -1 that Lightning
+    writes before the first batch.
+    """
+    if not trainer.is_global_zero or trainer.fast_dev_run:
+        return
+    for logger in _loggers(trainer):
+        hparams = dict(getattr(logger, "hparams", {}))
+        logger.log_hyperparams(hparams, {"hp_metric": value}, step=logging_step(trainer))
+
+
+def _loggers(trainer: Trainer) -> list[Any]:
+    """Return the loggers of this Trainer that write for TensorBoard, of whichever package."""
+    return [logger for logger in trainer.loggers if hasattr(logger.experiment, "add_hparams")]
+
+
+def show(trainer: Trainer, names: Iterable[str], estimates: Mapping[str, float]) -> None:
+    """Put the newest estimates, and no older ones, where other callbacks look for metrics."""
+    shown = trainer.callback_metrics
+    for name in names:
+        shown.pop(name, None)
+    device = trainer.strategy.root_device
+    dtype = accumulation_dtype(device)
+    shown.update(
+        {name: torch.tensor(v, dtype=dtype, device=device) for name, v in estimates.items()}
+    )
+
+
+def show_on_progress_bar(trainer: Trainer, estimates: Mapping[str, float]) -> None:
+    """Put estimates that `log_with_epoch` does not log on the progress bar."""
+    trainer.progress_bar_metrics.update(estimates)
+
+
+def log_with_epoch(
+    trainer: Trainer, pl_module: Module, names: Iterable[str], *, prog_bar: bool
+) -> None:
+    """Let Lightning log what `show` has shown in the row of metrics of this epoch."""
+    if trainer.barebones:  # logging is off, and `log` would only warn of it
+        return
+    values = {name: trainer.callback_metrics[name] for name in names}
+    for name, value in values.items():
+        # The value is the same on all ranks. `sync_dist` says so, and `rank_zero_only` keeps
+        # Lightning from reducing it once more at the first read, on whichever rank that is.
+        pl_module.log(
+            name,
+            value,
+            prog_bar=prog_bar,
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+            sync_dist=True,
+            rank_zero_only=True,
+        )
+
+
+def log_point(trainer: Trainer, estimates: Mapping[str, float], *, epoch: int) -> None:
+    """Write one point into every logger now, on Lightning's own x axis.
+
+    Blocks go this way: `log` would average them over an epoch, or drop those between two
+    multiples of `log_every_n_steps`.
+    """
+    for logger in trainer.loggers if estimates else ():
+        logger.log_metrics({**estimates, "epoch": epoch}, step=logging_step(trainer))
+
+
+def log_on_unit_axis(trainer: Trainer, estimates: Mapping[str, float], unit: int) -> None:
+    """Write `<name>/epoch` into every logger, at x = the index of the epoch (or block)."""
+    values = {f"{name}/epoch": value for name, value in estimates.items()}
+    for logger in trainer.loggers if values else ():
+        logger.log_metrics(values, step=unit)

@@ -1,0 +1,86 @@
+"""What can be seen to go wrong before the first batch, and what the user can do about it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lightning_sotl._utils.messages import warn_user
+from lightning_sotl.callbacks._trainer import Trainer
+
+
+def refuse_shared_names(names_of_monitors: Iterable[Iterable[str]]) -> None:
+    """Raise if two monitors of one Trainer log the same name: Lightning would average them.
+
+    Raises:
+        ValueError: Naming what is logged twice.
+    """
+    counts = Counter(name for names in names_of_monitors for name in names)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(
+            "Expected each SoTLMonitor of a Trainer to log names of its own, but two log "
+            f"{', '.join(map(repr, twice))}. Give one of them another `prefix`."
+        )
+
+
+def warn_of_early_looks(trainer: Trainer, first_values: Mapping[str, int]) -> None:
+    """Warn where EarlyStopping or ModelCheckpoint will look, and raise, before a value exists.
+
+    Args:
+        trainer: The Trainer, with its loaders set up.
+        first_values: Name -> after how many training batches it has its first value.
+    """
+    if not math.isfinite(trainer.num_training_batches):
+        return
+    for callback in trainer.callbacks:
+        name = str(getattr(callback, "monitor", None))
+        problem = _problem(trainer, callback, first_values[name]) if name in first_values else None
+        if problem:
+            warn_user(f"{type(callback).__name__}(monitor={name!r}) {problem}")
+
+
+def _problem(trainer: Trainer, callback: Any, first_value: int) -> str | None:
+    """Say what is wrong with the first look of a callback; None if nothing is."""
+    stops = hasattr(callback, "_check_on_train_epoch_end")
+    if stops:
+        argument, every, looks = "check_on_train_epoch_end", 1, callback.strict
+        at_epoch_end = callback._check_on_train_epoch_end
+    elif hasattr(callback, "_should_save_on_train_epoch_end"):
+        argument, every = "save_on_train_epoch_end", callback._every_n_epochs
+        # One that saves by steps waits for the value, and one without validation only warns.
+        looks = every >= 1 and trainer.enable_validation
+        at_epoch_end = callback._should_save_on_train_epoch_end(trainer)
+    else:
+        return None
+    if stops and not at_epoch_end and not trainer.enable_validation:
+        return f"looks only after validation, and there is none. Pass `{argument}=True`."
+    epoch = trainer.num_training_batches
+    if not looks or (first := _first_look(trainer, every, at_epoch_end)) >= first_value:
+        return None
+    if not at_epoch_end and every * epoch >= first_value:
+        return (
+            "looks after each validation, the first of which comes before an epoch is complete, "
+            f"so there is no value yet and it will raise. Pass `{argument}=True`."
+        )
+    cure = "strict=False" if stops else f"every_n_epochs={math.ceil(first_value / epoch)}"
+    return (
+        f"looks after {first:.0f} batches and will raise, since the first value comes after "
+        f"{first_value}. Pass `{cure}`."
+    )
+
+
+def _first_look(trainer: Trainer, every: int, at_epoch_end: bool) -> float:
+    """Return after how many batches a callback of every n-th epoch looks first."""
+    epoch = trainer.num_training_batches
+    if at_epoch_end:
+        return float(every * epoch)
+    interval = trainer.val_check_batch
+    if interval is None:  # by the clock
+        return math.inf
+    if trainer.check_val_every_n_epoch is None:
+        return float(interval)
+    epochs = math.lcm(every, trainer.check_val_every_n_epoch)
+    return float((epochs - 1) * epoch + min(interval, epoch))

@@ -1,0 +1,198 @@
+"""The adaptive rule for plain processes: each reads the others' records below one directory.
+
+There is no server and no lock. Each run writes its own record and nothing else, and what a reader
+finds half-written it finds whole the next time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_sotl._utils.files import walk
+from lightning_sotl._utils.messages import warn_user
+from lightning_sotl.callbacks._limits import HasLimits
+from lightning_sotl.callbacks._trainer import Trainer
+from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
+from lightning_sotl.losses.names import MonitorName, parse_monitor
+from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
+from lightning_sotl.policies.growing_curves import GrowingCurves
+from lightning_sotl.ranking.comparability import comparability_notes
+from lightning_sotl.record.format import file_name
+from lightning_sotl.record.reader import Session, merge_sessions, read_record
+
+
+class SharedRuns:
+    """Decides by the records below a directory, and reads those anew that have grown.
+
+    Runs of another unit (epochs or blocks) or another `max_epochs` are not compared with, the
+    latter with a warning: their schedules are others. What else makes training losses mean
+    different things, as batch size or dropout, is warned of once.
+
+    Args:
+        directory: Where the runs of one sweep write, at any depth.
+        estimate: What runs are compared by.
+        policy: The rule.
+    """
+
+    def __init__(
+        self, directory: str | Path, *, estimate: MonitorName, policy: AdaptivePolicy
+    ) -> None:
+        self.directory = Path(directory)
+        self._estimate = estimate
+        self._policy = policy
+        self._curves = GrowingCurves(policy.max_epochs)
+        self._stamps: dict[Path, tuple[int, int]] = {}
+        self._sessions: dict[Path, list[Session]] = {}
+        self._facts: dict[str, dict[str, Any]] = {}  # run id -> its header
+        self._said: set[str] = set()
+
+    def decide(self, run_id: str, losses: Mapping[int, float], completed: int) -> Decision:
+        """Decide for the run that asks, from its own losses and the others' records.
+
+        Args:
+            run_id: The run's; what is on disk of it does not count.
+            losses: Its L(e), e -> loss.
+            completed: Its completed units. One whose newest unit gave no loss goes on.
+        """
+        changed: set[str] = set()
+        for path in self._grown():
+            old, new = self._sessions.get(path, []), _sessions_of(path)
+            self._sessions[path] = new
+            changed |= {session.run_id for session in [*old, *new]}
+        self._take(changed, own=run_id)
+        self._put(run_id, losses)
+        row, planned = self._curves.row(run_id), self._policy.runs
+        if planned is not None and len(self._facts) > planned:
+            note = (
+                f"Below '{self.directory}' are {len(self._facts)} runs, where the policy has "
+                f"runs={planned}: give each sweep a directory of its own."
+            )
+            self._warn("runs", [note])
+        if row is None or completed - 1 not in losses:
+            return Decision(True, completed, None, 0, 0, None)
+        return self._policy.decide(row, self._curves.values)
+
+    def _grown(self) -> list[Path]:
+        name, grown = file_name(self._estimate.prefix), []
+        for folder, files in walk(self.directory, []):
+            if name in files:
+                path = folder / name
+                try:
+                    stat = path.stat()
+                except OSError:  # it was deleted since
+                    continue
+                stamp = (stat.st_size, stat.st_mtime_ns)
+                if self._stamps.get(path) != stamp:
+                    self._stamps[path] = stamp
+                    grown.append(path)
+        return grown
+
+    def _take(self, run_ids: set[str], *, own: str) -> None:
+        """Put the newest state of runs into the table; a run may lie in several records."""
+        parts = [
+            session
+            for sessions in self._sessions.values()
+            for session in sessions
+            if session.run_id in run_ids
+        ]
+        known = len(self._facts)
+        for run in merge_sessions(parts):
+            if (
+                run.losses  # one that was refused has a header and nothing else
+                and run.facts.get("unit") == self._estimate.unit
+                and self._has_same_budget(run.facts)
+            ):
+                self._facts[run.run_id] = run.facts
+                if run.run_id != own:
+                    self._put(run.run_id, run.losses)
+        if len(self._facts) > known:
+            self._warn("unlike", comparability_notes(list(self._facts.values())))
+
+    def _has_same_budget(self, facts: Mapping[str, Any]) -> bool:
+        budget = facts.get("max_epochs")
+        if self._estimate.block is not None or budget in (None, -1, self._policy.max_epochs):
+            return True
+        note = (
+            f"Below '{self.directory}' is a run with max_epochs={budget!r}, with which the policy "
+            f"does not compare, as its own is {self._policy.max_epochs}: give each sweep a "
+            "directory of its own."
+        )
+        self._warn("budget", [note])
+        return False
+
+    def _warn(self, about: str, notes: list[str]) -> None:
+        if notes and about not in self._said:
+            self._said.add(about)
+            warn_user(" ".join(notes))
+
+    def _put(self, run_id: str, losses: Mapping[int, float]) -> None:
+        if not losses:
+            return
+        self._curves.drop_after(run_id, -1)
+        # A damaged line may tell of epoch 9,999,999.
+        kept = {unit: loss for unit, loss in losses.items() if unit < self._policy.max_epochs}
+        table = np.full((1, max(kept, default=0) + 1), np.nan)
+        table[0, list(kept)] = list(kept.values())
+        scores = self._estimate.scores(table)[0]
+        for unit in np.flatnonzero(~np.isnan(scores)).tolist():
+            self._curves.put(run_id, unit, scores[unit])
+
+
+def _sessions_of(path: Path) -> list[Session]:
+    """Return a record's sessions; one that cannot be read does not end somebody else's run."""
+    try:
+        return read_record(path)[0]
+    except (OSError, ValueError) as error:
+        warn_user(f"The policy goes on without the record '{path}': {error}")
+        return []
+
+
+def share_runs(
+    trainer: Trainer, stopper: HasLimits, producers: Sequence[MonitorLogic]
+) -> SharedRuns | None:
+    """Return on rank 0 what a policy reads, before the first batch; on the others None.
+
+    Args:
+        trainer: The run's.
+        stopper: Its arguments; `policy` and `directory` are given.
+        producers: The monitors that log what the stopper looks at.
+
+    Raises:
+        ValueError: On all ranks, if the run cannot be compared with others.
+    """
+    problem = _problem(trainer, stopper, producers) if trainer.is_global_zero else None
+    problem = trainer.strategy.broadcast(problem)
+    if problem is not None:
+        raise ValueError(problem)
+    estimate = parse_monitor(stopper.monitor)
+    if not trainer.is_global_zero or not (estimate and stopper.policy and stopper.directory):
+        return None
+    return SharedRuns(stopper.directory, estimate=estimate, policy=stopper.policy)
+
+
+def _problem(trainer: Trainer, stopper: HasLimits, producers: Sequence[MonitorLogic]) -> str | None:
+    estimate, policy = parse_monitor(stopper.monitor), stopper.policy
+    if estimate is None or not producers:
+        names = [repr(name) for one in monitors_of(trainer) for name in one.metric_names]
+        return (
+            "Expected `monitor` to be an estimate of a SoTLMonitor of this Trainer, by which a "
+            f"policy compares runs, but got {stopper.monitor!r}; available: "
+            f"{', '.join(names) or 'nothing'}."
+        )
+    known = trainer.max_epochs not in (None, -1)
+    if known and estimate.block is None and policy and policy.max_epochs != trainer.max_epochs:
+        return (
+            f"Expected `policy.max_epochs` to be the Trainer's `max_epochs`, {trainer.max_epochs}, "
+            f"but got {policy.max_epochs}."
+        )
+    path, directory = producers[0].record_path, Path(stopper.directory or "")
+    if path is None or not path.resolve().is_relative_to(directory.resolve()):
+        return (
+            f"Expected the run's record to lie below `directory`, '{directory}', where the others "
+            f"look for it, but it lies in {'no file' if path is None else repr(str(path))}."
+        )
+    return None

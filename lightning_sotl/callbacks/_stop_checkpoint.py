@@ -1,0 +1,188 @@
+"""Promotion: what a stop saves, and how a run goes on from it as if it had never stopped."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from lightning_sotl._utils.text import visible
+from lightning_sotl.callbacks._trainer import (
+    Trainer,
+    batches_into_epoch,
+    is_distributed,
+    training_loaders,
+)
+
+
+def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return the random state of every rank, in plain types that `weights_only` can load.
+
+    With it goes the state of loaders that have one. All ranks must call it: it gathers from all.
+    """
+    own = _own(trainer)
+    if not is_distributed(trainer):
+        return [own]
+    states: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(states, own)
+    return states
+
+
+def go_on_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) -> None:
+    """Set the random state that a stop saved, in `on_train_start` of the resumed run.
+
+    Raises:
+        RuntimeError: If the states are of another number of ranks than now train, or of another
+            number of loader generators.
+    """
+    _restore(trainer, states)
+    if batches_into_epoch(trainer) == 0:
+        _begin_next_epoch_afresh(trainer)
+        # The iterator that is thrown away was one more than an uninterrupted run makes.
+        loaders = trainer.fit_loop._combined_loader
+        loaders._load_state_dicts(states[trainer.global_rank].get("loader_states", []))
+
+
+def loader_states(checkpoint: dict[str, Any]) -> list[Any]:
+    """Return what a checkpoint has of the states of the training loaders; nothing of most."""
+    loop = checkpoint.get("loops", {}).get("fit_loop", {})
+    return list(loop.get("state_dict", {}).get("combined_loader", []))
+
+
+def set_loader_states(checkpoint: dict[str, Any], states: list[Any]) -> None:
+    """Put the states of the training loaders into a checkpoint that Lightning is about to save."""
+    checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] = states
+
+
+@contextmanager
+def before_epoch(trainer: Trainer) -> Iterator[None]:
+    """Have what is saved in `on_train_epoch_start` be of before that epoch, as at a stop.
+
+    Lightning has counted the epoch as ready, and a run that is resumed from there would skip it.
+    """
+    _count_ready(trainer, -1)
+    try:
+        yield
+    finally:
+        _count_ready(trainer, +1)
+
+
+def begin_no_epoch(trainer: Trainer) -> NoReturn:
+    """End, in `on_train_epoch_start`, Lightning's loop over the epochs, whatever its minima."""
+    _count_ready(trainer, -1)
+    raise StopIteration
+
+
+def _count_ready(trainer: Trainer, change: int) -> None:
+    progress = trainer.fit_loop.epoch_progress
+    progress.total.ready += change
+    progress.current.ready += change
+
+
+def _begin_next_epoch_afresh(trainer: Trainer) -> None:
+    """Have Lightning begin the next epoch as in a run that was not resumed.
+
+    At an epoch's border an uninterrupted run makes its iterator, and so draws its shuffle, when
+    the epoch begins; a resumed one has made it already, before the random state was back. With
+    `max_steps` a resumed run also takes the finished epoch for an unfinished one, runs it empty
+    and counts it. And a loader that is due to be made anew would not be.
+    """
+    loop = trainer.fit_loop
+    loop.epoch_loop.restarting = False
+    loop._restarting = False
+    loop._resuming_from_checkpoint = False
+    every = trainer.reload_dataloaders_every_n_epochs
+    if every:
+        loop._last_train_dl_reload_epoch = (trainer.current_epoch - 1) // every * every
+
+
+def new_checkpoint_path(trainer: Trainer, at: str) -> str:
+    """Return where a stop saves, the same on all ranks: beside Lightning's own checkpoints.
+
+    Runs without a logger share that folder, so the name has to be one of a kind.
+    """
+    folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
+    folder = next((str(found) for found in folders if found), None)
+    if folder is None:
+        folder = str(Path(trainer.default_root_dir) / "checkpoints")
+    if "://" not in folder:
+        folder = str(Path(folder).absolute())  # the record is read from other directories too
+    path = f"{folder.rstrip('/')}/stopped-{at}-{uuid.uuid4().hex[:8]}.ckpt"
+    return str(trainer.strategy.broadcast(path))
+
+
+def save_checkpoint(trainer: Trainer, path: str) -> None:
+    """Save what a run goes on from after its stop.
+
+    Raises:
+        OSError: If it cannot be written; the message names it.
+    """
+    try:
+        trainer.save_checkpoint(path, weights_only=False)
+    except OSError as error:
+        raise OSError(
+            f"'{visible(path)}' cannot be written: {error.strerror or error}. The run has come to "
+            "its stop, as its record says, and has no checkpoint to go on from."
+        ) from error
+
+
+def _restore(trainer: Trainer, states: list[dict[str, Any]]) -> None:
+    if len(states) != trainer.world_size:
+        raise RuntimeError(
+            f"Expected to resume on {len(states)} ranks, as the random state was saved on, but "
+            f"got {trainer.world_size}."
+        )
+    state = states[trainer.global_rank]
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    saved = state["numpy"]
+    keys = np.array(saved["keys"], dtype=np.uint32)
+    np.random.set_state(  # noqa: NPY002  # the global state is the point
+        ("MT19937", keys, saved["position"], saved["has_gauss"], saved["gauss"])
+    )
+    if state["cuda"] is not None and trainer.strategy.root_device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], trainer.strategy.root_device)
+    generators = _loader_generators(trainer)
+    if len(generators) != len(state["loaders"]):
+        raise RuntimeError(
+            f"Expected the training loaders to have {len(state['loaders'])} generators, as where "
+            f"the random state was saved, but got {len(generators)}."
+        )
+    for generator, generator_state in zip(generators, state["loaders"], strict=True):
+        generator.set_state(generator_state)
+
+
+def _own(trainer: Trainer) -> dict[str, Any]:
+    device = trainer.strategy.root_device
+    version, internal, gauss = random.getstate()
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # the global state is the point
+    return {
+        "torch": torch.get_rng_state(),
+        "python": (version, list(internal), gauss),
+        "numpy": {
+            "keys": legacy["state"]["key"].tolist(),
+            "position": int(legacy["state"]["pos"]),
+            "has_gauss": int(legacy["has_gauss"]),
+            "gauss": float(legacy["gauss"]),
+        },
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "loaders": [generator.get_state() for generator in _loader_generators(trainer)],
+        "loader_states": trainer.fit_loop._combined_loader._state_dicts(),
+    }
+
+
+def _loader_generators(trainer: Trainer) -> list[torch.Generator]:
+    """Return the generators that the user gave to the training loaders or their samplers."""
+    found: list[torch.Generator] = []
+    for part in training_loaders(trainer):
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator) and all(generator is not g for g in found):
+            found.append(generator)
+    return found

@@ -1,0 +1,127 @@
+"""Members of a zip, in memory and of bounded sizes; nothing is ever unpacked to a disk."""
+
+from __future__ import annotations
+
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+from typing import BinaryIO
+
+from lightning_sotl._utils.files import UnreadableFileError, open_regular
+from lightning_sotl._utils.text import quoted
+
+# The list of members, of some 80 bytes each, which is read whole: 100,000 members.
+MOST_DIRECTORY_BYTES = 8 * 2**20
+# All members together, unpacked: a table of `MOST_ENTRIES` losses and two small ones.
+MOST_UNPACKED_BYTES = 2**30
+
+_PLAIN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_CHUNK = 2**20
+_ENCRYPTED = 0x1
+# What Python's zipfile and its unpackers raise on damaged archives, beside ValueError.
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+)
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip whose list of members, and what they unpack to, are of bounded size.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        ValueError: If it is no zip, is damaged or too large, or if a member is encrypted,
+            is packed otherwise than by deflate, has the name of another, or has a name that leads
+            out of a folder.
+    """
+    with open_regular(path) as file:
+        try:
+            archive = zipfile.ZipFile(_BoundedReads(file))
+        except UnreadableFileError:
+            raise ValueError(
+                f"Expected '{path}' to have a list of members of at most "
+                f"{MOST_DIRECTORY_BYTES:,} bytes, some 100,000 members, but it has a longer one."
+            ) from None
+        except (*_DAMAGES, ValueError) as error:
+            raise ValueError(f"'{path}' is damaged and cannot be read: {error}.") from None
+        with archive:
+            _check_members(path, archive.infolist())
+            yield archive
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """Return what a member unpacks to, never more than it says.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        with archive.open(member) as file:
+            chunks = []
+            # In pieces: at one go Python would ask for all that the member says it has.
+            while chunk := file.read(_CHUNK):
+                chunks.append(chunk)
+    except (*_DAMAGES, ValueError) as error:
+        raise ValueError(f"{quoted(member.filename)} is damaged: {error}.") from None
+    return b"".join(chunks)
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    names: set[str] = set()
+    for member in members:
+        name = member.filename
+        if member.compress_type not in _PLAIN or member.flag_bits & _ENCRYPTED:
+            raise ValueError(
+                f"Expected the members of '{path}' to be stored or deflated but {quoted(name)} is "
+                "encrypted or packed in another way."
+            )
+        windows = PureWindowsPath(name)
+        if windows.drive or windows.root or ".." in windows.parts or ".." in name.split("/"):
+            raise ValueError(
+                f"Expected the names in '{path}' to lie within a folder but got {quoted(name)}."
+            )
+        if name in names:
+            raise ValueError(
+                f"Expected '{path}' to have each name once but {quoted(name)} stands there again."
+            )
+        names.add(name)
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > MOST_UNPACKED_BYTES:
+        raise ValueError(
+            f"Expected '{path}' to unpack to at most {MOST_UNPACKED_BYTES:,} bytes but it says "
+            f"{unpacked:,}."
+        )
+
+
+class _BoundedReads:
+    """A file that gives no more at a time than a list of members may have.
+
+    The list is the one thing that `zipfile` reads at one go, and its length stands in the file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            UnreadableFileError: If that are more than a list of members may have.
+        """
+        if size > MOST_DIRECTORY_BYTES:
+            raise UnreadableFileError(f"Expected at most {MOST_DIRECTORY_BYTES:,} bytes.")
+        return self._file.read(size)
+
+    def seekable(self) -> bool:
+        """Say that one can go back and forth."""
+        return True

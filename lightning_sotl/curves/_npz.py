@@ -1,0 +1,133 @@
+"""Named arrays in an `.npz` file, without pickle in either direction."""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl._utils.files import open_regular, write_whole
+from lightning_sotl._utils.text import listed, visible
+from lightning_sotl.curves._archives import open_archive, read_member
+from lightning_sotl.curves._log_values import MOST_ENTRIES, check_table_size
+
+_MODES = ("metric_mode", "final_mode")
+# Version 3 is for names of fields in other alphabets: never of plain numbers or text.
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def write(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write the fields of a table; one that is None is an absent key, and so are no checkpoints.
+
+    Raises:
+        OSError: If the file cannot be written; an older file is then left as it was.
+        ValueError: If `path` does not end in ".npz".
+    """
+    if path.suffix != ".npz":
+        raise ValueError(f"Expected `path` to end in '.npz' but got '{path}'.")
+    arrays: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "checkpoints":
+            value = [entry or "" for entry in value] if any(value) else None
+        if value is not None:
+            text = name in (*_MODES, "run_ids", "checkpoints")
+            arrays[name] = np.asarray(value, dtype=np.str_ if text else np.float64)
+    # Numbers and text only, checked above, so that NumPy has nothing to pickle.
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    write_whole(path, content.getvalue())
+
+
+def read(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of a table that are in a file, and the names of the other arrays in it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not what `write` writes; the message names the part.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file '{visible(str(path))}'.")
+    with open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"Expected '{path}' to be an .npz archive, but it is none.")
+    with open_archive(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if "train_loss" not in members:
+            raise ValueError(
+                f"Expected '{path}' to hold 'train_loss' but it holds {listed(sorted(members))}."
+            )
+        unknown = sorted(set(members) - set(names))
+        fields = {
+            name: _read(archive, members[name], name, path) for name in names if name in members
+        }
+    runs, epochs = (*fields["train_loss"].shape, 1, 1)[:2]
+    check_table_size(path, runs, epochs, "it")
+    return fields, unknown
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Path) -> Any:
+    try:
+        array = parse_npy(read_member(archive, member))
+        return _value(array, name)
+    except ValueError as error:
+        raise ValueError(
+            f"'{name}' in '{path}' cannot be read without pickle, or is damaged, and is refused: "
+            f"{error}"
+        ) from None
+
+
+def parse_npy(content: bytes) -> NDArray[Any]:
+    """Return the array that a `.npy` file holds: numbers or text, of at most 3 dimensions.
+
+    NumPy allocates what a header claims, so the claim is compared with the content first.
+
+    Raises:
+        ValueError: If it holds something else, such as objects, or if its header does not fit its
+            length.
+    """
+    file = io.BytesIO(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            version = np.lib.format.read_magic(file)
+            shape, _, dtype = _HEADER_READERS[version](file)
+    except Exception as error:  # NumPy's parser lets errors of many classes through
+        raise ValueError(f"it is no array of numbers or of text ({error}).") from None
+    if dtype.kind not in "biufU" or len(shape) > 3:
+        raise ValueError(f"it is no array of numbers or of text but {dtype} of shape {shape}.")
+    entries, size = math.prod(shape), len(content) - file.tell()
+    if entries > MOST_ENTRIES or entries * dtype.itemsize != size:
+        raise ValueError(
+            f"its header says {entries:,} entries of {dtype.itemsize} bytes, but there are "
+            f"{size:,} bytes; at most {MOST_ENTRIES:,} entries are read."
+        )
+    if dtype.kind == "U" and size:
+        characters = np.frombuffer(content, dtype=f"{dtype.byteorder}u4", offset=file.tell())
+        if characters.max() > sys.maxunicode:
+            raise ValueError("it holds text of characters that do not exist.")
+    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+
+
+def _value(array: Any, name: str) -> Any:
+    if name in _MODES:
+        return str(array)
+    if name == "run_ids":
+        return _texts(array)
+    if name == "checkpoints":
+        return tuple(entry or None for entry in _texts(array))
+    return array
+
+
+def _texts(array: Any) -> tuple[str, ...]:
+    return tuple(str(entry) for entry in np.atleast_1d(array).tolist())

@@ -1,0 +1,1 @@
+"""Estimators judged on finished runs."""

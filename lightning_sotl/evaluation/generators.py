@@ -1,0 +1,125 @@
+"""Selection among generators of runs (the paper's section 5.4): groups in place of single runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_sotl.stats.correlation import Method, rank_correlation
+from lightning_sotl.stats.ranks import Mode, badness
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A group of runs of one origin, as the architectures drawn from one random graph generator.
+
+    Attributes:
+        key: What the runs share.
+        runs: How many there are, those without a finite target left out.
+        score: Mean of the early score; not finite if one of the runs has diverged.
+        score_se: Its standard error, NaN for a single run.
+        target: Mean of the final metric.
+        target_se: Its standard error, NaN for a single run.
+    """
+
+    key: str
+    runs: int
+    score: float
+    score_se: float
+    target: float
+    target_se: float
+
+
+@dataclass(frozen=True)
+class GeneratorSelection:
+    """Groups of runs in order of their early score.
+
+    Attributes:
+        generators: The best by mean score first; those with a diverged run stand last.
+        correlation: Oriented rank correlation between the means of score and target.
+        left_out: How many runs have no finite target.
+    """
+
+    generators: tuple[Generator, ...]
+    correlation: float
+    left_out: int
+
+
+def select_generator(
+    scores: ArrayLike,
+    target: ArrayLike,
+    keys: Sequence[object],
+    *,
+    method: Method = "spearman",
+    mode: Mode = "min",
+    target_mode: Mode = "max",
+) -> GeneratorSelection:
+    """Return groups of runs in order of their mean early score, and how that agrees with the end.
+
+    Args:
+        scores: An early score of each run, as SoTL-E at T, shape `(runs,)`.
+        target: What the runs came to, shape `(runs,)`. Runs without a finite one are left out.
+        keys: What each run was made by, `runs` entries; runs of equal keys form a group.
+        method: As in `rank_correlation`.
+        mode: "min" if lower scores are better.
+        target_mode: "max" if a higher target is better.
+
+    Raises:
+        ValueError: If the lengths differ, or if fewer than two groups are left.
+
+    Example:
+        >>> found = select_generator([3.0, 1.0, 5.0, 7.0], [0.8, 0.9, 0.6, 0.5], [1, 1, 2, 2])
+        >>> [(one.key, one.score, one.score_se) for one in found.generators], found.correlation
+        ([('1', 2.0, 1.0), ('2', 6.0, 1.0)], 1.0)
+
+    Source:
+        Ru et al., arXiv 2006.04492, section 5.4 and Fig. 5.
+    """
+    values, goal = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    names = [str(key) for key in keys]
+    if values.ndim != 1 or values.shape != goal.shape or len(names) != values.size:
+        raise ValueError(
+            "Expected `scores`, `target` and `keys` to have one entry a run but got the shapes "
+            f"{values.shape}, {goal.shape} and ({len(names)},)."
+        )
+    has_target = np.isfinite(goal)
+    groups = _grouped(names, has_target)
+    # A diverged run is as bad as can be, so its group's mean is, too.
+    finite = np.where(np.isfinite(values), values, np.inf if mode == "min" else -np.inf)
+    found = [
+        Generator(key, len(rows), *_mean_and_error(finite[rows]), *_mean_and_error(goal[rows]))
+        for key, rows in groups.items()
+    ]
+    means = np.array([one.score for one in found])
+    order = np.argsort(badness(means, mode=mode), kind="stable")
+    correlation = rank_correlation(
+        means,
+        [one.target for one in found],
+        method=method,
+        mode=mode,
+        target_mode=target_mode,
+    )
+    return GeneratorSelection(
+        tuple(found[place] for place in order), correlation, int((~has_target).sum())
+    )
+
+
+def _grouped(names: list[str], has_target: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """Return key -> its runs with a finite target."""
+    groups: dict[str, list[int]] = {}
+    for row in np.flatnonzero(has_target):
+        groups.setdefault(names[row], []).append(int(row))
+    if len(groups) < 2:
+        raise ValueError(
+            f"Expected at least 2 groups of runs with a finite target but got {len(groups)}."
+        )
+    return groups
+
+
+def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:
+    if values.size < 2 or not np.isfinite(values).all():
+        return float(values.mean()), float("nan")
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size))

@@ -1,0 +1,178 @@
+"""LcSVR: learning-curve extrapolation by nu-SVR, the trained baseline of the paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl._utils import extras, validation
+from lightning_sotl._utils.text import counted
+from lightning_sotl.curves.table import LearningCurves
+
+_FOLDS = 3
+_FEWEST = 2 * _FOLDS
+
+
+class LcSVR:
+    """Predicts the final metric from the first T epochs of the validation curve by nu-SVR.
+
+    Inputs of the regression, each standardised: the validation metric of epochs 0 to T - 1, its
+    first and second differences, mean and standard deviation of each of the three, and the
+    `features` of the runs (architecture and hyper-parameters) where the table has them. The
+    hyper-parameters C, nu and gamma are found by random search with 3-fold cross-validation.
+
+    Unlike every other estimator here it needs runs that were trained to the end: `training_runs`
+    of them, drawn at random.
+
+    Args:
+        training_runs: How many runs to learn from, at least 6; fewer are taken if the table has
+            fewer.
+        searches: How many settings of the hyper-parameters to try, at least 1.
+        seed: Of the draw of runs, the folds and the search, at least 0; None for another each time.
+
+    Attributes:
+        training_rows_: After `fit`, the rows of the table it has learned from: leave them out
+            when judging predictions.
+        at_: After `fit`, T.
+
+    Raises:
+        ModuleNotFoundError: If scikit-learn is not installed.
+        TypeError: If an argument is no integer.
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> generator = np.random.default_rng(0)
+        >>> metric = np.sort(generator.uniform(size=(40, 6)), axis=1)
+        >>> curves = LearningCurves(1 - metric, val_metric=metric, final_metric=metric[:, -1])
+        >>> model = LcSVR(training_runs=20, searches=5).fit(curves, at=4)
+        >>> model.predict(curves, at=4).shape, len(model.training_rows_)
+        ((40,), 20)
+
+    Source:
+        Baker et al. 2018, "Accelerating Neural Architecture Search using Performance Prediction";
+        Ru et al., arXiv 2006.04492, section 5, with 200 training runs.
+    """
+
+    training_rows_: NDArray[np.int64]
+    at_: int
+
+    def __init__(self, training_runs: int = 200, searches: int = 50, seed: int | None = 0) -> None:
+        self.training_runs = validation.positive_int("training_runs", training_runs)
+        if training_runs < _FEWEST:
+            raise ValueError(
+                f"Expected `training_runs` to be at least {_FEWEST} but got {training_runs}."
+            )
+        self.searches = validation.positive_int("searches", searches)
+        self.seed = validation.optional_seed("seed", seed)
+        extras.require("sklearn", extra="svr", purpose="fit LcSVR")
+        self._model: Any = None
+
+    def fit(self, curves: LearningCurves, at: int) -> LcSVR:
+        """Learn from runs that were trained to the end; returns the estimator itself.
+
+        Runs without a finite target, or without a finite validation metric in each of the first T
+        epochs, are not learned from.
+
+        Args:
+            curves: Runs with `val_metric` and `final_metric`.
+            at: T, from 1 to the number of epochs.
+
+        Raises:
+            TypeError: If `at` is no integer.
+            ValueError: If a curve is missing, `at` is out of range, or fewer than 6 runs can be
+                learned from.
+        """
+        if curves.final_metric is None:
+            raise ValueError("Expected the curves to have `final_metric` but it is absent.")
+        inputs = _inputs(curves, at)
+        usable = np.isfinite(curves.final_metric) & np.isfinite(inputs).all(axis=1)
+        rows = np.flatnonzero(usable)
+        if rows.size < _FEWEST:
+            raise ValueError(
+                f"Expected at least {_FEWEST} runs with a finite target and a finite validation "
+                f"metric in the first {counted(at, 'epoch')} but got {rows.size} of {curves.runs}."
+            )
+        generator = np.random.default_rng(self.seed)
+        size = min(self.training_runs, rows.size)
+        self.training_rows_ = np.sort(generator.choice(rows, size=size, replace=False))
+        self.at_ = at
+        target = curves.final_metric[self.training_rows_]
+        # SVR's tolerance is absolute, so the target is standardised like the inputs.
+        self._center, self._scale = float(target.mean()), float(target.std()) or 1.0
+        self._model = self._search()
+        self._model.fit(inputs[self.training_rows_], (target - self._center) / self._scale)
+        return self
+
+    def predict(self, curves: LearningCurves, at: int) -> NDArray[np.float64]:
+        """Return the predicted final metric of each run.
+
+        Args:
+            curves: Runs with `val_metric`, and with `features` if those of `fit` had them.
+            at: T, the same as in `fit`.
+
+        Returns:
+            Shape `(runs,)`, in the unit and direction of `final_metric`; NaN, which ranks last,
+            for a run without a finite input.
+
+        Raises:
+            RuntimeError: If `fit` was not called.
+            ValueError: If `at` is not that of `fit`, or the number of features differs.
+        """
+        if self._model is None:
+            raise RuntimeError("Expected `fit` to be called before `predict`.")
+        if at != self.at_:
+            raise ValueError(f"Expected `at` to be {self.at_}, as in `fit`, but got {at!r}.")
+        inputs = _inputs(curves, at)
+        expected = self._model.n_features_in_
+        if inputs.shape[1] != expected:
+            raise ValueError(
+                f"Expected {expected} inputs a run, as in `fit`, but got {inputs.shape[1]}: the "
+                "features differ."
+            )
+        predictions = np.full(curves.runs, np.nan)
+        usable = np.isfinite(inputs).all(axis=1)
+        if usable.any():
+            standardised = self._model.predict(inputs[usable])
+            predictions[usable] = standardised * self._scale + self._center
+        return predictions
+
+    def _search(self) -> Any:
+        from scipy.stats import loguniform, uniform
+        from sklearn.model_selection import KFold, RandomizedSearchCV
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import NuSVR
+
+        return RandomizedSearchCV(
+            make_pipeline(StandardScaler(), NuSVR(kernel="rbf")),
+            {
+                "nusvr__C": loguniform(1e-2, 1e3),
+                "nusvr__nu": uniform(0.05, 0.9),
+                "nusvr__gamma": loguniform(1e-5, 1e1),
+            },
+            n_iter=self.searches,
+            scoring="neg_mean_squared_error",
+            cv=KFold(_FOLDS, shuffle=True, random_state=self.seed),
+            random_state=self.seed,
+        )
+
+
+def _inputs(curves: LearningCurves, at: int) -> NDArray[np.float64]:
+    """Return what the regression sees of each run, shape `(runs, inputs)`."""
+    if curves.val_metric is None:
+        raise ValueError("Expected the curves to have `val_metric` but it is absent.")
+    if validation.positive_int("at", at) > curves.epochs:
+        raise ValueError(f"Expected `at` to be in [1, {curves.epochs}] but got {at}.")
+    curve = curves.val_metric[:, :at]
+    columns = []
+    for order in range(3):
+        differences = np.diff(curve, n=order, axis=1)
+        if differences.shape[1]:
+            columns.append(differences)
+            columns.append(differences.mean(axis=1, keepdims=True))
+            columns.append(differences.std(axis=1, keepdims=True))
+    if curves.features is not None:
+        columns.append(curves.features)
+    return np.concatenate(columns, axis=1)

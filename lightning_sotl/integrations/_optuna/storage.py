@@ -1,0 +1,122 @@
+"""What a trial tells its storage and hears from it, which may be gone for a while."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+
+from lightning_sotl._utils.messages import warn_user
+
+
+def sign_of(study: optuna.Study, *, several: str = ".") -> float:
+    """Return what a study's values are multiplied by so that lower is better.
+
+    Args:
+        study: With one objective.
+        several: How the message for several objectives ends: why they will not do.
+
+    Returns:
+        1.0 for a study that minimises, -1.0 for one that maximises.
+
+    Raises:
+        ValueError: If the study has several objectives.
+
+    Example:
+        >>> sign_of(optuna.create_study(direction="maximize"))
+        -1.0
+    """
+    directions = study.directions
+    if len(directions) > 1:
+        raise ValueError(f"Expected a study with one objective but got {len(directions)}{several}")
+    return -1.0 if directions[0] == StudyDirection.MAXIMIZE else 1.0
+
+
+VALIDATION_KEY = "lightning_sotl:validation"
+
+
+# Mistakes of the call itself, which no second try mends.
+_OURS = (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError)
+
+
+_WAITS = (0.1, 0.5)  # seconds between the tries
+
+
+def patiently(function: Callable[[], Any], *, otherwise: Any) -> Any:
+    """Return what a call of the storage gives, or `otherwise` where it fails three times.
+
+    Args:
+        function: The call.
+        otherwise: What to go on with; a warning says that the storage has failed.
+
+    Raises:
+        TypeError: If the call itself is wrong, which no second try mends.
+        ValueError: The same.
+        optuna.exceptions.UpdateFinishedTrialError: If the trial is finished.
+    """
+    for wait in (*_WAITS, None):
+        try:
+            return function()
+        except Exception as error:  # each storage has its own exceptions
+            # A damaged line of a journal is a ValueError, too, but the storage's.
+            if isinstance(error, _OURS) and not isinstance(error, json.JSONDecodeError):
+                raise
+            if wait is None:
+                warn_user(
+                    f"The trial's storage failed three times ({type(error).__name__}: "
+                    f"{error}); the run goes on without it."
+                )
+            else:
+                time.sleep(wait)
+    return otherwise
+
+
+def reported_values(trial: optuna.trial.BaseTrial | None) -> dict[int, float]:
+    """Return step -> value that the storage has of a trial; of a FixedTrial there is none."""
+    if not isinstance(trial, optuna.Trial):
+        return {}
+    return dict(trial.storage.get_trial(trial._trial_id).intermediate_values)
+
+
+def tell(
+    trial: optuna.trial.BaseTrial, pending: dict[int, float], reported: dict[int, float]
+) -> bool:
+    """Report all that is pending, oldest first; say whether the storage has it all.
+
+    Args:
+        trial: The trial.
+        pending: step -> value; what is reported is moved to `reported`.
+        reported: The same.
+    """
+    for step, value in list(pending.items()):
+        failed = object()
+        if patiently(partial(trial.report, value, step), otherwise=failed) is failed:
+            return False
+        reported[step] = pending.pop(step)
+    return True
+
+
+def shall_prune(trial: optuna.trial.BaseTrial) -> bool:
+    """Return what the pruner says; False while the storage is away."""
+    return bool(patiently(trial.should_prune, otherwise=False))
+
+
+def validations_of(trial: optuna.trial.FrozenTrial | optuna.Trial) -> dict[int, float]:
+    """Return step -> validation value, lower is better, as a reporter has noted it."""
+    noted = trial.user_attrs.get(VALIDATION_KEY, {})
+    return {int(step): math.inf if value is None else value for step, value in noted.items()}
+
+
+def note_validation(trial: optuna.trial.BaseTrial, values: dict[int, float]) -> None:
+    """Note step -> validation value, lower is better, where the adaptive pruner finds it.
+
+    JSON has no infinity, and its keys are strings.
+    """
+    plain = {str(step): value if math.isfinite(value) else None for step, value in values.items()}
+    patiently(partial(trial.set_user_attr, VALIDATION_KEY, plain), otherwise=None)

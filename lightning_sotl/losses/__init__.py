@@ -1,0 +1,1 @@
+"""Losses of training steps, their sums over epochs, and their names."""

@@ -1,0 +1,210 @@
+"""The closed epochs (or blocks) of one run, and the estimates after the newest of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_sotl.losses import estimators
+from lightning_sotl.losses.window import LossWindow
+
+log = logging.getLogger(__name__)
+
+
+class RunLosses:
+    """The history of a run and its open window.
+
+    Attributes:
+        history: The closed units.
+        open: The window of the unit in progress, or None between two units.
+        carries: Whether this process takes over sums that were saved for all ranks. One of them
+            must, and only one.
+
+    Example:
+        >>> losses = RunLosses({})
+        >>> window = losses.window(0)
+        >>> losses.close(total=6.0, count=4)
+        >>> losses.history.losses()
+        {0: 1.5}
+    """
+
+    def __init__(self, kinds: Mapping[str, int | float | None], *, carries: bool = True) -> None:
+        """Start an empty run that yields the estimates `kinds`, see `history.metric_names`."""
+        self.history = LossHistory(kinds)
+        self.open: LossWindow | None = None
+        self.carries = carries
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of any unit."""
+        return self.history.completed == 0 and self.open is None
+
+    @property
+    def has_any(self) -> bool:
+        """Whether any loss has been counted."""
+        return bool(self.history.losses()) or (self.open is not None and self.open.result()[1] > 0)
+
+    def window(self, unit: int) -> LossWindow:
+        """Return the open window of `unit`; a complete unit is opened again with its losses."""
+        if self.open is not None and self.open.unit == unit:
+            return self.open
+        if self.open is not None and self.open.steps:
+            cut = self.open
+            log.info("Unit %d was cut after %d batches: no epoch loss.", cut.unit, cut.steps)
+        total, count = self.history.get(unit, (0.0, 0))
+        self.open = self._new_window(unit, total, count)
+        if unit < self.history.completed and unit not in self.history:
+            self.open.misses = 1  # at least: it was completed without a mean, and stays so
+        return self.open
+
+    def forget_from(self, unit: int) -> None:
+        """Forget a unit, and all after it, since it is trained again from its first step."""
+        self.history.forget_from(unit)
+        if self.open is not None and self.open.unit >= unit:
+            self.open = None
+
+    def join(self, unit: int, misses: int) -> None:
+        """Come into a run in which `misses` steps of `unit` were trained already, uncounted."""
+        self.history.completed = unit
+        if misses:
+            window = self.window(unit)
+            window.steps = window.misses = misses
+
+    def close(self, total: float, count: int) -> None:
+        """Complete the open unit with its sum and number of losses over all ranks.
+
+        If some of its steps were not counted, it gives no loss: a mean of the rest is another.
+        """
+        if self.open is not None:
+            self.history.close(self.open.unit, total, 0 if self.open.misses else count)
+        self.open = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers; of the open unit, those of this process."""
+        window = self.open
+        state: dict[str, Any] = {"history": self.history.state_dict(), "open": None}
+        if window is not None:
+            total, count = window.result()
+            state["open"] = {
+                "unit": window.unit,
+                "total": total,
+                "count": count,
+                "steps": window.steps,
+                "misses": window.misses,
+            }
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back a state in which the open unit's sum is of all ranks."""
+        self.history.load_state_dict(state["history"])
+        opened = state["open"]
+        self.open = None
+        if opened is not None:
+            self.open = self._new_window(opened["unit"], opened["total"], opened["count"])
+            self.open.steps, self.open.misses = opened["steps"], opened["misses"]
+
+    def _new_window(self, unit: int, total: float, count: int) -> LossWindow:
+        return LossWindow(unit, total=total, count=count) if self.carries else LossWindow(unit)
+
+
+class LossHistory:
+    """Sums and numbers of the losses of the closed units, and what they amount to.
+
+    A unit is an epoch, or a block of training batches. Sums and numbers are kept, not means,
+    since Lightning may open a unit again after a resume and train another batch in it.
+
+    Attributes:
+        completed: T, the number of completed units, whether or not each gave a loss.
+    """
+
+    completed: int
+    _units: dict[int, tuple[float, int]]
+    _folded: int
+    _sums: dict[str, float]
+
+    def __init__(self, kinds: Mapping[str, int | float | None]) -> None:
+        """Start an empty history that yields the estimates `kinds`, see `metric_names`."""
+        self._kinds = dict(kinds)
+        self._clear()
+
+    def __contains__(self, unit: int) -> bool:
+        return unit in self._units
+
+    def get(self, unit: int, default: tuple[float, int]) -> tuple[float, int]:
+        """Return sum and number of the losses of a unit, or `default` if it is not closed."""
+        return self._units.get(unit, default)
+
+    def __getitem__(self, unit: int) -> tuple[float, int]:
+        """Return sum and number of the losses of a closed unit."""
+        return self._units[unit]
+
+    def close(self, unit: int, total: float, count: int) -> None:
+        """Complete a unit that gave `count` losses with the sum `total`; none leaves a gap."""
+        self.completed = max(self.completed, unit + 1)
+        if count:
+            self._units[unit] = (total, count)
+        if unit < self._folded:
+            self._folded, self._sums = 0, dict.fromkeys(self._sums, 0.0)
+        while self._folded in self._units:
+            self._fold(self._loss(self._folded))
+
+    def forget_from(self, unit: int) -> None:
+        """Take back that a unit, and all after it, were completed."""
+        kept = {known: pair for known, pair in self._units.items() if known < unit}
+        self.load_state_dict({"completed": min(self.completed, unit), "units": kept})
+
+    def losses(self) -> dict[int, float]:
+        """Return unit -> L(e), in ascending order, for the closed units that gave a loss."""
+        return {unit: self._loss(unit) for unit in sorted(self._units)}
+
+    def estimates(self) -> dict[str, float]:
+        """Return name -> value after the newest completed unit, of those that are available.
+
+        An estimate that needs a unit without a loss is not available. Lower is better.
+        """
+        values: dict[str, float] = {}
+        for name, kind in self._kinds.items():
+            if not isinstance(kind, int):
+                if self._folded == self.completed > 0:
+                    values[name] = self._sums[name]
+                continue
+            newest = range(self.completed - kind, self.completed)
+            if all(unit in self._units for unit in newest):
+                losses = [self._loss(unit) for unit in newest]
+                values[name] = float(estimators.sotl_e(losses, window=kind)[-1])
+        return values
+
+    def gaps(self) -> list[int]:
+        """Return the completed units that have no loss: while there are any, SoTL has no value."""
+        return [unit for unit in range(self._folded, self.completed) if unit not in self._units]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers that `load_state_dict` takes back exactly."""
+        units = {unit: list(pair) for unit, pair in self._units.items()}
+        return {"completed": self.completed, "units": units}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave, whatever estimates it was written for."""
+        self._clear()
+        for unit, (total, count) in sorted(state["units"].items()):
+            self.close(int(unit), float(total), int(count))
+        self.completed = int(state["completed"])
+
+    def _clear(self) -> None:
+        self.completed = 0
+        self._units = {}
+        # Sums from unit 0 on, over the first `_folded` units: one step a unit, not one a run.
+        self._folded = 0
+        self._sums = {n: 0.0 for n, kind in self._kinds.items() if not isinstance(kind, int)}
+
+    def _loss(self, unit: int) -> float:
+        total, count = self._units[unit]
+        return total / count
+
+    def _fold(self, loss: float) -> None:
+        for name, total in self._sums.items():
+            kind = self._kinds[name]
+            decay = 1.0 if kind is None else kind
+            self._sums[name] = estimators.discounted_sum(total, loss, decay=decay)
+        self._folded += 1

@@ -1,0 +1,1 @@
+"""Stopping rules: values in, decision out."""

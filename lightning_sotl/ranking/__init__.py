@@ -1,0 +1,1 @@
+"""The order of a directory's runs, and whether they can be compared."""

@@ -1,0 +1,303 @@
+"""Policies on many draws of runs from one table, the same draws for every policy."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl._utils import validation
+from lightning_sotl._utils.text import counted, listed
+from lightning_sotl.curves.table import LearningCurves
+from lightning_sotl.replay.policy import Policy
+from lightning_sotl.replay.recorded import Recorded, replayable
+from lightning_sotl.replay.simulation import simulate
+from lightning_sotl.stats.ranks import best_ranks
+
+_NORMAL_95 = 1.959964  # two-sided
+
+
+@dataclass(frozen=True)
+class PolicyScores:
+    """One policy on all repeats; lower is better everywhere.
+
+    Attributes:
+        trained: Trained epochs as a share of those of full training, N * E, shape `(repeats,)`.
+        validated: Validation passes as a share of N * E, shape `(repeats,)`.
+        rank_regret: (rank - 1) / (N - 1) of the pick by the target among the drawn runs, ties at
+            the lowest rank, shape `(repeats,)`.
+        metric_regret: How far the pick's target is from the best drawn run's, in the target's unit
+            and at least 0, shape `(repeats,)`.
+        validation_cost: c, what a validation pass costs, as a share of a training epoch.
+    """
+
+    trained: NDArray[np.float64]
+    validated: NDArray[np.float64]
+    rank_regret: NDArray[np.float64]
+    metric_regret: NDArray[np.float64]
+    validation_cost: float = 0.0
+
+    @property
+    def cost(self) -> NDArray[np.float64]:
+        r"""What was spent as a share of full training with a validation in every epoch.
+
+        .. math:: (\mathrm{trained} + c \cdot \mathrm{validated}) / (1 + c)
+        """
+        c = self.validation_cost
+        return (self.trained + c * self.validated) / (1 + c)
+
+    def means(self) -> dict[str, float]:
+        """Return what stands in the document: means, and standard errors over the repeats."""
+        return {
+            "cost": float(self.cost.mean()),
+            "cost_se": standard_error(self.cost),
+            "rank_regret": float(self.rank_regret.mean()),
+            "rank_regret_se": standard_error(self.rank_regret),
+            "metric_regret": float(self.metric_regret.mean()),
+        }
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Policies on the same draws.
+
+    Attributes:
+        runs: N, how many runs a repeat has.
+        repeats: How many repeats.
+        workers: How many runs are trained at a time.
+        left_out: How many runs of the table cannot be replayed.
+        policies: Name -> scores.
+        notes: What a reader should know before trusting the numbers, in sentences.
+    """
+
+    runs: int
+    repeats: int
+    workers: int
+    left_out: int
+    policies: dict[str, PolicyScores]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that `lightning-sotl replay --json` prints."""
+        return {
+            "runs": self.runs,
+            "repeats": self.repeats,
+            "workers": self.workers,
+            "left_out": self.left_out,
+            "policies": {name: scores.means() for name, scores in self.policies.items()},
+        }
+
+    def at_validation_cost(self, cost: float) -> Replay:
+        """Return the same with another price of a validation pass; no decision depends on it."""
+        policies = {
+            name: dataclasses.replace(scores, validation_cost=cost)
+            for name, scores in self.policies.items()
+        }
+        return dataclasses.replace(self, policies=policies)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of paired differences and its 95 % interval, by the normal approximation."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return it with a sign."""
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:
+    """Return how much a quantity of one policy is above another's on the same draws.
+
+    Args:
+        first: As `PolicyScores.cost` or `.rank_regret`, shape `(repeats,)`, at least 2 repeats.
+        second: The other policy's, of the same replay.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> str(paired_difference(np.array([0.2, 0.4]), np.array([0.1, 0.1])))
+        '+0.2000 [+0.0040, +0.3960]'
+    """
+    if first.shape != second.shape:
+        raise ValueError(
+            f"Expected `second` to have the shape {first.shape} of `first` but got {second.shape}."
+        )
+    gaps = first - second
+    half = _NORMAL_95 * standard_error(gaps)
+    mean = float(gaps.mean())
+    return Difference(mean, mean - half, mean + half)
+
+
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Return the standard error of the mean of at least 2 values."""
+    return float(values.std(ddof=1)) / math.sqrt(values.size)
+
+
+def undominated(means: dict[str, dict[str, float]]) -> set[str]:
+    """Return the policies that no other beats in cost or rank regret without losing in the other.
+
+    Args:
+        means: Name -> what `PolicyScores.means` gives.
+
+    Example:
+        >>> a, b = {"cost": 0.1, "rank_regret": 0.2}, {"cost": 0.1, "rank_regret": 0.3}
+        >>> undominated({"a": a, "b": b})
+        {'a'}
+    """
+    points = {name: (values["cost"], values["rank_regret"]) for name, values in means.items()}
+    return {
+        name
+        for name, (cost, regret) in points.items()
+        if not any(
+            other != (cost, regret) and other[0] <= cost and other[1] <= regret
+            for other in points.values()
+        )
+    }
+
+
+RUNS, REPEATS = 81, 200
+
+
+def replay(
+    curves: LearningCurves,
+    policies: Sequence[Policy],
+    *,
+    runs: int = RUNS,
+    repeats: int = REPEATS,
+    workers: int | None = None,
+    seed: int = 0,
+    validation_cost: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Replay:
+    """Return what policies would have cost and picked.
+
+    Repeat r draws its runs without replacement, by `numpy.random.default_rng([seed, r])`, the same
+    for every policy: results are paired.
+
+    Args:
+        curves: Finished runs, with `final_metric`; see `replayable` for which of them count.
+        policies: No two with one name.
+        runs: N, how many runs a repeat draws; all of them if there are no more.
+        repeats: At least 2, as one says nothing of its own error.
+        workers: How many runs are trained at a time; None, or more than N, for all N.
+        seed: Of the draws.
+        validation_cost: What a validation pass costs, as a share of a training epoch, at least 0.
+            A policy that reads only training losses pays it for the last epoch of full training
+            only, the adaptive ones for the last three.
+        progress: Is called with the number of repeats done, over all policies, and of all.
+
+    Raises:
+        TypeError: If a number is no integer.
+        ValueError: If one is out of range, if two policies have one name, if the curves cannot be
+            replayed, if a policy does not allow them, or if a validation has a price and none was
+            recorded.
+
+    Example:
+        >>> from lightning_sotl.replay.baselines import named_baseline
+        >>> curves = LearningCurves([[3.0, 2.0], [2.0, 1.0]], final_metric=[0.8, 0.9])
+        >>> found = replay(curves, [named_baseline("fixed-t1-top1")], repeats=2)
+        >>> found.runs, found.policies["fixed-t1-top1"].cost.tolist()
+        (2, [0.75, 0.75])
+    """
+    _check_numbers(runs, repeats, workers, seed, validation_cost)
+    _check_names([policy.name for policy in policies])
+    recorded = replayable(curves)
+    if validation_cost > 0 and recorded.validation is None:
+        raise ValueError(
+            f"Expected validation values where a validation costs {validation_cost}, but the "
+            "curves have neither `val_metric` nor `val_loss`."
+        )
+    available = len(recorded.target)
+    drawn = min(runs, available)
+    workers = drawn if workers is None else min(workers, drawn)
+    draws = [_draw(seed, repeat, drawn, available) for repeat in range(repeats)]
+    for policy in policies:  # says at once what it does not allow, and not after a minute
+        _outcome(policy, recorded, *draws[0], workers)
+    found: dict[str, PolicyScores] = {}
+    total = repeats * len(policies)
+    for place, policy in enumerate(policies):
+        rows = []
+        for draw in draws:
+            rows.append(_outcome(policy, recorded, *draw, workers))
+            if progress is not None:
+                progress(place * repeats + len(rows), total)
+        trained, validated, ranks, metrics = np.transpose(rows)
+        found[policy.name] = PolicyScores(
+            trained, validated, ranks, metrics, float(validation_cost)
+        )
+    notes = (*recorded.notes, *_note_on_draws(drawn, available), *_note_on_no_effect(found))
+    return Replay(drawn, repeats, workers, recorded.left_out, found, notes)
+
+
+def _draw(seed: int, repeat: int, drawn: int, available: int) -> tuple[NDArray[np.int64], int]:
+    """Return the runs of a repeat, and a seed for the policies that draw themselves."""
+    rows = np.random.default_rng([seed, repeat]).choice(available, drawn, replace=False)
+    return rows, int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
+
+
+def _outcome(
+    policy: Policy, recorded: Recorded, draw: NDArray[np.int64], seed: int, workers: int
+) -> tuple[float, float, float, float]:
+    """Return epochs and validations as shares of full training's, and both regrets."""
+    train, target = recorded.train[draw], recorded.target[draw]
+    validation = None if recorded.validation is None else recorded.validation[draw]
+    outcome = simulate(policy, train, validation, workers=workers, seed=seed)
+    full = train.size
+    rank = int(best_ranks(target)[outcome.pick])
+    return (
+        float(outcome.epochs.sum()) / full,
+        outcome.validations / full,
+        (rank - 1) / (len(draw) - 1),
+        float(target[outcome.pick] - target.min()),
+    )
+
+
+def _note_on_no_effect(found: dict[str, PolicyScores]) -> list[str]:
+    """Return a note on the policies, other than full training, that have trained everything."""
+    names = [name for name, scores in found.items() if name != "full" and scores.trained.min() == 1]
+    if not names:
+        return []
+    return [
+        f"{listed(names)} stopped no run in any repeat; a policy that compares with "
+        "complete runs cannot while all are trained at a time."
+    ]
+
+
+def _note_on_draws(drawn: int, available: int) -> list[str]:
+    """Return a note on the standard errors where every repeat has the same runs."""
+    if drawn < available:
+        return []
+    return [
+        f"Each repeat has all {counted(available, 'run')}, in another order: the standard errors "
+        "tell what the order changes, not what other runs would."
+    ]
+
+
+def _check_numbers(
+    runs: int, repeats: int, workers: int | None, seed: int, validation_cost: float
+) -> None:
+    for name, value in (("runs", runs), ("repeats", repeats)):
+        if validation.positive_int(name, value) < 2:
+            raise ValueError(f"Expected `{name}` to be at least 2 but got {value}.")
+    if workers is not None:
+        validation.positive_int("workers", workers)
+    validation.seed("seed", seed)
+    if not (math.isfinite(validation_cost) and validation_cost >= 0):
+        raise ValueError(
+            f"Expected `validation_cost` to be at least 0 and finite but got {validation_cost!r}."
+        )
+
+
+def _check_names(names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"Expected `policies` to have different names but got {listed(names)}.")

@@ -1,0 +1,110 @@
+"""The stopping policies that a replay knows by name: the one place where they are registered."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+from lightning_sotl.replay.policies.adaptive import named_adaptive
+from lightning_sotl.replay.policies.baselines import FIRST_RUNG, named_baseline
+from lightning_sotl.replay.policy import Policy
+
+# Written out, as the modules that make these policies need Optuna and Ray to be imported.
+_OPTUNA = (
+    "optuna-halving",
+    "optuna-hyperband",
+    "optuna-median",
+    "optuna-percentile",
+    "optuna-patient",
+)
+_RAY = "ray-asha"
+_ADAPTIVE = ("adaptive", "adaptive-keep2")
+# One of each kind, for messages.
+_KNOWN = (
+    "full",
+    *_ADAPTIVE,
+    "fixed-t10-top5",
+    "halving",
+    "halving-eta3-from3",
+    *_OPTUNA,
+    _RAY,
+)
+
+
+def named_policy(name: str) -> Policy:
+    """Return the policy of a name.
+
+    Args:
+        name: Its first word, up to a "-", says the family; see `named_adaptive`, `named_baseline`,
+            `OptunaPolicy` and `RayPolicy` for what may follow.
+
+    Raises:
+        ValueError: If there is no such policy; the message lists what exists.
+        ModuleNotFoundError: If it needs a package that is not installed.
+
+    Example:
+        >>> named_policy("halving-val").name
+        'halving-val'
+    """
+    make = _FAMILIES.get(name.partition("-")[0])
+    if make is None:
+        raise ValueError(
+            f"There is no policy {name!r}; available: {', '.join(map(repr, _KNOWN))}, with other "
+            "numbers too, all but 'full' also with the ending '-val', and 'adaptive' with '-both'."
+        )
+    return make(name)
+
+
+def default_names(epochs: int, *, has_validation: bool, peers_read_both: bool = False) -> list[str]:
+    """Return the policies that are compared where none is named.
+
+    They are all that are built in and that E allows, by training losses and by validation values,
+    and those of Optuna and Ray that are installed, by training losses.
+
+    Args:
+        epochs: E of the curves; the fixed T's are a fifth and half of it.
+        has_validation: Whether there are validation values.
+        peers_read_both: Whether Optuna's and Ray's are wanted by validation values as well.
+
+    Example:
+        >>> default_names(50, has_validation=False)[:5]
+        ['full', 'adaptive', 'adaptive-keep2', 'fixed-t10-top5', 'fixed-t25-top5']
+    """
+    fixed = dict.fromkeys(t for t in (epochs // 5, epochs // 2) if t >= 1)
+    own = [*_ADAPTIVE, *(f"fixed-t{t}-top5" for t in fixed)]
+    if epochs > FIRST_RUNG:
+        own.append("halving")
+    peers: list[str] = []
+    if importlib.util.find_spec("optuna") is not None:
+        peers += _OPTUNA
+    if importlib.util.find_spec("ray") is not None:
+        peers.append(_RAY)
+    names = ["full", *own, *peers]
+    if has_validation:
+        by_validation = [*own, *peers] if peers_read_both else own
+        names += [f"{name}-both" for name in _ADAPTIVE]
+        names += [f"{name}-val" for name in by_validation]
+    return names
+
+
+def _optuna(name: str) -> Policy:
+    from lightning_sotl.replay.policies.optuna import OptunaPolicy
+
+    return OptunaPolicy(name)
+
+
+def _ray(name: str) -> Policy:
+    from lightning_sotl.replay.policies.ray import RayPolicy
+
+    return RayPolicy(name)
+
+
+# The first word of a name -> what makes the policy of the whole name.
+_FAMILIES: dict[str, Callable[[str], Policy]] = {
+    "full": named_baseline,
+    "adaptive": named_adaptive,
+    "fixed": named_baseline,
+    "halving": named_baseline,
+    "optuna": _optuna,
+    "ray": _ray,
+}

@@ -1,0 +1,1 @@
+"""Rank correlations, their intervals, and ranks."""

@@ -1,0 +1,351 @@
+"""How well an early score orders runs: rank correlation, overlap of the best, regret, stability.
+
+Every correlation here is ORIENTED: +1 means that the better end of the scores agrees with the
+better end of the target, whichever way each of them points.
+
+Policies, the same for all functions: a run without a finite target is left out; a run whose score
+is not finite ranks last; ties share the mean of their ranks. A score that no run has yet (all NaN,
+as SoTL-E before E epochs) gives NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_sotl._utils import validation
+from lightning_sotl.stats.ranks import Mode, badness, best_ranks, check_mode, midranks
+
+Method = Literal["spearman", "kendall", "weighted-tau"]
+
+
+METHODS: tuple[Method, ...] = ("spearman", "kendall", "weighted-tau")
+
+
+def check_method(method: object) -> None:
+    """Raise unless `method` is one of `METHODS`.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if method not in METHODS:
+        raise ValueError(
+            f"Expected `method` to be one of {', '.join(map(repr, METHODS))} but got {method!r}."
+        )
+
+
+def prepare(
+    scores: ArrayLike, target: ArrayLike, *, mode: Mode, target_mode: Mode
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Check scores and target and return what the statistics compare.
+
+    Returns:
+        Badness of the scores, shape `(columns, runs)`; badness of the target, shape `(runs,)`,
+        both without the runs that have no finite target; and which columns no run has yet.
+
+    Raises:
+        ValueError: As in `rank_correlation`.
+    """
+    check_mode("mode", mode)
+    check_mode("target_mode", target_mode)
+    values, goal = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    if goal.ndim != 1 or values.ndim not in (1, 2) or values.shape[0] != goal.size:
+        raise ValueError(
+            "Expected `scores` of shape (runs,) or (runs, epochs) and `target` of shape (runs,) "
+            f"but got {values.shape} and {goal.shape}."
+        )
+    has_target = np.isfinite(goal)
+    if has_target.sum() < 2:
+        raise ValueError(
+            f"Expected at least 2 runs with a finite target but got {has_target.sum()} of "
+            f"{goal.size}."
+        )
+    columns = np.atleast_2d(values[has_target].T)
+    rows = np.ascontiguousarray(badness(columns, mode=mode))
+    unknown: NDArray[np.bool_] = np.all(np.isnan(columns), axis=1)
+    return rows, badness(goal[has_target], mode=target_mode), unknown
+
+
+def correlate(
+    rows: NDArray[np.float64], other: NDArray[np.float64], method: Method
+) -> NDArray[np.float64]:
+    """Return the correlation of each row of badness with another badness, shape `(rows,)`."""
+    if method == "spearman":
+        return _spearman(rows, other)
+    statistic = _tau(method)
+    # Ranks in place of values: SciPy would take an infinite badness for a missing number.
+    goodness, rank = -midranks(rows), -midranks(other)
+    return np.array([statistic(row, rank) for row in goodness])
+
+
+def _spearman(rows: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    center = (other.size + 1) / 2
+    ranks, goal = midranks(rows) - center, midranks(other) - center
+    # Ranks are multiples of 1/2, so that sums of their products are exact.
+    scale = np.sqrt(np.einsum("ij,ij->i", ranks, ranks) * (goal @ goal))
+    with np.errstate(invalid="ignore"):
+        correlation: NDArray[np.float64] = ranks @ goal / scale
+    return np.clip(correlation, -1.0, 1.0)
+
+
+def _tau(method: Method) -> Callable[[NDArray[np.float64], NDArray[np.float64]], float]:
+    from scipy import stats  # a second to import, and only needed here
+
+    def statistic(goodness: NDArray[np.float64], goal: NDArray[np.float64]) -> float:
+        if np.ptp(goodness) == 0 or np.ptp(goal) == 0:
+            return float("nan")  # `weightedtau` would divide by zero
+        function = stats.kendalltau if method == "kendall" else stats.weightedtau
+        return float(function(goodness, goal).statistic)
+
+    return statistic
+
+
+def rank_correlation(
+    scores: ArrayLike,
+    target: ArrayLike,
+    *,
+    method: Method = "spearman",
+    mode: Mode = "min",
+    target_mode: Mode = "max",
+) -> float:
+    r"""Return the oriented rank correlation of one score a run with one target a run.
+
+    .. math:: \rho = \mathrm{corr}(\mathrm{rank}(\text{scores}), \mathrm{rank}(\text{target}))
+
+    with both ranked from the better end, so +1 is full agreement and higher is better.
+
+    Args:
+        scores: An early score of each run, as SoTL-E at T, shape `(runs,)`. What is not finite
+            ranks last.
+        target: What the runs came to, as the final test accuracy, shape `(runs,)`. Runs without
+            a finite target are left out.
+        method: "spearman" (the paper's), "kendall" (tau-b), or "weighted-tau" (Vigna's tau with
+            hyperbolic weights, in which the best runs count most).
+        mode: "min" if lower scores are better, as for every training-loss estimate.
+        target_mode: "max" if a higher target is better (accuracy), "min" for a loss.
+
+    Returns:
+        The correlation in [-1, 1]; NaN if all scores or all targets tie, or if all scores are NaN.
+
+    Raises:
+        ValueError: If the shapes do not fit, if a mode or the method is unknown, or if fewer than
+            two runs have a finite target.
+
+    Example:
+        >>> rank_correlation([0.2, 0.5, 0.9], [0.93, 0.91, 0.80])
+        1.0
+
+    Source:
+        Ru et al., arXiv 2006.04492, section 5; ties as in `scipy.stats.spearmanr`,
+        `kendalltau` (variant b) and `weightedtau`.
+    """
+    if np.ndim(scores) != 1:
+        raise ValueError(
+            f"Expected `scores` to have the shape (runs,) but got {np.shape(scores)}; "
+            "`rank_correlation_curve` takes (runs, epochs)."
+        )
+    table = np.asarray(scores, dtype=np.float64)[:, np.newaxis]
+    curve = rank_correlation_curve(table, target, method=method, mode=mode, target_mode=target_mode)
+    return float(curve[0])
+
+
+def rank_correlation_curve(
+    scores: ArrayLike,
+    target: ArrayLike,
+    *,
+    method: Method = "spearman",
+    mode: Mode = "min",
+    target_mode: Mode = "max",
+) -> NDArray[np.float64]:
+    """Return the oriented rank correlation with the target after each epoch.
+
+    Args:
+        scores: A score of each run after `k = 1, 2, ...` epochs, shape `(runs, epochs)`.
+        target: What the runs came to, shape `(runs,)`.
+        method: As in `rank_correlation`.
+        mode: "min" if lower scores are better.
+        target_mode: "max" if a higher target is better.
+
+    Returns:
+        Shape `(epochs,)`; entry `k - 1` is the correlation after `k` epochs. Higher is better.
+
+    Raises:
+        ValueError: As in `rank_correlation`.
+
+    Example:
+        >>> curve = rank_correlation_curve([[2.0, 0.4], [1.9, 0.5], [1.8, 0.6]], [3.0, 2.0, 1.0])
+        >>> curve.tolist()
+        [-1.0, 1.0]
+    """
+    check_method(method)
+    if np.ndim(scores) != 2:
+        raise ValueError(
+            f"Expected `scores` to have the shape (runs, epochs) but got {np.shape(scores)}."
+        )
+    bad_scores, bad_target, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
+    curve = correlate(bad_scores, bad_target, method)
+    curve[unknown] = np.nan
+    return curve
+
+
+def top_k_overlap(
+    scores: ArrayLike,
+    target: ArrayLike,
+    *,
+    k: int,
+    mode: Mode = "min",
+    target_mode: Mode = "max",
+) -> NDArray[np.float64]:
+    """Return which share of the k best runs by target is among the k best by score.
+
+    Where ties cross the border of the k best, the result is the mean over all ways to break them.
+
+    Args:
+        scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
+        target: What the runs came to, shape `(runs,)`.
+        k: Size of either set, from 1 to the number of runs with a finite target.
+        mode: "min" if lower scores are better.
+        target_mode: "max" if a higher target is better.
+
+    Returns:
+        Shape `()` or `(epochs,)`, in [0, 1]; higher is better.
+
+    Raises:
+        TypeError: If `k` is no integer.
+        ValueError: If `k` is out of range; otherwise as in `rank_correlation`.
+
+    Example:
+        >>> float(top_k_overlap([1.0, 2.0, 3.0, 4.0], [9.0, 7.0, 8.0, 1.0], k=2))
+        0.5
+    """
+    bad_scores, bad_target, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
+    _check_k(k, bad_target.size)
+    by_score = _chance_to_be_picked(bad_scores, k)
+    by_target = _chance_to_be_picked(bad_target[np.newaxis], k)
+    overlap: NDArray[np.float64] = (by_score * by_target).sum(axis=1) / k
+    overlap[unknown] = np.nan
+    return overlap.reshape(np.shape(scores)[1:])
+
+
+def selection_regret(
+    scores: ArrayLike,
+    target: ArrayLike,
+    *,
+    k: int = 1,
+    unit: Literal["target", "rank"] = "target",
+    mode: Mode = "min",
+    target_mode: Mode = "max",
+) -> NDArray[np.float64]:
+    """Return how far the best of the k runs picked by score falls short of the best run.
+
+    The k best by score are kept, the best of them by target is the pick. Where ties cross the
+    border of the k best, the result is the mean over all ways to break them.
+
+    Args:
+        scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
+        target: What the runs came to, shape `(runs,)`.
+        k: How many runs are kept, from 1 to the number of runs with a finite target.
+        unit: "target" for the difference in the target's own unit, "rank" for
+            `(rank - 1) / (runs - 1)` by the target, ties at the lowest rank.
+        mode: "min" if lower scores are better.
+        target_mode: "max" if a higher target is better.
+
+    Returns:
+        Shape `()` or `(epochs,)`, at least 0; lower is better.
+
+    Raises:
+        TypeError: If `k` is no integer.
+        ValueError: If `k` or `unit` is out of range; otherwise as in `rank_correlation`.
+
+    Example:
+        >>> float(selection_regret([1.0, 2.0, 3.0], [0.5, 0.75, 0.25]))
+        0.25
+        >>> float(selection_regret([1.0, 2.0, 3.0], [0.5, 0.75, 0.25], k=2))
+        0.0
+    """
+    if unit not in ("target", "rank"):
+        raise ValueError(f"Expected `unit` to be 'target' or 'rank' but got {unit!r}.")
+    bad_scores, bad_target, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
+    _check_k(k, bad_target.size)
+    if unit == "rank":
+        loss = (best_ranks(bad_target) - 1) / (bad_target.size - 1)
+    else:
+        loss = bad_target - bad_target.min()
+    regret = np.array([_expected_best(row, loss, k) for row in bad_scores])
+    regret[unknown] = np.nan
+    return regret.reshape(np.shape(scores)[1:])
+
+
+def order_stability(
+    scores: ArrayLike, *, at: int, method: Method = "spearman", mode: Mode = "min"
+) -> float:
+    """Return the rank correlation between the order at T/2 and the order at T.
+
+    Near 1 the order has settled, and more epochs would change little; no target is needed.
+
+    Args:
+        scores: A score of each run after each epoch, shape `(runs, epochs)`.
+        at: T, from 2 to the number of epochs; T/2 is rounded down.
+        method: As in `rank_correlation`.
+        mode: "min" if lower scores are better.
+
+    Returns:
+        The correlation in [-1, 1]; NaN if the scores do not exist yet at T/2.
+
+    Raises:
+        TypeError: If `at` is no integer.
+        ValueError: If `at` is out of range, or as in `rank_correlation`.
+
+    Example:
+        >>> order_stability([[3.0, 1.0], [3.5, 2.0], [4.0, 3.0]], at=2)
+        1.0
+    """
+    check_method(method)
+    check_mode("mode", mode)
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2 or table.shape[0] < 2:
+        raise ValueError(
+            "Expected `scores` to have the shape (runs, epochs) with at least 2 runs but got "
+            f"{table.shape}."
+        )
+    if validation.positive_int("at", at) < 2 or at > table.shape[1]:
+        raise ValueError(f"Expected `at` to be in [2, {table.shape[1]}] but got {at}.")
+    half, full = table[:, at // 2 - 1], table[:, at - 1]
+    if np.isnan(half).all() or np.isnan(full).all():
+        return float("nan")
+    rows = badness(half, mode=mode)[np.newaxis]
+    return float(correlate(rows, badness(full, mode=mode), method)[0])
+
+
+def _check_k(k: int, runs: int) -> None:
+    if validation.positive_int("k", k) > runs:
+        raise ValueError(
+            f"Expected `k` to be at most {runs}, the runs with a finite target, but got {k}."
+        )
+
+
+def _chance_to_be_picked(rows: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    border = np.partition(rows, k - 1, axis=1)[:, k - 1 : k]
+    inside, at_border = rows < border, rows == border
+    places = k - inside.sum(axis=1, keepdims=True)
+    chance: NDArray[np.float64] = inside + at_border * places / at_border.sum(1, keepdims=True)
+    return chance
+
+
+def _expected_best(row: NDArray[np.float64], loss: NDArray[np.float64], k: int) -> float:
+    border = np.partition(row, k - 1)[k - 1]
+    inside, tied = loss[row < border], np.sort(loss[row == border])
+    surely = inside.min(initial=np.inf)
+    places = k - inside.size
+    expected, chance_left = 0.0, 1.0
+    for drawn, value in enumerate(tied):
+        # The chance that this is the best of `places` draws, given that no better one was drawn.
+        chance = min(places / (tied.size - drawn), 1.0)
+        expected += chance_left * chance * min(value, surely)
+        chance_left *= 1.0 - chance
+        if chance_left <= 0.0:
+            break
+    return float(expected)

@@ -1,0 +1,1 @@
+"""Sweeps from their ranking to the trained winners."""

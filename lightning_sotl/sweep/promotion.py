@@ -1,0 +1,226 @@
+"""Promotion: the best k of the runs at T go on from their checkpoints, to the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from lightning_sotl._utils import validation
+from lightning_sotl._utils.files import is_gone
+from lightning_sotl._utils.messages import warn_user
+from lightning_sotl._utils.text import counted
+from lightning_sotl.callbacks.stopper import StopperLogic
+from lightning_sotl.curves._log_arrays import LogKeys
+from lightning_sotl.curves.logs import read_logs
+from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.ranking.comparability import comparability_notes
+from lightning_sotl.ranking.order import rank_runs
+from lightning_sotl.stats.ranks import Mode, badness
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A run that was stopped at T and shall be trained to the end.
+
+    Attributes:
+        run_id: Its name: a directory's run, the number of an Optuna trial, the id of a Ray trial.
+        estimate: Its estimate at T.
+        params: What it was made with: hyper-parameters as the record has them (those that
+            `save_hyperparameters()` has kept, in JSON), an Optuna trial's parameters, or a Ray
+            trial's config.
+        checkpoint_path: Where it goes on.
+    """
+
+    run_id: str
+    estimate: float
+    params: dict[str, Any]
+    checkpoint_path: str
+
+    def fit(self, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> None:
+        """Train the run to the end: `trainer.fit(model, ...)` from the winner's checkpoint.
+
+        Args:
+            trainer: A new Trainer with the full budget, and with an
+                `EarlyRankingStopper(promoted=True)` beside the monitor.
+            model: Made with `params`.
+            *args: As `fit` takes them: loaders or a data module.
+            **kwargs: The same; `weights_only` is True unless it is given, since a checkpoint that
+                is loaded without it runs whatever code its writer put in it.
+
+        Raises:
+            ValueError: If the Trainer has no such stopper: the run would stop again at once, or
+                go on without the random state of its stop.
+        """
+        stoppers = [cb for cb in trainer.callbacks if isinstance(cb, StopperLogic)]
+        if not stoppers or not all(stopper.promoted for stopper in stoppers):
+            found = "one with promoted=False" if stoppers else "none"
+            raise ValueError(
+                "Expected the Trainer of a promoted run to have an EarlyRankingStopper with "
+                f"promoted=True but got {found}."
+            )
+        kwargs.setdefault("weights_only", True)
+        trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs)
+
+
+class Candidate(NamedTuple):
+    """A run that may be promoted."""
+
+    run_id: str
+    estimate: float | None
+    params: dict[str, Any]
+    checkpoint_path: str | None
+
+
+def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> list[Winner]:
+    """Return the best `k` of the runs with a finite estimate, best first.
+
+    Args:
+        candidates: The runs; of those that tie the first one given is the better one.
+        k: How many, at least 1; fewer come back, with a warning, if fewer have a finite estimate,
+            as a diverged run is never promoted.
+        mode: "min" if lower is better, as of every sum of training losses.
+
+    Raises:
+        TypeError: If `k` is no integer.
+        ValueError: If `k` is below 1, if no run has a finite estimate, or if one of the best has
+            no checkpoint.
+
+    Example:
+        >>> runs = [Candidate("a", 2.0, {}, "a.ckpt"), Candidate("b", 1.0, {}, "b.ckpt")]
+        >>> [winner.run_id for winner in best_of(runs, 1)]
+        ['b']
+    """
+    k = validation.positive_int("k", k)
+    runs = list(candidates)
+    estimates = [math.nan if run.estimate is None else float(run.estimate) for run in runs]
+    bad = badness(estimates, mode=mode)
+    best = [place for place in np.argsort(bad, kind="stable")[:k] if np.isfinite(bad[place])]
+    if not best:
+        raise ValueError(
+            f"None of the {counted(len(runs), 'run')} has a finite estimate, so there is none to "
+            "promote."
+        )
+    if len(best) < k:
+        warn_user(
+            f"Expected {k} winners but there can be only {len(best)}: no other run has a finite "
+            "estimate at T."
+        )
+    winners = []
+    for place in best:
+        run = runs[place]
+        if run.checkpoint_path is None:
+            raise ValueError(
+                f"Run {run.run_id!r} is among the best {k} and has no checkpoint to go on from: "
+                "train it with an EarlyRankingStopper, checkpointing on. (A run that a policy has "
+                "let go on to its end is complete: there is nothing to promote, and `rank` shows "
+                "it.)"
+            )
+        winners.append(Winner(run.run_id, estimates[place], run.params, run.checkpoint_path))
+    return winners
+
+
+def train_winners(
+    winners: list[Winner], train: Callable[[Winner], Result]
+) -> list[tuple[Winner, Result]]:
+    """Call `train` with each winner, the best first; return each with what it came to.
+
+    Raises:
+        FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
+    """
+    for winner in winners:
+        path = winner.checkpoint_path
+        if is_gone(path):
+            raise FileNotFoundError(f"The checkpoint of run {winner.run_id!r} is gone: {path!r}.")
+    return [(winner, train(winner)) for winner in winners]
+
+
+def find_winners(
+    directory: str | Path, k: int, *, monitor: str = "sotl_e1", at: int | None = None
+) -> list[Winner]:
+    """Return the best `k` runs of a directory at T, best first, with their checkpoints.
+
+    Args:
+        directory: Where runs with records lie, at any depth.
+        k: How many, at least 1; fewer come back, with a warning, if fewer have a finite estimate.
+            What could not be read is said in warnings, too, and what makes the runs' training
+            losses differ in meaning.
+        monitor: The estimate that decides, as it is logged. Lower is better.
+        at: T, in completed epochs (or blocks); None for where a stopper has ended the runs.
+
+    Raises:
+        TypeError: If `k` or `at` is no integer, or `monitor` no string.
+        NotADirectoryError: If `directory` is none.
+        ValueError: If `k` or `at` is below 1, if `monitor` is no estimate's name, if there is no
+            run or none that has reached T, or if one of the best has no checkpoint.
+
+    Example:
+        >>> find_winners("runs", 0)
+        Traceback (most recent call last):
+        ValueError: Expected `k` to be a positive integer but got 0.
+    """
+    k = validation.positive_int("k", k)
+    estimate = parse_monitor(validation.text("monitor", monitor))
+    if estimate is None:
+        raise ValueError(
+            f"Expected `monitor` to be an estimate's name such as 'sotl_e1' but got {monitor!r}."
+        )
+    found = read_logs(directory, LogKeys(prefix=estimate.prefix, block=estimate.block))
+    # What was left out might have won, and of unlike runs the wrong ones may.
+    for note in (*found.left_out, *comparability_notes(found.facts)):
+        warn_user(note)
+    ranking = rank_runs(found, monitor, estimate=estimate, at=at)
+    facts = dict(zip(found.curves.names, found.facts, strict=True))
+    return best_of(
+        (
+            Candidate(run.run_id, run.estimate, _hparams(facts[run.run_id]), run.checkpoint)
+            for run in ranking.runs
+        ),
+        k,
+    )
+
+
+def _hparams(facts: dict[str, Any]) -> dict[str, Any]:
+    return dict(facts.get("hparams") or {})
+
+
+def promote(
+    directory: str | Path,
+    k: int,
+    train: Callable[[Winner], Result],
+    *,
+    monitor: str = "sotl_e1",
+    at: int | None = None,
+) -> list[tuple[Winner, Result]]:
+    """Train the best `k` runs of a directory at T to the end, each from its checkpoint.
+
+    Args:
+        directory: Where runs with records lie, at any depth.
+        k: How many, at least 1; fewer go on, with a warning, if fewer have a finite estimate.
+        train: Is called with each winner, the best first; makes the Trainer and the model, and
+            calls `winner.fit(trainer, model, ...)`. What it raises ends the promotion; the
+            winners before are trained, but what `train` returned for them is lost.
+        monitor: The estimate that decides, as it is logged. Lower is better.
+        at: T, in completed epochs (or blocks); None for where a stopper has ended the runs.
+
+    Returns:
+        Each winner with what `train` has returned.
+
+    Raises:
+        TypeError: If `k` or `at` is no integer, or `monitor` no string.
+        FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
+        NotADirectoryError: If `directory` is none.
+        ValueError: As `find_winners` does, as where there is nothing to promote.
+
+    Example:
+        >>> promote("runs", 0, print)
+        Traceback (most recent call last):
+        ValueError: Expected `k` to be a positive integer but got 0.
+    """
+    return train_winners(find_winners(directory, k, monitor=monitor, at=at), train)

@@ -1,0 +1,179 @@
+"""Both Lightning packages: lists, bare callbacks, the command line, pickles and imports."""
+
+import importlib
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import lightning_sotl
+from tests.support.helpers import PACKAGES, door, lightning, loader, scripted_model, trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_callbacks_are_real_subclasses_under_static_paths(package):
+    callbacks, base = door(package), lightning(package).Callback
+    home = "lightning_sotl.lightning" if package == "lightning.pytorch" else None
+    for name in ("SoTLMonitor", "EarlyRankingStopper"):
+        cls = getattr(callbacks, name)
+        assert issubclass(cls, base)
+        assert cls.__module__ == (home or "lightning_sotl.pytorch_lightning")
+        assert cls.__doc__
+    if home is None:
+        assert lightning_sotl.SoTLMonitor is callbacks.SoTLMonitor
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_bare_callback_will_do(tmp_path, package):
+    monitor = door(package).SoTLMonitor()
+    trainer(tmp_path, package, callbacks=monitor).fit(scripted_model(package), loader(4))
+    assert monitor.estimates == {
+        "sotl": 4.28125 + 2.375 + 1.6302083730697632,
+        "sotl_e1": 1.6302083730697632,
+    }
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_callback_of_the_other_package_works_in_a_list(tmp_path, package):
+    other = PACKAGES[1 - PACKAGES.index(package)]
+    monitor = door(other).SoTLMonitor()
+    stopper = door(other).EarlyRankingStopper(stop_epoch=2)
+    trainer(tmp_path, package, callbacks=[stopper, monitor]).fit(scripted_model(package), loader(4))
+    assert (stopper.estimate, stopper.epochs_completed) == (2.375, 2)
+
+
+def test_a_checkpoint_of_one_package_resumes_in_the_other(tmp_path):
+    first, second = (door(package) for package in PACKAGES)
+    stopper = first.EarlyRankingStopper(stop_epoch=1)
+    trainer(tmp_path, callbacks=[stopper, first.SoTLMonitor()], enable_checkpointing=True).fit(
+        scripted_model(), loader(4)
+    )
+    monitor = second.SoTLMonitor()
+    promoted = second.EarlyRankingStopper(stop_epoch=1, promoted=True)
+    trainer(tmp_path, PACKAGES[1], callbacks=[promoted, monitor], enable_checkpointing=True).fit(
+        scripted_model(PACKAGES[1]), loader(4), ckpt_path=stopper.checkpoint_path
+    )
+    assert list(monitor.epoch_losses) == [0, 1, 2]
+
+
+CONFIG = """
+trainer:
+  max_epochs: 4
+  accelerator: cpu
+  logger: false
+  enable_progress_bar: false
+  enable_model_summary: false
+  enable_checkpointing: false
+  callbacks:
+    - class_path: {home}.SoTLMonitor
+      init_args:
+        window: [1, 2]
+        ema_decay: 0.5
+    - class_path: {home}.EarlyRankingStopper
+      init_args:
+        stop_epoch: 3
+        monitor: sotl_e2
+"""
+
+
+# Lightning's own use of jsonargparse.
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*(Jsonargparse|in v4):DeprecationWarning")
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("how", ["arguments", "config file"])
+def test_the_command_line_builds_the_callbacks(tmp_path, monkeypatch, package, how):
+    home = "lightning_sotl.lightning" if package == "lightning.pytorch" else "lightning_sotl"
+    cli_class = importlib.import_module(f"{package}.cli").LightningCLI
+    module = type(scripted_model(package))
+    if how == "config file":
+        path = tmp_path / "config.yaml"
+        path.write_text(CONFIG.format(home=home))
+        args = ["--config", str(path)]
+    else:
+        args = [
+            "--trainer.max_epochs=4",
+            "--trainer.accelerator=cpu",
+            "--trainer.logger=false",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+            "--trainer.enable_checkpointing=false",
+            f"--trainer.callbacks+={home}.SoTLMonitor",
+            "--trainer.callbacks.window=[1,2]",
+            "--trainer.callbacks.ema_decay=0.5",
+            f"--trainer.callbacks+={home}.EarlyRankingStopper",
+            "--trainer.callbacks.stop_epoch=3",
+            "--trainer.callbacks.monitor=sotl_e2",
+        ]
+    monkeypatch.setattr(sys, "argv", ["train.py", *args])
+    cli = cli_class(module, run=False, save_config_callback=None, seed_everything_default=1)
+    monitor, stopper = cli.trainer.callbacks[:2]
+    assert isinstance(monitor, door(package).SoTLMonitor)
+    cli.trainer.fit(cli.model, loader(1))
+    assert monitor.metric_names == ("sotl", "sotl_e1", "sotl_e2", "sotl_ema0.5")
+    assert (stopper.epochs_completed, stopper.estimate) == (3, monitor.estimates["sotl_e2"])
+
+
+def test_the_command_line_shows_the_arguments_help():
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser()
+    parser.add_class_arguments(lightning_sotl.SoTLMonitor, "monitor")
+    text = parser.format_help()
+    assert "E, or several, each at least 1" in text
+    assert "Which entry of the step's output is the loss" in text
+
+
+IMPORTS = """
+import sys
+import lightning_sotl
+heavy = {"torch", "torchmetrics", "pytorch_lightning", "lightning", "scipy", "matplotlib", "optuna",
+         "ray", "sklearn", "tensorboard"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+lightning_sotl.sotl([1.0]); lightning_sotl.StoppingReason
+assert "torch" not in sys.modules
+lightning_sotl.SumOfTrainingLosses
+assert not {"pytorch_lightning", "lightning"} & set(sys.modules)
+import pickle
+with open(sys.argv[1], "rb") as file:
+    monitor, stopper = pickle.load(file)
+print(type(monitor).__module__, monitor.estimates["sotl_e1"], stopper.estimate)
+other = {"pytorch_lightning": "lightning", "lightning": "pytorch_lightning"}[sys.argv[2]]
+assert sys.argv[2] in sys.modules
+assert other not in sys.modules, other
+assert not {"optuna", "ray"} & set(sys.modules)  # torchmetrics itself loads matplotlib
+"""
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_pickles_load_in_a_new_process_without_the_other_package(tmp_path, package):
+    monitor = door(package).SoTLMonitor()
+    stopper = door(package).EarlyRankingStopper(stop_epoch=2)
+    trainer(tmp_path, package, callbacks=[monitor, stopper]).fit(scripted_model(package), loader(4))
+    path = tmp_path / "callbacks.pkl"
+    path.write_bytes(pickle.dumps([monitor, stopper]))
+    new = subprocess.run(
+        [sys.executable, "-c", IMPORTS, str(path), package.split(".")[0]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert new.returncode == 0, new.stderr
+    assert new.stdout.split() == [type(monitor).__module__, "2.375", "2.375"]
+
+
+def test_the_public_names_are_sorted_documented_and_few():
+    names = lightning_sotl.__all__
+    assert names == sorted(names)
+    assert len(names) <= 20
+    for name in names:
+        value = getattr(lightning_sotl, name)
+        if callable(value):
+            assert value.__doc__, name
+        else:  # a constant: its module says what it is
+            module = importlib.import_module(lightning_sotl._HOMES[name])
+            assert f"`{name}`" in module.__doc__, name
+    assert set(names) <= set(dir(lightning_sotl))
+    with pytest.raises(AttributeError, match="module 'lightning_sotl' has no attribute 'SoTL'"):
+        lightning_sotl.SoTL  # noqa: B018

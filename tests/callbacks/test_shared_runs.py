@@ -1,0 +1,306 @@
+"""Runs that share a directory of records, and end by the adaptive rule: real Trainers."""
+
+import json
+import math
+import re
+import tracemalloc
+
+import pytest
+
+from lightning_sotl import AdaptivePolicy, EarlyRankingStopper, SoTLMonitor
+from lightning_sotl.callbacks._shared_runs import SharedRuns
+from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.record.writer import RunRecord
+from tests.support.adaptive_rule import epochs_by_the_rule
+from tests.support.helpers import (
+    door,
+    lightning,
+    loader,
+    returned_epoch_losses,
+    scripted_model,
+    trainer,
+)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # a promoted run has its own
+]
+POLICY = AdaptivePolicy(max_epochs=6, keep=0.5, first=2)
+LEVELS = [3.0, 1.0, 4.0, 2.0, 0.5, 5.0]
+
+
+def fit(folder, level, *, stopper=None, monitor=None, model=None, ckpt_path=None, **options):
+    """Train one run of the sweep, whose loss in epoch e is `level` + 1 / (e + 1)."""
+    stopper = stopper or EarlyRankingStopper(policy=POLICY, directory=folder)
+    model = model or scripted_model(loss=lambda epoch, batch: level + 1.0 / (epoch + 1))
+    logger = lightning().loggers.CSVLogger(folder)
+    options = {"logger": logger, "enable_checkpointing": True, "max_epochs": 6, **options}
+    run = trainer(folder, callbacks=[monitor or SoTLMonitor(), stopper], **options)
+    run.fit(model, loader(4), ckpt_path=ckpt_path)
+    return stopper, model, run
+
+
+def test_runs_one_after_another_end_where_the_rule_says_so(tmp_path):
+    runs = [fit(tmp_path, level) for level in LEVELS]
+    curves = [[level + 1.0 / (epoch + 1) for epoch in range(6)] for level in LEVELS]
+    assert [len(returned_epoch_losses(model)) for _, model, _ in runs] == epochs_by_the_rule(
+        POLICY, curves
+    )
+    stopped, _, run = runs[2]  # 4.0 is the worst of three
+    assert stopped.stopping_reason == "policy"
+    assert (stopped.epochs_completed, stopped.estimate) == (2, pytest.approx(4.5))
+    decision = stopped.decision
+    assert (decision.goes_on, decision.place, decision.compared) == (False, 3, 3)
+    lines = (tmp_path / "lightning_logs/version_2/sotl.jsonl").read_text().splitlines()
+    status = next(json.loads(line) for line in lines if "status" in line)
+    assert (status["status"], status["reason"], status["epochs"]) == ("stopped", "policy", 2)
+    assert json.loads(lines[-1])["checkpoint"] == stopped.checkpoint_path
+    assert run.max_epochs == 6
+    best, _, _ = runs[4]
+    assert (best.stopping_reason, best.estimate) == ("not_stopped", None)
+    assert best.decision.goes_on
+
+
+def test_a_stopped_run_stays_stopped_unless_it_is_promoted(tmp_path):
+    fit(tmp_path, 1.0)
+    stopped, model, _ = fit(tmp_path, 4.0)
+    assert (stopped.stopping_reason, stopped.epochs_completed) == ("policy", 3)
+    path = stopped.checkpoint_path
+    again, same, _ = fit(tmp_path, 4.0, ckpt_path=path)
+    assert (again.stopping_reason, again.estimate) == ("already_stopped", stopped.estimate)
+    assert returned_epoch_losses(same) == {}
+    promoted = EarlyRankingStopper(policy=POLICY, directory=tmp_path, promoted=True)
+    _, rest, _ = fit(tmp_path, 4.0, stopper=promoted, ckpt_path=path)
+    assert promoted.stopping_reason == "not_stopped"
+    assert (list(returned_epoch_losses(model)), list(returned_epoch_losses(rest))) == (
+        [0, 1, 2],
+        [3, 4, 5],
+    )
+
+
+def test_a_limit_holds_beside_the_policy_and_minima_before_it(tmp_path):
+    capped = EarlyRankingStopper(stop_epoch=3, policy=POLICY, directory=tmp_path)
+    fit(tmp_path, 2.0, stopper=capped)
+    assert (capped.stopping_reason, capped.epochs_completed) == ("stop_epoch_reached", 3)
+    fit(tmp_path, 1.5)
+    late, _, _ = fit(tmp_path, 3.0, min_epochs=4)
+    assert (late.stopping_reason, late.epochs_completed) == ("policy", 4)
+
+
+def test_blocks_of_batches_are_compared_with_blocks(tmp_path):
+    fit(tmp_path, 0.1)  # epochs, which do not compare
+    policy = AdaptivePolicy(max_epochs=12, keep=0.5, first=2)
+
+    def run(level):
+        stopper = EarlyRankingStopper(policy=policy, directory=tmp_path, monitor="sotl_b2_e1")
+        monitor = SoTLMonitor(every_n_train_batches=2)
+        model = scripted_model(loss=lambda epoch, batch: level)
+        fit(tmp_path, level, stopper=stopper, monitor=monitor, model=model)
+        return stopper, len(model.returned)
+
+    reached = epochs_by_the_rule(policy, [[float(level)] * 12 for level in range(1, 8)])
+    runs = [run(float(level)) for level in range(1, 8)]
+    assert [batches for _, batches in runs] == [2 * blocks for blocks in reached]
+    stopper, batches = runs[2]
+    assert (stopper.stopping_reason, batches % 4) == ("policy", 2)  # in the middle of an epoch
+    assert stopper.checkpoint_path is not None
+
+
+def test_a_policy_over_blocks_may_have_a_limit_in_epochs(tmp_path):
+    rule = {"policy": AdaptivePolicy(max_epochs=12), "directory": tmp_path, "monitor": "sotl_b5_e1"}
+
+    def run(stop_epoch, ckpt_path=None):
+        stopper = EarlyRankingStopper(stop_epoch=stop_epoch, **rule)
+        monitor = SoTLMonitor(every_n_train_batches=5)
+        _, model, _ = fit(tmp_path, 1.0, stopper=stopper, monitor=monitor, ckpt_path=ckpt_path)
+        return stopper, monitor, len(model.returned)
+
+    stopper, monitor, batches = run(3)
+    assert (stopper.stopping_reason, stopper.epochs_completed) == ("stop_epoch_reached", 3)
+    assert (batches, stopper.estimate) == (12, monitor.epoch_losses[1])  # 3 epochs, not 3 batches
+    later, _, batches = run(5, stopper.checkpoint_path)
+    assert (later.stopping_reason, later.epochs_completed, batches) == ("stop_epoch_reached", 5, 8)
+
+
+def test_a_window_of_epochs_is_compared_with_the_same_window(tmp_path):
+    def run(levels):
+        stopper = EarlyRankingStopper(policy=POLICY, directory=tmp_path, monitor="sotl_e2")
+        model = scripted_model(loss=lambda epoch, batch: levels[epoch])
+        fit(tmp_path, 0, stopper=stopper, monitor=SoTLMonitor(window=2), model=model)
+        return stopper
+
+    for _ in range(2):
+        run([5.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    # Its last epoch is the best of all, the sum of its last two is not.
+    stopper = run([9.0, 0.5, 0.5, 0.5, 0.5, 0.5])
+    assert (stopper.stopping_reason, stopper.epochs_completed) == ("policy", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"policy": POLICY},
+            ValueError,
+            "Expected `policy` and `directory` to be given together but got policy="
+            f"{POLICY!r} and directory=None.",
+        ),
+        (
+            {"stop_epoch": 3, "directory": "runs"},
+            ValueError,
+            "Expected `policy` and `directory` to be given together but got policy=None and "
+            "directory='runs'.",
+        ),
+        (
+            {"policy": 3, "directory": "runs"},
+            TypeError,
+            "Expected `policy` to be an AdaptivePolicy but got 3.",
+        ),
+    ],
+)
+def test_a_policy_and_its_directory_come_together(arguments, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        EarlyRankingStopper(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (
+            "budget",
+            "Expected `policy.max_epochs` to be the Trainer's `max_epochs`, 8, but got 6.",
+        ),
+        (
+            "monitor",
+            "Expected `monitor` to be an estimate of a SoTLMonitor of this Trainer, by which a "
+            "policy compares runs, but got 'val_loss'; available: 'sotl', 'sotl_e1'.",
+        ),
+        (
+            "no record",
+            "Expected the run's record to lie below `directory`, '{directory}', where the others "
+            "look for it, but it lies in no file.",
+        ),
+        (
+            "elsewhere",
+            "Expected the run's record to lie below `directory`, '{directory}', where the others "
+            "look for it, but it lies in '{folder}/lightning_logs/version_0/sotl.jsonl'.",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_compared_does_not_begin(tmp_path, case, message):
+    directory = tmp_path / "elsewhere" if case == "elsewhere" else tmp_path
+    name = "val_loss" if case == "monitor" else "sotl_e1"
+    stopper = EarlyRankingStopper(policy=POLICY, directory=directory, monitor=name)
+    monitor = SoTLMonitor(record=case != "no record")
+    options = {"max_epochs": 8} if case == "budget" else {}
+    model = scripted_model()
+    text = message.format(directory=directory, folder=tmp_path)
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        fit(tmp_path, 1.0, stopper=stopper, monitor=monitor, model=model, **options)
+    assert model.returned == []
+
+
+def record(folder, run_id, losses, **facts):
+    """Write a run's record, as its monitor does."""
+    written = RunRecord(folder / "sotl.jsonl")
+    written.header(run_id, **{"unit": "epoch", **facts})
+    for epoch, loss in enumerate(losses):
+        written.unit(epoch, loss, 4)
+    return written
+
+
+def shared(folder):
+    return SharedRuns(folder, estimate=parse_monitor("sotl_e1"), policy=POLICY)
+
+
+def test_a_record_that_grows_is_read_anew_and_what_is_half_written_the_next_time(tmp_path):
+    own = {0: 2.0, 1: 2.0}
+    sweep = shared(tmp_path)
+    assert sweep.decide("own", own, 2).compared == 1
+    first = record(tmp_path / "a", "a", [1.0])
+    assert sweep.decide("own", own, 2).compared == 1  # it has not come so far
+    with first.path.open("a") as file:
+        file.write('{"e": 1, "loss": 1.0, "ste')
+    assert sweep.decide("own", own, 2).compared == 1
+    with first.path.open("a") as file:
+        file.write('ps": 4, "checkpoint": null}\n')
+    decision = sweep.decide("own", own, 2)
+    assert (decision.place, decision.compared) == (2, 2)
+    # The run goes on in another folder, where it contradicts what it had: that is the newer one.
+    record(tmp_path / "b", "a", [1.0, 3.0])
+    assert sweep.decide("own", own, 2).place == 1
+
+
+def test_what_is_on_disk_of_the_run_itself_does_not_count(tmp_path):
+    record(tmp_path / "old", "own", [9.0, 9.0, 9.0])
+    decision = shared(tmp_path).decide("own", {0: 2.0, 1: 2.0}, 2)
+    assert (decision.epoch, decision.compared) == (2, 1)
+    assert shared(tmp_path).decide("own", {}, 1).goes_on  # its first epoch gave no loss
+
+
+def test_runs_of_another_budget_do_not_count_and_unlike_ones_are_told_of_once(tmp_path):
+    record(tmp_path / "longer", "longer", [1.0, 1.0], max_epochs=60)
+    record(tmp_path / "own", "own", [2.0], max_epochs=6, batch_size=32)
+    record(tmp_path / "other", "other", [1.0, 1.0], max_epochs=6, batch_size=64)
+    sweep = shared(tmp_path)
+    with pytest.warns(UserWarning, match="max_epochs=60|batch_size") as caught:
+        assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 2
+    assert sorted(str(entry.message) for entry in caught) == [
+        f"Below '{tmp_path}' is a run with max_epochs=60, with which the policy does not compare, "
+        "as its own is 6: give each sweep a directory of its own.",
+        "The runs differ in what their training losses depend on, so their order may not say "
+        "which is better: batch_size (32: 1, 64: 1). Group by a field to rank only like with like.",
+    ]
+    record(tmp_path / "third", "third", [1.0, 1.0], max_epochs=6, batch_size=16)
+    assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 3
+
+
+def test_more_runs_than_the_policy_was_told_of_are_named_and_refused_ones_do_not_count(tmp_path):
+    for number in range(3):
+        record(tmp_path / str(number), str(number), [1.0, 1.0])
+    record(tmp_path / "refused", "refused", [], max_epochs=9)
+    policy = AdaptivePolicy(max_epochs=6, runs=2)
+    sweep = SharedRuns(tmp_path, estimate=parse_monitor("sotl_e1"), policy=policy)
+    message = re.escape(
+        f"Below '{tmp_path}' are 3 runs, where the policy has runs=2: give each sweep a directory "
+        "of its own."
+    )
+    with pytest.warns(UserWarning, match=f"^{message}$"):
+        assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 0
+    # The newest epoch gave no loss: what came before it is no ground to stop.
+    assert sweep.decide("own", {0: 9.0, 1: 9.0, 2: 9.0}, 4).goes_on
+
+
+def test_records_of_blocks_do_not_count_and_one_that_cannot_be_read_is_named(tmp_path):
+    record(tmp_path / "blocks", "blocks", [1.0, 1.0], unit=100)
+    record(tmp_path / "diverged", "diverged", [math.inf, math.nan])
+    future = tmp_path / "future" / "sotl.jsonl"
+    future.parent.mkdir()
+    future.write_text('{"schema": 99, "run_id": "later"}\n')
+    sweep = shared(tmp_path)
+    with pytest.warns(UserWarning, match="The policy goes on without the record") as caught:
+        decision = sweep.decide("own", {0: 2.0, 1: 2.0}, 2)
+    assert str(future) in str(caught[0].message)
+    assert (decision.place, decision.compared) == (1, 2)
+    future.unlink()
+    assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 2
+
+
+def test_a_damaged_number_asks_for_no_table_beyond_memory(tmp_path):
+    damaged = record(tmp_path / "a", "a", [1.0, 1.0])
+    damaged.unit(9_999_999, 1.0, 1)
+    sweep = shared(tmp_path)
+    tracemalloc.start()
+    try:
+        decision = sweep.decide("own", {0: 2.0, 1: 2.0}, 2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (decision.place, decision.compared) == (2, 2)
+    assert peak < 10**7
+
+
+def test_of_the_two_packages_both_have_it(tmp_path):
+    for package in ("pytorch_lightning", "lightning.pytorch"):
+        stopper = door(package).EarlyRankingStopper(policy=POLICY, directory=tmp_path)
+        assert stopper.policy == POLICY

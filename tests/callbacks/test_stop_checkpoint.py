@@ -1,0 +1,223 @@
+"""A promoted run is bit-equal to one that was never stopped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_sotl import EarlyRankingStopper
+from tests.support.helpers import message_with
+from tests.support.promoted_runs import IN_BLOCKS, SETTINGS, Setting, Stream, callbacks, pl
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:A `OneCycleLR` scheduler is using"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
+    # A checkpoint in the middle of an epoch, with a loader that has a state.
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_a_promoted_run_is_bit_equal_to_one_that_was_never_stopped(tmp_path, setting):
+    whole, curve = setting.fit(tmp_path / "whole")
+    stopper = EarlyRankingStopper(**setting.stop)
+    stopped, _ = setting.fit(tmp_path / "stopped", stopper)
+    promoted_stopper = EarlyRankingStopper(**setting.stop, promoted=True)
+    promoted, promoted_curve = setting.fit(
+        tmp_path / "promoted", promoted_stopper, checkpoint=stopper.checkpoint_path, seed=99
+    )
+    assert 0 < len(stopped.steps) < len(whole.steps)
+    assert stopped.steps + promoted.steps == whole.steps
+    for name, value in whole.state_dict().items():
+        assert torch.equal(promoted.state_dict()[name], value), name
+    assert promoted_curve.epoch_losses == curve.epoch_losses
+    assert promoted_stopper.stopping_reason == "not_stopped"
+    assert promoted_stopper.estimate == stopper.estimate
+    if setting.schedule:
+        assert len({rate for *_, rate in whole.steps}) > 2
+
+
+class SaveAfterEpochZero(pl.Callback):
+    """Saves at the last batch of epoch 0."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.is_last_batch and trainer.current_epoch == 0:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "last batch.ckpt")
+
+
+@pytest.mark.parametrize("name", ["order of the loader's own", "middle of the second epoch"])
+def test_a_run_that_was_killed_at_an_epochs_last_batch_can_be_stopped_and_promoted(tmp_path, name):
+    setting = SETTINGS[name]
+    saving = Setting(setting.data, block=setting.block, callbacks=lambda: [SaveAfterEpochZero()])
+    whole, curve = saving.fit(tmp_path)
+    stopper = EarlyRankingStopper(**setting.stop)
+    stopped, _ = setting.fit(tmp_path / "stopped", stopper, checkpoint=tmp_path / "last batch.ckpt")
+    promoted, promoted_curve = setting.fit(
+        tmp_path / "promoted",
+        EarlyRankingStopper(**setting.stop, promoted=True),
+        checkpoint=stopper.checkpoint_path,
+    )
+    places = [step[:2] for step in whole.steps]
+    assert [step[:2] for step in stopped.steps + promoted.steps] == places[5:]
+    assert sorted(promoted_curve.epoch_losses) == sorted(curve.epoch_losses)
+
+
+@pytest.mark.parametrize("name", ["validation", "middle of the only epoch", "max_steps"])
+def test_a_stopped_run_that_is_not_promoted_trains_nothing_more(tmp_path, name):
+    setting = SETTINGS[name]
+    stopper = EarlyRankingStopper(**setting.stop)
+    setting.fit(tmp_path, stopper)
+    again = EarlyRankingStopper(**setting.stop)
+    model, monitor = setting.fit(tmp_path, again, checkpoint=stopper.checkpoint_path)
+    assert model.steps == []
+    assert again.stopping_reason == "already_stopped"
+    assert again.estimate == stopper.estimate
+    assert again.epochs_completed == stopper.epochs_completed
+    assert monitor.estimates[stopper.monitor] == stopper.estimate
+
+
+def test_a_promotion_from_what_a_run_that_trained_nothing_more_has_saved_is_bit_equal(tmp_path):
+    """As after a kill between a stop and its promotion: the newest checkpoint is not the stop's."""
+    setting = SETTINGS["order of the loader's own"]
+    last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
+    saving = Setting(setting.data, max_epochs=4, **last)
+    whole, curve = setting.fit(tmp_path / "whole")
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    setting.fit(tmp_path, stopper)
+    again = EarlyRankingStopper(stop_epoch=2)
+    saving.fit(tmp_path, again, checkpoint=stopper.checkpoint_path)
+    assert again.stopping_reason == "already_stopped"
+    promoted, promoted_curve = setting.fit(
+        tmp_path / "end",
+        EarlyRankingStopper(stop_epoch=2, promoted=True),
+        checkpoint=tmp_path / "last.ckpt",
+    )
+    assert promoted.steps == [step for step in whole.steps if step[0] >= 2]
+    assert promoted_curve.epoch_losses == curve.epoch_losses
+
+
+def loaders_in(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["loops"]["fit_loop"]["state_dict"][
+        "combined_loader"
+    ]
+
+
+def test_a_run_that_trains_nothing_more_saves_the_loaders_as_it_has_found_them(tmp_path):
+    """As after a kill between Lightning's own save at T and the stop's."""
+    newest = tmp_path / "last.ckpt"
+    setting = SETTINGS["order of the loader's own"]
+    last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
+    saving = Setting(setting.data, max_epochs=4, **last)
+    saving.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))
+    found = loaders_in(newest)
+    newest.rename(tmp_path / "at_t.ckpt")
+    again = EarlyRankingStopper(stop_epoch=2)
+    saving.fit(tmp_path, again, checkpoint=tmp_path / "at_t.ckpt")
+    assert again.stopping_reason == "already_stopped"
+    assert loaders_in(newest) == found
+    assert found[0]["drawn"] == 2
+
+
+def test_a_run_past_its_limit_without_a_stoppers_state_trains_nothing_more(tmp_path):
+    setting = SETTINGS["validation"]
+    saved = callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
+    setting.callbacks = lambda: [saved]
+    _, monitor = setting.fit(tmp_path)
+    setting.callbacks = lambda: [callbacks.ModelCheckpoint(tmp_path, save_top_k=-1)]
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    model, _ = setting.fit(tmp_path, stopper, checkpoint=tmp_path / "epoch=2.ckpt")
+    setting.callbacks = lambda: []
+    assert (model.steps, stopper.stopping_reason) == ([], "already_stopped")
+    assert (stopper.estimate, stopper.epochs_completed) == (monitor.epoch_losses[2], 3)
+
+
+def test_a_later_limit_goes_on_to_it_as_if_never_stopped(tmp_path):
+    setting = SETTINGS["validation"]
+    whole, curve = setting.fit(tmp_path)
+    first, second = EarlyRankingStopper(stop_epoch=1), EarlyRankingStopper(stop_epoch=3)
+    one, _ = setting.fit(tmp_path, first)
+    two, _ = setting.fit(tmp_path, second, checkpoint=first.checkpoint_path, seed=5)
+    assert one.steps + two.steps == whole.steps[:15]
+    assert (second.estimate, second.epochs_completed) == (curve.epoch_losses[2], 3)
+    promoted = EarlyRankingStopper(stop_epoch=3, promoted=True)
+    three, _ = setting.fit(tmp_path, promoted, checkpoint=second.checkpoint_path, seed=6)
+    assert one.steps + two.steps + three.steps == whole.steps
+
+
+def test_a_stop_with_pending_gradients_is_told_of(tmp_path):
+    setting = Setting(lambda: Stream(20), **IN_BLOCKS, accumulate_grad_batches=4)
+    stopper = EarlyRankingStopper(stop_batches=6, monitor="sotl_b3_e1")
+    with pytest.warns(UserWarning, match="accumulated but not applied") as caught:
+        setting.fit(tmp_path, stopper)
+    assert message_with(caught, "accumulated but") == (
+        "The run stops after 6 batches with gradients that are accumulated but not applied, and "
+        "no checkpoint has them: promoted, it will differ from a run that was never stopped. Stop "
+        "at a multiple of `accumulate_grad_batches`."
+    )
+
+
+def test_a_promotion_without_a_random_state_is_told_of(tmp_path, caplog):
+    own = callbacks.ModelCheckpoint(tmp_path, filename="own")
+    setting = Setting(callbacks=lambda: [own])
+    setting.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    model, _ = Setting().fit(tmp_path, promoted, checkpoint=tmp_path / "own.ckpt")
+    assert {epoch for epoch, *_ in model.steps} == {2, 3}
+    (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("lightning_sotl")]
+    assert message == (
+        "The promoted run goes on from a checkpoint without a stop's random state, so it differs "
+        "from one that was never stopped. `checkpoint_path` of the stopper has it."
+    )
+
+
+def test_the_checkpoint_lies_beside_lightnings_own_under_a_name_of_its_own(tmp_path):
+    setting = SETTINGS["validation"]
+    stoppers = [EarlyRankingStopper(stop_epoch=2) for _ in range(2)]
+    for stopper in stoppers:
+        setting.fit(tmp_path, stopper)
+    paths = [Path(stopper.checkpoint_path) for stopper in stoppers]
+    assert {path.parent for path in paths} == {tmp_path / "checkpoints"}
+    assert len(set(paths)) == 2
+    assert all(path.name.startswith("stopped-epoch=2-") for path in paths)
+
+
+def test_the_checkpoint_can_be_loaded_without_trust(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    SETTINGS["validation"].fit(tmp_path, stopper)
+    saved = torch.load(stopper.checkpoint_path, weights_only=True)
+    state = saved["callbacks"]["EarlyRankingStopper{'monitor': 'sotl_e1'}"]
+    assert state["estimate"] == stopper.estimate
+    assert state["stopping_reason"] == "stop_epoch_reached"
+    assert len(state["random_states"]) == 1
+
+
+def test_a_checkpoint_that_the_user_saves_after_the_stop_will_do(tmp_path):
+    setting, stopper = SETTINGS["validation"], EarlyRankingStopper(stop_epoch=2)
+    whole, _ = setting.fit(tmp_path / "whole")
+    stopped, _ = setting.fit(tmp_path, stopper)
+    stopped.trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    rest, _ = setting.fit(tmp_path, promoted, checkpoint=tmp_path / "mine.ckpt", seed=7)
+    assert stopped.steps + rest.steps == whole.steps
+
+
+def test_other_checkpoints_carry_no_random_state(tmp_path):
+    setting = Setting(callbacks=lambda: [callbacks.ModelCheckpoint(tmp_path, filename="own")])
+    setting.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))
+    saved = torch.load(tmp_path / "own.ckpt", weights_only=True)
+    assert "random_states" not in saved["callbacks"]["EarlyRankingStopper{'monitor': 'sotl_e1'}"]
+
+
+def test_a_loader_with_other_generators_is_refused(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    SETTINGS["own generator"].fit(tmp_path, stopper)
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    with pytest.raises(RuntimeError, match="generators") as caught:
+        SETTINGS["validation"].fit(tmp_path, promoted, checkpoint=stopper.checkpoint_path)
+    assert str(caught.value) == (
+        "Expected the training loaders to have 1 generators, as where the random state was saved, "
+        "but got 0."
+    )

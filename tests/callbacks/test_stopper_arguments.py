@@ -1,0 +1,132 @@
+"""What a stopper refuses, or tells of, before a run begins."""
+
+import pytest
+
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor
+from tests.support.helpers import message_with, scripted_model
+from tests.support.stopped_runs import fit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {},
+            ValueError,
+            "Expected exactly one of `stop_epoch` and `stop_batches`, or a `policy`, but got "
+            "stop_epoch=None and stop_batches=None.",
+        ),
+        (
+            {"stop_epoch": 1, "stop_batches": 2},
+            ValueError,
+            "Expected exactly one of `stop_epoch` and `stop_batches`, or a `policy`, but got "
+            "stop_epoch=1 and stop_batches=2.",
+        ),
+        (
+            {"stop_epoch": -1},
+            ValueError,
+            "Expected `stop_epoch` to be a positive integer but got -1.",
+        ),
+        (
+            {"stop_epoch": 0},
+            ValueError,
+            "Expected `stop_epoch` to be a positive integer but got 0.",
+        ),
+        (
+            {"stop_epoch": 2.0},
+            TypeError,
+            "Expected `stop_epoch` to be a positive integer but got 2.0.",
+        ),
+        (
+            {"stop_batches": True},
+            TypeError,
+            "Expected `stop_batches` to be a positive integer but got True.",
+        ),
+        (
+            {"stop_epoch": 1, "monitor": ""},
+            ValueError,
+            "Expected `monitor` to be a non-empty string but got ''.",
+        ),
+        (
+            {"stop_epoch": 1, "monitor": None},
+            TypeError,
+            "Expected `monitor` to be a string but got None.",
+        ),
+        (
+            {"stop_epoch": 1, "promoted": 1},
+            TypeError,
+            "Expected `promoted` to be True or False but got 1.",
+        ),
+    ],
+)
+def test_wrong_arguments_raise_at_construction(arguments, error, message):
+    with pytest.raises(error, match="Expected") as caught:
+        EarlyRankingStopper(**arguments)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("stopper", "monitor", "message"),
+    [
+        (
+            {"stop_epoch": 2, "monitor": "sotl_e3"},
+            {"window": (1, 3)},
+            "Expected `stop_epoch` to be at least 3, where 'sotl_e3' is first available, but got "
+            "2.",
+        ),
+        (
+            {"stop_batches": 4, "monitor": "sotl_b4_e2"},
+            {"window": 2, "every_n_train_batches": 4},
+            "Expected `stop_batches` to be at least 8, where 'sotl_b4_e2' is first available, but "
+            "got 4.",
+        ),
+        (
+            {"stop_batches": 6, "monitor": "sotl_b4_e1"},
+            {"every_n_train_batches": 4},
+            "Expected `stop_batches` to be a multiple of the block size 4 but got 6.",
+        ),
+        (
+            {"stop_batches": 8},
+            {"every_n_train_batches": 4},
+            "Expected `stop_batches` to come with the name of an estimate over blocks, from a "
+            "SoTLMonitor with `every_n_train_batches`, but got monitor='sotl_e1'; available: "
+            "'sotl_b4', 'sotl_b4_e1'.",
+        ),
+        (
+            {"stop_batches": 8},
+            {},
+            "Expected `stop_batches` to come with the name of an estimate over blocks, from a "
+            "SoTLMonitor with `every_n_train_batches`, but got monitor='sotl_e1'; available: "
+            "nothing.",
+        ),
+    ],
+)
+def test_limits_that_cannot_be_met_raise_before_the_first_batch(
+    tmp_path, stopper, monitor, message
+):
+    model = scripted_model()
+    with pytest.raises(ValueError, match="Expected `stop_") as caught:
+        fit(tmp_path, EarlyRankingStopper(**stopper), monitor=SoTLMonitor(**monitor), model=model)
+    assert str(caught.value) == message
+    assert model.returned == []
+
+
+def test_a_limit_beyond_the_budget_is_told_of(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=9)
+    with pytest.warns(UserWarning, match="beyond") as caught:
+        fit(tmp_path, stopper, max_epochs=2)
+    assert message_with(caught, "beyond") == (
+        "`stop_epoch=9` is beyond `max_epochs=2`, so the run ends before it. `max_epochs` is meant "
+        "to be the full budget."
+    )
+
+
+@pytest.mark.parametrize("callback", [EarlyRankingStopper, SoTLMonitor])
+def test_an_unknown_argument_is_told_of_under_the_callbacks_own_name(callback):
+    with pytest.raises(TypeError, match=rf"^{callback.__name__}\.__init__\(\) got an unexpected"):
+        callback(patience=3)
+
+
+def test_fast_dev_run_whose_budget_lightning_sets_is_not_said_to_be_too_short(tmp_path):
+    _, run = fit(tmp_path, EarlyRankingStopper(stop_epoch=3), fast_dev_run=True)
+    assert run.max_epochs == 1

@@ -1,0 +1,144 @@
+"""A stopper in a second run, in a copy, and in a run that goes on from a checkpoint."""
+
+import copy
+import pickle
+
+import pytest
+
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor, StoppingReason
+from tests.support.helpers import (
+    lightning,
+    loader,
+    returned_epoch_losses,
+    scripted_loss,
+    scripted_model,
+    trainer,
+)
+from tests.support.stopped_runs import fit
+
+pl = lightning()
+
+
+def test_one_stopper_in_two_runs_holds_the_newer(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    for factor in (1.0, 0.5):
+        model = scripted_model(loss=lambda e, b, f=factor: f * scripted_loss(e, b))
+        fit(tmp_path, stopper, model=model)
+        assert stopper.estimate == returned_epoch_losses(model)[1]
+
+
+def test_copies_after_fit_hold_the_results(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, stopper)
+    for twin in (copy.deepcopy(stopper), pickle.loads(pickle.dumps(stopper))):  # noqa: S301
+        assert (twin.estimate, twin.epochs_completed) == (stopper.estimate, 2)
+        assert twin.stopping_reason is StoppingReason.stop_epoch_reached
+        model, _ = fit(tmp_path, twin, batches=3)
+        assert twin.estimate == returned_epoch_losses(model)[1] != stopper.estimate
+
+
+class SaveEachStep(pl.Callback):
+    """Saves at each batch, validation and epoch end, before the stopper looks."""
+
+    def __init__(self, folder):
+        self.folder, self.paths = folder, []
+
+    def _save(self, trainer, *args):
+        path = self.folder / f"{len(self.paths):03d}.ckpt"
+        trainer.save_checkpoint(path)
+        self.paths.append(path)
+
+    on_train_batch_end = on_train_epoch_end = _save
+
+    def on_validation_end(self, trainer, *args):
+        self._save(trainer)
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize(
+    ("stopper", "monitor", "options"),
+    [
+        ({"stop_epoch": 2}, {}, {}),
+        ({"stop_epoch": 2}, {}, {"min_steps": 10}),
+        ({"stop_epoch": 2}, {}, {"min_epochs": 4}),
+        ({"stop_batches": 6, "monitor": "sotl_b3_e1"}, {"every_n_train_batches": 3}, {}),
+        ({"stop_batches": 4, "monitor": "sotl_b2_e1"}, {"every_n_train_batches": 2}, {}),
+        (
+            {"stop_batches": 3, "monitor": "sotl_b3_e1"},
+            {"every_n_train_batches": 3},
+            {"min_epochs": 2},
+        ),
+    ],
+    ids=["epoch", "min_steps", "min_epochs", "blocks", "blocks at a border", "blocks, min_epochs"],
+)
+def test_a_run_that_crashed_ends_where_it_would_have(tmp_path, stopper, monitor, options):
+    def run(*callbacks, checkpoint=None):
+        own, model = EarlyRankingStopper(**stopper), scripted_model(val=True)
+        trainer(
+            tmp_path,
+            callbacks=[*callbacks, own, SoTLMonitor(**monitor)],
+            max_epochs=8,
+            **options,
+        ).fit(model, loader(4), ckpt_path=checkpoint)
+        return model, own
+
+    saver = SaveEachStep(tmp_path)
+    whole, expected = run(saver)
+    for path in saver.paths:
+        rest, resumed = run(checkpoint=path)
+        assert resumed.estimate == expected.estimate, path
+        assert resumed.epochs_completed == expected.epochs_completed, path
+        assert resumed.stopping_reason != "not_stopped"
+        trained = [step[:2] for step in rest.returned]
+        steps = [step[:2] for step in whole.returned]
+        assert trained == steps[len(steps) - len(trained) :], path
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+@pytest.mark.filterwarnings("ignore:None of the 4 steps")
+@pytest.mark.filterwarnings("ignore:The limit is reached but")
+def test_a_resumed_run_without_the_estimate_goes_on_until_it_is_there(tmp_path):
+    model = {"loss": lambda e, b: None if e == 1 else scripted_loss(e, b)}
+    saver, stopper = SaveEachStep(tmp_path), EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, stopper, saver, model=scripted_model(**model))
+    assert (stopper.epochs_completed, stopper.stopping_reason) == (3, "stop_epoch_reached")
+    resumed, monitor = EarlyRankingStopper(stop_epoch=2), SoTLMonitor()
+    rest = scripted_model(**model)
+    path = saver.paths[9]  # the end of epoch 1
+    trainer(tmp_path, callbacks=[resumed, monitor], max_epochs=8).fit(
+        rest, loader(4), ckpt_path=path
+    )
+    assert [epoch for epoch, *_ in rest.returned] == [2] * 4
+    assert (resumed.estimate, resumed.epochs_completed) == (stopper.estimate, 3)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_what_becomes_of_a_run_is_told_among_lightnings_own_lines(tmp_path, caplog):
+    def told(what, *, saves=True):
+        caplog.clear()
+        callbacks = [what, SoTLMonitor()]
+        run = trainer(tmp_path, callbacks=callbacks, max_epochs=4, enable_checkpointing=saves)
+        run.fit(scripted_model(), loader(4), ckpt_path=path)
+        lines = [record.getMessage() for record in caplog.records]
+        return [line for line in lines if " run " in line]
+
+    path = None
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    loss = sum(scripted_loss(1, batch) for batch in range(4)) / 4
+    ended = f"The run ends after 2 epochs with `sotl_e1` = {loss:.6g}"
+    assert told(EarlyRankingStopper(stop_epoch=2), saves=False) == [
+        f"{ended}, and cannot go on later: checkpointing is off."
+    ]
+    (line,) = told(stopper)
+    assert line == f"{ended}; it can go on from '{stopper.checkpoint_path}'."
+    assert told(EarlyRankingStopper(stop_epoch=2, promoted=True)) == [
+        "The promoted run goes on from no checkpoint: it is trained from its beginning to the "
+        "end, and never stopped."
+    ]
+    path = stopper.checkpoint_path
+    assert told(EarlyRankingStopper(stop_epoch=2)) == [
+        "The run was ended after 2 epochs before and trains nothing more. To go on with it, give "
+        "its stopper `promoted=True` or a later limit."
+    ]
+    assert told(EarlyRankingStopper(stop_epoch=2, promoted=True)) == []

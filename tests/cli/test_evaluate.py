@@ -1,0 +1,159 @@
+"""`lightning-sotl evaluate`: its table, its JSON, its groups."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lightning_sotl import LearningCurves
+from tests.support.command_line import run, write_sweep
+from tests.support.run_folders import write_csv_log, write_record
+from tests.support.shared_data import SHARED_DATA, needs_shared_data
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path / "s")
+
+
+def test_evaluate_reads_the_target_from_logs(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(
+        capsys,
+        "evaluate",
+        sweep,
+        "--target",
+        "test_acc",
+        "--at",
+        2,
+        "--estimator",
+        "sotl-e1",
+        "--json",
+    )
+    assert code == 0
+    document = json.loads(out)
+    assert document["estimators"]["sotl-e1"]["2"]["rho"] == 1.0
+    assert document["recommended"] == {"estimator": "sotl-e1", "window": 1, "epoch": 2}
+    assert err == "warning: With 3 runs the intervals are too narrow.\n"
+
+
+def test_evaluate_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "evaluate", sweep, "--target", "test_acc", "--grid", "--at", 1, 2)
+    assert code == 0
+    assert out.splitlines() == [
+        "Rank correlation with 'test_acc' (higher is better) of 3 runs, 0 left out, with 95 % "
+        "intervals:",
+        "estimator        T=1                   T=2",
+        "sotl-e1    undefined  1.000 [1.000, 1.000]",
+        "sotl-e2               1.000 [1.000, 1.000]",
+        "No E and T are advised: with fewer than 20 runs the intervals are too narrow to say which "
+        "of them are not worse than the best.",
+    ]
+
+
+def test_evaluate_advises_with_runs_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = [[1.0, float(place)] for place in range(20)]
+    curves = LearningCurves(losses, final_metric=[-float(place) for place in range(20)])
+    curves.save(tmp_path / "x.npz")
+    _, out, _ = run(capsys, "evaluate", tmp_path / "x.npz", "--resamples", 10)
+    assert out.splitlines()[-1] == (
+        "Use E = 1 at T = 2: the cheapest SoTL-E that these runs do not show to be worse than the "
+        "best (no smaller T of these is as good)."
+    )
+
+
+def test_window_beyond_the_epochs_is_said(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(
+        capsys,
+        "evaluate",
+        sweep,
+        "--target",
+        "test_acc",
+        "--at",
+        2,
+        "--estimator",
+        "sotl-e9",
+        "sotl",
+        "--json",
+    )
+    assert code == 0
+    assert list(json.loads(out)["estimators"]) == ["sotl"]
+    assert "Left out 'sotl-e9': it has no value at T = 2." in err
+
+
+@needs_shared_data
+def test_benchmark_is_evaluated_from_its_zip(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(
+        capsys,
+        "evaluate",
+        SHARED_DATA / "nas-bench-nlp-wikitext2/logs.zip",
+        "--format",
+        "nas-bench-nlp",
+        "--at",
+        10,
+        "--estimator",
+        "sotl-e1",
+        "--json",
+        "--resamples",
+        20,
+    )
+    assert code == 0
+    document = json.loads(out)
+    assert round(document["estimators"]["sotl-e1"]["10"]["rho"], 3) == 0.932
+    assert (document["runs"], document["left_out"]) == (341, 4)
+    assert "4 runs of 345 with another status than 'OK' ('loss is nan!': 4)" in err
+
+
+@pytest.fixture
+def two_groups(sweep: Path) -> Path:
+    """Add runs of another batch size, in which the lower loss has the worse accuracy."""
+    for name, loss, acc in [("w0", 1.0, 0.6), ("w1", 2.0, 0.7), ("w2", 3.0, 0.8)]:
+        write_record(sweep / name, [3.0, loss], batch_size=64)
+        write_csv_log(sweep / name, [{"epoch": 2, "test_acc": acc}])
+    return sweep
+
+
+EVALUATE = ["--target", "test_acc", "--at", 2, "--estimator", "sotl-e1", "--group-by", "batch_size"]
+
+
+def test_groups_are_judged_each_by_itself(
+    two_groups: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "evaluate", two_groups, *EVALUATE, "--json")
+    assert code == 0
+    documents = json.loads(out)
+    assert [document["group"] for document in documents] == [
+        {"batch_size": "8"},
+        {"batch_size": "64"},
+    ]
+    assert [document["runs"] for document in documents] == [3, 3]
+    rhos = [document["estimators"]["sotl-e1"]["2"]["rho"] for document in documents]
+    assert rhos == [1.0, -1.0]
+    assert err.splitlines() == [
+        "warning: batch_size = 8: With 3 runs the intervals are too narrow.",
+        "warning: batch_size = 64: With 3 runs the intervals are too narrow.",
+    ]
+    _, out, _ = run(capsys, "evaluate", two_groups, *EVALUATE)
+    lines = out.splitlines()
+    assert [line for line in lines if line.startswith("batch_size")] == [
+        "batch_size = 8",
+        "batch_size = 64",
+    ]
+    assert [line.split()[1] for line in lines if line.startswith("sotl-e1")] == ["1.000", "-1.000"]
+
+
+def test_group_that_allows_no_evaluation_is_said(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(sweep / "w0", [3.0, 2.0], batch_size=64)
+    code, out, err = run(capsys, "evaluate", sweep, *EVALUATE, "--json")
+    assert (code, [document["runs"] for document in json.loads(out)]) == (0, [3])
+    assert err.splitlines()[1] == (
+        "warning: Left out the group batch_size = 64: Expected at least 2 runs with a finite "
+        "target but got 0 of 1."
+    )

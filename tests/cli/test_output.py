@@ -1,0 +1,189 @@
+"""What a terminal is shown of names that others gave: text, on its line, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor, find_winners, plotting
+from lightning_sotl._utils.text import listed, quoted, visible
+from lightning_sotl.cli import main
+from lightning_sotl.record.writer import RunRecord
+from lightning_sotl.replay.experiment import PolicyScores, Replay
+from tests.support.helpers import lightning, loader, scripted_model, trainer
+from tests.support.run_folders import csv_rows, write_csv_log, write_record
+
+# Clears the screen, sets the window's title (twice, the second in C1), goes back in the line,
+# turns round what follows, ends the line, is no character, is not encoded.
+NASTY = "a\x1b[2J\x1b]0;x\x07\x9d0;x\x9c\rb\u202ec\n\u2028\x85\u200f\x7f"
+HARMLESS = (
+    r"a\x1b[2J\x1b]0;x\x07\x9d0;x\x9c\rb\u202ec\n\u2028\x85\u200f\x7f"  # as in a Python string
+)
+
+
+def is_harmless(text: str) -> bool:
+    return all(line.isprintable() for line in text.split("\n"))
+
+
+def test_each_character_that_is_not_printed_is_written_out() -> None:
+    assert visible(NASTY) == HARMLESS
+    assert visible("\ud800\U000e0041 \xa0é漢") == r"\ud800\U000e0041 \xa0é漢"
+    assert is_harmless(visible("".join(map(chr, range(0, 0x110000, 13)))))
+
+
+def test_what_is_quoted_has_an_end() -> None:
+    assert len(quoted("x" * 10**6)) < 300
+    assert listed(range(1000)).endswith("99 and 900 more")
+    assert len(listed(["x" * 10**5] * 1000)) < 30_000
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Return runs with nasty names of everything that has one."""
+    for place in range(2):
+        folder = tmp_path / f"{place}{NASTY}"
+        losses = [2.0 + place, 1.0 + place]
+        hparams = {"dropout": f"{NASTY}{place}", f"drop_out{NASTY}": place}
+        write_record(
+            folder,
+            losses,
+            hparams=hparams,
+            checkpoint=f"{NASTY}.ckpt",
+            run_id=NASTY * 2 + str(place),
+        )
+        write_csv_log(folder, csv_rows(losses, acc=[0.1, 0.2 + place]))
+        with (folder / "sotl.jsonl").open("a") as file:
+            file.write("{")
+    (tmp_path / f"link{NASTY}").mkdir()
+    (tmp_path / f"link{NASTY}" / "sotl.jsonl").symlink_to(f"nowhere{NASTY}")
+    return tmp_path
+
+
+COMMANDS = [
+    ["rank"],
+    ["rank", "--stability", "--group-by", "hparams.dropout", f"hparams.drop_out{NASTY}"],
+    ["rank", "--monitor", "acc", "--metric-mode", "max"],
+    ["rank", "--monitor", f"no{NASTY}", "--metric-mode", "max"],
+    ["rank", "--monitor", f"no{NASTY}"],
+    ["rank", "--group-by", f"no{NASTY}"],
+    ["rank", "--plot", f"no{NASTY}"],
+    ["evaluate", "--target", "acc"],
+    ["evaluate", "--target", f"no{NASTY}"],
+    ["evaluate", "--target", "acc", "--estimator", f"no{NASTY}"],
+    ["evaluate", f"no{NASTY}"],
+    ["replay", "--target", "acc", "--repeats", "2", "--policy", "full", "fixed-t1-top1"],
+    ["replay", "--target", f"no{NASTY}"],
+    ["replay", "--target", "acc", "--policy", f"no{NASTY}"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: visible(" ".join(command)))
+def test_no_name_steers_the_terminal(
+    sweep: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    main([command[0], str(sweep), *command[1:]])
+    out, err = capsys.readouterr()
+    assert out + err
+    assert is_harmless(out)
+    assert is_harmless(err)
+
+
+def test_the_table_shows_names_written_out_and_json_has_them_as_they_are(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rank", str(sweep)]) == 0
+    rows = capsys.readouterr().out.split("\n")
+    assert rows[1].split() == ["1", f"0{HARMLESS}", "1", "2", f"{HARMLESS}.ckpt", "(not", "here)"]
+    assert main(["rank", str(sweep), "--json"]) == 0
+    (first, second) = json.loads(capsys.readouterr().out)["runs"]
+    assert (first["run_id"], second["run_id"]) == (f"0{NASTY}", f"1{NASTY}")
+    assert first["checkpoint"] == f"{NASTY}.ckpt"
+
+
+def test_a_folder_whose_name_is_no_text_is_ranked_and_printed(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"run\xff")).mkdir()
+    except OSError:  # as on a Mac
+        pytest.skip("this file system takes only UTF-8 for names")
+    write_record(tmp_path / os.fsdecode(b"run\xff"), [2.0, 1.0])
+    write_record(tmp_path / "é漢", [3.0, 2.0])
+    arguments = [sys.executable, "-m", "lightning_sotl", "rank", str(tmp_path)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(arguments, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    shown = done.stdout.decode("ascii").split("\n")
+    assert shown[1].split()[1] == r"run\udcff"
+    assert shown[2].split()[1] == r"\xe9\u6f22"
+    done = subprocess.run([*arguments, "--json"], capture_output=True, env=environment, check=False)
+    names = [run["run_id"] for run in json.loads(done.stdout)["runs"]]
+    assert names == ["run\udcff", "é漢"]
+    LearningCurves.from_logs(tmp_path).save(tmp_path / "x.npz")
+    assert LearningCurves.load(tmp_path / "x.npz").run_ids == ("run\udcff", "é漢")
+
+
+def test_warnings_of_the_library_are_harmless_too(sweep: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        LearningCurves.from_logs(sweep)
+    assert caught
+    assert all(str(entry.message).isprintable() for entry in caught)
+
+
+def test_wrong_usage_is_said_harmlessly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", "x", NASTY]) == 2
+    assert main([NASTY]) == 2
+    out, err = capsys.readouterr()
+    assert (out, is_harmless(err)) == ("", True)
+
+
+NAMES = ["$\\frac{$", "$x$", "_hidden", NASTY, "x" * 10**5, "漢字", "\\$"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_can_be_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    LearningCurves([[2.0, 1.0], [3.0, 2.0]], run_ids=[name, "b"]).save(tmp_path / "x.npz")
+    arguments = ["rank", str(tmp_path / "x.npz"), "--plot", str(tmp_path / "x.svg"), "--json"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().err == ""
+    assert (tmp_path / "x.svg").stat().st_size < 10**6
+
+
+def test_any_policy_can_be_drawn(tmp_path: Path) -> None:
+    one = np.array([0.5, 1.0])
+    policies = {name: PolicyScores(one, one, one, one) for name in NAMES}
+    plotting.save(plotting.draw_replay(Replay(2, 2, 2, 0, policies)), tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").stat().st_size < 10**6
+
+
+def test_what_the_callbacks_say_of_a_folder_moves_no_cursor(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pl = lightning()
+    logger = pl.loggers.CSVLogger(tmp_path, name=NASTY)
+    stopper, options = EarlyRankingStopper(stop_epoch=2), {"enable_checkpointing": True}
+    run = trainer(tmp_path, callbacks=[SoTLMonitor(), stopper], logger=logger, **options)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", NASTY)
+
+    monkeypatch.setattr(RunRecord, "_append", fail)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(scripted_model(), loader(4))
+    said = [record.getMessage() for record in caplog.records]
+    ours = [text for text in said if text.startswith("The run ends")]
+    ours += [str(one.message) for one in caught if "record" in str(one.message)]
+    assert len(ours) == 2
+    assert all(HARMLESS in text and text.isprintable() for text in ours)
+    with pytest.raises(NotADirectoryError, match=r"^Expected a directory of runs but") as gone:
+        find_winners(tmp_path / f"no{NASTY}", 1)
+    assert str(gone.value).isprintable()

@@ -1,0 +1,170 @@
+"""`lightning-sotl rank`: its table, its JSON, its groups."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_sotl import LearningCurves
+from tests.support.command_line import run, write_sweep
+from tests.support.run_folders import csv_rows, write_csv_log, write_record
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path / "s")
+
+
+def test_rank_prints_json_of_the_fixed_shape(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "rank", sweep, "--json", "--top", 2)
+    assert code == 0
+    assert json.loads(out) == {
+        "monitor": "sotl_e1",
+        "at": 2,
+        "runs": [
+            {"rank": 1, "run_id": "v1", "estimate": 1.0, "epochs": 2, "checkpoint": "v1.ckpt"},
+            {"rank": 2, "run_id": "v0", "estimate": 2.0, "epochs": 2, "checkpoint": "v0.ckpt"},
+        ],
+    }
+    assert err == ""
+
+
+def test_rank_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "rank", sweep, "--monitor", "sotl", "--at", 1, "--stability")
+    assert code == 0
+    assert out.splitlines() == [
+        "rank  run  sotl  epochs  checkpoint",
+        "   1  v0      3       2  v0.ckpt (not here)",
+        "   1  v1      3       2  v1.ckpt (not here)",
+        "   1  v2      3       2  v2.ckpt (not here)",
+        "Ranked by sotl after 1 completed epochs.",
+        "Rank correlation of the order at T/2 with that at T is not known.",
+    ]
+    assert err == (
+        "warning: 3 of 3 runs (100%) tie with another in 'sotl', which has 1 different value.\n"
+    )
+
+
+def test_only_a_checkpoint_that_is_gone_is_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there.ckpt").touch()
+    paths = [str(tmp_path / "there.ckpt"), "s3://bucket/x.ckpt", "/none/y.ckpt", 500 * "z", None]
+    for place, path in enumerate(paths):
+        write_record(tmp_path / f"v{place}", [1.0 + place], checkpoint=path)
+    code, out, _ = run(capsys, "rank", tmp_path)
+    assert code == 0
+    shown = [line.split(maxsplit=4)[4] for line in out.splitlines()[1:6]]
+    assert shown == [*paths[:2], "/none/y.ckpt (not here)", f"{paths[3]} (not here)", "-"]
+    _, out, _ = run(capsys, "rank", tmp_path, "--json")
+    assert [one["checkpoint"] for one in json.loads(out)["runs"]] == paths
+
+
+def test_only_a_diverged_run_is_called_so(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_record(sweep / "short", [0.1])
+    write_record(sweep / "gone", [3.0, float("nan")])
+    _, out, _ = run(capsys, "rank", sweep, "--at", 2)
+    assert [line.split()[:4] for line in out.splitlines()[4:6]] == [
+        ["4", "gone", "diverged", "2"],
+        ["4", "short", "-", "1"],
+    ]
+
+
+def test_rank_goes_by_any_logged_key(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys, "rank", sweep, "--monitor", "test_acc", "--metric-mode", "max", "--at", 3, "--json"
+    )
+    assert code == 0
+    assert [row["run_id"] for row in json.loads(out)["runs"]] == ["v1", "v0", "v2"]
+
+
+def test_an_end_that_contradicts_the_estimate_or_the_table_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.npz"
+    table = np.array([[0.1], [0.9]])
+    LearningCurves(table, val_metric=table, final_metric=table[:, 0]).save(path)
+    for command in (["rank", path, "--monitor", "val_metric"], ["evaluate", path]):
+        code, out, err = run(capsys, *command, "--metric-mode", "min")
+        said = f"Expected --metric-mode to be 'max', as '{path}' has it, but got 'min'."
+        assert (code, out, err) == (1, "", f"lightning-sotl {command[0]}: {said}\n")
+    code, out, err = run(capsys, "rank", path, "--metric-mode", "max")
+    assert (code, out, err) == (
+        2,
+        "",
+        "lightning-sotl rank: Expected --metric-mode to be 'min' for --monitor sotl_e1, an "
+        "estimate of which lower is better, but got 'max'.\n",
+    )
+
+
+def test_rank_counts_runs_without_the_metric(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv_log(sweep / "v7", [{"epoch": 0, "loss": 1.0}])
+    code, out, err = run(capsys, "rank", sweep, "--json")
+    assert code == 0
+    assert len(json.loads(out)["runs"]) == 3
+    assert "Left out 1 of 4 runs without a record with a completed epoch or 'sotl_e1'" in err
+    write_csv_log(sweep / "v8", [{"epoch": 0, "val": 1.0}])
+    code, out, err = run(
+        capsys, "rank", sweep, "--monitor", "val", "--metric-mode", "min", "--json"
+    )
+    assert [row["run_id"] for row in json.loads(out)["runs"]] == ["v8"]
+    assert "Left out 4 of 5 runs that do not log 'val' by epoch: 'v0', 'v1', 'v2', 'v7'." in err
+
+
+def test_what_is_as_it_should_be_is_no_warning(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_csv_log(sweep / "csv" / "v1", csv_rows([3.0, 1.0]))  # v1's second logger
+    code, _, err = run(capsys, "rank", sweep)
+    assert (code, err) == (
+        0,
+        "note: 1 folder with the same losses as a record elsewhere, as of a second logger, joined "
+        "with that run.\n",
+    )
+
+
+def test_rank_groups_runs_that_are_not_comparable(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(sweep / "v3", [2.0, 0.5], batch_size=64)
+    _, out, err = run(capsys, "rank", sweep, "--json")
+    assert json.loads(out)["runs"][0]["run_id"] == "v3"
+    assert "batch_size (8: 3, 64: 1)" in err
+    code, out, err = run(capsys, "rank", sweep, "--group-by", "batch_size", "--json")
+    assert code == 0
+    documents = json.loads(out)
+    assert [document["group"] for document in documents] == [
+        {"batch_size": "8"},
+        {"batch_size": "64"},
+    ]
+    assert [len(document["runs"]) for document in documents] == [3, 1]
+    assert "batch_size (" not in err
+
+
+def test_group_that_allows_no_ranking_is_said(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(sweep / "v3", [float("nan")] * 2, batch_size=64)
+    code, out, err = run(capsys, "rank", sweep, "--group-by", "batch_size", "--json")
+    assert code == 0
+    assert [document["group"] for document in json.loads(out)] == [{"batch_size": "8"}]
+    assert err == (
+        "warning: Left out the group batch_size = 64: None of the 1 run has a finite 'sotl_e1' "
+        "after 2 epochs: there is nothing to rank.\n"
+    )
+
+
+def test_group_is_still_checked_for_what_else_differs(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(sweep / "v3", [1.0, 0.5], hparams={"dropout": 0.5})
+    _, _, err = run(capsys, "rank", sweep, "--group-by", "batch_size")
+    assert err.startswith("warning: batch_size = 8: The runs differ in what their training losses")
+    assert "hparams.dropout (null: 3, 0.5: 1)" in err

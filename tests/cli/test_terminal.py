@@ -1,0 +1,159 @@
+"""The command line on terminals, pipes and streams of every kind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_sotl import LearningCurves
+from lightning_sotl.cli import main
+from tests.support.run_folders import write_record
+
+PROGRAM = [sys.executable, "-m", "lightning_sotl"]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    write_record(tmp_path / "s" / "lr:100:a", [3.0, 2.0], checkpoint="/shared/" + 50 * "x")
+    write_record(tmp_path / "s" / "b", [3.0, 1.0], checkpoint="/shared/" + 50 * "y")
+    return tmp_path / "s"
+
+
+def on_terminal(*arguments: object, **environment: str) -> str:
+    """Return what the program shows on a terminal, and check that it ends well."""
+    pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
+    control, terminal = pty.openpty()
+    done = subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        stdout=terminal,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TERM": "xterm", **environment},
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a closed terminal ends on Linux
+        while chunk := os.read(control, 4096):
+            shown += chunk
+    os.close(control)
+    assert done.wait() == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_wide_terminal_shows_names_as_they_are(sweep: Path) -> None:
+    pytest.importorskip("rich")
+    shown = on_terminal("rank", sweep, COLUMNS="120", NO_COLOR="")
+    assert "\x1b[1mrank" in shown
+    assert " lr:100:a " in shown  # no emoji
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"COLUMNS": "120", "NO_COLOR": "1"}, {"COLUMNS": "120", "TERM": "dumb"}],
+    ids=str,
+)
+def test_terminal_that_wants_no_escape_sequences_gets_none(
+    sweep: Path, environment: dict[str, str]
+) -> None:
+    shown = on_terminal("rank", sweep, **environment)
+    assert "\x1b" not in shown
+    assert len(shown.splitlines()) == 4  # also the dumb one is 120 wide
+
+
+def test_tables_fit_a_terminal(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    losses = generator.uniform(1, 2, size=(30, 40))
+    LearningCurves(losses, final_metric=-losses[:, -1]).save(tmp_path / "x.npz")
+    shown = on_terminal("evaluate", tmp_path / "x.npz", COLUMNS="80", TERM="dumb")
+    lines = shown.splitlines()
+    tables = [line for line in lines if line.strip().startswith("sotl-e1 ")]
+    assert len(tables) == 4  # eight T's, two side by side
+    assert all(len(line.rstrip()) <= 80 and line.count("[") == 2 for line in tables)
+
+
+def test_path_is_whole_on_a_narrow_terminal(sweep: Path) -> None:
+    shown = on_terminal("rank", sweep, COLUMNS="40")
+    assert "/shared/" + 50 * "x" in shown
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["rank"], ["rank", "--json"]])
+def test_nobody_is_told_that_the_reader_has_gone(sweep: Path, arguments: list[str]) -> None:
+    path = [str(sweep)] if "rank" in arguments else []
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*PROGRAM, *arguments, *path], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def with_full(stream: str, arguments: list[str], *, unbuffered: str = "") -> tuple[int, str]:
+    """Return the exit code with one stream on a full disk, and what comes out of the other one."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            **{**streams, stream: full},
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    return done.returncode, done.stderr if stream == "stdout" else done.stdout
+
+
+FULL = "[Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rank", "--help"]], ids=str)
+def test_help_and_version_that_cannot_be_written_are_an_error(
+    arguments: list[str], unbuffered: str
+) -> None:
+    done = with_full("stdout", arguments, unbuffered=unbuffered)
+    assert done == (1, f"lightning-sotl: {FULL}")
+
+
+def test_output_to_a_full_disk_is_an_error_and_no_traceback(sweep: Path) -> None:
+    assert with_full("stdout", ["rank", str(sweep)]) == (1, f"lightning-sotl rank: {FULL}")
+
+
+def test_errors_that_cannot_be_written_are_errors_still() -> None:
+    assert with_full("stderr", []) == (1, "")
+    assert with_full("stderr", ["sort"]) == (2, "")  # argparse's own way
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell's syntax")
+def test_closed_streams_are_no_error(sweep: Path) -> None:
+    shell = f'"{sys.executable}" -m lightning_sotl rank "{sweep}"'
+    done = subprocess.run(["sh", "-c", f"{shell} >&-"], capture_output=True, check=False)  # noqa: S607
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = subprocess.run(["sh", "-c", f"{shell} 2>&-"], capture_output=True, check=False)  # noqa: S607
+    assert done.returncode == 0
+    assert b"Ranked by sotl_e1" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["rank", "evaluate", "replay"])
+def test_ctrl_c_ends_at_once_without_a_traceback(
+    sweep: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("lightning_sotl.cli.inputs.find_runs", interrupted)
+    target = [] if command == "rank" else ["--target", "acc"]
+    # Ray leaves a handler of its own behind where it has run before.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main([command, str(sweep), *target]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr() == ("", "")

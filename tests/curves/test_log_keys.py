@@ -1,0 +1,65 @@
+"""Logged keys that are asked for: what is wrong with them is said, and taken on request only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_sotl import LearningCurves
+from lightning_sotl.curves._log_arrays import LogKeys
+from lightning_sotl.curves.logs import read_logs
+from tests.support.run_folders import csv_rows, write_csv_log
+
+
+def test_other_mean_is_taken_only_on_request_and_said(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", [{"epoch": 0, "train_loss": 2.0}])
+    with pytest.warns(UserWarning, match=r"^Took 'train_loss' as L\(e\) of 1 run without a"):
+        curves = LearningCurves.from_logs(tmp_path, train_loss="train_loss")
+    np.testing.assert_array_equal(curves.train_loss, [[2.0]])
+
+
+def test_missing_key_lists_what_is_logged(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", csv_rows([3.0], val_acc=[0.5]))
+    message = "'test_acc' is not logged in any of the 1 run; available: 'sotl_e1', 'val_acc'."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        LearningCurves.from_logs(tmp_path, final_metric="test_acc")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "epoch,acc\n0,high\n",
+            "Expected '{}' to be logged as numbers but got 'high' in 'v0'. Left out 1 line or "
+            "event of 'v0' that could not be read.",
+        ),
+        (
+            "epoch,loss,acc\n0,,\n",
+            "'{}' is a column of the logs without a value in any of the 1 run; available: "
+            "{others}.",
+        ),
+        (
+            "loss,acc\n1,1\n",
+            "Expected '{}' to be logged with its epoch but no run has that; available: {others}.",
+        ),
+    ],
+    ids=["no number", "blank", "no epoch"],
+)
+def test_a_key_of_no_use_is_not_said_to_be_missing(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "v0").mkdir()
+    for key, needs_losses in (("acc", False), ("sotl_e1", True)):
+        (tmp_path / "v0" / "metrics.csv").write_text(text.replace("acc", key))
+        others = "'loss'" if "loss" in text else "nothing"
+        told = re.escape(message.format(key, others=others))
+        with pytest.raises(ValueError, match=f"^{told}$"):
+            read_logs(tmp_path, LogKeys(others=["acc"]), needs_losses=needs_losses)
+
+
+def test_a_mean_that_is_taken_on_request_is_named_where_it_is_missing(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", [{"epoch": 0, "loss": 2.0}])
+    message = "None of the 1 run has a record with a completed epoch or 'sotl_e1' or 'mean' in its "
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        LearningCurves.from_logs(tmp_path, train_loss="mean")

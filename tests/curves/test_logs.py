@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor
+from lightning_sotl.curves._log_arrays import LogKeys
+from lightning_sotl.curves.logs import read_logs
+from tests.support.helpers import loader, scripted_model, trainer
+from tests.support.run_folders import (
+    csv_rows,
+    event_rows,
+    write_csv_log,
+    write_events,
+    write_record,
+)
+
+
+def test_records_come_first_and_logs_fill_in_the_rest(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0])
+    write_csv_log(tmp_path / "v0", csv_rows([3.1, 2.1], val_acc=[0.5, 0.6]))
+    found = read_logs(tmp_path, LogKeys(val_metric="val_acc", final_metric="val_acc"))
+    np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0]])
+    np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.6]])
+    np.testing.assert_array_equal(found.curves.final_metric, [0.6])
+    assert found.facts[0]["batch_size"] == 8
+    assert found.notes.warnings == []
+
+
+def test_runs_of_different_lengths_and_depths_stand_in_natural_order(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "a/version_10", csv_rows([3.0]))
+    write_csv_log(tmp_path / "a/version_9", csv_rows([3.0, 2.0]))
+    write_events(tmp_path / "b", event_rows([1.0, 0.5, 0.25]))
+    curves = LearningCurves.from_logs(tmp_path)
+    assert curves.run_ids == ("a/version_9", "a/version_10", "b")
+    assert curves.epochs_completed.tolist() == [2, 1, 3]
+    np.testing.assert_array_equal(curves.train_loss[1], [3.0, np.nan, np.nan])
+
+
+def test_run_without_the_estimate_is_left_out_and_said(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", csv_rows([3.0]))
+    write_csv_log(tmp_path / "v1", [{"epoch": 0, "train_loss": 2.0}])
+    message = (
+        "Left out 1 of 2 runs without a record with a completed epoch or 'sotl_e1' in its "
+        "logs; from other logged values L(e) cannot be recovered exactly: 'v1'."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        assert LearningCurves.from_logs(tmp_path).run_ids == ("v0",)
+
+
+def test_no_run_with_the_estimate_lists_what_is_logged(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", [{"epoch": 0, "train_loss": 2.0}])
+    message = (
+        "None of the 1 run has a record with a completed epoch or 'sotl_e1' in its logs; from "
+        "other logged values L(e) cannot be recovered exactly. Logged are: 'train_loss'; "
+        "`train_loss` (--train-loss) names one to take as it is."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        LearningCurves.from_logs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "facts", "counts"),
+    [("finished", {}, True), ("stopped", {}, False), ("interrupted", {}, False), (None, {}, False)],
+)
+def test_target_counts_for_runs_trained_to_the_end_only(
+    tmp_path: Path, status: str | None, facts: dict[str, object], counts: bool
+) -> None:
+    write_record(tmp_path / "v0", [3.0], status=status)
+    write_csv_log(tmp_path / "v0", [{"epoch": 0, "test_acc": 0.5}])
+    found = read_logs(tmp_path, LogKeys(final_metric="test_acc"))
+    np.testing.assert_array_equal(found.curves.final_metric, [0.5 if counts else np.nan])
+    said = "The 'test_acc' of 1 run does not count, as the training was stopped early or is not "
+    assert found.notes.warnings == ([] if counts else [f"{said}finished: 'v0'."])
+
+
+def test_second_logger_of_a_run_is_joined_not_counted_twice(tmp_path: Path) -> None:
+    losses = [1 / 3, 0.1]
+    write_record(tmp_path / "csv/v0", losses)
+    write_events(tmp_path / "tb/v0", event_rows(losses, val_acc=[0.5, 0.75]))
+    found = read_logs(tmp_path, LogKeys(val_metric="val_acc"))
+    assert found.curves.run_ids == ("csv/v0",)
+    np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.75]])
+    assert found.notes.warnings == []
+    assert found.notes.remarks == [
+        "1 folder with the same losses as a record elsewhere, as of a second logger, joined with "
+        "that run."
+    ]
+
+
+def test_values_that_a_resumed_run_logged_again_count_once_and_are_counted(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0, 1.5], run_id="a", status=None)
+    write_csv_log(tmp_path / "v0", csv_rows([3.0, 2.0, 1.5], val_acc=[0.5, 0.6, 0.7]))
+    write_record(tmp_path / "v1", [3.0, 2.0, 1.0], run_id="a")
+    write_events(tmp_path / "v1", event_rows([2.0], first=1, val_acc=[0.625]), begun=1)
+    write_events(tmp_path / "v1", event_rows([2.0, 1.0], first=1, val_acc=[0.625, 0.75]), begun=2)
+    found = read_logs(tmp_path, LogKeys(val_metric="val_acc"))
+    np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0, 1.0]])
+    np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.625, 0.75]])
+    # Of both keys, epoch 1 in v1's first file, and epochs 1 and 2 in v0.
+    assert found.notes.warnings[-1] == (
+        "6 values that the logs hold twice, as of steps that were trained again after a resume, "
+        "counted once: the newer."
+    )
+
+
+def test_a_run_that_goes_on_in_another_folder_is_no_news_but_a_copy_is(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0], run_id="a", status="stopped")
+    write_record(tmp_path / "v1", [3.0, 2.0, 1.0], run_id="a")
+    assert read_logs(tmp_path).notes.warnings == []
+    shutil.copytree(tmp_path / "v0", tmp_path / "copy")
+    assert read_logs(tmp_path).notes.warnings == [
+        "1 run with records in several folders that are copies of each other, counted once: 'copy'."
+    ]
+
+
+def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0], run_id="aaaaaaaaaa")
+    write_record(tmp_path / "v0", [4.0], run_id="bbbbbbbbbb")
+    write_csv_log(tmp_path / "v0", csv_rows([4.0], val_acc=[0.5]))
+    found = read_logs(tmp_path)
+    assert found.curves.run_ids == ("v0@aaaaaaaa", "v0@bbbbbbbb")
+    assert found.notes.warnings == [
+        "'v0' holds 2 runs; its logs cannot be told apart and only the records count."
+    ]
+
+
+def test_runs_of_one_folder_whose_ids_begin_alike_keep_names_of_their_own(tmp_path: Path) -> None:
+    for name in ("trial-no-1", "trial-no-2", "another-one"):
+        write_record(tmp_path / "v0", [3.0], run_id=name)
+    names = {"v0@another-", "v0@trial-no-1", "v0@trial-no-2"}
+    assert set(read_logs(tmp_path).curves.names) == names
+
+
+def test_diverged_epoch_is_infinite_and_a_missing_one_is_not(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0, float("nan")])
+    write_csv_log(tmp_path / "v1", csv_rows([2.5, float("nan")]))
+    write_csv_log(tmp_path / "v2", csv_rows([3.0, 2.0, 1.0])[1:])
+    found = read_logs(tmp_path)
+    np.testing.assert_array_equal(
+        found.curves.train_loss, [[3.0, np.inf, np.nan], [2.5, np.inf, np.nan], [np.nan, 2.0, 1.0]]
+    )
+    assert found.notes.warnings[0].startswith(
+        "1 run without L(e) for some epochs (no step gave a loss, or"
+    )
+
+
+def test_blocks_are_read_from_records_of_that_block_size_only(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0], unit=7)
+    write_record(tmp_path / "v1", [3.0, 2.0], unit="epoch")
+    found = read_logs(tmp_path, LogKeys(block=7))
+    assert found.curves.run_ids == ("v0",)
+    assert (
+        "without a record with a completed block of 7 batches, which logs do not give"
+        in found.notes.warnings[0]
+    )
+
+
+def test_validation_beside_blocks_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^Expected no validation curve beside blocks of training"
+    ):
+        LogKeys(block=7, val_loss="val_loss")
+
+
+@pytest.mark.parametrize("kind", ["csv", "record", "events"])
+def test_unreadable_parts_are_counted_and_named(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "v0"
+    if kind == "csv":
+        write_csv_log(folder, csv_rows([3.0]))
+        with (folder / "metrics.csv").open("a") as file:
+            file.write("1,2")
+    elif kind == "record":
+        write_record(folder, [3.0], status=None)
+        with (folder / "sotl.jsonl").open("a") as file:
+            file.write('{"e": 1, "lo')
+    else:
+        path = write_events(folder, event_rows([3.0, 2.0]))
+        path.write_bytes(path.read_bytes()[:-60])
+    found = read_logs(tmp_path)
+    assert found.curves.train_loss[0, 0] == 3.0
+    assert len(found.notes.warnings) == 1
+    assert re.fullmatch(
+        r"Left out 1 line or event of 'v0.*' that could not be read\.", found.notes.warnings[0]
+    )
+
+
+def test_directory_without_runs_says_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    message = (
+        f"Expected '{tmp_path}' to hold runs, in files 'sotl.jsonl', 'metrics.csv' or "
+        "'events.out.tfevents.*', but found none in its 2 folders."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        LearningCurves.from_logs(tmp_path)
+
+
+def test_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
+    message = f"Expected a directory of runs but there is no '{tmp_path / 'none'}'."
+    with pytest.raises(NotADirectoryError, match=f"^{re.escape(message)}$"):
+        LearningCurves.from_logs(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="to be a directory but it is a file"):
+        LearningCurves.from_logs(tmp_path / "file")
+
+
+def test_single_run_is_called_by_its_folder(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0])
+    assert LearningCurves.from_logs(tmp_path / "v0").run_ids == ("v0",)
+
+
+def test_progress_counts_folders(tmp_path: Path) -> None:
+    for number in range(3):
+        write_record(tmp_path / f"v{number}", [3.0 + number])
+    seen: list[tuple[int, int]] = []
+    read_logs(tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_real_runs_give_the_live_losses(tmp_path: Path, logger: str) -> None:
+    pytest.importorskip("tensorboard")
+    from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+    kind = CSVLogger if logger == "csv" else TensorBoardLogger
+    live = []
+    for run in range(3):
+        monitor = SoTLMonitor(record=run > 0)  # the first can only be read from its logs
+        model = scripted_model(
+            loss=lambda epoch, batch, run=run: 3.0 / (epoch + 1 + run) + batch / 8, val=True
+        )
+        trainer(
+            tmp_path,
+            logger=kind(tmp_path / "logs", name="sweep"),
+            callbacks=[monitor, EarlyRankingStopper(stop_epoch=2)],
+        ).fit(model, loader(3))
+        live.append(list(monitor.epoch_losses.values()))
+    found = read_logs(tmp_path / "logs", LogKeys(val_loss="val_loss"))
+    assert found.curves.run_ids == tuple(f"sweep/version_{run}" for run in range(3))
+    np.testing.assert_array_equal(found.curves.train_loss[1:], live[1:])
+    np.testing.assert_allclose(found.curves.train_loss[0], live[0], rtol=1e-7)
+    np.testing.assert_array_equal(found.curves.val_loss, np.full((3, 2), 0.5))
+    assert found.stopped_at == (None, 2, 2)
+
+
+def test_record_is_enough_where_tensorboard_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0])
+    write_events(tmp_path / "v0", event_rows([3.0, 2.0]))
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    found = read_logs(tmp_path)
+    np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0]])
+    assert 'pip install "lightning-sotl[tensorboard]"' in found.notes.warnings[0]
+    (tmp_path / "v0" / "sotl.jsonl").unlink()
+    with pytest.raises(ModuleNotFoundError, match=r'"lightning-sotl\[tensorboard\]"$'):
+        read_logs(tmp_path)
+
+
+def test_shorter_run_without_a_record_counts_as_final_with_a_word(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", csv_rows([3.0, 2.0], acc=[0.5, 0.6]))
+    write_csv_log(tmp_path / "v1", csv_rows([3.0], acc=[0.5]))
+    found = read_logs(tmp_path, LogKeys(final_metric="acc"))
+    np.testing.assert_array_equal(found.curves.final_metric, [0.6, 0.5])
+    assert found.notes.warnings == [
+        "1 run without a record, shorter than the longest: its last values count as final, since "
+        "logs do not say whether the training was whole: 'v1'."
+    ]
+
+
+def test_link_to_a_run_does_not_count_it_twice(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", csv_rows([3.0]))
+    (tmp_path / "latest").symlink_to(tmp_path / "v0", target_is_directory=True)
+    assert LearningCurves.from_logs(tmp_path).run_ids == ("v0",)

@@ -1,0 +1,175 @@
+"""No reader runs what a file carries: each format holds a payload that leaves a mark if it runs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor, find_winners
+from lightning_sotl.cli import main
+from lightning_sotl.curves.csv_tables import read_long_csv
+from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
+from tests.support.helpers import loader, scripted_model, trainer
+from tests.support.readme_blocks import README, python_blocks
+from tests.support.run_folders import (
+    csv_rows,
+    event_rows,
+    write_csv_log,
+    write_events,
+    write_record,
+)
+
+
+class Payload:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.code = f"__import__('pathlib').Path({str(mark)!r}).touch()"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, (self.code,)
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    return tmp_path / "the payload ran"
+
+
+def test_the_payloads_would_run(mark: Path) -> None:
+    pickle.loads(pickle.dumps(Payload(mark)))  # noqa: S301  # our own
+    assert mark.exists()
+    mark.unlink()
+    yaml.unsafe_load(tagged(mark))
+    assert mark.exists()
+
+
+def tagged(mark: Path) -> str:
+    return f"!!python/object/apply:builtins.exec [{json.dumps(Payload(mark).code)}]\n"
+
+
+def test_a_directory_of_runs_is_read_and_nothing_in_it_runs(
+    tmp_path: Path, mark: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    code = Payload(mark).code
+    for place, name in enumerate(("a", "b", "c")):
+        folder = runs / name
+        losses, acc = [2.0 + place, 1.0 + place], [0.1, 0.9 - place / 10]
+        checkpoint = folder / "checkpoints" / "x.ckpt"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_bytes(pickle.dumps({"state_dict": Payload(mark)}))
+        hparams = {"__reduce__": ["builtins.exec", code], "py/object": "os.system", "__class__": 1}
+        write_record(folder, losses, hparams=hparams, checkpoint=str(checkpoint))
+        write_csv_log(folder, csv_rows(losses, acc=acc, **{f"=cmd|' /C {code}'!A0": acc}))
+        write_events(folder, event_rows(losses, **{code: acc}))
+        (folder / "hparams.yaml").write_text(tagged(mark))
+        (folder / "conftest.py").write_text(code)
+        (folder / "sotl.pkl").write_bytes(pickle.dumps(Payload(mark)))
+    for command in (["rank"], ["rank", "--group-by", "hparams.py/object"], ["evaluate"]):
+        target = ["--target", "acc"] if command == ["evaluate"] else []
+        assert main([command[0], str(runs), *command[1:], *target]) == 0
+    LearningCurves.from_logs(runs, final_metric="acc")
+    winners = find_winners(runs, 1)
+    assert winners[0].params["__reduce__"] == ["builtins.exec", code]
+    assert not mark.exists()
+    capsys.readouterr()
+
+
+def test_a_table_is_refused_and_nothing_in_it_runs(tmp_path: Path, mark: Path) -> None:
+    path = tmp_path / "x.npz"
+    objects = np.array([[Payload(mark)]], dtype=object)
+    np.savez(path, train_loss=objects)
+    with pytest.raises(ValueError, match="cannot be read without pickle"):
+        LearningCurves.load(path)
+    np.savez(path, train_loss=np.ones((1, 1)), run_ids=objects[0])
+    assert main(["rank", str(path)]) == 1
+    header = f"{{'descr': __import__('builtins').exec({Payload(mark).code!r}), 'shape': (1,), }}\n"
+    code = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    for content in (pickle.dumps(Payload(mark)), code):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("train_loss.npy", content)
+        with pytest.raises(ValueError, match="cannot be read without pickle"):
+            LearningCurves.load(path)
+    path.write_bytes(pickle.dumps(Payload(mark)))
+    assert main(["evaluate", str(path)]) == 1
+    assert not mark.exists()
+
+
+def test_a_benchmarks_documents_are_text(tmp_path: Path, mark: Path) -> None:
+    losses = {name: [1.0] for name in ("train_losses", "val_losses", "test_losses")}
+    keys = {"__reduce__": ["builtins.exec", Payload(mark).code], "status": "OK"}
+    for folder in (tmp_path / "zip", tmp_path / "folder"):
+        folder.mkdir()
+        (folder / "a.json").write_text(json.dumps({**losses, **keys}))
+        (folder / "b.json").write_bytes(pickle.dumps(Payload(mark)))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for file in (tmp_path / "zip").iterdir():
+            archive.write(file, file.name)
+    for path in (tmp_path / "folder", tmp_path / "x.zip"):
+        assert read_nas_bench_nlp(path)[0].run_ids == ("a",)
+    assert not mark.exists()
+
+
+def test_a_formula_in_a_csv_is_text(tmp_path: Path, mark: Path) -> None:
+    formula = f"=cmd|' /C {Payload(mark).code}'!A0"
+    path = tmp_path / "x.csv"
+    path.write_text(f'run,epoch,train_loss\n"{formula}",0,1\n')
+    assert read_long_csv(path).run_ids == (formula,)
+    path.write_text(f'run,epoch,train_loss\na,0,"{formula}"\n')
+    with pytest.raises(ValueError, match="Expected a number in line 2"):
+        read_long_csv(path)
+    assert not mark.exists()
+
+
+def test_a_winners_checkpoint_is_not_unpickled(tmp_path: Path, mark: Path) -> None:
+    checkpoint = tmp_path / "a" / "x.ckpt"
+    write_record(tmp_path / "a", [1.0], checkpoint=str(checkpoint))
+    torch.save({"state_dict": Payload(mark)}, checkpoint)
+    (winner,) = find_winners(tmp_path, 1)
+    fit = trainer(tmp_path, callbacks=[SoTLMonitor(), EarlyRankingStopper(2, promoted=True)])
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        winner.fit(fit, scripted_model(), loader(4))
+    assert not mark.exists()
+
+
+def test_a_winners_checkpoint_of_any_address_is_of_weights_only(tmp_path: Path) -> None:
+    """Lightning loads what has an address in the net with pickle, if it is not told otherwise."""
+    write_record(tmp_path / "a", [1.0], checkpoint="https://example.invalid/x.ckpt")
+    (winner,) = find_winners(tmp_path, 1)
+    fit = trainer(tmp_path, callbacks=[SoTLMonitor(), EarlyRankingStopper(2, promoted=True)])
+    given: dict[str, Any] = {}
+    fit.fit = lambda model, *args, **kwargs: given.update(kwargs)
+    winner.fit(fit, scripted_model())
+    assert given == {"ckpt_path": "https://example.invalid/x.ckpt", "weights_only": True}
+    winner.fit(fit, scripted_model(), weights_only=False)
+    assert given["weights_only"] is False
+
+
+def test_what_users_copy_loads_checkpoints_of_weights_only() -> None:
+    texts = dict(python_blocks())
+    for path in (README.parent / "examples").rglob("*.py"):
+        texts[str(path)] = path.read_text()
+    loading = [
+        (name, {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords})
+        for name, text in texts.items()
+        for call in ast.walk(ast.parse(text))
+        if isinstance(call, ast.Call)
+        and (
+            ast.unparse(call.func).endswith((".load_from_checkpoint", "torch.load"))
+            or (
+                ast.unparse(call.func).endswith((".fit", ".test", ".validate", ".predict"))
+                and any(keyword.arg == "ckpt_path" for keyword in call.keywords)
+            )
+        )
+    ]
+    assert len(loading) >= 7
+    assert [name for name, given in loading if given.get("weights_only") != "True"] == []

@@ -1,0 +1,253 @@
+"""Optuna trials that report SoTL-E of real runs."""
+
+import math
+import re
+from pathlib import Path
+
+import optuna
+import pytest
+from pytorch_lightning import Callback
+
+from lightning_sotl.integrations import optuna as for_pytorch_lightning
+from tests.support.helpers import (
+    PACKAGES,
+    door,
+    loader,
+    returned_epoch_losses,
+    scripted_model,
+    trainer,
+)
+from tests.support.optuna_runs import NEVER, fit, storage
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+
+
+class AfterStep(optuna.pruners.BasePruner):
+    """Prunes once a step was reported."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def prune(self, study, trial):
+        return trial.last_step is not None and trial.last_step >= self.step
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_epoch_is_reported_once_at_its_own_step(tmp_path, package, kind, first):
+    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER)
+    trial = study.ask()
+    reporter, model = fit(tmp_path, trial, package=package, first=first)
+    value = reporter.finish()
+    study.tell(trial, value)
+    expected = returned_epoch_losses(model)
+    assert study.trials[0].intermediate_values == pytest.approx(expected, rel=1e-12)
+    assert study.trials[0].value == value == pytest.approx(expected[2], rel=1e-12)
+
+
+def test_a_pruned_run_ends_without_an_exception_in_fit_and_finish_raises(tmp_path):
+    study = optuna.create_study(pruner=AfterStep(1))
+    reporter, model = fit(tmp_path, study.ask(), max_epochs=5)
+    assert set(returned_epoch_losses(model)) == {0, 1}
+    with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 1\.$"):
+        reporter.finish()
+
+
+def test_a_run_that_has_reached_its_limit_is_complete_and_names_its_checkpoint(tmp_path):
+    study = optuna.create_study(pruner=AfterStep(1))
+    trial = study.ask()
+    stopper = door().EarlyRankingStopper(stop_epoch=2)
+    reporter, _ = fit(tmp_path, trial, stopper, max_epochs=5, enable_checkpointing=True)
+    assert reporter.finish() == stopper.estimate == 2.375
+    path = trial.user_attrs["lightning_sotl:checkpoint_path"]
+    assert path == stopper.checkpoint_path
+    assert Path(path).is_file()
+
+
+def test_a_resumed_run_reports_no_epoch_twice(tmp_path):
+    study = optuna.create_study(pruner=NEVER)
+    trial = study.ask()
+    stopper = door().EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, trial, stopper, enable_checkpointing=True)
+    reporter, model = fit(
+        tmp_path,
+        trial,
+        door().EarlyRankingStopper(stop_epoch=2, promoted=True),
+        enable_checkpointing=True,
+        ckpt_path=stopper.checkpoint_path,
+    )
+    reporter.finish()
+    assert set(returned_epoch_losses(model)) == {2}
+    assert sorted(study.trials[0].intermediate_values) == [0, 1, 2]
+
+
+def test_a_trial_that_was_stopped_but_not_told_keeps_its_value_on_a_restart(tmp_path):
+    study = optuna.create_study(storage=storage("sqlite", tmp_path), pruner=NEVER)
+    trial = study.ask()
+    stopper = door().EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, trial, stopper, enable_checkpointing=True)
+    reporter, model = fit(
+        tmp_path,
+        trial,
+        door().EarlyRankingStopper(stop_epoch=2),
+        enable_checkpointing=True,
+        ckpt_path=stopper.checkpoint_path,
+    )
+    assert model.returned == []
+    assert reporter.finish() == stopper.estimate == 2.375
+    assert trial.user_attrs["lightning_sotl:checkpoint_path"] == stopper.checkpoint_path
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
+def test_a_run_of_nan_ends_at_once_and_is_complete_with_infinity(tmp_path, kind):
+    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER)
+    trial = study.ask()
+    model = scripted_model(loss=lambda epoch, batch: math.nan)
+    reporter, _ = fit(tmp_path, trial, model=model, max_epochs=5)
+    study.tell(trial, reporter.finish())
+    assert len(model.returned) == 4
+    (frozen,) = study.trials
+    assert (frozen.state.name, frozen.value) == ("COMPLETE", math.inf)
+    assert frozen.intermediate_values == {0: math.inf}
+
+
+def test_blocks_are_reported_at_their_own_index_and_pruned_between_blocks(tmp_path):
+    study = optuna.create_study(pruner=AfterStep(2))
+    trial = study.ask()
+    reporter = for_pytorch_lightning.OptunaReporter(trial, monitor="sotl_b3_e1")
+    monitor = door().SoTLMonitor(every_n_train_batches=3)
+    model = scripted_model()
+    trainer(tmp_path, callbacks=[reporter, monitor], max_epochs=9).fit(model, loader(4))
+    losses = [value for _, _, value in model.returned]
+    assert len(losses) == 9  # blocks cross the border between epochs, and none is cut
+    expected = {block: sum(losses[3 * block : 3 * block + 3]) / 3 for block in range(3)}
+    assert study.trials[0].intermediate_values == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 2\.$"):
+        reporter.finish()
+
+
+def test_a_fixed_trial_runs_to_its_end_and_gives_its_value(tmp_path):
+    reporter, model = fit(tmp_path, optuna.trial.FixedTrial({"width": 4}))
+    assert reporter.finish() == pytest.approx(returned_epoch_losses(model)[2], rel=1e-12)
+
+
+def test_studies_that_cannot_be_ranked_by_it_are_refused():
+    message = (
+        "Expected a study with one objective but got 2: Optuna cannot prune trials of several. "
+        "Return `stopper.estimate` as one of the objectives instead."
+    )
+    two = optuna.create_study(directions=["minimize", "minimize"])
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        for_pytorch_lightning.OptunaReporter(two.ask())
+    message = (
+        "Expected a study with direction='minimize' for monitor='sotl_e1', of which lower is "
+        "better, but got 'maximize'."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        for_pytorch_lightning.OptunaReporter(optuna.create_study(direction="maximize").ask())
+
+
+def test_a_trial_that_is_trained_anew_keeps_its_first_reports_and_says_so(tmp_path):
+    study = optuna.create_study(pruner=NEVER)
+    trial = study.ask()
+    fit(tmp_path, trial, max_epochs=2)
+    message = "The study has 4.28125 of this trial at step 0, where the run now has 2"
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}: it did not go on from the"):
+        fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
+    assert study.trials[0].intermediate_values == {0: 4.28125, 1: 2.375, 2: 2.0}
+
+
+class LogsPerEpoch(Callback):
+    """Logs 100 + e: from the validation, or in the module's own end of the epoch."""
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log("score", 100.0 + trainer.current_epoch)
+
+
+def test_a_metric_is_reported_only_in_the_epochs_in_which_it_is_logged(tmp_path):
+    study = optuna.create_study(direction="maximize", pruner=NEVER)
+    reporter = for_pytorch_lightning.OptunaReporter(study.ask(), monitor="score")
+    trainer(
+        tmp_path, callbacks=[LogsPerEpoch(), reporter], max_epochs=5, check_val_every_n_epoch=2
+    ).fit(scripted_model(val=True), loader(4))
+    assert study.trials[0].intermediate_values == {1: 101.0, 3: 103.0}
+    assert reporter.finish() == 103.0
+
+
+def test_a_metric_of_the_modules_own_epoch_end_is_not_reported_at_a_wrong_step(tmp_path):
+    model = scripted_model()
+    model.on_train_epoch_end = lambda: model.log("score", 100.0 + model.current_epoch)
+    study = optuna.create_study(direction="maximize", pruner=NEVER)
+    reporter = for_pytorch_lightning.OptunaReporter(study.ask(), monitor="score")
+    message = (
+        "`monitor='score'` was never reported: it is not logged in training or validation steps; "
+        "logged are: 'score'."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+        trainer(tmp_path, callbacks=[reporter], max_epochs=4).fit(model, loader(4))
+    assert caught.pop(UserWarning).filename == __file__  # where `fit` is called
+    assert study.trials[0].intermediate_values == {}
+    assert reporter.finish() == 103.0
+
+
+def test_a_run_that_diverges_late_is_complete_also_if_it_was_pruned(tmp_path):
+    study = optuna.create_study(pruner=AfterStep(2))
+    model = scripted_model(loss=lambda epoch, batch: math.nan if epoch else 1.0)
+    reporter, _ = fit(tmp_path, study.ask(), model=model, max_epochs=6)
+    assert study.trials[0].intermediate_values == {0: 1.0, 1: math.inf, 2: math.inf}
+    assert reporter.finish() == math.inf
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_optunas_own_callback_reports_each_epoch_at_its_step(tmp_path, first):
+    from optuna_integration import PyTorchLightningPruningCallback
+
+    study = optuna.create_study(pruner=NEVER)
+    theirs = PyTorchLightningPruningCallback(study.ask(), monitor="sotl_e1")
+    callbacks = [theirs, door(PACKAGES[1]).SoTLMonitor()]
+    model = scripted_model(PACKAGES[1], val=True)
+    listed = callbacks if first else callbacks[::-1]
+    trainer(tmp_path, PACKAGES[1], callbacks=listed).fit(model, loader(4))
+    expected = returned_epoch_losses(model)
+    assert study.trials[0].intermediate_values == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("options", "epochs"), [({"min_epochs": 3}, 3), ({"min_steps": 6}, 2)])
+def test_a_prune_decision_waits_for_lightnings_minima_and_cuts_no_epoch(tmp_path, options, epochs):
+    asked = []
+
+    class OnceThenNever(optuna.pruners.BasePruner):
+        def prune(self, study, trial):
+            asked.append(trial.last_step)
+            return trial.last_step == 0
+
+    reporter = for_pytorch_lightning.OptunaReporter(
+        optuna.create_study(pruner=OnceThenNever()).ask()
+    )
+    model = scripted_model()
+    trainer(tmp_path, callbacks=[door().SoTLMonitor(), reporter], max_epochs=6, **options).fit(
+        model, loader(4)
+    )
+    assert len(model.returned) == 4 * epochs
+    assert asked[0] == 0
+    with pytest.raises(optuna.TrialPruned, match="Pruned after step"):
+        reporter.finish()
+
+
+def test_a_reporter_without_a_monitor_or_a_trainer_is_told_of(tmp_path):
+    study = optuna.create_study(pruner=NEVER)
+    reporter = for_pytorch_lightning.OptunaReporter(study.ask())
+    with pytest.warns(UserWarning, match="never reported") as caught:
+        trainer(tmp_path, callbacks=[reporter], max_epochs=1).fit(scripted_model(), loader(4))
+    assert str(caught.pop(UserWarning).message) == (
+        "`monitor='sotl_e1'` was never reported: it is not logged in training or validation steps; "
+        "logged are: nothing. A SoTLMonitor logs it, and this Trainer has none among its callbacks."
+    )
+    said = "The run has ended before `sotl_e1` was available, so it has no value."
+    with pytest.raises(RuntimeError, match=f"^{re.escape(said)}$"):
+        reporter.finish()
+    forgotten = for_pytorch_lightning.OptunaReporter(study.ask())
+    said += " This OptunaReporter was in no Trainer's callbacks."
+    with pytest.raises(RuntimeError, match=f"^{re.escape(said)}$"):
+        forgotten.finish()

@@ -1,0 +1,53 @@
+"""The reporter for Ray Tune where there is no trial, and what it refuses."""
+
+import re
+
+import pytest
+
+from lightning_sotl.integrations.ray import RayReporter, starting_point
+from tests.support.helpers import loader, scripted_model, trainer
+
+
+def test_outside_of_a_trial_a_run_goes_on_without_reports(tmp_path):
+    with starting_point() as start:
+        assert (start.checkpoint_path, start.promoted) == (None, False)
+    model = scripted_model()
+    message = "This is no trial of Ray Tune, so nothing is reported."
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        trainer(tmp_path, callbacks=RayReporter()).fit(model, loader(4))
+    assert len(model.returned) == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"monitor": ""}, ValueError, "Expected `monitor` to be a non-empty string but got ''."),
+        (
+            {"metrics": "val_acc"},
+            TypeError,
+            "Expected `metrics` to be a sequence of names but got 'val_acc'.",
+        ),
+        ({"metrics": [1]}, TypeError, "Expected `metrics` to be a string but got 1."),
+        (
+            {"checkpoint_every": 0},
+            ValueError,
+            "Expected `checkpoint_every` to be a positive integer but got 0.",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(options, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        RayReporter(**options)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*fork.*:DeprecationWarning"
+)  # Python's, on a fork with threads
+def test_a_trainer_of_several_processes_is_refused(tmp_path):
+    several = trainer(tmp_path, callbacks=RayReporter(), devices=2, strategy="ddp_fork")
+    message = (
+        "Expected a trial's Trainer to have 1 process but got 2: Ray hears only the trial's own "
+        "process. Give it one device, or train with Ray's TorchTrainer."
+    )
+    with pytest.raises(Exception, match=re.escape(message)):
+        several.fit(scripted_model(), loader(4))

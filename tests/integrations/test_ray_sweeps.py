@@ -1,0 +1,265 @@
+"""Trials on a real local Ray."""
+
+import dataclasses
+import importlib
+import json
+import logging
+import math
+import re
+from pathlib import Path
+
+import pytest
+from ray import tune
+
+from lightning_sotl import AdaptivePolicy
+from lightning_sotl.integrations.ray import AdaptiveScheduler, find_winners, promote
+from tests.support import ray_jobs
+from tests.support.helpers import PACKAGES, scripted_loss
+from tests.support.ray_sweeps import ROWS, Sweep, contiguous, local_ray_running, rows, run_config
+
+# Ray starts many processes, each of which imports torch: on a busy machine that takes minutes.
+pytestmark = pytest.mark.timeout(600)
+# One list for two sweeps, as where both have one RunConfig: Ray adds its own callbacks to it.
+CALLBACKS = [tune.Callback()]
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    with local_ray_running():
+        yield
+
+
+@pytest.fixture(scope="module")
+def sweep(local_ray, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+
+    def ray_stops(trial_id, result):
+        return result["config"]["name"] == "endless" and result["training_iteration"] == 3
+
+    names = ["scenarios", "killed", "stopped", "nan", "endless"]
+    space = {"folder": str(folder), "name": tune.grid_search(names)}
+    space["stop"] = tune.sample_from(lambda config: config["name"] != "endless")
+    space["package"] = tune.sample_from(lambda config: PACKAGES[config["name"] == "stopped"])
+    tuner = tune.Tuner(
+        ray_jobs.trial,
+        param_space=space,
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=run_config(
+            folder,
+            stop=ray_stops,
+            failure_config=tune.FailureConfig(max_failures=1),
+            callbacks=CALLBACKS,
+        ),
+    )
+    return Sweep(folder, tuner.fit())
+
+
+@pytest.mark.parametrize("name", ["stopped", "killed", "endless"])
+def test_each_epoch_is_reported_once_in_any_list_order_also_after_a_killed_worker(sweep, name):
+    never_stopped = sweep.note("scenarios")["resumed"]["whole"]
+    result, note = sweep.by_name[name], sweep.note(name)
+    assert result.error is None
+    assert note["epoch_losses"] == {
+        e: loss for e, loss in never_stopped.items() if int(e) < (3 if name == "endless" else 2)
+    }
+    assert rows(result) == contiguous(note["epoch_losses"])
+    assert (Path(result.checkpoint.path) / "checkpoint.ckpt").is_file()
+    assert (sweep.folder / "killed.marker").exists()
+
+
+def test_a_trial_that_ray_stops_ends_with_all_hooks_and_complete_logs(sweep):
+    note = sweep.note("endless")
+    assert note["stopped_by_ray"]
+    assert note["seen"] == ["on_train_end", "success"]
+    assert sweep.note("stopped") | {"node": None} == {
+        "epoch_losses": sweep.note("killed")["epoch_losses"],
+        "seen": ["on_train_end", "success"],
+        "stopped_by_ray": False,
+        "reason": "stop_epoch_reached",
+        "promoted": False,
+        "node": None,
+    }
+
+
+def test_a_trial_of_nan_ends_after_its_first_epoch_with_infinity(sweep):
+    result = sweep.by_name["nan"]
+    assert result.error is None
+    assert rows(result) == [[math.inf, 1, 1]]
+    assert sweep.note("nan")["seen"] == ["on_train_end", "success"]
+    assert sweep.grid.get_best_result("sotl_e1", "min").config["name"] != "nan"
+
+
+def epoch_loss(epoch):
+    return sum(scripted_loss(epoch, batch) for batch in range(4)) / 4
+
+
+def test_only_what_is_complete_and_new_is_reported(sweep):
+    no = math.nan
+    found = sweep.by_name["scenarios"].metrics_dataframe
+    columns = ["sotl_e1", "sotl_e2", "sotl_b2_e1", "val_loss", *ROWS[1:]]
+    values = found[columns].iloc[:9].values.tolist()
+    block = [
+        sum(scripted_loss(b // 2, 2 * (b % 2) + batch) for batch in range(2)) / 2 for b in range(3)
+    ]
+    expected = [
+        # 10 steps: the third epoch is cut
+        [epoch_loss(0), no, no, no, 1, 1],
+        [epoch_loss(1), no, no, no, 2, 2],
+        # a window of two
+        [no, epoch_loss(0) + epoch_loss(1), no, no, 2, 2],
+        [no, epoch_loss(1) + epoch_loss(2), no, no, 3, 3],
+        # blocks of two batches; the iteration counts blocks
+        [no, no, block[0], no, 0, 1],
+        [no, no, block[1], no, 1, 2],
+        [no, no, block[2], no, 1, 3],
+        # validation every second epoch
+        [epoch_loss(1), no, no, 0.5, 2, 2],
+        [epoch_loss(3), no, no, 0.5, 4, 4],
+    ]
+    for row, row_expected in zip(values, expected, strict=True):
+        # The losses of the scripted model are float32.
+        assert row == pytest.approx(row_expected, rel=1e-6, nan_ok=True)
+    assert found["absent"].isna().all()
+    assert found["checkpoint_dir_name"].notna().tolist() == [True] * 7 + [False] * 2 + [True] * 6
+    assert sweep.note("scenarios")["blocks"]["batches"] == 6
+
+
+def test_a_run_goes_on_from_any_report_as_if_it_had_never_ended(sweep):
+    note = sweep.note("scenarios")["resumed"]
+    assert len(note["whole"]) == 4
+    assert note["resumed"] == note["whole"]  # dropout, shuffling, ReduceLROnPlateau
+    assert note["rates"][0] == note["rates"][1] < 0.05
+    resumed = sweep.by_name["scenarios"].metrics_dataframe[ROWS].iloc[13:].values.tolist()
+    assert resumed == [[note["whole"]["2"], 3, 3], [note["whole"]["3"], 4, 4]]
+
+
+@pytest.fixture(scope="module")
+def adaptive(local_ray, tmp_path_factory):
+    """A good trial, a bad one, and one that raises in its second epoch, one after the other."""
+    folder = tmp_path_factory.mktemp("adaptive")
+    scales = {"good": 1.0, "bad": 2.0, "raises": 0.9}
+    space = {"folder": str(folder), "name": tune.grid_search(list(scales))}
+    space["stop_epoch"] = 4
+    space["scale"] = tune.sample_from(lambda config: scales[config["name"]])
+    tuner = tune.Tuner(
+        ray_jobs.trial,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric="sotl_e1",
+            mode="min",
+            scheduler=AdaptiveScheduler(AdaptivePolicy(max_epochs=4, keep=0.5, first=2)),
+            max_concurrent_trials=1,
+            reuse_actors=True,
+        ),
+        run_config=run_config(folder, name="interrupted"),
+    )
+    first = Sweep(folder, tuner.fit())
+    errors = {name: result.error is not None for name, result in first.by_name.items()}
+    restored = tune.Tuner.restore(str(folder / "interrupted"), ray_jobs.trial, resume_errored=True)
+    return errors, Sweep(folder, restored.fit())
+
+
+def test_the_adaptive_scheduler_stops_a_bad_trial_and_the_stopper_gives_policy_as_the_reason(
+    adaptive,
+):
+    _, sweep = adaptive
+    assert len(sweep.by_name["good"].metrics_dataframe) == 4
+    note = sweep.note("bad")
+    assert rows(sweep.by_name["bad"]) == contiguous(note["epoch_losses"])
+    assert (len(note["epoch_losses"]), note["stopped_by_ray"]) == (2, True)
+    assert (note["reason"], sweep.note("good")["reason"]) == ("policy", "stop_epoch_reached")
+    assert note["seen"] == ["on_train_end", "success"]
+
+
+def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(adaptive):
+    errors, sweep = adaptive
+    assert errors == {"good": False, "raises": True, "bad": False}
+    result, note = sweep.by_name["raises"], sweep.note("raises")
+    assert result.error is None
+    assert rows(result) == contiguous(note["epoch_losses"])
+    assert len(note["epoch_losses"]) == 4
+
+
+def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep, caplog):
+    _, finished = adaptive
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.warns(UserWarning, match="^Expected 3 winners but there can be only 2: "),
+    ):
+        winners = find_winners(finished.grid, 3)
+    assert caplog.messages == ["1 trial ended before T = 4 and do not compete."]
+    assert [winner.params["name"] for winner in winners] == ["raises", "good"]
+    assert [w.estimate for w in winners] == sorted(w.estimate for w in winners)
+    for winner in winners:
+        assert Path(winner.checkpoint_path).is_file()
+    with pytest.warns(UserWarning, match="^Expected 9 winners but there can be only "):
+        assert "nan" not in {w.params["name"] for w in find_winners(sweep.grid, 9)}
+
+
+def test_what_cannot_be_promoted_is_named(adaptive, sweep):
+    _, finished = adaptive
+    grid = finished.grid
+    for k in (0, True, 1.5):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"^Expected `k` to be a positive integer"
+        ):
+            promote(grid, k, ray_jobs.trial)
+    message = "None of the 3 trials has a finite `val_acc`, so there is none to promote."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        promote(grid, 1, ray_jobs.trial, monitor="val_acc")
+    message = "Expected `mode` to be 'min' for 'sotl_e1', of which lower is better, but got 'max'."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        promote(grid, 1, ray_jobs.trial, mode="max")
+    message = "Expected `tune_config` to have neither `num_samples` nor `search_alg`."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        promote(grid, 1, ray_jobs.trial, tune_config=tune.TuneConfig(num_samples=2))
+    with pytest.raises(TypeError, match=r"^Expected `trainable` to be a function but got <class"):
+        promote(grid, 1, tune.Trainable)
+
+
+def test_an_interrupted_promotion_goes_on_where_it_was_each_trial_with_its_own_config(
+    sweep, tmp_path
+):
+    killed = sweep.by_name["killed"]
+    config = {**killed.config, "only here": 1}
+    killed = dataclasses.replace(killed, metrics={**killed.metrics, "config": config})
+    stopped = [killed, sweep.by_name["stopped"]]
+    trainable = ray_jobs.breaks_once_after_its_promotion
+    alone = tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True)
+    second = run_config(tmp_path, name="second", callbacks=CALLBACKS)
+    broken = promote(stopped, 2, trainable, tune_config=alone, run_config=second)
+    assert [broken[i].error is None for i in range(2)] == [False, False]
+    whole = promote(stopped, 2, trainable, restore=str(tmp_path / "second"))
+    assert [whole[i].error for i in range(2)] == [None, None]
+    for i in range(2):
+        assert rows(whole[i], "epochs_completed", "training_iteration") == [[3, 3], [4, 4]]
+    names = {
+        name: json.loads((sweep.folder / f"raises-{name}-config.json").read_text())
+        for name in ("killed", "stopped")
+    }
+    assert names["stopped"] == sorted(sweep.by_name["stopped"].config)
+    assert names["killed"] == sorted([*names["stopped"], "only here"])
+
+
+def test_a_winner_without_a_checkpoint_is_named(adaptive):
+    _, finished = adaptive
+    bare = dataclasses.replace(finished.by_name["good"], checkpoint=None)
+    message = (
+        f"Trial '{bare.metrics['trial_id']}' is among the best 1 and has no checkpoint to go on "
+        "from: give it a RayReporter with `checkpoint_every` an integer."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        find_winners([bare], 1)
+
+
+def test_the_example_trains_the_first_of_its_ranking_to_the_end(local_ray, tmp_path, monkeypatch):
+    example = importlib.import_module("ray_sweep")
+    monkeypatch.setattr(example, "PROMOTED", 1)
+    runs = [example.Run("mlp", (4,), seed=1), example.Run("conv", (16,), seed=2)]
+    outcome = example.run_sweep(runs, str(tmp_path), stop_epoch=1, budget=2)
+    first, last = outcome.ranking
+    assert first.sotl_e1 < last.sotl_e1
+    assert outcome.pick is first
+    assert [sorted(run.epoch_losses) for run in outcome.ranking] == [[0, 1], [0]]
+    assert 0.1 < first.test_at_end <= 1.0
+    assert [math.isnan(run.val_at_end) for run in outcome.ranking] == [False, True]

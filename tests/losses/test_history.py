@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+import pytest
+
+from lightning_sotl import sotl, sotl_e, sotl_ema
+from lightning_sotl.losses.history import LossHistory
+from lightning_sotl.losses.names import metric_names
+
+
+def history(windows=(1, 3), ema_decay=0.9):
+    return LossHistory(metric_names("s", windows, ema_decay, None))
+
+
+def test_online_equals_offline_at_every_prefix():
+    rng = np.random.default_rng(0)
+    sums, counts = rng.random(40) * 50, rng.integers(1, 30, 40)
+    curve = sums / counts
+    online = history()
+    for k, (total, count) in enumerate(zip(sums, counts, strict=True), start=1):
+        online.close(k - 1, float(total), int(count))
+        values = online.estimates()
+        assert values["s"] == sotl(curve)[k - 1]
+        assert values["s_e1"] == sotl_e(curve)[k - 1]
+        assert values.get("s_e3", math.nan) == pytest.approx(
+            sotl_e(curve, window=3)[k - 1], rel=0, abs=0, nan_ok=True
+        )
+        assert values["s_ema0.9"] == pytest.approx(sotl_ema(curve, decay=0.9)[k - 1], rel=1e-12)
+
+
+def test_an_estimate_is_absent_until_its_window_is_full():
+    online = history()
+    assert online.estimates() == {}
+    online.close(0, 2.0, 1)
+    assert set(online.estimates()) == {"s", "s_e1", "s_ema0.9"}
+
+
+def test_a_unit_without_losses_takes_the_estimates_that_need_it():
+    online = history(windows=(1, 2), ema_decay=None)
+    online.close(0, 2.0, 1)
+    online.close(1, 0.0, 0)
+    assert (online.completed, online.losses(), online.estimates()) == (2, {0: 2.0}, {})
+    online.close(2, 1.0, 1)
+    assert online.estimates() == {"s_e1": 1.0}
+    online.close(3, 0.5, 1)
+    assert online.estimates() == {"s_e1": 0.5, "s_e2": 1.5}
+    assert online.gaps() == [1]
+
+
+def test_a_unit_that_is_closed_again_changes_what_came_after():
+    online = history(windows=(1,), ema_decay=None)
+    for unit, total in enumerate((4.0, 2.0, 1.0)):
+        online.close(unit, total, 1)
+    online.close(1, 2.0 + 6.0, 2)
+    assert online.losses() == {0: 4.0, 1: 4.0, 2: 1.0}
+    assert online.estimates() == {"s": 9.0, "s_e1": 1.0}
+
+
+def test_a_saved_history_yields_the_estimates_of_other_windows():
+    online = history()
+    for unit in range(4):
+        online.close(unit, 4.0 - unit, 1)
+    other = history(windows=(2, 4), ema_decay=None)
+    other.load_state_dict(online.state_dict())
+    assert other.estimates() == {"s": 10.0, "s_e2": 3.0, "s_e4": 10.0}
+
+
+def test_a_run_known_from_its_middle_has_windows_but_no_sum():
+    online = history(windows=(1, 2), ema_decay=0.9)
+    online.close(5, 3.0, 1)
+    online.close(6, 2.0, 1)
+    assert online.estimates() == {"s_e1": 2.0, "s_e2": 5.0}
+    assert online.gaps() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_diverged_run_keeps_its_loss_and_ranks_last(loss):
+    online = history(windows=(1,), ema_decay=None)
+    online.close(0, loss, 1)
+    assert online.estimates() == {"s": math.inf, "s_e1": math.inf}
+    online.close(1, 1.0, 1)
+    assert online.estimates() == {"s": math.inf, "s_e1": 1.0}

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_sotl.curves._log_arrays import LogKeys
+from lightning_sotl.curves.logs import FoundRuns, read_logs
+from lightning_sotl.curves.table import LearningCurves
+from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.ranking.order import Ranking, rank_runs
+from tests.support.run_folders import csv_rows, write_csv_log, write_record
+
+
+def found_of(losses: list[list[float]], **changes: object) -> FoundRuns:
+    runs = len(losses)
+    fields = {
+        "facts": ({},) * runs,
+        "others": {},
+        "has_record": np.ones(runs, dtype=bool),
+        "stopped_at": (None,) * runs,
+        **changes,
+    }
+    return FoundRuns(LearningCurves(losses, run_ids=[f"r{i}" for i in range(runs)]), **fields)
+
+
+def rank(found: FoundRuns, monitor: str = "sotl_e1", **options: object) -> Ranking:
+    return rank_runs(found, monitor, estimate=parse_monitor(monitor), **options)
+
+
+def rows(ranking: Ranking) -> list[tuple[int, str, float | None, int]]:
+    return [(run.rank, run.run_id, run.estimate, run.epochs) for run in ranking.runs]
+
+
+def test_lower_losses_stand_first_and_diverged_runs_last() -> None:
+    ranking = rank(found_of([[3.0, 2.0], [3.0, np.inf], [3.0, 1.0]]))
+    assert rows(ranking) == [(1, "r2", 1.0, 2), (2, "r0", 2.0, 2), (3, "r1", None, 2)]
+    assert ranking.notes == [
+        "1 run of 3 without a finite value at T = 2 (diverged, or without a loss) stand last: 'r1'."
+    ]
+
+
+def test_ties_share_the_lowest_rank() -> None:
+    ranking = rank(found_of([[2.0], [1.0], [2.0], [3.0]]))
+    assert [run.rank for run in ranking.runs] == [1, 2, 2, 4]
+    assert ranking.notes == [
+        "2 of 4 runs (50%) tie with another in 'sotl_e1', which has 3 different values."
+    ]
+
+
+def test_of_runs_that_a_policy_has_ended_those_that_went_on_furthest_stand_first() -> None:
+    nan = np.nan
+    losses = [[3.0, nan, nan], [1.0, 1.5, nan], [2.0, 2.0, nan], [5.0, 4.0, 0.9], [1.0, 1.0, 1.1]]
+    losses.append([1.0, 1.0, np.inf])
+    policy, finished = {"stopping_reason": "policy"}, {}
+    found = found_of(losses, facts=(policy, policy, policy, finished, finished, finished))
+    ranking = rank(found)
+    assert ranking.at == 3
+    assert rows(ranking) == [
+        (1, "r3", 0.9, 3),
+        (2, "r4", 1.1, 3),
+        (3, "r1", None, 2),
+        (3, "r2", None, 2),
+        (3, "r0", None, 1),
+        (3, "r5", None, 3),
+    ]
+    assert ranking.notes[0] == (
+        "3 runs of 6 were ended by a policy and none at a limit, so T is 3, the most epochs of any "
+        "run: those that it let go on furthest stand first."
+    )
+    assert [run.run_id for run in rank(found, at=2).runs][:3] == ["r4", "r5", "r1"]
+
+
+def test_default_t_is_the_limit_also_where_a_pruner_ended_runs_and_others_were_promoted() -> None:
+    nan = np.nan
+    losses = [[3.0, 2.0, 0.5], [3.0, 1.5, nan], [4.0, nan, nan]]
+    pruned, finished = {"stopping_reason": "policy"}, {"stopping_reason": "stop_epoch_reached"}
+    found = found_of(losses, stopped_at=(2, 2, None), facts=(finished, finished, pruned))
+    ranking = rank(found)
+    assert rows(ranking) == [(1, "r1", 1.5, 2), (2, "r0", 2.0, 3), (3, "r2", None, 1)]
+    assert not any("policy" in note for note in ranking.notes)
+
+
+def test_default_t_is_where_the_stopper_ended_runs_also_after_promotion() -> None:
+    nan = np.nan
+    losses = [[3.0, 2.0, 0.5], [3.0, 1.5, 0.7], [3.0, 2.5, nan]]
+    found = found_of(losses, stopped_at=(2, 2, 2))
+    ranking = rank(found)
+    assert ranking.at == 2
+    assert [run.run_id for run in ranking.runs] == ["r1", "r0", "r2"]
+
+
+def test_default_t_without_a_stopper_is_what_three_quarters_completed() -> None:
+    nan = np.nan
+    losses = [[3.0, 2.0, nan], [3.0, 1.0, nan], [3.0, 2.5, 1.0], [3.0, nan, nan]]
+    ranking = rank(found_of(losses))
+    assert ranking.at == 2
+    assert rows(ranking)[-1] == (4, "r3", None, 1)
+    assert ranking.notes[0] == (
+        "1 run of 4 completed fewer than 2 epochs and cannot be compared at T = 2; they stand "
+        "last: 'r3'."
+    )
+
+
+def test_estimate_that_is_logged_counts_where_there_is_no_record() -> None:
+    # The CSVLogger has deleted the first row, so that SoTL cannot be summed any more.
+    found = found_of(
+        [[np.nan, 1.0], [2.0, 1.5]],
+        others={"sotl": np.array([[np.nan, 4.0], [9.0, 9.0]])},
+        has_record=np.array([False, True]),
+    )
+    assert rows(rank(found, "sotl", at=2)) == [(1, "r1", 3.5, 2), (2, "r0", 4.0, 2)]
+
+
+def test_any_logged_key_ranks_in_its_own_direction() -> None:
+    found = found_of([[np.nan], [np.nan]], others={"val_acc": np.array([[0.5], [0.7]])})
+    ranking = rank_runs(found, "val_acc", estimate=None, mode="max")
+    assert rows(ranking) == [(1, "r1", 0.7, 1), (2, "r0", 0.5, 1)]
+
+
+def test_losses_near_zero_are_said() -> None:
+    notes = rank(found_of([[0.05], [0.01], [0.5]])).notes
+    assert notes == [
+        "2 of 3 runs have L(e) < 0.1 after 1 epoch: so near zero the order of training losses says "
+        "little. A smaller T may order these runs better."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "monitor", "at", "message"),
+    [
+        (
+            [[1.0], [2.0]],
+            "sotl_e1",
+            5,
+            "No run has completed 5 epochs; the longest has completed 1.",
+        ),
+        ([[1.0] * 3] * 2, "sotl_e3", 2, "'sotl_e3' needs 3 completed epochs but T is 2."),
+        (
+            [[np.inf], [np.inf]],
+            "sotl_e1",
+            None,
+            "None of the 2 runs has a finite 'sotl_e1' after 1 epoch: there is nothing to rank.",
+        ),
+        ([[1.0]], "sotl_e1", 0, "Expected `at` to be a positive integer but got 0."),
+    ],
+)
+def test_what_allows_no_ranking_is_said(
+    losses: list[list[float]], monitor: str, at: int | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        rank(found_of(losses), monitor, at=at)
+
+
+def test_single_run_is_ranked_with_a_word_of_warning() -> None:
+    assert rank(found_of([[1.0]])).notes == [
+        "There is only one run, so there is nothing to compare it with."
+    ]
+
+
+@pytest.mark.parametrize("monitor", ["sotl", "sotl_e1", "sotl_e2", "sotl_ema0.5"])
+def test_records_and_logs_give_one_order(tmp_path: Path, monitor: str) -> None:
+    curves = np.random.default_rng(0).uniform(0.2, 2, size=(8, 4))
+    for number, losses in enumerate(curves.tolist()):
+        write_record(tmp_path / f"records/v{number}", losses)
+        write_csv_log(tmp_path / f"logs/v{number}", csv_rows(losses))
+    orders = []
+    for kind in ("records", "logs"):
+        found = read_logs(tmp_path / kind, LogKeys(others=(monitor,)))
+        orders.append([(run.run_id, run.estimate) for run in rank(found, monitor).runs])
+    assert orders[0] == orders[1]

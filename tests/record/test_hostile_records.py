@@ -1,0 +1,67 @@
+"""Records with odd values or without an end: no crash, and no time beyond proportion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightning_sotl.cli import main
+from lightning_sotl.record import reader
+from lightning_sotl.record.reader import Session, merge_sessions, read_record
+from lightning_sotl.record.writer import RunRecord
+
+HEADER = '{"schema": 1, "run_id": "a"}\n'
+UNIT = '{"e": 0, "loss": 1.0, "steps": 1, "checkpoint": null}\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"schema": 1, "run_id": "a", "time": 1' + "0" * 400 + "}\n" + UNIT,
+        '{"schema": 1, "run_id": "a", "time": NaN}\n' + UNIT,
+        '{"schema": 1, "run_id": "a", "hparams": 1}\n' + UNIT,
+        '{"schema": 1, "run_id": "a", "hparams": ["dropout"]}\n' + UNIT,
+        HEADER + '{"e": [], "loss": 1}\n' + UNIT,
+        HEADER + '{"e": 0}\n' + UNIT,
+        HEADER + "[1]\n" + UNIT,
+        HEADER + '{"e": 1, "loss": 1, "checkpoint": {}}\n' + UNIT,
+        HEADER + UNIT.replace("null", '"' + "/x" * 4000 + '"'),
+        HEADER + UNIT.replace("null", r'"\u0000\ud800"'),
+        HEADER + '{"status": ' + "[" * 90 + "]" * 90 + "}\n" + UNIT,
+    ],
+)
+def test_odd_values_in_a_record_are_no_crash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "sotl.jsonl").write_bytes(text.encode() + b"\xff\xfe")
+    assert main(["rank", str(tmp_path), "--group-by", "schema"]) == 0
+    assert capsys.readouterr().out.startswith("\nschema = 1\nrank  run")
+    assert RunRecord(tmp_path / "sotl.jsonl").units_of("a")[0] == 1.0
+
+
+def test_a_record_of_countless_sessions_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MOST_SESSIONS", 2)
+    (tmp_path / "sotl.jsonl").write_text(HEADER * 3)
+    with pytest.raises(ValueError, match=r"to have at most 2 headers but it has more\.$"):
+        read_record(tmp_path / "sotl.jsonl")
+
+
+@pytest.mark.timeout(25)  # with a search for each unit it is more than a minute
+def test_sessions_that_contradict_each_other_take_time_in_proportion(tmp_path: Path) -> None:
+    lines = [
+        f'{{"e": {unit}, "loss": %s, "steps": 1, "checkpoint": null}}\n' for unit in range(50_000)
+    ]
+    text = "".join(HEADER + "".join(line % loss for line in lines) for loss in (1.0, 2.0))
+    (tmp_path / "sotl.jsonl").write_text(text)
+    sessions, _ = read_record(tmp_path / "sotl.jsonl")
+    (run,) = merge_sessions(sessions)
+    assert set(run.losses.values()) == {2.0}
+    # Each undoes the last of 50,000 units: with a walk through all of them it is half a minute.
+    undoing = [
+        Session("a", tmp_path, {}, float(place), {49_999: float(place)}) for place in range(9000)
+    ]
+    (run,) = merge_sessions([*sessions, *undoing])
+    assert (run.losses[49_999], run.losses[49_998], len(run.losses)) == (8999.0, 2.0, 50_000)

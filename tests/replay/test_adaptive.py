@@ -1,0 +1,106 @@
+"""The adaptive rule in a replay: the same decisions as the rule alone, and its own pick."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from lightning_sotl import AdaptivePolicy
+from lightning_sotl.replay.policies.adaptive import named_adaptive
+from lightning_sotl.replay.simulation import simulate
+
+
+def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    train = np.cumsum(generator.normal(size=(18, 12)), axis=1)
+    return train, train + generator.normal(size=train.shape)
+
+
+def by_hand(policy: AdaptivePolicy, curves: list[np.ndarray], workers: int) -> list[int]:
+    """How far each run gets, with a table that is filled epoch by epoch."""
+    seen = [np.full(curve.shape, math.nan) for curve in curves]
+    runs, epochs = curves[0].shape
+    waiting, running, done = list(range(runs)), [], [0] * runs
+    while waiting or running:
+        while waiting and len(running) < workers:
+            running.append(waiting.pop(0))
+        for run in running:
+            for table, curve in zip(seen, curves, strict=True):
+                table[run, done[run]] = curve[run, done[run]]
+            done[run] += 1
+        running = [
+            run for run in running if done[run] < epochs and policy.decide(run, *seen).goes_on
+        ]
+    return done
+
+
+@pytest.mark.parametrize("workers", [1, 4, 18])
+@pytest.mark.parametrize(
+    "name", ["adaptive", "adaptive-keep0.5-val", "adaptive-first2-keep0.25-both"]
+)
+def test_runs_get_as_far_as_the_rule_lets_them(name, workers):
+    train, validation = drawn(workers)
+    policy = named_adaptive(name)
+    outcome = simulate(policy, train, validation, workers=workers)
+    reads = {"": [train], "val": [validation], "both": [train, validation]}[policy.reads]
+    rule = AdaptivePolicy(max_epochs=12, keep=policy.keep, runs=18, first=policy.first)
+    assert outcome.epochs.tolist() == by_hand(rule, reads, workers)
+    ended = np.flatnonzero(outcome.epochs == 12)
+    assert outcome.pick == ended[np.argmin(validation[ended, -3:].mean(axis=1))]
+    passes = outcome.epochs.sum() if policy.reads else np.maximum(outcome.epochs - 9, 0).sum()
+    assert outcome.validations == passes
+
+
+def test_of_runs_without_a_validation_the_pick_is_by_the_training_loss():
+    train, _ = drawn(7)
+    outcome = simulate(named_adaptive("adaptive"), train, None, workers=18)
+    ended = np.flatnonzero(outcome.epochs == 12)
+    assert outcome.pick == ended[np.argmin(train[ended, -1])]
+    message = (
+        "'adaptive-both' reads validation values, and the curves have neither `val_metric` nor "
+        "`val_loss`."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        simulate(named_adaptive("adaptive-both"), train, None, workers=1)
+
+
+def test_epochs_without_a_validation_do_not_decide_the_pick():
+    train, validation = drawn(5)
+    target = validation[:, -1].copy()
+    for first in (11, 10):  # validated at the end only
+        late = validation.copy()
+        late[:, :first] = math.inf
+        outcome = simulate(named_adaptive("adaptive"), train, late, workers=18)
+        ended = np.flatnonzero(outcome.epochs == 12)
+        expected = target[ended] if first == 11 else late[ended, -2:].mean(axis=1)
+        assert outcome.pick == ended[np.argmin(expected)]
+    late[outcome.pick, -1] = math.inf  # it has diverged at the end
+    again = simulate(named_adaptive("adaptive"), train, late, workers=18)
+    assert again.pick != outcome.pick
+
+
+def test_curves_of_one_epoch_are_all_trained_to_the_end():
+    train, validation = (values[:, :1] for values in drawn(0))
+    outcome = simulate(named_adaptive("adaptive-both"), train, validation, workers=18)
+    assert (outcome.epochs == 1).all()
+    assert outcome.pick == np.argmin(validation[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "adaptive-fast",
+            "There is no policy 'adaptive-fast'; adaptive are 'adaptive', 'adaptive-first2-keep2' "
+            "with any numbers, and the same with the ending '-val' or '-both'.",
+        ),
+        ("adaptive-first1", "Expected `first` to be at least 2 but got 1."),
+        ("adaptive-keep0", "Expected `keep` to be above 0 and finite but got 0.0."),
+    ],
+)
+def test_other_names_are_refused(name, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        named_adaptive(name)

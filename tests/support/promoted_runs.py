@@ -1,0 +1,166 @@
+"""Trainings with every usual source of randomness, to be stopped and promoted."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+
+from lightning_sotl import SoTLMonitor
+from tests.support.helpers import StatefulLoader, lightning, trainer
+
+pl = lightning()
+callbacks = pl.callbacks
+
+
+class Augmented(Dataset):
+    """Samples that draw from all three of Python's usual generators."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        noise = np.random.rand() + random.random()  # noqa: NPY002, S311
+        return torch.randn(4) * 0.1 + index / 20 + noise
+
+
+class Stream(StatefulLoader):
+    """Random batches from a loader that can be resumed in the middle."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            yield torch.randn(4, 4) * 0.1 + float(batch) / 20
+
+
+class OwnOrder(StatefulLoader):
+    """Draws the order of each epoch itself, and keeps in its state how many it has drawn."""
+
+    def __init__(self, n):
+        super().__init__(n)
+        self.drawn = 0
+
+    def __iter__(self):
+        self.drawn += not self.resumed or self.position == self.n
+        order = np.random.default_rng(self.drawn).permutation(self.n)
+        for batch in super().__iter__():
+            yield torch.ones(4, 4) * order[int(batch)]
+
+    def state_dict(self):
+        return {**super().state_dict(), "drawn": self.drawn}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.drawn = state["drawn"]
+
+
+class Net(pl.LightningModule):
+    """Dropout, Adam and a schedule; notes each loss and learning rate."""
+
+    def __init__(self, schedule=None):
+        super().__init__()
+        self.schedule = schedule
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(4, 16), torch.nn.Dropout(0.5), torch.nn.ReLU(), torch.nn.Linear(16, 1)
+        )
+        self.steps = []
+
+    def training_step(self, batch, batch_idx):
+        loss = (self.net(batch) - batch.sum(1, keepdim=True)).pow(2).mean()
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.steps.append((self.trainer.current_epoch, batch_idx, float(loss.detach()), rate))
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.net(batch).mean() + torch.rand(()))
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.01)
+        schedulers = torch.optim.lr_scheduler
+        if self.schedule is None:
+            return optimizer
+        if self.schedule == "plateau":  # the wrong way round, so that it steps at each epoch
+            schedule = schedulers.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=0)
+            config = {"scheduler": schedule, "monitor": "train_loss"}
+        else:
+            schedule = schedulers.OneCycleLR(optimizer, 0.1, total_steps=100)
+            config = {"scheduler": schedule, "interval": self.schedule}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+
+def shuffled(generator=None, workers=0):
+    return DataLoader(
+        Augmented(), batch_size=4, shuffle=True, generator=generator, num_workers=workers
+    )
+
+
+def batch_sampled(generator):
+    sampler = RandomSampler(Augmented(), generator=generator)
+    return DataLoader(Augmented(), batch_sampler=BatchSampler(sampler, 4, False))
+
+
+class Setting:
+    def __init__(self, data=shuffled, *, schedule=None, val=True, stop=None, block=None, **options):
+        self.data, self.schedule, self.val = data, schedule, val
+        self.stop = stop or {"stop_epoch": 2}
+        self.block = block
+        self.callbacks = options.pop("callbacks", lambda: [])
+        self.options = {"max_epochs": 4, "num_sanity_val_steps": 2, **options}
+
+    def fit(self, folder, stopper=None, *, checkpoint=None, seed=0):
+        pl.seed_everything(seed, verbose=False)
+        model, monitor = Net(self.schedule), SoTLMonitor(every_n_train_batches=self.block)
+        stoppers = [] if stopper is None else [stopper]
+        run = trainer(
+            folder,
+            callbacks=[*stoppers, monitor, *self.callbacks()],
+            enable_checkpointing=True,
+            **self.options,
+        )
+        val = DataLoader(Augmented(), batch_size=10) if self.val else None
+        run.fit(model, self.data(), val, ckpt_path=checkpoint)
+        return model, monitor
+
+
+IN_BLOCKS = {"block": 3, "stop": {"stop_batches": 6, "monitor": "sotl_b3_e1"}}
+
+
+SETTINGS = {
+    "validation": Setting(),
+    "no validation": Setting(val=False),
+    "two validations an epoch": Setting(val_check_interval=0.5),
+    "validation every 2 epochs": Setting(check_val_every_n_epoch=2),
+    "plateau": Setting(schedule="plateau"),
+    "schedule by step": Setting(schedule="step"),
+    "schedule by epoch": Setting(schedule="epoch"),
+    "own generator": Setting(lambda: shuffled(torch.Generator().manual_seed(5))),
+    "generator of a batch sampler": Setting(lambda: batch_sampled(torch.Generator())),
+    "worker processes": Setting(lambda: shuffled(workers=1)),
+    "accumulation": Setting(accumulate_grad_batches=2),
+    "max_steps": Setting(max_steps=20, max_epochs=-1, schedule="plateau"),
+    "cut by max_steps": Setting(max_steps=18, max_epochs=-1),
+    "order of the loader's own": Setting(lambda: OwnOrder(5)),
+    "new loader each epoch": Setting(reload_dataloaders_every_n_epochs=1),
+    "new loader every 3 epochs": Setting(reload_dataloaders_every_n_epochs=3),
+    "SWA": Setting(
+        callbacks=lambda: [callbacks.StochasticWeightAveraging(0.01, swa_epoch_start=1)],
+        stop={"stop_epoch": 1},
+    ),
+    "middle of the only epoch": Setting(lambda: Stream(20), **IN_BLOCKS, max_epochs=1),
+    "middle of the second epoch": Setting(lambda: Stream(5), **IN_BLOCKS),
+    "blocks, with a validation at the stop": Setting(
+        lambda: Stream(20), **IN_BLOCKS, val_check_interval=6
+    ),
+    "blocks, with validations elsewhere": Setting(
+        lambda: Stream(20), **IN_BLOCKS, val_check_interval=4
+    ),
+    "blocks, accumulation": Setting(lambda: Stream(20), **IN_BLOCKS, accumulate_grad_batches=2),
+    "blocks, end of an epoch": Setting(lambda: Stream(6), **IN_BLOCKS),
+    "blocks, end of an epoch, shuffled": Setting(
+        block=5, stop={"stop_batches": 10, "monitor": "sotl_b5_e1"}
+    ),
+}
+if hasattr(callbacks, "EMAWeightAveraging"):
+    SETTINGS["averaged weights"] = Setting(callbacks=lambda: [callbacks.EMAWeightAveraging()])

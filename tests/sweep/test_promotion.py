@@ -1,0 +1,163 @@
+"""The best runs go on from their checkpoints, and only those."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning.loggers import CSVLogger
+
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor, find_winners, promote
+from lightning_sotl.sweep.promotion import Candidate, Winner, best_of
+from tests.support.helpers import PACKAGES, door, lightning, loader, returned_epoch_losses, trainer
+from tests.support.run_folders import write_record
+
+pytestmark = pytest.mark.filterwarnings(
+    # ModelCheckpoint's word on a promoted run that logs into a folder of its own.
+    "ignore:The dirpath has changed"
+)
+
+
+def level_model(level: float, package: str = PACKAGES[0]) -> Any:
+    pl = lightning(package)
+    import torch
+
+    class Level(pl.LightningModule):
+        def __init__(self, level: float) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+            self.returned: list[tuple[int, int, float]] = []
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = self.weight * 0 + self.hparams["level"] / (self.trainer.current_epoch + 1)
+            self.returned.append((self.trainer.current_epoch, batch_idx, float(loss.detach())))
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    return Level(level)
+
+
+def fit_to_two(folder: Path, level: float, *, checkpointing: bool = True) -> str | None:
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    trainer(
+        folder,
+        max_epochs=4,
+        logger=CSVLogger(folder / "logs", name="sweep"),
+        callbacks=[SoTLMonitor(), stopper],
+        enable_checkpointing=checkpointing,
+    ).fit(level_model(level), loader(3))
+    return stopper.checkpoint_path
+
+
+def continue_to_end(folder: Path, winner: Winner) -> list[int]:
+    model = level_model(**winner.params)
+    to_end = trainer(
+        folder,
+        max_epochs=4,
+        logger=CSVLogger(folder / "logs", name="sweep"),
+        callbacks=[SoTLMonitor(), EarlyRankingStopper(stop_epoch=2, promoted=True)],
+        enable_checkpointing=True,
+    )
+    winner.fit(to_end, model, loader(3))
+    return sorted(returned_epoch_losses(model))
+
+
+def test_one_call_trains_the_best_runs_of_a_directory_to_the_end(tmp_path: Path) -> None:
+    paths = {level: fit_to_two(tmp_path, level) for level in (3.0, math.inf, 1.0, 2.0)}
+    results = promote(tmp_path / "logs", 2, lambda winner: continue_to_end(tmp_path, winner))
+    assert [(winner.estimate, winner.params) for winner, _ in results] == [
+        (0.5, {"level": 1.0}),
+        (1.0, {"level": 2.0}),
+    ]
+    assert [winner.checkpoint_path for winner, _ in results] == [paths[1.0], paths[2.0]]
+    assert [epochs for _, epochs in results] == [[2, 3], [2, 3]]
+    # Its own finished runs do not change who the winners at T were.
+    message = "Expected 9 winners but there can be only 3: no other run has a finite estimate at T."
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+        again = find_winners(tmp_path / "logs", 9)
+    assert caught[0].filename == __file__
+    assert [winner.params["level"] for winner in again] == [1.0, 2.0, 3.0]
+
+
+def test_a_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
+    fit_to_two(tmp_path, 1.0, checkpointing=False)
+    message = (
+        "Run 'version_0' is among the best 1 and has no checkpoint to go on from: train it with "
+        "an EarlyRankingStopper, checkpointing on. (A run that a policy has let go on to its end "
+        "is complete: there is nothing to promote, and `rank` shows it.)"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        find_winners(tmp_path / "logs" / "sweep", 1)
+
+
+@pytest.mark.parametrize(
+    ("stoppers", "found"),
+    [([], "none"), ([EarlyRankingStopper(stop_epoch=2)], "one with promoted=False")],
+)
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_winner_refuses_a_trainer_that_would_not_promote_it(
+    tmp_path: Path, package: str, stoppers: list[Any], found: str
+) -> None:
+    callbacks = [door(package).SoTLMonitor(), *stoppers]
+    message = (
+        "Expected the Trainer of a promoted run to have an EarlyRankingStopper with promoted=True "
+        f"but got {found}."
+    )
+    winner = Winner("a", 1.0, {}, "a.ckpt")
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        winner.fit(trainer(tmp_path, package, callbacks=callbacks), level_model(1.0), loader(3))
+
+
+@pytest.mark.parametrize(
+    ("k", "mode", "expected"),
+    [(1, "min", "b"), (3, "min", "bda"), (2, "max", "ab")],
+    ids=str,
+)
+def test_ties_go_to_the_first_and_what_is_not_finite_never_goes_on(
+    k: int, mode: Any, expected: str
+) -> None:
+    values = {"a": 2.0, "b": 1.0, "c": math.inf, "d": 1.0, "e": None, "f": math.nan, "g": -math.inf}
+    runs = [Candidate(name, value, {}, "x.ckpt") for name, value in values.items()]
+    assert "".join(winner.run_id for winner in best_of(runs, k, mode=mode)) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: best_of([], 0), ValueError, "Expected `k` to be a positive integer but got 0."),
+        (lambda: best_of([], 1.5), TypeError, "Expected `k` to be a positive integer but got 1.5."),
+        (
+            lambda: best_of([Candidate("a", math.inf, {}, "a.ckpt")], 1),
+            ValueError,
+            "None of the 1 run has a finite estimate, so there is none to promote.",
+        ),
+        (
+            lambda: find_winners("here", 1, monitor="val_loss"),
+            ValueError,
+            "Expected `monitor` to be an estimate's name such as 'sotl_e1' but got 'val_loss'.",
+        ),
+    ],
+)
+def test_what_cannot_be_promoted_is_refused(
+    call: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_winners_among_unlike_runs_are_warned_of(tmp_path: Path) -> None:
+    for name, size in (("a", 8), ("b", 16)):
+        write_record(tmp_path / name, [2.0], batch_size=size, checkpoint=f"{name}.ckpt")
+    message = (
+        "The runs differ in what their training losses depend on, so their order may not say which "
+        "is better: batch_size (8: 1, 16: 1). Group by a field to rank only like with like."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
+        find_winners(tmp_path, 1)
+    assert [entry.filename for entry in caught] == [__file__]
