@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from lightning_sotl._utils import extras
 from lightning_sotl._utils.files import write_whole
-from lightning_sotl._utils.text import listed, shortened, visible
+from lightning_sotl._utils.text import quote_all, shortened, visible
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.evaluation.estimators import named_estimator
 from lightning_sotl.evaluation.evaluate import FINAL_LOSS, LCSVR, Evaluation, correlation_curves
 from lightning_sotl.ranking.order import Ranking
 from lightning_sotl.replay.experiment import Replay, undominated
 from lightning_sotl.stats.correlation import Method
-from lightning_sotl.stats.ranks import Mode, badness, best_ranks
+from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
 _CROWDED = 40  # from so many runs on the ranks are drawn on a logarithmic axis
 _MOST_DRAWN = 80  # characters of a name
@@ -138,7 +138,7 @@ def draw_evaluation(
 def rank_lines(ranking: Ranking, *, mode: Mode = "min") -> RankLines:
     """Return what `draw_ranks` draws: the rank of each run at every T up to the ranking's."""
     scores = ranking.scores[:, : ranking.at]
-    ranks = best_ranks(badness(scores, mode=mode).T).T.astype(np.float64)
+    ranks = best_ranks(oriented(scores, mode=mode).T).T.astype(np.float64)
     ranks[np.isnan(scores)] = np.nan
     return RankLines(tuple(run.run_id for run in ranking.runs), ranks, ranking.monitor)
 
@@ -233,7 +233,8 @@ def picture_format(path: str | Path) -> str:
     ending = Path(path).suffix.removeprefix(".").lower()
     if ending not in known:
         raise ValueError(
-            f"Expected the picture's file name to end in one of {listed(known)} but got '{path}'."
+            f"Expected the picture's file name to end in one of {quote_all(known)} but got "
+            f"'{path}'."
         )
     return ending
 

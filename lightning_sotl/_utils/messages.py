@@ -41,7 +41,7 @@ def warn_user(message: str) -> None:
         warnings.warn(visible(message), stacklevel=_level_of_user())
 
 
-def tell_user(message: str) -> None:
+def inform_user(message: str) -> None:
     """Say, on rank 0, what has happened among Lightning's own lines, and as loudly as those.
 
     Args:

@@ -8,35 +8,35 @@ _MOST_NAMES = 100
 _MOST_CHARACTERS = 200
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """Return a number with its noun.
 
     Example:
-        >>> counted(1, "run"), counted(3, "run")
+        >>> pluralize(1, "run"), pluralize(3, "run")
         ('1 run', '3 runs')
     """
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def some(names: Sequence[object], most: int = 5) -> str:
+def quote_few(names: Sequence[object], most: int = 5) -> str:
     """Return the first names, quoted, and how many more there are.
 
     Example:
-        >>> some(["a", "b", "c"], most=2)
+        >>> quote_few(["a", "b", "c"], most=2)
         "'a', 'b' and 1 more"
     """
     shown = ", ".join(map(quoted, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
-def listed(names: Sequence[object]) -> str:
+def quote_all(names: Sequence[object]) -> str:
     """Return all names, quoted, or "nothing"; of very many the first hundred.
 
     Example:
-        >>> listed([])
+        >>> quote_all([])
         'nothing'
     """
-    return some(names, _MOST_NAMES) or "nothing"
+    return quote_few(names, _MOST_NAMES) or "nothing"
 
 
 def quoted(value: object) -> str:

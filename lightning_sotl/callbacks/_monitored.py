@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_sotl._utils.text import listed
+from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks._trainer import (
     Trainer,
 )
@@ -18,7 +18,7 @@ def missing_monitor(trainer: Trainer, name: str) -> str:
         return ""
     if not monitors:
         return " A SoTLMonitor logs it, and this Trainer has none among its callbacks."
-    names = listed([name for one in monitors for name in one.metric_names])
+    names = quote_all([name for one in monitors for name in one.metric_names])
     return f" The SoTLMonitor of this Trainer logs {names}."
 
 

@@ -53,7 +53,7 @@ class RunBound(Generic[Own]):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what `state_dict` gave, unless it is loaded to validate or test."""
         if self._stage in (None, "fit"):
-            self._take_back(state_dict)
+            self._restore(state_dict)
             self._has_saved_state = True
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
@@ -70,7 +70,7 @@ class RunBound(Generic[Own]):
             return False
         self._has_saved_state = False
         if self._trainer is None or self._trainer() is not trainer:
-            self._forget()
+            self._reset()
         self._trainer = weakref.ref(trainer)
         self._handoff.unlink(missing_ok=True)  # of an earlier run, if nobody asked for its results
         return True
@@ -90,13 +90,13 @@ class RunBound(Generic[Own]):
         if not self._is_child and self._handoff.exists():
             state = torch.load(self._handoff, weights_only=True)
             self._handoff.unlink()
-            self._forget()
-            self._take_back(state)
+            self._reset()
+            self._restore(state)
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         raise NotImplementedError
 
-    def _take_back(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:

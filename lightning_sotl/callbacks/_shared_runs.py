@@ -17,7 +17,7 @@ from lightning_sotl._utils.messages import warn_user
 from lightning_sotl.callbacks._limits import HasLimits
 from lightning_sotl.callbacks._trainer import Trainer
 from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
-from lightning_sotl.losses.names import MonitorName, parse_monitor
+from lightning_sotl.losses.names import LoggedEstimate, parse_monitor
 from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
 from lightning_sotl.policies.growing_curves import GrowingCurves
 from lightning_sotl.ranking.comparability import comparability_notes
@@ -39,7 +39,7 @@ class SharedRuns:
     """
 
     def __init__(
-        self, directory: str | Path, *, estimate: MonitorName, policy: AdaptivePolicy
+        self, directory: str | Path, *, estimate: LoggedEstimate, policy: AdaptivePolicy
     ) -> None:
         self.directory = Path(directory)
         self._estimate = estimate

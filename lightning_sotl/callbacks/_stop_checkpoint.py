@@ -34,7 +34,7 @@ def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
     return states
 
 
-def go_on_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) -> None:
+def resume_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) -> None:
     """Set the random state that a stop saved, in `on_train_start` of the resumed run.
 
     Raises:

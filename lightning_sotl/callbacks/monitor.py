@@ -123,7 +123,7 @@ class MonitorState(RunBound["MonitorState"]):
         self._state_key = f"{type(self).__qualname__}{{'prefix': {prefix!r}}}"
         self._kinds = metric_names(prefix, windows, decay, every_n_train_batches)
         self._is_global_zero = True
-        self._forget()
+        self._reset()
 
     # --- results
 
@@ -183,7 +183,7 @@ class MonitorState(RunBound["MonitorState"]):
             **self._losses.state_dict(),
         }
 
-    def _take_back(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         """Take back a state; the sum of the open unit is of all ranks, so rank 0 carries it."""
         for argument in ("every_n_train_batches", "loss_key"):
             saved, own = state[argument], getattr(self, argument)
@@ -199,12 +199,12 @@ class MonitorState(RunBound["MonitorState"]):
         self._loss_seen = self._losses.has_any
         self._lost_ranks = (state["open"] or {}).get("lost_ranks", 0)
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._recorder = Recorder()
         self._raised = False
-        self._forget_run()
+        self._reset_run()
 
-    def _forget_run(self) -> None:
+    def _reset_run(self) -> None:
         self._losses = RunLosses(self._kinds, carries=self._is_global_zero)
         self._run_id = uuid.uuid4().hex
         self._begun = -math.inf
@@ -237,9 +237,9 @@ class MonitorLogic(MonitorState):
         """Start afresh or go on, and make what is known visible before the first batch."""
         train_whole_epochs_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
-            self._forget_run()
+            self._reset_run()
         else:
-            self._go_on(trainer)
+            self._resume(trainer)
         # Only the automatic loss is a clone already.
         self._takes_loss_as_it_is = self.loss_key == "loss" and pl_module.automatic_optimization
         self._warn_of_early_looks(trainer)
@@ -380,7 +380,7 @@ class MonitorLogic(MonitorState):
         total, count = window.result()
         if is_distributed(trainer):
             total, count = sum_over_ranks(trainer, total, count)
-        if not count and not window.misses:
+        if not count and not window.unseen_steps:
             unit = "epoch" if self.every_n_train_batches is None else "block"
             warn_user(
                 f"None of the {window.steps} steps of {unit} {window.unit} gave a loss, so it has "
@@ -414,33 +414,33 @@ class MonitorLogic(MonitorState):
             self._run_id, facts, self._losses.history, after=self._begun
         )
 
-    def _go_on(self, trainer: Trainer) -> None:
+    def _resume(self, trainer: Trainer) -> None:
         if trainer.ckpt_path is not None and not self._has_saved_state:
-            self._forget_run()  # what is here was trained before that checkpoint was loaded
+            self._reset_run()  # what is here was trained before that checkpoint was loaded
         if self._losses.is_empty:
-            self._join(trainer)
+            self._start_midway(trainer)
         elif self.every_n_train_batches is None and begins_epoch_anew(trainer):
-            self._losses.forget_from(trainer.current_epoch)
+            self._losses.drop_from(trainer.current_epoch)
             self._logged = min(self._logged, trainer.current_epoch - 1)
 
-    def _join(self, trainer: Trainer) -> None:
+    def _start_midway(self, trainer: Trainer) -> None:
         """Come into a run that another has begun, perhaps in the middle of a unit."""
         block = self.every_n_train_batches
         if block is None:
-            unit, misses = trainer.current_epoch, batches_into_epoch(trainer)
+            unit, unseen_steps = trainer.current_epoch, batches_into_epoch(trainer)
         else:
-            unit, misses = divmod(batches_behind(trainer), block)
-        self._losses.join(unit, misses)
-        if misses:
+            unit, unseen_steps = divmod(batches_behind(trainer), block)
+        self._losses.join(unit, unseen_steps)
+        if unseen_steps:
             warn_user(
                 f"The checkpoint has no state of this SoTLMonitor, so the losses of the first "
-                f"{misses} batches of {'epoch' if block is None else 'block'} {unit} are unknown: "
-                "it has no epoch loss and counts in no estimate.",
+                f"{unseen_steps} batches of {'epoch' if block is None else 'block'} {unit} are "
+                "unknown: it has no epoch loss and counts in no estimate.",
             )
 
     def _note_partial_epoch(self, window: LossWindow, not_seen: int) -> None:
         if not_seen:
-            window.misses += not_seen
+            window.unseen_steps += not_seen
             warn_user(
                 f"Lightning has trained {window.steps} of the {window.steps + not_seen} batches "
                 f"that it counts in epoch {window.unit}, as after some resumes: the epoch has no "

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.messages import tell_user, warn_user
-from lightning_sotl._utils.text import counted, listed
+from lightning_sotl._utils.messages import inform_user, warn_user
+from lightning_sotl._utils.text import pluralize, quote_all
 from lightning_sotl.callbacks import _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits, counts_batches
 from lightning_sotl.callbacks._monitored import missing_monitor
@@ -152,7 +152,7 @@ class StopperState(RunBound["StopperState"]):
         self.policy = policy
         self.directory = directory
         self._state_key = f"{type(self).__qualname__}{{'monitor': {monitor!r}}}"
-        self._forget()
+        self._reset()
 
     # --- results
 
@@ -206,7 +206,7 @@ class StopperState(RunBound["StopperState"]):
             "checkpoint_path": self._checkpoint_path,
         }
 
-    def _take_back(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         """Take back the results, and the random state where the stop itself saved them."""
         self._estimate = state["estimate"]
         self._epochs_completed = state["epochs_completed"]
@@ -228,7 +228,7 @@ class StopperState(RunBound["StopperState"]):
     def _limit(self) -> int | None:
         return self.stop_epoch if self.stop_batches is None else self.stop_batches
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._estimate = None
         self._epochs_completed = None
         self._stopping_reason = StoppingReason.not_stopped
@@ -291,7 +291,7 @@ class StopperFacts(StopperState):
             return
         raise RuntimeError(
             f"`monitor={self.monitor!r}` is not logged; available: "
-            f"{listed(list(trainer.callback_metrics))}.{missing_monitor(trainer, self.monitor)}"
+            f"{quote_all(list(trainer.callback_metrics))}.{missing_monitor(trainer, self.monitor)}"
         )
 
     def _check_estimate_comes(self, trainer: Trainer) -> None:
@@ -316,17 +316,17 @@ class StopperFacts(StopperState):
             )
 
     def _tell_of_stop(self) -> None:
-        stop = f"The run ends after {counted(self._epochs_completed or 0, 'epoch')}"
+        stop = f"The run ends after {pluralize(self._epochs_completed or 0, 'epoch')}"
         if self._estimate is not None:
             stop += f" with `{self.monitor}` = {self._estimate:.6g}"
         if self._checkpoint_path is None:
-            tell_user(f"{stop}, and cannot go on later: checkpointing is off.")
+            inform_user(f"{stop}, and cannot go on later: checkpointing is off.")
         else:
-            tell_user(f"{stop}; it can go on from '{self._checkpoint_path}'.")
+            inform_user(f"{stop}; it can go on from '{self._checkpoint_path}'.")
 
     def _tell_of_earlier_stop(self) -> None:
-        tell_user(
-            f"The run was ended after {counted(self._epochs_completed or 0, 'epoch')} before and "
+        inform_user(
+            f"The run was ended after {pluralize(self._epochs_completed or 0, 'epoch')} before and "
             "trains nothing more. To go on with it, give its stopper `promoted=True` or a later "
             "limit."
         )
@@ -394,7 +394,7 @@ class StopperLogic(LateCallback["StopperLogic"], StopperFacts):
         self._loaders_found = []
         self._stopping_reason = StoppingReason.not_stopped
         if states is not None:
-            _stop_checkpoint.go_on_as_if_never_stopped(trainer, states)
+            _stop_checkpoint.resume_as_if_never_stopped(trainer, states)
         elif self.promoted and trainer.ckpt_path is not None and trainer.is_global_zero:
             log.warning(
                 "The promoted run goes on from a checkpoint without a stop's random state, so it "

@@ -15,7 +15,7 @@ from lightning_sotl.curves._log_arrays import LogKeys
 from lightning_sotl.curves.logs import FoundRuns, read_logs
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.curves.table import LearningCurves
-from lightning_sotl.losses.names import MonitorName
+from lightning_sotl.losses.names import LoggedEstimate
 from lightning_sotl.ranking.comparability import comparability_notes, groups_of
 
 Result = TypeVar("Result")
@@ -166,7 +166,7 @@ def is_directory_of_runs(options: Namespace) -> bool:
 def find_runs(
     options: Namespace,
     *,
-    estimate: MonitorName | None = None,
+    estimate: LoggedEstimate | None = None,
     others: tuple[str, ...] = (),
     needs_losses: bool = True,
     progress: Callable[[int, int], None] | None = None,
@@ -203,7 +203,9 @@ def find_runs(
     return _of_one_file(options, others)
 
 
-def _log_keys(options: Namespace, estimate: MonitorName | None, others: tuple[str, ...]) -> LogKeys:
+def _log_keys(
+    options: Namespace, estimate: LoggedEstimate | None, others: tuple[str, ...]
+) -> LogKeys:
     return LogKeys(
         val_loss=options.val_loss,
         val_metric=options.val_metric,

@@ -15,7 +15,7 @@ from lightning_sotl.cli.inputs import (
 )
 from lightning_sotl.cli.output import print_documents
 from lightning_sotl.curves.logs import FoundRuns
-from lightning_sotl.losses.names import MonitorName, parse_monitor
+from lightning_sotl.losses.names import LoggedEstimate, parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.order import Ranking, rank_runs
 from lightning_sotl.stats.correlation import order_stability
@@ -70,7 +70,7 @@ def _mode_is_missing(monitor: str) -> str:
 def _ranking(
     options: Namespace,
     found: FoundRuns,
-    estimate: MonitorName | None,
+    estimate: LoggedEstimate | None,
     mode: Mode,
     rows: list[int],
 ) -> tuple[Ranking, list[str]]:

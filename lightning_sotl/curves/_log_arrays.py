@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl._utils.text import counted, listed, quoted, some, visible
+from lightning_sotl._utils.text import pluralize, quote_all, quote_few, quoted, visible
 from lightning_sotl.curves._folders import find_run_folders
 from lightning_sotl.curves._log_values import check_table_size
-from lightning_sotl.curves._runs import RunSource, Wanted, read_sources
+from lightning_sotl.curves._runs import ReadRequest, RunSource, read_sources
 from lightning_sotl.curves.run_notes import RunNotes
 
 Progress = Callable[[int, int], None]
@@ -112,7 +112,7 @@ def _sources(
     folders = find_run_folders(root, notes.left_out, prefix=keys.prefix)
     per_epoch = [key for key in (keys.val_loss, keys.val_metric, *keys.others) if key]
     finals = [key for key in (keys.final_metric, keys.final_loss) if key]
-    wanted = Wanted(
+    wanted = ReadRequest(
         frozenset([*per_epoch, *finals, *keys.recovered]), keys.prefix, keys.block or "epoch"
     )
     sources = read_sources(root, folders, wanted, notes, progress)
@@ -134,8 +134,8 @@ def _with_values(sources: list[RunSource], keys: LogKeys, notes: RunNotes) -> li
     missing = [source.name for source in sources if source not in kept]
     if missing:
         notes.left_out.append(
-            f"Left out {len(missing)} of {counted(len(sources), 'run')} that do not log "
-            f"{listed(keys.others)} by epoch: {some(missing)}."
+            f"Left out {len(missing)} of {pluralize(len(sources), 'run')} that do not log "
+            f"{quote_all(keys.others)} by epoch: {quote_few(missing)}."
         )
     return kept
 
@@ -159,18 +159,18 @@ def _with_losses(
             if key in available:
                 raise ValueError(why_useless(key, sources, available))
         raise ValueError(
-            f"None of the {counted(len(sources), 'run')} has {why}. Logged are: "
-            f"{listed(available)}; `train_loss` (--train-loss) names one to take as it is."
+            f"None of the {pluralize(len(sources), 'run')} has {why}. Logged are: "
+            f"{quote_all(available)}; `train_loss` (--train-loss) names one to take as it is."
         )
     if missing:
         notes.left_out.append(
-            f"Left out {len(missing)} of {counted(len(sources), 'run')} without {why}: "
-            f"{some(missing)}."
+            f"Left out {len(missing)} of {pluralize(len(sources), 'run')} without {why}: "
+            f"{quote_few(missing)}."
         )
     borrowed = sum(source.borrows(keys.recovered) for source in kept)
     if borrowed:
         notes.cautions.append(
-            f"Took '{keys.train_loss}' as L(e) of {counted(borrowed, 'run')} without a record; "
+            f"Took '{keys.train_loss}' as L(e) of {pluralize(borrowed, 'run')} without a record; "
             "whether it is the mean of the step losses cannot be told from the logs."
         )
     return kept
@@ -260,8 +260,8 @@ def why_useless(key: str, sources: Sequence[RunSource], available: Sequence[str]
         sources: All runs.
         available: The keys that their logs hold.
     """
-    runs = counted(len(sources), "run")
-    others = f"available: {listed([name for name in available if name != key])}."
+    runs = pluralize(len(sources), "run")
+    others = f"available: {quote_all([name for name in available if name != key])}."
     if any(key in source.logged.last for source in sources):
         return f"Expected '{key}' to be logged with its epoch but no run has that; {others}"
     for source in sources:
@@ -283,9 +283,9 @@ def notes_on_gaps(sources: list[RunSource], losses: list[dict[int, float]]) -> l
     if not gaps:
         return []
     return [
-        f"{counted(len(gaps), 'run')} without L(e) for some epochs (no step gave a loss, or a "
+        f"{pluralize(len(gaps), 'run')} without L(e) for some epochs (no step gave a loss, or a "
         "CSVLogger that resumed has deleted its rows); computed estimates that need those put "
-        f"them last: {some(gaps)}."
+        f"them last: {quote_few(gaps)}."
     ]
 
 
@@ -300,9 +300,9 @@ def notes_on_short_runs(sources: list[RunSource], losses: list[dict[int, float]]
     if not short:
         return []
     return [
-        f"{counted(len(short), 'run')} without a record, shorter than the longest: its last "
+        f"{pluralize(len(short), 'run')} without a record, shorter than the longest: its last "
         "values count as final, since logs do not say whether the training was whole: "
-        f"{some(short)}."
+        f"{quote_few(short)}."
     ]
 
 
@@ -324,8 +324,8 @@ def notes_on_late_values(
         ]
         if late:
             notes.append(
-                f"Values of '{key}' that {counted(len(late), 'run')} logged after the last "
-                f"completed epoch do not count: {some(late)}."
+                f"Values of '{key}' that {pluralize(len(late), 'run')} logged after the last "
+                f"completed epoch do not count: {quote_few(late)}."
             )
     return notes
 
@@ -337,6 +337,7 @@ def notes_on_finals(sources: list[RunSource], key: str) -> list[str]:
         if reason := source.why_not_final(key):
             reasons.setdefault(reason, []).append(source.name)
     return [
-        f"The '{key}' of {counted(len(names), 'run')} does not count, as {reason}: {some(names)}."
+        f"The '{key}' of {pluralize(len(names), 'run')} does not count, as {reason}: "
+        f"{quote_few(names)}."
         for reason, names in reasons.items()
     ]

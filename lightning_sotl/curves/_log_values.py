@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from lightning_sotl._utils.text import counted, quoted
+from lightning_sotl._utils.text import pluralize, quoted
 from lightning_sotl.record.format import MOST_UNITS
 
 # 0.4 GB for each array of a table of curves; a ranking makes a handful of that size.
@@ -33,8 +33,8 @@ def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None
     if runs * epochs > MOST_ENTRIES:
         raise ValueError(
             f"Expected '{path}' to hold at most {MOST_ENTRIES:,} losses but "
-            f"{counted(runs, 'run')}, of which {quoted(longest)} says that it has "
-            f"{counted(epochs, 'epoch')}, make {runs * epochs:,}."
+            f"{pluralize(runs, 'run')}, of which {quoted(longest)} says that it has "
+            f"{pluralize(epochs, 'epoch')}, make {runs * epochs:,}."
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from lightning_sotl._utils.files import MOST_LOG_BYTES, TextLines
-from lightning_sotl._utils.text import listed
+from lightning_sotl._utils.text import quote_all
 from lightning_sotl.curves._log_values import Logged, epoch_of
 
 FILE = "metrics.csv"
@@ -41,7 +41,9 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
     columns = [(place, name) for place, name in enumerate(header) if name in wanted]
     repeated = [name for name, times in Counter(name for _, name in columns).items() if times > 1]
     if repeated:
-        raise ValueError(f"Expected '{path}' to have no column twice but got {listed(repeated)}.")
+        raise ValueError(
+            f"Expected '{path}' to have no column twice but got {quote_all(repeated)}."
+        )
     epoch_place = header.index("epoch") if "epoch" in header else None
     for row in rows:
         if len(row) != len(header):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils.files import open_regular, write_whole
-from lightning_sotl._utils.text import listed, visible
+from lightning_sotl._utils.text import quote_all, visible
 from lightning_sotl.curves._archives import open_archive, read_member
 from lightning_sotl.curves._log_values import MOST_ENTRIES, check_table_size
 
@@ -65,7 +65,7 @@ def read(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if "train_loss" not in members:
             raise ValueError(
-                f"Expected '{path}' to hold 'train_loss' but it holds {listed(sorted(members))}."
+                f"Expected '{path}' to hold 'train_loss' but it holds {quote_all(sorted(members))}."
             )
         unknown = sorted(set(members) - set(names))
         fields = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightning_sotl._utils.files import exists
-from lightning_sotl._utils.text import counted, some
+from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.curves._folders import RunFolder, natural_order
 from lightning_sotl.curves._log_values import Logged
 from lightning_sotl.curves._metrics_csv import read_csv_log
@@ -131,7 +131,7 @@ class RunSource:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReadRequest:
     """What to look for: logged keys, the monitor's prefix, and the unit of its records."""
 
     keys: frozenset[str]
@@ -142,7 +142,7 @@ class Wanted:
 def read_sources(
     root: Path,
     folders: list[RunFolder],
-    wanted: Wanted,
+    wanted: ReadRequest,
     notes: RunNotes,
     progress: Callable[[int, int], None] | None,
 ) -> list[RunSource]:
@@ -160,8 +160,8 @@ def read_sources(
     sources += _logged_only(root, rest, logs, sources, wanted, notes)
     if replaced := sum(source.logged.replaced for source in sources):
         notes.cautions.append(
-            f"{counted(replaced, 'value')} that the logs hold twice, as of steps that were trained "
-            "again after a resume, counted once: the newer."
+            f"{pluralize(replaced, 'value')} that the logs hold twice, as of steps that were "
+            "trained again after a resume, counted once: the newer."
         )
     return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name)))
 
@@ -169,7 +169,7 @@ def read_sources(
 def _read_folders(
     root: Path,
     folders: list[RunFolder],
-    wanted: Wanted,
+    wanted: ReadRequest,
     notes: RunNotes,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Session], dict[Path, Logged]]:
@@ -196,7 +196,7 @@ def _read_folders(
         raise ValueError(f"No folder of '{root}' with a run can be read; the first is {refused[0]}")
     notes.left_out.extend(f"Left out what cannot be read of {one}" for one in refused)
     notes.left_out.extend(
-        f"Left out {counted(bad, 'line or event')} of '{name}' that could not be read."
+        f"Left out {pluralize(bad, 'line or event')} of '{name}' that could not be read."
         for name, bad in unreadable.items()
         if bad
     )
@@ -217,14 +217,14 @@ def _note_copies(
     names = [_relative(run.folders[0], root) for run in runs if run.run_id in copied]
     if names:
         notes.cautions.append(
-            f"{counted(len(names), 'run')} with records in several folders that are copies of each "
-            f"other, counted once: {some(names)}."
+            f"{pluralize(len(names), 'run')} with records in several folders that are copies of "
+            f"each other, counted once: {quote_few(names)}."
         )
 
 
 def _read_logs(
     folder: RunFolder,
-    wanted: Wanted,
+    wanted: ReadRequest,
     unreadable: Counter[str],
     root: Path,
     notes: RunNotes,
@@ -257,7 +257,7 @@ def _recorded(
     root: Path,
     runs: list[RecordedRun],
     logs: dict[Path, Logged],
-    wanted: Wanted,
+    wanted: ReadRequest,
     notes: RunNotes,
 ) -> list[RunSource]:
     tenants = Counter(folder for run in runs for folder in run.folders)
@@ -292,7 +292,7 @@ def _logged_only(
     folders: list[Path],
     logs: dict[Path, Logged],
     recorded: list[RunSource],
-    wanted: Wanted,
+    wanted: ReadRequest,
     notes: RunNotes,
 ) -> list[RunSource]:
     """Return the runs without a record; the other loggers of a recorded run join that one."""
@@ -313,13 +313,13 @@ def _logged_only(
             sources.append(RunSource(_relative(folder, root), None, logs[folder], wanted.unit))
     if joined:
         notes.remarks.append(
-            f"{counted(joined, 'folder')} with the same losses as a record elsewhere, as of a "
+            f"{pluralize(joined, 'folder')} with the same losses as a record elsewhere, as of a "
             "second logger, joined with that run."
         )
     if ambiguous:
         notes.left_out.append(
-            f"Left out {counted(len(ambiguous), 'folder')} with the same losses as several records "
-            f"elsewhere: {some(ambiguous)}."
+            f"Left out {pluralize(len(ambiguous), 'folder')} with the same losses as several "
+            f"records elsewhere: {quote_few(ambiguous)}."
         )
     return sources
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils.files import MOST_LINE_BYTES, TextLines
-from lightning_sotl._utils.text import listed, quoted, visible
+from lightning_sotl._utils.text import quote_all, quoted, visible
 from lightning_sotl.curves._log_values import MOST_ENTRIES, check_table_size
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.stats.ranks import Mode, check_mode
@@ -76,7 +76,9 @@ def read_header(path: Path) -> list[str]:
     header = next(_lines(path), (0, []))[1]
     repeated = sorted(column for column, times in Counter(header).items() if times > 1)
     if repeated:
-        raise ValueError(f"Expected '{path}' to have no column twice but got {listed(repeated)}.")
+        raise ValueError(
+            f"Expected '{path}' to have no column twice but got {quote_all(repeated)}."
+        )
     return header
 
 
@@ -92,7 +94,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     missing = sorted(set(columns) - set(header), key=columns.index)
     if missing:
         raise ValueError(
-            f"Expected '{path}' to have the columns {listed(missing)} but it has {listed(header)}."
+            f"Expected '{path}' to have the columns {quote_all(missing)} but it has "
+            f"{quote_all(header)}."
         )
     read = set(columns)
     kept = [(place, name) for place, name in enumerate(header) if name in read]
@@ -344,7 +347,7 @@ def _epoch_columns(path: Path, header: list[str], pattern: str) -> list[str]:
     ):
         raise ValueError(
             f"Expected '{path}' to have columns {pattern!r} for epochs without a gap but it has "
-            f"{listed(sorted(found))} of them, in columns {listed(header)}."
+            f"{quote_all(sorted(found))} of them, in columns {quote_all(header)}."
         )
     if min(found) > 1:
         raise ValueError(

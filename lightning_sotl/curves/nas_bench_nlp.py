@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils.files import UnreadableFileError, open_regular, parse_json, walk
-from lightning_sotl._utils.text import counted, quoted, shortened, some, visible
+from lightning_sotl._utils.text import pluralize, quote_few, quoted, shortened, visible
 from lightning_sotl.curves._archives import open_archive, read_member
 from lightning_sotl.curves._log_values import check_table_size
 from lightning_sotl.curves.table import LearningCurves
@@ -75,7 +75,7 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
     if not runs:
         raise ValueError(
             f"Expected '{path}' to hold JSON documents with {', '.join(map(repr, _CURVES))}, but "
-            f"none of its {counted(len(unreadable), 'JSON document')} is one."
+            f"none of its {pluralize(len(unreadable), 'JSON document')} is one."
         )
     return _curves(runs), [*notes, *_notes(runs, unreadable)]
 
@@ -181,12 +181,12 @@ def _notes(runs: dict[str, _Run], unreadable: list[str]) -> list[str]:
         )
         more = ", ..." if len(states) > _MOST_STATES else ""
         notes.append(
-            f"{counted(sum(states.values()), 'run')} of {len(runs)} with another status than 'OK' "
-            f"({described}{more}), so without a target."
+            f"{pluralize(sum(states.values()), 'run')} of {len(runs)} with another status than "
+            f"'OK' ({described}{more}), so without a target."
         )
     if unreadable:
         notes.append(
-            f"Left out {counted(len(unreadable), 'JSON document')} without curves of one length: "
-            f"{some(unreadable)}."
+            f"Left out {pluralize(len(unreadable), 'JSON document')} without curves of one length: "
+            f"{quote_few(unreadable)}."
         )
     return notes

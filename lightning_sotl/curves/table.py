@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_sotl._utils.text import listed, visible
+from lightning_sotl._utils.text import quote_all, visible
 from lightning_sotl.curves import _npz
 from lightning_sotl.curves._log_arrays import LogKeys, read_arrays
 from lightning_sotl.stats.ranks import Mode, check_mode
@@ -188,8 +188,8 @@ class LearningCurves:
         fields, unknown = _npz.read(Path(path), _FIELDS)
         if unknown:
             warnings.warn(
-                f"'{visible(str(path))}' also holds {listed(unknown)}, which LearningCurves does "
-                "not know; left out.",
+                f"'{visible(str(path))}' also holds {quote_all(unknown)}, which LearningCurves "
+                "does not know; left out.",
                 stacklevel=2,
             )
         try:
@@ -281,5 +281,5 @@ def _run_ids(names: tuple[str, ...], runs: int) -> tuple[str, ...]:
     names = tuple(map(str, names))
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
-        raise ValueError(f"Expected `run_ids` to have no name twice but got {listed(repeated)}.")
+        raise ValueError(f"Expected `run_ids` to have no name twice but got {quote_all(repeated)}.")
     return names

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.text import counted
+from lightning_sotl._utils.text import pluralize
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.evaluation.estimators import NamedEstimator, named_estimator
 from lightning_sotl.ranking.comparability import ties_and_zeros
@@ -370,7 +370,7 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
     """Return what a reader should know before trusting the numbers, in sentences."""
     found = []
     if result.left_out:
-        found.append(f"Left out {counted(result.left_out, 'run')} without a finite target.")
+        found.append(f"Left out {pluralize(result.left_out, 'run')} without a finite target.")
     for name, reason in result.unavailable.items():
         found.append(f"Left out {_why_left_out({name: reason})}.")
     undefined = [
@@ -389,7 +389,7 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
     missing = int((~np.isfinite(losses)).sum())
     if missing:
         found.append(
-            f"{counted(missing, 'run')} with a target but without a finite loss at T = {last} "
+            f"{pluralize(missing, 'run')} with a target but without a finite loss at T = {last} "
             f"(diverged, or shorter) ranked last there."
         )
     if LCSVR in result.estimators:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_sotl.stats.correlation import Method, rank_correlation
-from lightning_sotl.stats.ranks import Mode, badness
+from lightning_sotl.stats.ranks import Mode, oriented
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def select_generator(
         for key, rows in groups.items()
     ]
     means = np.array([one.score for one in found])
-    order = np.argsort(badness(means, mode=mode), kind="stable")
+    order = np.argsort(oriented(means, mode=mode), kind="stable")
     correlation = rank_correlation(
         means,
         [one.target for one in found],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils import extras, validation
-from lightning_sotl._utils.text import counted
+from lightning_sotl._utils.text import pluralize
 from lightning_sotl.curves.table import LearningCurves
 
 _FOLDS = 3
@@ -92,7 +92,8 @@ class LcSVR:
         if rows.size < _FEWEST:
             raise ValueError(
                 f"Expected at least {_FEWEST} runs with a finite target and a finite validation "
-                f"metric in the first {counted(at, 'epoch')} but got {rows.size} of {curves.runs}."
+                f"metric in the first {pluralize(at, 'epoch')} but got {rows.size} of "
+                f"{curves.runs}."
             )
         generator = np.random.default_rng(self.seed)
         size = min(self.training_runs, rows.size)

@@ -55,21 +55,21 @@ class RunLosses:
         total, count = self.history.get(unit, (0.0, 0))
         self.open = self._new_window(unit, total, count)
         if unit < self.history.completed and unit not in self.history:
-            self.open.misses = 1  # at least: it was completed without a mean, and stays so
+            self.open.unseen_steps = 1  # at least: it was completed without a mean, and stays so
         return self.open
 
-    def forget_from(self, unit: int) -> None:
+    def drop_from(self, unit: int) -> None:
         """Forget a unit, and all after it, since it is trained again from its first step."""
-        self.history.forget_from(unit)
+        self.history.drop_from(unit)
         if self.open is not None and self.open.unit >= unit:
             self.open = None
 
-    def join(self, unit: int, misses: int) -> None:
+    def join(self, unit: int, unseen_steps: int) -> None:
         """Come into a run in which `misses` steps of `unit` were trained already, uncounted."""
         self.history.completed = unit
-        if misses:
+        if unseen_steps:
             window = self.window(unit)
-            window.steps = window.misses = misses
+            window.steps = window.unseen_steps = unseen_steps
 
     def close(self, total: float, count: int) -> None:
         """Complete the open unit with its sum and number of losses over all ranks.
@@ -77,7 +77,7 @@ class RunLosses:
         If some of its steps were not counted, it gives no loss: a mean of the rest is another.
         """
         if self.open is not None:
-            self.history.close(self.open.unit, total, 0 if self.open.misses else count)
+            self.history.close(self.open.unit, total, 0 if self.open.unseen_steps else count)
         self.open = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class RunLosses:
                 "total": total,
                 "count": count,
                 "steps": window.steps,
-                "misses": window.misses,
+                "misses": window.unseen_steps,
             }
         return state
 
@@ -102,7 +102,7 @@ class RunLosses:
         self.open = None
         if opened is not None:
             self.open = self._new_window(opened["unit"], opened["total"], opened["count"])
-            self.open.steps, self.open.misses = opened["steps"], opened["misses"]
+            self.open.steps, self.open.unseen_steps = opened["steps"], opened["misses"]
 
     def _new_window(self, unit: int, total: float, count: int) -> LossWindow:
         return LossWindow(unit, total=total, count=count) if self.carries else LossWindow(unit)
@@ -149,7 +149,7 @@ class LossHistory:
         while self._folded in self._units:
             self._fold(self._loss(self._folded))
 
-    def forget_from(self, unit: int) -> None:
+    def drop_from(self, unit: int) -> None:
         """Take back that a unit, and all after it, were completed."""
         kept = {known: pair for known, pair in self._units.items() if known < unit}
         self.load_state_dict({"completed": min(self.completed, unit), "units": kept})

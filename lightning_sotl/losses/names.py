@@ -40,7 +40,7 @@ _NAME = re.compile(
 
 
 @dataclass(frozen=True)
-class MonitorName:
+class LoggedEstimate:
     """An estimate that a SoTLMonitor logs.
 
     Attributes:
@@ -76,7 +76,7 @@ class MonitorName:
         return estimators.sotl(losses)
 
 
-def parse_monitor(name: str, *, prefix: str = "sotl") -> MonitorName | None:
+def parse_monitor(name: str, *, prefix: str = "sotl") -> LoggedEstimate | None:
     """Return what a name stands for, or None if it is no estimate's.
 
     Args:
@@ -102,7 +102,7 @@ def parse_monitor(name: str, *, prefix: str = "sotl") -> MonitorName | None:
         return None
     if number is not None and not 0.0 < number <= 1.0:
         return None
-    return MonitorName(
+    return LoggedEstimate(
         name,
         match["prefix"],
         None if block is None else int(block),

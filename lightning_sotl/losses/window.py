@@ -38,7 +38,7 @@ class LossWindow:
         """Open the window of `unit` with what this process has added to it before."""
         self.unit = unit
         self.steps = 0
-        self.misses = 0
+        self.unseen_steps = 0
         self._count = count
         self._total: float | Tensor = total
         self._waiting: list[Tensor] = []

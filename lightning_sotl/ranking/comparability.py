@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl._utils.text import counted, listed, shortened
+from lightning_sotl._utils.text import pluralize, quote_all, shortened
 
 # Of the record's header: each changes what L(e) is a mean of, or how many steps led to it.
 _FACTS = (
@@ -87,7 +87,7 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
     unknown = sum(not one for one in facts)
     if 0 < unknown < len(facts):
         notes.append(
-            f"{counted(unknown, 'run')} of {len(facts)} without a record: whether batch size, "
+            f"{pluralize(unknown, 'run')} of {len(facts)} without a record: whether batch size, "
             "loss and the like make them comparable cannot be told."
         )
     return notes
@@ -116,7 +116,7 @@ def groups_of(
     )
     for name in fields:
         if name not in available:
-            raise ValueError(f"No run has the field {name!r}; available: {listed(available)}.")
+            raise ValueError(f"No run has the field {name!r}; available: {quote_all(available)}.")
     groups: dict[tuple[str, ...], list[int]] = {}
     for run, one in enumerate(facts):
         groups.setdefault(tuple(_value(one, name) for name in fields), []).append(run)
@@ -144,16 +144,16 @@ def ties_and_zeros(
         near_zero = int((losses < NEAR_ZERO).sum())
         if near_zero > 1 and near_zero >= _MANY * losses.size:
             notes.append(
-                f"{near_zero} of {counted(losses.size, 'run')} have L(e) < {NEAR_ZERO} after "
-                f"{counted(at, 'epoch')}: so near zero the order of training losses says little. "
+                f"{near_zero} of {pluralize(losses.size, 'run')} have L(e) < {NEAR_ZERO} after "
+                f"{pluralize(at, 'epoch')}: so near zero the order of training losses says little. "
                 "A smaller T may order these runs better."
             )
     values, sizes = np.unique(finite, return_counts=True)
     tied = int(sizes[sizes > 1].sum())
     if tied:
         notes.append(
-            f"{tied} of {counted(finite.size, 'run')} ({tied / finite.size:.0%}) tie with another "
-            f"in '{monitor}', which has {counted(values.size, 'different value')}."
+            f"{tied} of {pluralize(finite.size, 'run')} ({tied / finite.size:.0%}) tie with "
+            f"another in '{monitor}', which has {pluralize(values.size, 'different value')}."
         )
     return notes
 

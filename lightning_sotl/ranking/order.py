@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.text import counted, some
+from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.curves.logs import FoundRuns
-from lightning_sotl.losses.names import MonitorName
+from lightning_sotl.losses.names import LoggedEstimate
 from lightning_sotl.ranking.comparability import ties_and_zeros
-from lightning_sotl.stats.ranks import Mode, badness, best_ranks
+from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
 # T by default: at least this share of the runs has completed it.
 _REACHED_BY = 0.75
@@ -81,7 +81,7 @@ def rank_runs(
     found: FoundRuns,
     monitor: str,
     *,
-    estimate: MonitorName | None,
+    estimate: LoggedEstimate | None,
     at: int | None = None,
     mode: Mode = "min",
     rows: Sequence[int] | None = None,
@@ -116,11 +116,11 @@ def rank_runs(
         at = _default_at(found, chosen, reached, notes)
     _check_at(at, completed, monitor, estimate)
     values = scores[:, at - 1]
-    bad = badness(np.where(completed >= at, values, np.inf), mode=mode)
+    bad = oriented(np.where(completed >= at, values, np.inf), mode=mode)
     if np.isinf(bad).all():
         raise ValueError(
-            f"None of the {counted(len(chosen), 'run')} has a finite '{monitor}' after "
-            f"{counted(at, 'epoch')}: there is nothing to rank."
+            f"None of the {pluralize(len(chosen), 'run')} has a finite '{monitor}' after "
+            f"{pluralize(at, 'epoch')}: there is nothing to rank."
         )
     by_policy = any(_ended_by_policy(found, chosen))
     order = _order(scores, completed, bad, at, mode, later_ended_first=by_policy)
@@ -136,11 +136,11 @@ def rank_runs(
 
 
 def _check_at(
-    at: int, completed: NDArray[np.int64], monitor: str, estimate: MonitorName | None
+    at: int, completed: NDArray[np.int64], monitor: str, estimate: LoggedEstimate | None
 ) -> None:
     if validation.positive_int("at", at) > completed.max():
         raise ValueError(
-            f"No run has completed {counted(at, 'epoch')}; the longest has completed "
+            f"No run has completed {pluralize(at, 'epoch')}; the longest has completed "
             f"{completed.max()}."
         )
     if estimate is not None and at < estimate.first_unit:
@@ -160,7 +160,7 @@ def _ranked(
 
 
 def _scores(
-    found: FoundRuns, monitor: str, estimate: MonitorName | None
+    found: FoundRuns, monitor: str, estimate: LoggedEstimate | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the values after each epoch, and how many epochs each run has completed."""
     logged = found.others.get(monitor)
@@ -202,9 +202,9 @@ def _default_at(
     by_policy = _ended_by_policy(found, chosen)
     if any(by_policy):
         notes.append(
-            f"{counted(sum(by_policy), 'run')} of {len(chosen)} were ended by a policy and none at "
-            f"a limit, so T is {completed.max()}, the most epochs of any run: those that it let go "
-            "on furthest stand first."
+            f"{pluralize(sum(by_policy), 'run')} of {len(chosen)} were ended by a policy and none "
+            f"at a limit, so T is {completed.max()}, the most epochs of any run: those that it let "
+            "go on furthest stand first."
         )
         return int(completed.max())
     longest_first = np.sort(completed)[::-1]
@@ -235,7 +235,7 @@ def _order(
         return order
     diverged = np.isinf(bad) & (completed >= at)
     last = scores[np.arange(len(scores)), np.minimum(completed, at) - 1]
-    order = np.lexsort((badness(last, mode=mode), -completed, diverged, bad))
+    order = np.lexsort((oriented(last, mode=mode), -completed, diverged, bad))
     return order  # noqa: RET504  # typed above
 
 
@@ -256,14 +256,14 @@ def _notes_on_last(
     notes = []
     if short:
         notes.append(
-            f"{counted(len(short), 'run')} of {len(names)} completed fewer than "
-            f"{counted(at, 'epoch')} and cannot be compared at T = {at}; they stand last: "
-            f"{some(short)}."
+            f"{pluralize(len(short), 'run')} of {len(names)} completed fewer than "
+            f"{pluralize(at, 'epoch')} and cannot be compared at T = {at}; they stand last: "
+            f"{quote_few(short)}."
         )
     if diverged:
         notes.append(
-            f"{counted(len(diverged), 'run')} of {len(names)} without a finite value at T = {at} "
-            f"(diverged, or without a loss) stand last: {some(diverged)}."
+            f"{pluralize(len(diverged), 'run')} of {len(names)} without a finite value at T = {at} "
+            f"(diverged, or without a loss) stand last: {quote_few(diverged)}."
         )
     if len(names) == 1:
         notes.append("There is only one run, so there is nothing to compare it with.")

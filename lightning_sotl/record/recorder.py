@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_sotl._utils.files import MOST_NESTED, UnreadableFileError
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import some
+from lightning_sotl._utils.text import quote_few
 from lightning_sotl.losses.history import LossHistory
 from lightning_sotl.record.format import MOST_HPARAM_BYTES, plain, writable_hparams
 from lightning_sotl.record.writer import RunRecord
@@ -58,9 +58,9 @@ class Recorder:
         hparams, left_out = writable_hparams(facts.get("hparams", {}))
         if left_out:
             warn_user(
-                f"The run's record has no {some(left_out)} of the hyper-parameters: it keeps what "
-                f"JSON holds in {MOST_HPARAM_BYTES:,} bytes and {MOST_NESTED} levels. A promotion "
-                "has to give the rest again."
+                f"The run's record has no {quote_few(left_out)} of the hyper-parameters: it keeps "
+                f"what JSON holds in {MOST_HPARAM_BYTES:,} bytes and {MOST_NESTED} levels. A "
+                "promotion has to give the rest again."
             )
         header = plain({**facts, "hparams": hparams})
         self._known, self._is_behind = (run_id, header, history, after), True

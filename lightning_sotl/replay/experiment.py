@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.text import counted, listed
+from lightning_sotl._utils.text import pluralize, quote_all
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.replay.policy import Policy
 from lightning_sotl.replay.recorded import Recorded, replayable
@@ -268,7 +268,7 @@ def _note_on_no_effect(found: dict[str, PolicyScores]) -> list[str]:
     if not names:
         return []
     return [
-        f"{listed(names)} stopped no run in any repeat; a policy that compares with "
+        f"{quote_all(names)} stopped no run in any repeat; a policy that compares with "
         "complete runs cannot while all are trained at a time."
     ]
 
@@ -278,7 +278,7 @@ def _note_on_draws(drawn: int, available: int) -> list[str]:
     if drawn < available:
         return []
     return [
-        f"Each repeat has all {counted(available, 'run')}, in another order: the standard errors "
+        f"Each repeat has all {pluralize(available, 'run')}, in another order: the standard errors "
         "tell what the order changes, not what other runs would."
     ]
 
@@ -300,4 +300,4 @@ def _check_numbers(
 
 def _check_names(names: list[str]) -> None:
     if len(set(names)) < len(names):
-        raise ValueError(f"Expected `policies` to have different names but got {listed(names)}.")
+        raise ValueError(f"Expected `policies` to have different names but got {quote_all(names)}.")

@@ -16,7 +16,7 @@ IN_EVERY_EPOCH, AFTER_THE_LAST_EPOCH = 0, -1
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observations:
     """What has been reported so far. The replay fills it in place as simulated time goes by.
 
     Column e of a curve is the value after `e + 1` completed epochs. Lower is better in both
@@ -49,7 +49,7 @@ class Seen:
         return float(self.curve(signal)[run, self.epochs[run] - 1])
 
 
-class Decider(Protocol):
+class PolicyRun(Protocol):
     """A policy at work on the runs of one repeat."""
 
     def goes_on(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
@@ -98,7 +98,7 @@ class Policy(Protocol):
         """The first index of a slice of the epochs: those after which a run is validated."""
         ...
 
-    def begin(self, seen: Seen) -> Decider:
+    def begin(self, seen: Observations) -> PolicyRun:
         """Return what decides about the runs of one repeat.
 
         Args:
@@ -110,7 +110,7 @@ class Policy(Protocol):
         ...
 
 
-def best_of_the_longest(seen: Seen, signal: Signal) -> int:
+def best_of_the_longest(seen: Observations, signal: Signal) -> int:
     """Return the pick that most policies make.
 
     Among the runs trained to the end it is the one with the best last validation value, or with
@@ -135,7 +135,7 @@ def best_of_the_longest(seen: Seen, signal: Signal) -> int:
     return int(longest[np.argmin(seen.curve(signal)[longest, furthest - 1])])
 
 
-def check_signal(name: str, signal: Signal, seen: Seen) -> None:
+def check_signal(name: str, signal: Signal, seen: Observations) -> None:
     """Raise if a policy reads what was not recorded.
 
     Raises:
@@ -159,7 +159,7 @@ def validated_from(signal: Signal) -> int:
 class StopsForGood:
     """The part of a decider that never takes a stopped run up again, and makes the usual pick."""
 
-    def __init__(self, seen: Seen, signal: Signal) -> None:
+    def __init__(self, seen: Observations, signal: Signal) -> None:
         self._seen = seen
         self._signal: Signal = signal
 

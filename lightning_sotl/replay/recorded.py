@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl._utils.text import counted, some
+from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.curves.table import LearningCurves
-from lightning_sotl.stats.ranks import Mode, badness
+from lightning_sotl.stats.ranks import Mode, oriented
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def replayable(curves: LearningCurves) -> Recorded:
     kept = np.flatnonzero(is_whole)
     short = [curves.names[row] for row in np.flatnonzero(has_target & ~is_whole)]
     if missing := int((~has_target).sum()):
-        notes.append(f"Left out {counted(missing, 'run')} without a finite target.")
+        notes.append(f"Left out {pluralize(missing, 'run')} without a finite target.")
     if short:
         notes.append(
-            f"Left out {counted(len(short), 'run')} with a target whose curves end before epoch "
-            f"{curves.epochs}: {some(short)}."
+            f"Left out {pluralize(len(short), 'run')} with a target whose curves end before epoch "
+            f"{curves.epochs}: {quote_few(short)}."
         )
     if kept.size < 2:
         raise ValueError(
@@ -81,9 +81,9 @@ def replayable(curves: LearningCurves) -> Recorded:
             f"epochs but got {kept.size} of {curves.runs}."
         )
     return Recorded(
-        train=badness(curves.train_loss[kept], mode="min"),
-        validation=None if values is None else badness(values[kept], mode=_mode(curves, name)),
-        target=badness(curves.final_metric[kept], mode=curves.final_mode),
+        train=oriented(curves.train_loss[kept], mode="min"),
+        validation=None if values is None else oriented(values[kept], mode=_mode(curves, name)),
+        target=oriented(curves.final_metric[kept], mode=curves.final_mode),
         left_out=curves.runs - kept.size,
         notes=tuple(notes),
     )
@@ -115,7 +115,7 @@ def _validation_notes(
     first = int(np.argmin(absent)) + 1
     blind = f", and before epoch {first} nothing is known" if first > 1 else ""
     return [
-        f"In {counted(int(absent.sum()), 'epoch')} of {absent.size} no run has a '{name}': the "
+        f"In {pluralize(int(absent.sum()), 'epoch')} of {absent.size} no run has a '{name}': the "
         f"newest values stand there{blind}."
     ]
 

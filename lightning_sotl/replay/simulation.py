@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl.replay.policy import Decider, Policy, Seen
+from lightning_sotl.replay.policy import Observations, Policy, PolicyRun
 
 _Number = TypeVar("_Number", np.float64, np.int64)
 
@@ -112,8 +112,8 @@ class _Clock:
             self._validation = validation.tolist()
         self._reported = (np.full(train.shape, np.nan), np.full(train.shape, np.nan))
         self._done = np.zeros(len(train), dtype=np.int64)
-        self.decider: Decider = policy.begin(
-            Seen(
+        self.decider: PolicyRun = policy.begin(
+            Observations(
                 train=_read_only(self._reported[0]),
                 validation=_read_only(self._reported[1]),
                 epochs=_read_only(self._done),

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_sotl._utils import validation
-from lightning_sotl.stats.ranks import Mode, badness, best_ranks, check_mode, midranks
+from lightning_sotl.stats.ranks import Mode, best_ranks, check_mode, midranks, oriented
 
 Method = Literal["spearman", "kendall", "weighted-tau"]
 
@@ -64,9 +64,9 @@ def prepare(
             f"{goal.size}."
         )
     columns = np.atleast_2d(values[has_target].T)
-    rows = np.ascontiguousarray(badness(columns, mode=mode))
+    rows = np.ascontiguousarray(oriented(columns, mode=mode))
     unknown: NDArray[np.bool_] = np.all(np.isnan(columns), axis=1)
-    return rows, badness(goal[has_target], mode=target_mode), unknown
+    return rows, oriented(goal[has_target], mode=target_mode), unknown
 
 
 def correlate(
@@ -316,8 +316,8 @@ def order_stability(
     half, full = table[:, at // 2 - 1], table[:, at - 1]
     if np.isnan(half).all() or np.isnan(full).all():
         return float("nan")
-    rows = badness(half, mode=mode)[np.newaxis]
-    return float(correlate(rows, badness(full, mode=mode), method)[0])
+    rows = oriented(half, mode=mode)[np.newaxis]
+    return float(correlate(rows, oriented(full, mode=mode), method)[0])
 
 
 def _check_k(k: int, runs: int) -> None:

@@ -20,7 +20,7 @@ def check_mode(name: str, mode: object) -> None:
         raise ValueError(f"Expected `{name}` to be 'min' or 'max' but got {mode!r}.")
 
 
-def badness(values: ArrayLike, *, mode: Mode) -> NDArray[np.float64]:
+def oriented(values: ArrayLike, *, mode: Mode) -> NDArray[np.float64]:
     """Return `values` so that lower is better and what is not finite is worst.
 
     A diverged run ranks last, whichever way its values point; it never wins.
@@ -33,12 +33,12 @@ def badness(values: ArrayLike, *, mode: Mode) -> NDArray[np.float64]:
         float64 of the same shape, `+inf` where `values` is not finite.
 
     Example:
-        >>> badness([0.5, float("nan"), 0.9], mode="max").tolist()
+        >>> oriented([0.5, float("nan"), 0.9], mode="max").tolist()
         [-0.5, inf, -0.9]
     """
     numbers = np.asarray(values, dtype=np.float64)
-    oriented = numbers if mode == "min" else -numbers
-    return np.where(np.isfinite(numbers), oriented, np.inf)
+    signed = numbers if mode == "min" else -numbers
+    return np.where(np.isfinite(numbers), signed, np.inf)
 
 
 def midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,14 +13,14 @@ import numpy as np
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.files import is_gone
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import counted
+from lightning_sotl._utils.text import pluralize
 from lightning_sotl.callbacks.stopper import StopperLogic
 from lightning_sotl.curves._log_arrays import LogKeys
 from lightning_sotl.curves.logs import read_logs
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.order import rank_runs
-from lightning_sotl.stats.ranks import Mode, badness
+from lightning_sotl.stats.ranks import Mode, oriented
 
 Result = TypeVar("Result")
 
@@ -100,11 +100,11 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
     k = validation.positive_int("k", k)
     runs = list(candidates)
     estimates = [math.nan if run.estimate is None else float(run.estimate) for run in runs]
-    bad = badness(estimates, mode=mode)
+    bad = oriented(estimates, mode=mode)
     best = [place for place in np.argsort(bad, kind="stable")[:k] if np.isfinite(bad[place])]
     if not best:
         raise ValueError(
-            f"None of the {counted(len(runs), 'run')} has a finite estimate, so there is none to "
+            f"None of the {pluralize(len(runs), 'run')} has a finite estimate, so there is none to "
             "promote."
         )
     if len(best) < k:

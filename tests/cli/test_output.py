@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor, find_winners, plotting
-from lightning_sotl._utils.text import listed, quoted, visible
+from lightning_sotl._utils.text import quote_all, quoted, visible
 from lightning_sotl.cli import main
 from lightning_sotl.record.writer import RunRecord
 from lightning_sotl.replay.experiment import PolicyScores, Replay
@@ -40,8 +40,8 @@ def test_each_character_that_is_not_printed_is_written_out() -> None:
 
 def test_what_is_quoted_has_an_end() -> None:
     assert len(quoted("x" * 10**6)) < 300
-    assert listed(range(1000)).endswith("99 and 900 more")
-    assert len(listed(["x" * 10**5] * 1000)) < 30_000
+    assert quote_all(range(1000)).endswith("99 and 900 more")
+    assert len(quote_all(["x" * 10**5] * 1000)) < 30_000
 
 
 @pytest.fixture

@@ -260,16 +260,16 @@ def test_other_trainings_are_the_target_of_the_first(tmp_path):
 
 
 def test_examples_are_the_middle_networks_of_the_thirds():
-    badness = np.array([5.0, 1, 9, 2, 8, 3, 7, 4, 6])
-    assert badness[examples_of(badness)].tolist() == [2, 5, 8]
+    oriented = np.array([5.0, 1, 9, 2, 8, 3, 7, 4, 6])
+    assert oriented[examples_of(oriented)].tolist() == [2, 5, 8]
 
 
 def test_triples_agree_or_reverse_as_counted_by_hand():
-    badness, losses = np.array([0.0, 1, 2, 3]), np.array([0.5, 0.6, 0.4, 0.7])
+    oriented, losses = np.array([0.0, 1, 2, 3]), np.array([0.5, 0.6, 0.4, 0.7])
     triples = np.array(list(permutations(range(4), 3)))
     # Of the sets {0,1,2}, {0,1,3}, {0,2,3}, {1,2,3} one has its losses in order, none in reverse.
-    assert agreements(badness, losses, triples) == (0.25, 0.0)
-    assert agreements(badness, -losses, triples) == (0.0, 0.25)
+    assert agreements(oriented, losses, triples) == (0.25, 0.0)
+    assert agreements(oriented, -losses, triples) == (0.0, 0.25)
 
 
 def test_correlation_among_networks_below_the_threshold(networks):

@@ -111,7 +111,7 @@ def test_many_threads_that_open_a_study_with_many_trials_read_it_once_each(tmp_p
     for trial in trials:
         for step in range(3):
             trial.report(float(trial.number), step)
-    study.pruner._forget()
+    study.pruner._reset()
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda trial: trial.should_prune(), trials)) == [True] * 4
 

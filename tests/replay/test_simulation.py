@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lightning_sotl.replay.policy import Seen, best_of_the_longest
+from lightning_sotl.replay.policy import Observations, best_of_the_longest
 from lightning_sotl.replay.simulation import simulate
 from tests.support.replay_tables import TRAIN, VALIDATION, Logged
 
@@ -17,7 +17,7 @@ class LowestSoFar:
     name = "lowest-so-far"
     validated_from = -1
 
-    def begin(self, seen: Seen) -> LowestSoFar:
+    def begin(self, seen: Observations) -> LowestSoFar:
         self.seen = seen
         return self
 

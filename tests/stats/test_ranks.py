@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from lightning_sotl.stats.ranks import badness, best_ranks, midranks, tie_bounds
+from lightning_sotl.stats.ranks import best_ranks, midranks, oriented, tie_bounds
 
 TABLES = hnp.arrays(
     np.float64,
@@ -31,7 +31,7 @@ def test_best_ranks_are_those_of_scipy(table: np.ndarray) -> None:
     [("min", [1.0, np.inf, np.inf, np.inf]), ("max", [-1.0, np.inf, np.inf, np.inf])],
 )
 def test_badness_puts_last_whatever_is_not_finite(mode: str, expected: list[float]) -> None:
-    assert badness([1.0, np.nan, np.inf, -np.inf], mode=mode).tolist() == expected
+    assert oriented([1.0, np.nan, np.inf, -np.inf], mode=mode).tolist() == expected
 
 
 def test_tie_bounds_name_first_and_last_of_each_group() -> None:

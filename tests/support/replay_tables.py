@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lightning_sotl import LearningCurves
-from lightning_sotl.replay.policy import Policy, Seen
+from lightning_sotl.replay.policy import Observations, Policy
 from lightning_sotl.replay.simulation import Outcome, simulate
 
 # Four runs of four epochs, small enough to go through by hand.
@@ -56,7 +56,7 @@ class Logged:
         self.policy = policy
         self.log: list[tuple[Any, ...]] = []
 
-    def begin(self, seen: Seen) -> Logged:
+    def begin(self, seen: Observations) -> Logged:
         self.seen, self.decider = seen, self.policy.begin(seen)
         return self
 

@@ -9,7 +9,7 @@ import optuna
 
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import counted, some
+from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.integrations._optuna.reporter import CHECKPOINT_KEY
 from lightning_sotl.integrations._optuna.storage import sign_of
 from lightning_sotl.sweep.promotion import Candidate, Result, Winner, best_of, train_winners
@@ -49,8 +49,8 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
     at = max((units[t.number] for t in finite), default=0)
     if short := [t.number for t in finite if units[t.number] < at]:
         warn_user(
-            f"{counted(len(short), 'trial')} ended before T = {at} and do not compete: "
-            f"{some(short)}."
+            f"{pluralize(len(short), 'trial')} ended before T = {at} and do not compete: "
+            f"{quote_few(short)}."
         )
     return best_of(
         (

@@ -53,7 +53,7 @@ class AdaptivePruner(BasePruner):
             raise TypeError(f"Expected `policy` to be an AdaptivePolicy but got {policy!r}.")
         self.policy = policy
         self._lock = threading.Lock()
-        self._forget()
+        self._reset()
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Return whether the trial shall end now."""
@@ -73,7 +73,7 @@ class AdaptivePruner(BasePruner):
         # Names are not enough: another storage may have a study of the same name.
         this = (study._storage, study._study_id)
         if this != self._study:
-            self._forget()
+            self._reset()
             self._study = this
         sign = sign_of(study)
         for other in [*study.get_trials(deepcopy=False), trial]:
@@ -92,7 +92,7 @@ class AdaptivePruner(BasePruner):
                 self._finished.add(other.number)
                 del self._known[other.number]
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._study = None
         self._curves = GrowingCurves(self.policy.max_epochs)
         self._validation = GrowingCurves(self.policy.max_epochs)
@@ -107,4 +107,4 @@ class AdaptivePruner(BasePruner):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.policy = state["policy"]
         self._lock = threading.Lock()
-        self._forget()
+        self._reset()

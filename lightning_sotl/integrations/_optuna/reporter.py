@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import listed
+from lightning_sotl._utils.text import quote_all
 from lightning_sotl._utils.validation import text as check_text
 from lightning_sotl.callbacks._monitored import counts_blocks, missing_monitor, producer_of
 from lightning_sotl.callbacks._order import LateCallback, arrange
@@ -27,9 +27,9 @@ from lightning_sotl.callbacks.stopper import stoppers_of
 from lightning_sotl.integrations._optuna.restart import own_identity, process_key
 from lightning_sotl.integrations._optuna.storage import (
     note_validation,
-    patiently,
     reported_values,
-    shall_prune,
+    retry_storage,
+    should_prune,
     sign_of,
     tell,
     validations_of,
@@ -103,8 +103,8 @@ class ReporterState(RunBound["ReporterState"]):
         if isinstance(trial, optuna.Trial):
             self._worst = _sign_of(trial, monitor) * math.inf
             name = partial(trial.set_user_attr, process_key(trial.number), own_identity())
-            patiently(name, otherwise=None)
-        self._forget()
+            retry_storage(name, otherwise=None)
+        self._reset()
 
     @property
     def state_key(self) -> str:
@@ -122,12 +122,12 @@ class ReporterState(RunBound["ReporterState"]):
             "checkpoint": self._checkpoint,
         }
 
-    def _take_back(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         self._reported, self._pending = dict(state["reported"]), dict(state["pending"])
         self._value, self._pruned = state["value"], state["pruned"]
         self._reached_limit, self._checkpoint = state["reached_limit"], state["checkpoint"]
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._reported = {}
         self._pending = {}
         self._value = None
@@ -182,7 +182,7 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
         self._in_blocks = counts_blocks(trainer, self.monitor)
         if trainer.is_global_zero:
             # If the storage is down, what the checkpoint knows has to do.
-            self._reported = patiently(
+            self._reported = retry_storage(
                 partial(reported_values, self.trial), otherwise=self._reported
             )
             self._to_compare = dict(self._reported)
@@ -223,13 +223,13 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
         if self.monitor in trainer.callback_metrics:
             self._value = float(trainer.callback_metrics[self.monitor])
         if producer_of(trainer, self.monitor) is None and not self._reported:
-            logged = listed(list(trainer.callback_metrics))
+            logged = quote_all(list(trainer.callback_metrics))
             warn_user(
                 f"`monitor={self.monitor!r}` was never reported: it is not logged in training or "
                 f"validation steps; logged are: {logged}.{missing_monitor(trainer, self.monitor)}"
             )
         if self.validation is not None and trainer.is_global_zero and not self._validations:
-            logged = listed(list(trainer.callback_metrics))
+            logged = quote_all(list(trainer.callback_metrics))
             warn_user(
                 f"`validation={self.validation!r}` was never noted: it is not logged by the end of "
                 f"an epoch; logged are: {logged}."
@@ -270,13 +270,13 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
         self._receive_from_child()
         if isinstance(self.trial, optuna.Trial):
             trial = self.trial
-            stored = patiently(partial(reported_values, self.trial), otherwise={})
+            stored = retry_storage(partial(reported_values, self.trial), otherwise={})
             for step, value in {**self._reported, **self._pending}.items():
                 if step not in stored:
-                    patiently(partial(trial.report, value, step), otherwise=None)
+                    retry_storage(partial(trial.report, value, step), otherwise=None)
             if self._checkpoint is not None:
                 path = self._checkpoint
-                patiently(partial(trial.set_user_attr, CHECKPOINT_KEY, path), otherwise=None)
+                retry_storage(partial(trial.set_user_attr, CHECKPOINT_KEY, path), otherwise=None)
         diverged = self._value is not None and not math.isfinite(self._value)
         if self._pruned and not self._reached_limit and not diverged:
             raise optuna.TrialPruned(f"Pruned after step {max(self._reported, default=0)}.")
@@ -342,7 +342,7 @@ class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
             self._validations[step] = sign * float(trainer.callback_metrics[self.validation])
             note_validation(trial, self._validations)
         heard = tell(trial, self._pending, self._reported)
-        return value, hopeless, heard and not hopeless and shall_prune(trial)
+        return value, hopeless, heard and not hopeless and should_prune(trial)
 
     def _required_trial(self) -> optuna.trial.BaseTrial:
         if self.trial is None:

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import counted, some
+from lightning_sotl._utils.text import pluralize, quote_few
 
 _PROC = Path("/proc")
 
@@ -130,9 +130,9 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
     numbers = [trial.number for trial in claimed if _requeue(study, trial)]
     if left:
         warn_user(
-            f"{counted(len(left), 'running trial')} of another host or of no known process left "
-            f"as it is: {some(left)}. If no other process works on this study, `alone=True` takes "
-            "them."
+            f"{pluralize(len(left), 'running trial')} of another host or of no known process left "
+            f"as it is: {quote_few(left)}. If no other process works on this study, `alone=True` "
+            "takes them."
         )
     return numbers
 

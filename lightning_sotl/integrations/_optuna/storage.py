@@ -48,7 +48,7 @@ _OURS = (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError)
 _WAITS = (0.1, 0.5)  # seconds between the tries
 
 
-def patiently(function: Callable[[], Any], *, otherwise: Any) -> Any:
+def retry_storage(function: Callable[[], Any], *, otherwise: Any) -> Any:
     """Return what a call of the storage gives, or `otherwise` where it fails three times.
 
     Args:
@@ -96,15 +96,15 @@ def tell(
     """
     for step, value in list(pending.items()):
         failed = object()
-        if patiently(partial(trial.report, value, step), otherwise=failed) is failed:
+        if retry_storage(partial(trial.report, value, step), otherwise=failed) is failed:
             return False
         reported[step] = pending.pop(step)
     return True
 
 
-def shall_prune(trial: optuna.trial.BaseTrial) -> bool:
+def should_prune(trial: optuna.trial.BaseTrial) -> bool:
     """Return what the pruner says; False while the storage is away."""
-    return bool(patiently(trial.should_prune, otherwise=False))
+    return bool(retry_storage(trial.should_prune, otherwise=False))
 
 
 def validations_of(trial: optuna.trial.FrozenTrial | optuna.Trial) -> dict[int, float]:
@@ -119,4 +119,4 @@ def note_validation(trial: optuna.trial.BaseTrial, values: dict[int, float]) -> 
     JSON has no infinity, and its keys are strings.
     """
     plain = {str(step): value if math.isfinite(value) else None for step, value in values.items()}
-    patiently(partial(trial.set_user_attr, VALIDATION_KEY, plain), otherwise=None)
+    retry_storage(partial(trial.set_user_attr, VALIDATION_KEY, plain), otherwise=None)

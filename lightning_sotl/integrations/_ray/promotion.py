@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.experimental.output import ProgressReporter
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.text import counted
+from lightning_sotl._utils.text import pluralize
 from lightning_sotl.integrations._ray.starting_point import CHECKPOINT_NAME, call_promoted
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.stats.ranks import Mode, check_mode
@@ -61,14 +61,14 @@ def find_winners(
     at = max((units for units, _ in finite), default=0)
     if not finite:
         raise ValueError(
-            f"None of the {counted(len(trials), 'trial')} has a finite `{monitor}`, so there is "
+            f"None of the {pluralize(len(trials), 'trial')} has a finite `{monitor}`, so there is "
             "none to promote."
         )
     at_end = [candidate for units, candidate in finite if units == at]
     if len(at_end) < len(finite):
         log.warning(
             "%s ended before T = %d and do not compete.",
-            counted(len(finite) - len(at_end), "trial"),
+            pluralize(len(finite) - len(at_end), "trial"),
             at,
         )
     winners = best_of(at_end, k, mode=mode)

@@ -12,7 +12,7 @@ from ray import tune
 
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import listed
+from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks import _stop_checkpoint
 from lightning_sotl.callbacks._monitored import counts_blocks, missing_monitor, producer_of
 from lightning_sotl.callbacks._order import LateCallback, arrange, move_to_front
@@ -94,7 +94,7 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
             checkpoint_every = validation.positive_int("checkpoint_every", checkpoint_every)
         self.checkpoint_every = checkpoint_every
         self._random_states = None
-        self._forget()
+        self._reset()
 
     # --- Lightning's hooks, in the order of a run
 
@@ -115,7 +115,7 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Go on behind the epochs that the checkpoint has, which were reported."""
-        self._forget()
+        self._reset()
         self._in_blocks = counts_blocks(trainer, self.monitor)
         self._whole_epochs = trainer.current_epoch
         self._reported = self._completed(trainer)
@@ -123,7 +123,7 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
         self._seen = dict(trainer.callback_metrics)
         states, self._random_states = self._random_states, None
         if states is not None:
-            _stop_checkpoint.go_on_as_if_never_stopped(trainer, states)
+            _stop_checkpoint.resume_as_if_never_stopped(trainer, states)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -257,11 +257,11 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
             producer_of(trainer, self.monitor) is None
             and self.monitor not in trainer.callback_metrics
         ):
-            available = listed(list(trainer.callback_metrics))
+            available = quote_all(list(trainer.callback_metrics))
             cure = missing_monitor(trainer, self.monitor)
             warn_user(f"`monitor={self.monitor!r}` is not logged; available: {available}.{cure}")
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.stopped_by_ray = False
         self._reported = 0
         self._whole_epochs = 0

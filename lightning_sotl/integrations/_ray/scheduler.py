@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
 
-from lightning_sotl._utils.text import listed
+from lightning_sotl._utils.text import quote_all
 from lightning_sotl._utils.validation import text as check_text
 from lightning_sotl.policies.adaptive import AdaptivePolicy
 from lightning_sotl.policies.growing_curves import GrowingCurves
@@ -88,7 +88,7 @@ class AdaptiveScheduler(FIFOScheduler):
         if name not in self._said_missing:
             self._said_missing.add(name)
             warnings.warn(
-                f"{name!r} is not reported; available: {listed(list(result))}.", stacklevel=2
+                f"{name!r} is not reported; available: {quote_all(list(result))}.", stacklevel=2
             )
 
     def debug_string(self) -> str:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from lightning_sotl.policies.adaptive import AdaptivePolicy
 from lightning_sotl.replay.policy import (
     IN_EVERY_EPOCH,
-    Decider,
+    Observations,
     Policy,
-    Seen,
+    PolicyRun,
     StopsForGood,
     check_signal,
 )
@@ -77,7 +77,7 @@ class Adaptive:
         """Training losses cost no validation before the end."""
         return IN_EVERY_EPOCH if self.reads else -PICKED_BY_LAST
 
-    def begin(self, seen: Seen) -> Decider:
+    def begin(self, seen: Observations) -> PolicyRun:
         """Return what decides in one repeat.
 
         Raises:
@@ -88,7 +88,7 @@ class Adaptive:
 
 
 class _Adaptive(StopsForGood):
-    def __init__(self, seen: Seen, policy: Adaptive) -> None:
+    def __init__(self, seen: Observations, policy: Adaptive) -> None:
         super().__init__(seen, "validation" if policy.reads == "val" else "train")
         self._reads = policy.reads
         runs = len(seen.epochs)

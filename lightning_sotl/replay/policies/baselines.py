@@ -15,9 +15,9 @@ import numpy as np
 from lightning_sotl.policies.adaptive import Signal
 from lightning_sotl.replay.policy import (
     IN_EVERY_EPOCH,
-    Decider,
+    Observations,
     Policy,
-    Seen,
+    PolicyRun,
     best_of_the_longest,
     check_signal,
     split_signal,
@@ -91,7 +91,7 @@ class Rungs:
         """Training losses cost no validation before the end."""
         return validated_from(self.signal) if self.rungs else IN_EVERY_EPOCH
 
-    def begin(self, seen: Seen) -> Decider:
+    def begin(self, seen: Observations) -> PolicyRun:
         """Return what decides in one repeat.
 
         Raises:
@@ -112,7 +112,7 @@ class Rungs:
 
 class _AtRungs:
     def __init__(
-        self, seen: Seen, signal: Signal, rungs: list[int], kept: Callable[[int], int]
+        self, seen: Observations, signal: Signal, rungs: list[int], kept: Callable[[int], int]
     ) -> None:
         self._seen = seen
         self._signal: Signal = signal

@@ -12,8 +12,8 @@ import numpy as np
 from lightning_sotl._utils.extras import require
 from lightning_sotl.policies.adaptive import Signal
 from lightning_sotl.replay.policy import (
-    Decider,
-    Seen,
+    Observations,
+    PolicyRun,
     StopsForGood,
     check_signal,
     split_signal,
@@ -97,7 +97,7 @@ class OptunaPolicy:
         """By the curve that is reported: training losses cost no validation before the end."""
         return validated_from(split_signal(self.name)[1])
 
-    def begin(self, seen: Seen) -> Decider:
+    def begin(self, seen: Observations) -> PolicyRun:
         """Return a new study that decides.
 
         Raises:
@@ -116,7 +116,7 @@ class OptunaPolicy:
 
 
 class _InAStudy(StopsForGood):
-    def __init__(self, seen: Seen, signal: Signal, study: optuna.Study) -> None:
+    def __init__(self, seen: Observations, signal: Signal, study: optuna.Study) -> None:
         super().__init__(seen, signal)
         self._study = study
         self._trials: dict[int, optuna.Trial] = {}

@@ -13,8 +13,8 @@ import numpy as np
 from lightning_sotl._utils.extras import require
 from lightning_sotl.policies.adaptive import Signal
 from lightning_sotl.replay.policy import (
-    Decider,
-    Seen,
+    Observations,
+    PolicyRun,
     StopsForGood,
     check_signal,
     split_signal,
@@ -62,7 +62,7 @@ class RayPolicy:
         """By the curve that is reported: training losses cost no validation before the end."""
         return validated_from(split_signal(self.name)[1])
 
-    def begin(self, seen: Seen) -> Decider:
+    def begin(self, seen: Observations) -> PolicyRun:
         """Return a new scheduler that decides.
 
         Raises:
@@ -75,7 +75,7 @@ class RayPolicy:
 
 
 class _InAScheduler(StopsForGood):
-    def __init__(self, seen: Seen, signal: Signal, scheduler: Any) -> None:
+    def __init__(self, seen: Observations, signal: Signal, scheduler: Any) -> None:
         super().__init__(seen, signal)
         self._scheduler = scheduler
         # All that the scheduler reads of a trial.
