@@ -24,6 +24,7 @@ from tqdm import tqdm
 from lightning_sotl import AdaptivePolicy
 from lightning_sotl.callbacks._shared_runs import SharedRuns
 from lightning_sotl.integrations.optuna import AdaptivePruner
+from lightning_sotl.losses.families import FAMILIES
 from lightning_sotl.losses.names import LoggedEstimate
 from lightning_sotl.record.writer import RunRecord
 
@@ -71,7 +72,7 @@ def by_pruner(losses: np.ndarray, epoch: int) -> float:
 
 def by_directory(losses: np.ndarray, epoch: int) -> tuple[float, float]:
     """Return what the first look at 1,000 records takes, and a later one."""
-    estimate = LoggedEstimate("sotl_e1", "sotl", window=1)
+    estimate = LoggedEstimate(FAMILIES["sotl-e"], 1)
     with tempfile.TemporaryDirectory() as folder:
         records = [RunRecord(Path(folder) / f"run_{n}" / "sotl.jsonl") for n in range(len(losses))]
         for number, (record, curve) in enumerate(

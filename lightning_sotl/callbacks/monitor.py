@@ -31,7 +31,7 @@ from lightning_sotl.callbacks._trainer import (
     trains_without_backward,
 )
 from lightning_sotl.losses.history import RunLosses
-from lightning_sotl.losses.names import metric_names
+from lightning_sotl.losses.names import logged_estimates
 from lightning_sotl.losses.window import LossWindow
 from lightning_sotl.record.recorder import Recorder
 
@@ -121,7 +121,12 @@ class MonitorState(RunBound["MonitorState"]):
         self.record = validation.boolean("record", record)
         # Lightning asks for it at every hook of every step, so it is made once.
         self._state_key = f"{type(self).__qualname__}{{'prefix': {prefix!r}}}"
-        self._kinds = metric_names(prefix, windows, decay, every_n_train_batches)
+        parameters: dict[str, Sequence[float | None]] = {"sotl": [None], "sotl-e": windows}
+        if decay is not None:
+            parameters["sotl-ema"] = [decay]
+        self._logged_estimates = logged_estimates(
+            parameters, prefix=prefix, block=every_n_train_batches
+        )
         self._is_global_zero = True
         self._reset()
 
@@ -158,7 +163,7 @@ class MonitorState(RunBound["MonitorState"]):
     @property
     def metric_names(self) -> tuple[str, ...]:
         """The names that this monitor logs."""
-        return tuple(self._kinds)
+        return tuple(self._logged_estimates)
 
     @property
     def state_key(self) -> str:
@@ -167,8 +172,7 @@ class MonitorState(RunBound["MonitorState"]):
 
     def units_needed(self, name: str) -> int:
         """Return after how many completed units the estimate `name` is first available."""
-        kind = self._kinds[name]
-        return kind if isinstance(kind, int) else 1
+        return self._logged_estimates[name].first_unit
 
     # --- state
 
@@ -205,7 +209,7 @@ class MonitorState(RunBound["MonitorState"]):
         self._reset_run()
 
     def _reset_run(self) -> None:
-        self._losses = RunLosses(self._kinds, carries=self._is_global_zero)
+        self._losses = RunLosses(self._logged_estimates, carries=self._is_global_zero)
         self._run_id = uuid.uuid4().hex
         self._begun = -math.inf
         self._logged = -1
@@ -247,7 +251,7 @@ class MonitorLogic(MonitorState):
             self._warn_of_lost_ranks()
         self._start_record(trainer, pl_module)
         history = self._losses.history
-        _publishing.show(trainer, self._kinds, history.estimates())
+        _publishing.show(trainer, self._logged_estimates, history.estimates())
         newest = history.completed - 1
         if self.every_n_train_batches is None and self._logged < newest < trainer.current_epoch:
             # Resumed from the epoch's last batch: Lightning calls no epoch end for it any more.
@@ -393,7 +397,7 @@ class MonitorLogic(MonitorState):
 
     def _publish(self, trainer: Trainer, pl_module: Module, unit: int) -> None:
         estimates = self._losses.history.estimates()
-        _publishing.show(trainer, self._kinds, estimates)
+        _publishing.show(trainer, self._logged_estimates, estimates)
         if self.every_n_train_batches is None:
             _publishing.log_with_epoch(trainer, pl_module, estimates, prog_bar=self.prog_bar)
             self._handed_to_lightning = unit
@@ -449,7 +453,7 @@ class MonitorLogic(MonitorState):
 
     def _warn_of_early_looks(self, trainer: Trainer) -> None:
         batches = self.every_n_train_batches or trainer.num_training_batches
-        missing = set(self._kinds) - set(self._losses.history.estimates())
+        missing = set(self._logged_estimates) - set(self._losses.history.estimates())
         _setup_checks.warn_of_early_looks(
             trainer, {name: self.units_needed(name) * batches for name in missing}
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from lightning_sotl._utils import validation
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.losses import estimators
+from lightning_sotl.losses.families import FAMILIES, Family
 from lightning_sotl.stats.ranks import Mode
 
 Curve = Literal["train_loss", "val_loss", "val_metric"]
@@ -63,10 +65,6 @@ def _full_sum(values: Table, _: float, mode: Mode) -> Table:
     return estimators.sotl(values)
 
 
-def _discounted_sum(values: Table, decay: float, mode: Mode) -> Table:
-    return estimators.sotl_ema(values, decay=decay)
-
-
 def _newest(values: Table, _: float, mode: Mode) -> Table:
     return np.where(np.isfinite(values), values, np.inf if mode == "min" else -np.inf)
 
@@ -99,6 +97,21 @@ def epochs_to_loss(losses: Table, *, threshold: float = 0.1) -> Table:
     return np.minimum.accumulate(number, axis=-1)
 
 
+def _of_training_losses(family: Family) -> Estimator:
+    return Estimator(
+        family.name,
+        "train_loss",
+        partial(_family_scores, family),
+        default=family.default,
+        parameter=family.parameter,
+        reach="window" if family.parameter == "window" else "all",
+    )
+
+
+def _family_scores(family: Family, losses: Table, parameter: float, mode: Mode) -> Table:
+    return family.function(losses, parameter)
+
+
 def _epochs_to_loss(losses: Table, threshold: float, mode: Mode) -> Table:
     return epochs_to_loss(losses, threshold=threshold)
 
@@ -107,16 +120,7 @@ ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
     {
         entry.family: entry
         for entry in (
-            Estimator("sotl", "train_loss", _full_sum, reach="all"),
-            Estimator("sotl-e", "train_loss", _window_sum, default=1, parameter="window"),
-            Estimator(
-                "sotl-ema",
-                "train_loss",
-                _discounted_sum,
-                default=0.999,
-                parameter="decay",
-                reach="all",
-            ),
+            *map(_of_training_losses, FAMILIES.values()),
             Estimator("sovl", "val_loss", _full_sum, reach="all"),
             Estimator("sovl-e", "val_loss", _window_sum, default=1, parameter="window"),
             Estimator("sova-e", "val_metric", _window_sum, None, default=1, parameter="window"),

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_sotl.losses import estimators
+import numpy as np
+
+from lightning_sotl.losses.names import LoggedEstimate
 from lightning_sotl.losses.window import LossWindow
 
 log = logging.getLogger(__name__)
@@ -29,9 +31,9 @@ class RunLosses:
         {0: 1.5}
     """
 
-    def __init__(self, kinds: Mapping[str, int | float | None], *, carries: bool = True) -> None:
-        """Start an empty run that yields the estimates `kinds`, see `history.metric_names`."""
-        self.history = LossHistory(kinds)
+    def __init__(self, logged: Mapping[str, LoggedEstimate], *, carries: bool = True) -> None:
+        """Start an empty run that yields the estimates `logged`, by name."""
+        self.history = LossHistory(logged)
         self.open: LossWindow | None = None
         self.carries = carries
 
@@ -109,7 +111,7 @@ class RunLosses:
 
 
 class LossHistory:
-    """Sums and numbers of the losses of the closed units, and what they amount to.
+    """The closed units of a run, and the estimates after the newest of them.
 
     A unit is an epoch, or a block of training batches. Sums and numbers are kept, not means,
     since Lightning may open a unit again after a resume and train another batch in it.
@@ -120,12 +122,12 @@ class LossHistory:
 
     completed: int
     _units: dict[int, tuple[float, int]]
-    _folded: int
-    _sums: dict[str, float]
+    _carried: int
+    _totals: dict[str, float]
 
-    def __init__(self, kinds: Mapping[str, int | float | None]) -> None:
-        """Start an empty history that yields the estimates `kinds`, see `metric_names`."""
-        self._kinds = dict(kinds)
+    def __init__(self, logged: Mapping[str, LoggedEstimate]) -> None:
+        """Start an empty history that yields the estimates `logged`, by name."""
+        self._logged = dict(logged)
         self._clear()
 
     def __contains__(self, unit: int) -> bool:
@@ -144,10 +146,10 @@ class LossHistory:
         self.completed = max(self.completed, unit + 1)
         if count:
             self._units[unit] = (total, count)
-        if unit < self._folded:
-            self._folded, self._sums = 0, dict.fromkeys(self._sums, 0.0)
-        while self._folded in self._units:
-            self._fold(self._loss(self._folded))
+        if unit < self._carried:
+            self._carried, self._totals = 0, dict.fromkeys(self._totals, 0.0)
+        while self._carried in self._units:
+            self._carry(self._loss(self._carried))
 
     def drop_from(self, unit: int) -> None:
         """Take back that a unit, and all after it, were completed."""
@@ -164,20 +166,20 @@ class LossHistory:
         An estimate that needs a unit without a loss is not available. Lower is better.
         """
         values: dict[str, float] = {}
-        for name, kind in self._kinds.items():
-            if not isinstance(kind, int):
-                if self._folded == self.completed > 0:
-                    values[name] = self._sums[name]
+        for name, estimate in self._logged.items():
+            if estimate.window is None:
+                if self._carried == self.completed > 0:
+                    values[name] = self._totals[name]
                 continue
-            newest = range(self.completed - kind, self.completed)
+            newest = range(self.completed - estimate.window, self.completed)
             if all(unit in self._units for unit in newest):
-                losses = [self._loss(unit) for unit in newest]
-                values[name] = float(estimators.sotl_e(losses, window=kind)[-1])
+                losses = np.array([self._loss(unit) for unit in newest])
+                values[name] = float(estimate.scores(losses)[-1])
         return values
 
     def gaps(self) -> list[int]:
         """Return the completed units that have no loss: while there are any, SoTL has no value."""
-        return [unit for unit in range(self._folded, self.completed) if unit not in self._units]
+        return [unit for unit in range(self._carried, self.completed) if unit not in self._units]
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers that `load_state_dict` takes back exactly."""
@@ -194,17 +196,17 @@ class LossHistory:
     def _clear(self) -> None:
         self.completed = 0
         self._units = {}
-        # Sums from unit 0 on, over the first `_folded` units: one step a unit, not one a run.
-        self._folded = 0
-        self._sums = {n: 0.0 for n, kind in self._kinds.items() if not isinstance(kind, int)}
+        # Estimates that need all units, after the first `_carried` ones: a step a unit.
+        self._carried = 0
+        self._totals = dict.fromkeys(
+            (name for name, estimate in self._logged.items() if estimate.window is None), 0.0
+        )
 
     def _loss(self, unit: int) -> float:
         total, count = self._units[unit]
         return total / count
 
-    def _fold(self, loss: float) -> None:
-        for name, total in self._sums.items():
-            kind = self._kinds[name]
-            decay = 1.0 if kind is None else kind
-            self._sums[name] = estimators.discounted_sum(total, loss, decay=decay)
-        self._folded += 1
+    def _carry(self, loss: float) -> None:
+        for name, total in self._totals.items():
+            self._totals[name] = self._logged[name].carry(total, loss)
+        self._carried += 1

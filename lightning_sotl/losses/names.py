@@ -1,65 +1,57 @@
-"""What a monitored name such as `sotl_e1` stands for: the inverse of `history.metric_names`."""
+"""The names under which a monitor logs estimates, such as `sotl_e1`, and their meaning."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl.losses import estimators
+from lightning_sotl.losses.families import FAMILIES, Family
 
-
-def metric_names(
-    prefix: str, windows: tuple[int, ...], ema_decay: float | None, block: int | None
-) -> dict[str, int | float | None]:
-    """Return name -> what it is: None for SoTL, an int E for SoTL-E, a float decay for the EMA.
-
-    The name carries all that makes two values comparable, so that values of different kinds
-    never meet in one ranking by accident.
-
-    Example:
-        >>> metric_names("sotl", (1, 10), 0.999, None)
-        {'sotl': None, 'sotl_e1': 1, 'sotl_e10': 10, 'sotl_ema0.999': 0.999}
-        >>> list(metric_names("sotl", (5,), None, 1000))
-        ['sotl_b1000', 'sotl_b1000_e5']
-    """
-    base = prefix if block is None else f"{prefix}_b{block}"
-    names: dict[str, int | float | None] = {base: None}
-    names.update({f"{base}_e{window}": window for window in windows})
-    if ema_decay is not None:
-        names[f"{base}_ema{ema_decay!r}"] = ema_decay
-    return names
-
-
-_NAME = re.compile(
-    r"(?P<prefix>.+?)(?:_b(?P<block>[1-9][0-9]*))?"
-    r"(?:_e(?P<window>[1-9][0-9]*)|_ema(?P<decay>[0-9][0-9.e+-]*))?"
-)
+_PATTERNS = [
+    (family, re.compile(rf"(.+?)(?:_b([1-9][0-9]*))?{family.pattern}"))
+    # A name with a parameter belongs to the family of its suffix, so "" comes last.
+    for family in sorted(FAMILIES.values(), key=lambda family: -len(family.suffix))
+]
 
 
 @dataclass(frozen=True)
 class LoggedEstimate:
     """An estimate that a SoTLMonitor logs.
 
+    The name carries all that makes two values comparable, so that values of different kinds
+    never meet in one ranking by accident.
+
     Attributes:
-        name: As it is logged.
-        prefix: The monitor's.
+        family: Its family, such as SoTL-E.
+        parameter: The family's parameter, such as E; None if the family has none.
+        prefix: The monitor's prefix.
         block: N in block mode, or None for epochs.
-        window: E, or None if it is no SoTL-E.
-        decay: Of an EMA, or None.
     """
 
-    name: str
-    prefix: str
+    family: Family
+    parameter: float | None = None
+    prefix: str = "sotl"
     block: int | None = None
-    window: int | None = None
-    decay: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that is logged."""
+        base = self.prefix if self.block is None else f"{self.prefix}_b{self.block}"
+        number = "" if self.parameter is None else repr(self.parameter)
+        return f"{base}{self.family.suffix}{number}"
+
+    @property
+    def window(self) -> int | None:
+        """How many of the last units the estimate needs; None if it needs all of them."""
+        return int(self.parameter or 1) if self.family.parameter == "window" else None
 
     @property
     def first_unit(self) -> int:
-        """After how many units the estimate is first available."""
+        """The number of units after which the estimate is first available."""
         return self.window or 1
 
     @property
@@ -67,45 +59,79 @@ class LoggedEstimate:
         """The unit as a record names it: "epoch" or the block size."""
         return "epoch" if self.block is None else self.block
 
+    def carry(self, total: float, loss: float) -> float:
+        """Return the estimate after one more unit; only for an estimate that needs all units."""
+        assert self.family.carry is not None  # noqa: S101  # a family without a window has one
+        return self.family.carry(total, loss, self.parameter or 0.0)
+
     def scores(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the estimate after each unit, from L(e) of the same shape `(runs, units)`."""
-        if self.window is not None:
-            return estimators.sotl_e(losses, window=self.window)
-        if self.decay is not None:
-            return estimators.sotl_ema(losses, decay=self.decay)
-        return estimators.sotl(losses)
+        return self.family.function(losses, self.parameter or 0.0)
+
+
+def logged_estimates(
+    parameters: Mapping[str, Sequence[float | None]],
+    *,
+    prefix: str = "sotl",
+    block: int | None = None,
+) -> dict[str, LoggedEstimate]:
+    """Return name -> estimate for what a monitor logs.
+
+    Args:
+        parameters: Name of a family -> its parameters; `[None]` for a family without one.
+        prefix: The monitor's prefix.
+        block: N in block mode, or None for epochs.
+
+    Example:
+        >>> list(logged_estimates({"sotl": [None], "sotl-e": [1, 10], "sotl-ema": [0.999]}))
+        ['sotl', 'sotl_e1', 'sotl_e10', 'sotl_ema0.999']
+        >>> list(logged_estimates({"sotl": [None], "sotl-e": [5]}, block=1000))
+        ['sotl_b1000', 'sotl_b1000_e5']
+    """
+    estimates = [
+        LoggedEstimate(FAMILIES[family], parameter, prefix, block)
+        for family, values in parameters.items()
+        for parameter in values
+    ]
+    return {estimate.name: estimate for estimate in estimates}
 
 
 def parse_monitor(name: str, *, prefix: str = "sotl") -> LoggedEstimate | None:
-    """Return what a name stands for, or None if it is no estimate's.
+    """Return the estimate that a logged name stands for, or None if it is no estimate's name.
 
     Args:
-        name: As it is logged. With a window, a decay or a block size at its end it is one of a
-            monitor with whatever prefix; without, only if it is `prefix` itself.
+        name: The logged name. One that ends in a parameter or a block size may have any prefix; a
+            name without both must be `prefix` itself.
         prefix: The prefix of a name that is nothing else.
 
     Example:
-        >>> parse_monitor("sotl_b1000_e5")
-        MonitorName(name='sotl_b1000_e5', prefix='sotl', block=1000, window=5, decay=None)
+        >>> estimate = parse_monitor("sotl_b1000_e5")
+        >>> estimate.family.name, estimate.parameter, estimate.block
+        ('sotl-e', 5, 1000)
         >>> print(parse_monitor("val_loss"))
         None
     """
-    match = _NAME.fullmatch(name)
-    if match is None:
+    for family, pattern in _PATTERNS:
+        match = pattern.fullmatch(name)
+        if match is None:
+            continue
+        found_prefix, block, number = match.groups()
+        if family.parameter is None and block is None and name != prefix:
+            return None
+        parameter = _parameter(family, number)
+        if parameter is None and family.parameter is not None:
+            return None
+        return LoggedEstimate(family, parameter, found_prefix, int(block) if block else None)
+    return None
+
+
+def _parameter(family: Family, text: str) -> float | None:
+    if family.parameter is None:
         return None
-    block, window, decay = match["block"], match["window"], match["decay"]
-    if block is window is decay is None and name != prefix:
-        return None
+    if family.parameter == "window":
+        return int(text)
     try:
-        number = None if decay is None else float(decay)
+        number = float(text)
     except ValueError:
         return None
-    if number is not None and not 0.0 < number <= 1.0:
-        return None
-    return LoggedEstimate(
-        name,
-        match["prefix"],
-        None if block is None else int(block),
-        None if window is None else int(window),
-        number,
-    )
+    return number if 0.0 < number <= 1.0 else None

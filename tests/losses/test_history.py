@@ -5,11 +5,12 @@ import pytest
 
 from lightning_sotl import sotl, sotl_e, sotl_ema
 from lightning_sotl.losses.history import LossHistory
-from lightning_sotl.losses.names import metric_names
+from lightning_sotl.losses.names import logged_estimates
 
 
 def history(windows=(1, 3), ema_decay=0.9):
-    return LossHistory(metric_names("s", windows, ema_decay, None))
+    parameters = {"sotl": [None], "sotl-e": windows, "sotl-ema": [ema_decay] if ema_decay else []}
+    return LossHistory(logged_estimates(parameters, prefix="s"))
 
 
 def test_online_equals_offline_at_every_prefix():

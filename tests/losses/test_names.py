@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_sotl.losses.names import metric_names, parse_monitor
+from lightning_sotl.losses.names import logged_estimates, parse_monitor
 
 
 @given(
@@ -16,12 +16,17 @@ from lightning_sotl.losses.names import metric_names, parse_monitor
 def test_every_name_of_a_monitor_is_understood(
     prefix: str, window: int, decay: float, block: int | None
 ) -> None:
-    for name, kind in metric_names(prefix, (window,), decay, block).items():
+    parameters = {"sotl": [None], "sotl-e": [window], "sotl-ema": [decay]}
+    names = [f"{prefix}_b{block}" if block else prefix]
+    names += [f"{names[0]}_e{window}", f"{names[0]}_ema{decay!r}"]
+    estimates = logged_estimates(parameters, prefix=prefix, block=block)
+    assert list(estimates) == names
+    for name, (family, (parameter,)) in zip(names, parameters.items(), strict=True):
         parsed = parse_monitor(name, prefix=prefix)
         assert parsed is not None
         assert (parsed.prefix, parsed.block) == (prefix, block)
-        assert parsed.window == (kind if isinstance(kind, int) else None)
-        assert parsed.decay == (kind if isinstance(kind, float) else None)
+        assert (parsed.family.name, parsed.parameter) == (family, parameter)
+        assert parsed == estimates[name]
 
 
 @pytest.mark.parametrize("name", ["val_loss", "sotl_e0", "sotl_ema2", "sotl_ema0.5.5", "acc", ""])

@@ -1,0 +1,90 @@
+"""The families of estimates from training losses, each registered once.
+
+The monitor, the command line, the policies and the tables of `evaluation` all read `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl.losses import estimators
+
+Losses = NDArray[np.float64]
+_NUMBERS = {"window": "[1-9][0-9]*", "decay": "[0-9][0-9.e+-]*"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of estimates, such as SoTL-E for every E. Lower is better for all of them.
+
+    Attributes:
+        name: Its name in tables; the parameter is written after it, as in "sotl-e10".
+        suffix: What a monitor writes between its prefix and the parameter, as in "sotl_e10".
+        function: (losses of shape `(..., epochs)`, parameter) -> estimates of the same shape; entry
+            `k - 1` is the estimate after `k` epochs, NaN while it is not available.
+        parameter: What the parameter is. After `window` epochs an estimate needs the losses of the
+            last `window` epochs, and any other kind needs those of all epochs.
+        default: The parameter where a name has none.
+        carry: (estimate before, new loss, parameter) -> estimate after it, for a family that needs
+            all epochs: the monitor then takes one step an epoch. It begins at 0.0.
+    """
+
+    name: str
+    suffix: str
+    function: Callable[[Losses, float], Losses]
+    parameter: Literal["window", "decay"] | None = None
+    default: float | None = None
+    carry: Callable[[float, float, float], float] | None = None
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression for what a monitor writes after its prefix and block."""
+        number = "()" if self.parameter is None else f"({_NUMBERS[self.parameter]})"
+        return re.escape(self.suffix) + number
+
+
+def _sotl(losses: Losses, _: float) -> Losses:
+    return estimators.sotl(losses)
+
+
+def _sotl_e(losses: Losses, window: float) -> Losses:
+    return estimators.sotl_e(losses, window=int(window))
+
+
+def _sotl_ema(losses: Losses, decay: float) -> Losses:
+    return estimators.sotl_ema(losses, decay=decay)
+
+
+def _add(total: float, loss: float, _: float) -> float:
+    return estimators.discounted_sum(total, loss)
+
+
+def _add_discounted(total: float, loss: float, decay: float) -> float:
+    return estimators.discounted_sum(total, loss, decay=decay)
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        family.name: family
+        for family in (
+            Family("sotl", "", _sotl, carry=_add),
+            Family("sotl-e", "_e", _sotl_e, parameter="window", default=1),
+            Family(
+                "sotl-ema",
+                "_ema",
+                _sotl_ema,
+                parameter="decay",
+                default=0.999,
+                carry=_add_discounted,
+            ),
+        )
+    }
+)
+"""Name of the family -> family. Immutable."""
