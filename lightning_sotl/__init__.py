@@ -7,6 +7,7 @@ Lightning.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -79,6 +80,17 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    other_door = f"{__name__}.lightning"
+    if (
+        _HOMES[name] == f"{__name__}.pytorch_lightning"
+        and other_door in sys.modules
+        and "pytorch_lightning" not in sys.modules
+    ):
+        # jsonargparse looks every class up here first, under `lightning.pytorch` too.
+        raise AttributeError(
+            f"`{__name__}.{name}` is for `pytorch_lightning`, and this process uses "
+            f"`lightning.pytorch`: import it from `{other_door}`."
+        )
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

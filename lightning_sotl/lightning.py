@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback
 
-from lightning_sotl.callbacks.monitor import MonitorLogic
-from lightning_sotl.callbacks.stopper import StopperLogic
+from lightning_sotl.callbacks import monitor, stopper
 
 __all__ = ["EarlyRankingStopper", "SoTLMonitor"]
 
 
-class SoTLMonitor(MonitorLogic, Callback):
-    __doc__ = MonitorLogic.__doc__
+class SoTLMonitor(monitor.SoTLMonitor, Callback):
+    __doc__ = monitor.SoTLMonitor.__doc__
 
 
-class EarlyRankingStopper(StopperLogic, Callback):
-    __doc__ = StopperLogic.__doc__
+class EarlyRankingStopper(stopper.EarlyRankingStopper, Callback):
+    __doc__ = stopper.EarlyRankingStopper.__doc__

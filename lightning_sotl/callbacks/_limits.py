@@ -8,7 +8,7 @@ from typing import Protocol
 
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl.callbacks._trainer import Trainer
-from lightning_sotl.callbacks.monitor import MonitorLogic
+from lightning_sotl.callbacks.monitor import SoTLMonitor
 from lightning_sotl.policies.adaptive import AdaptivePolicy
 
 
@@ -22,7 +22,7 @@ class HasLimits(Protocol):
     directory: str | Path | None
 
 
-def check_limits(trainer: Trainer, monitors: Sequence[MonitorLogic], stopper: HasLimits) -> None:
+def check_limits(trainer: Trainer, monitors: Sequence[SoTLMonitor], stopper: HasLimits) -> None:
     """Refuse a limit at which the estimate cannot be there, and warn of one never reached.
 
     Raises:
@@ -41,14 +41,7 @@ def check_limits(trainer: Trainer, monitors: Sequence[MonitorLogic], stopper: Ha
         )
 
 
-def counts_batches(stopper: HasLimits, producers: Sequence[MonitorLogic]) -> bool:
-    """Return whether a stopper decides after blocks of training batches, and not after epochs."""
-    if stopper.policy is None:
-        return stopper.stop_batches is not None
-    return any(producer.every_n_train_batches is not None for producer in producers)
-
-
-def _check_window(producer: MonitorLogic, stopper: HasLimits) -> None:
+def _check_window(producer: SoTLMonitor, stopper: HasLimits) -> None:
     needed, block = producer.units_needed(stopper.monitor), producer.every_n_train_batches
     name, limit = "stop_epoch", stopper.stop_epoch
     if block is not None:
@@ -60,7 +53,7 @@ def _check_window(producer: MonitorLogic, stopper: HasLimits) -> None:
         )
 
 
-def _check_stop_batches(monitors: Sequence[MonitorLogic], stop_batches: int, monitor: str) -> None:
+def _check_stop_batches(monitors: Sequence[SoTLMonitor], stop_batches: int, monitor: str) -> None:
     in_blocks = [m for m in monitors if m.every_n_train_batches is not None]
     producers = [m for m in in_blocks if monitor in m.metric_names]
     if not producers:

@@ -1,33 +1,99 @@
-"""Which of a Trainer's callbacks are ours: the monitor behind a name, and the stoppers."""
+"""A logged metric by its name: its value, whether it is new, who logs it, why it is missing."""
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+from typing import Any
+
 from lightning_sotl._utils.text import quote_all
-from lightning_sotl.callbacks._trainer import (
-    Trainer,
-)
-from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
+from lightning_sotl.callbacks._trainer import Trainer, is_same_value
+from lightning_sotl.callbacks.monitor import SoTLMonitor, monitors_of
 from lightning_sotl.losses.names import parse_monitor
 
 
-def missing_monitor(trainer: Trainer, name: str) -> str:
-    """Return a sentence on why no monitor logs `name`; empty if that is not an estimate's name."""
-    monitors = monitors_of(trainer)
-    estimate = parse_monitor(name)
-    if estimate is None or estimate.prefix not in {"sotl", *(one.prefix for one in monitors)}:
-        return ""
-    if not monitors:
-        return " A SoTLMonitor logs it, and this Trainer has none among its callbacks."
-    names = quote_all([name for one in monitors for name in one.metric_names])
-    return f" The SoTLMonitor of this Trainer logs {names}."
+class MonitoredMetric:
+    """A metric of a Trainer that a stopper or a reporter looks at.
 
+    Args:
+        trainer: The Trainer.
+        name: The logged name.
+        argument: The user's argument that holds the name, for messages.
 
-def producer_of(trainer: Trainer, name: str) -> MonitorLogic | None:
-    """Return the monitor that logs `name`; None if it is a metric of the module's own."""
-    return next((one for one in monitors_of(trainer) if name in one.metric_names), None)
+    Attributes:
+        monitor: The SoTLMonitor that logs it; None if the user's module does.
+    """
 
+    def __init__(self, trainer: Trainer, name: str, *, argument: str = "monitor") -> None:
+        self.name = name
+        self.monitor: SoTLMonitor | None = next(
+            (monitor for monitor in monitors_of(trainer) if name in monitor.metric_names), None
+        )
+        # A stopper that outlives its run must not keep the Trainer, and so the model, alive.
+        self._trainer: Callable[[], Trainer] = weakref.ref(trainer)
+        self._argument = argument
+        self._marked: Any = None
 
-def counts_blocks(trainer: Trainer, name: str) -> bool:
-    """Return whether `name` is logged after blocks of training batches, and not after epochs."""
-    producer = producer_of(trainer, name)
-    return producer is not None and producer.every_n_train_batches is not None
+    @property
+    def value(self) -> float | None:
+        """The newest value, or None if there is none."""
+        shown = self._shown
+        return None if shown is None else float(shown)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was logged since `mark` was called.
+
+        Lightning keeps showing what was logged in an earlier epoch.
+        """
+        return self._shown is not None and not is_same_value(self._shown, self._marked)
+
+    def mark(self) -> None:
+        """Take note of the value that is shown now: it is not new."""
+        self._marked = self._shown
+
+    @property
+    def counts_blocks(self) -> bool:
+        """Whether it is logged after blocks of training batches and not after epochs."""
+        return self.monitor is not None and self.monitor.every_n_train_batches is not None
+
+    @property
+    def units_completed(self) -> int | None:
+        """Completed epochs (or blocks) by its SoTLMonitor; None if the module logs it."""
+        return None if self.monitor is None else self.monitor.units_completed
+
+    @property
+    def batches_completed(self) -> int:
+        """Training batches per rank in completed blocks; 0 if it is logged after epochs."""
+        return 0 if self.monitor is None else self.monitor.batches_completed
+
+    @property
+    def is_between_units(self) -> bool:
+        """Whether no loss has come since the newest completed unit; True for the module's own."""
+        return self.monitor is None or self.monitor.is_between_units
+
+    @property
+    def lacks_monitor(self) -> bool:
+        """Whether only a SoTLMonitor would log it, and the Trainer has none that does."""
+        return self.monitor is None and bool(self._cure())
+
+    def explain_missing(self, problem: str = "is not logged; available") -> str:
+        """Return a message that names what is logged, and how to get this metric."""
+        logged = quote_all(list(self._trainer().callback_metrics))
+        return f"`{self._argument}={self.name!r}` {problem}: {logged}.{self._cure()}"
+
+    @property
+    def _shown(self) -> Any:
+        return self._trainer().callback_metrics.get(self.name)
+
+    def _cure(self) -> str:
+        """Return why no monitor logs it; empty if the name is not an estimate's."""
+        monitors = monitors_of(self._trainer())
+        estimate = parse_monitor(self.name)
+        prefixes = {"sotl", *(monitor.prefix for monitor in monitors)}
+        if estimate is None or estimate.prefix not in prefixes:
+            return ""
+        if not monitors:
+            return " A SoTLMonitor logs it, and this Trainer has none among its callbacks."
+        names = quote_all([name for monitor in monitors for name in monitor.metric_names])
+        return f" The SoTLMonitor of this Trainer logs {names}."

@@ -1,39 +1,44 @@
-"""Where the callbacks of this package stand in the Trainer's list."""
+"""The order of this package's callbacks in the Trainer's list."""
 
 from __future__ import annotations
 
-from typing import Any, Generic
+from enum import IntEnum
+from typing import Any
 
-from lightning_sotl.callbacks._run import Own
 from lightning_sotl.callbacks._trainer import Trainer
 
 
-class LateCallback(Generic[Own]):
-    """A callback that has to look after all others have logged; `Own` as in `RunBound`."""
+class Place(IntEnum):
+    """Where a callback belongs in the list; each class of this package has one as `_place`."""
+
+    first = 0
+    anywhere = 1
+    late = 2
+    checkpoints = 3
 
 
-def arrange(trainer: Trainer, *, first: type, late: type) -> None:
-    """Put callbacks of type `first` in front, those of `late` behind all but Checkpoint callbacks.
+def arrange(trainer: Trainer) -> None:
+    """Sort the callbacks: the monitor first, stoppers and reporters late, then checkpoints.
 
     A callback that saves a checkpoint in `on_train_batch_end` before the monitor has seen that
-    batch would store a state that is one loss short, and a stopper must look after all that may
-    log. With this the user's order does not matter. Lightning itself arranges the list so.
+    batch would store a state that is one loss short, and a stopper must look after all callbacks
+    that may log. With this the user's order does not matter. Lightning itself keeps checkpoint
+    callbacks last.
 
-    The list is replaced, not changed: Lightning may be walking through it.
+    The list is replaced and not changed, since Lightning may be iterating over it.
     """
     checkpoints = list(trainer.checkpoint_callbacks)
 
-    def place(callback: Any) -> int:
-        if isinstance(callback, first):
-            return 0
-        if isinstance(callback, late):
-            return 2
-        return 3 if any(callback is checkpoint for checkpoint in checkpoints) else 1
+    def place_of(callback: Any) -> Place:
+        if any(callback is checkpoint for checkpoint in checkpoints):
+            return Place.checkpoints
+        place = getattr(callback, "_place", None)
+        return place if isinstance(place, Place) else Place.anywhere
 
-    trainer.callbacks = sorted(trainer.callbacks, key=place)
+    trainer.callbacks = sorted(trainer.callbacks, key=place_of)
 
 
 def move_to_front(trainer: Trainer, callback: Any) -> None:
-    """Put one callback in front of all others, for the hooks that are still to come."""
+    """Put one callback before all others, for the hooks that are still to come."""
     others = [other for other in trainer.callbacks if other is not callback]
     trainer.callbacks = [callback, *others]

@@ -1,4 +1,4 @@
-"""What both callbacks share: they belong to one run, and get their state back from a child."""
+"""Which run the results of a callback belong to, and how they return from a spawned process."""
 
 from __future__ import annotations
 
@@ -8,112 +8,108 @@ import tempfile
 import uuid
 import weakref
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol
 
 import torch
 
 from lightning_sotl._utils.files import write_whole
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl.callbacks._trainer import Module, Trainer
-
-Own = TypeVar("Own")
+from lightning_sotl.callbacks._trainer import Trainer, is_spawned
 
 
-class RunBound(Generic[Own]):
-    """A callback that holds the results of one run.
+class _HasState(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
 
-    Another Trainer is another run. A checkpoint that is loaded to validate or test says nothing of
-    the run: its state is left alone.
 
-    With `ddp_spawn` and `ddp_fork`, fit runs on a copy in a child process, and of the callbacks
-    Lightning brings nothing back. Parent and child share a file name: rank 0 of the children
-    writes its state there at the end of fit, and the parent reads it when a result is asked for.
+class RunBinding:
+    """Binds the results of a callback to one run: that of the newest Trainer that fitted with it.
 
-    `Own` is the class that derives from it, and of use to type checkers alone. Of two callbacks in
-    a user's list they look for the base that both share; it has to be Lightning's `Callback`, or a
-    Trainer does not take the list. Two of these bases that differ in `Own` are not shared.
+    With `ddp_spawn` and `ddp_fork`, `fit` runs on a copy of the callback in a child process, and
+    Lightning brings nothing of it back. Parent and child share a file name: rank 0 of the children
+    writes its state there at the end of `fit`, and the parent reads it when a result is asked for.
+
+    Attributes:
+        stage: The stage that Lightning is in, such as "fit"; None outside of it.
+        is_new: Whether the newest fit began another run than the one before it.
+        has_saved_state: Whether the checkpoint of the newest fit had a state of this callback.
     """
 
-    _trainer: weakref.ref[Trainer] | None
-    _stage: str | None
-    _has_saved_state: bool  # whether the checkpoint of this fit had a state of this callback
-    _handoff: Path
-    _is_child: bool
-
     def __init__(self) -> None:
-        self._trainer = self._stage = None
-        self._has_saved_state = False
+        self.stage: str | None = None
+        self.is_new = False
+        self.has_saved_state = False
+        self._trainer: weakref.ref[Trainer] | None = None
         self._handoff = _new_file_name()
         self._is_child = False
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state, as plain numbers, strings, lists, dicts and tensors."""
-        raise NotImplementedError
+    @property
+    def was_in_trainer(self) -> bool:
+        """Whether a Trainer has fitted with the callback in this process."""
+        return self._trainer is not None
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave, unless it is loaded to validate or test."""
-        if self._stage in (None, "fit"):
-            self._restore(state_dict)
-            self._has_saved_state = True
-
-    def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process that waits for them."""
-        if stage == "fit" and trainer.is_global_zero and _is_spawned(trainer):
-            self._hand_over()
-            self._is_child = True
-        self._stage = None
-
-    def _bind(self, trainer: Trainer, stage: str) -> bool:
-        """Note whose run this is, in `setup`, and say whether it is one that trains."""
-        self._stage = stage
+    def bind(self, trainer: Trainer, stage: str) -> bool:
+        """Note the run in `setup`, and return whether it is one that trains."""
+        self.stage = stage
         if stage != "fit":
             return False
-        self._has_saved_state = False
-        if self._trainer is None or self._trainer() is not trainer:
-            self._reset()
+        self.has_saved_state = False
+        self.is_new = self._trainer is None or self._trainer() is not trainer
         self._trainer = weakref.ref(trainer)
-        self._handoff.unlink(missing_ok=True)  # of an earlier run, if nobody asked for its results
+        self._handoff.unlink(missing_ok=True)  # from an earlier run whose results nobody asked for
         return True
 
-    def _hand_over(self) -> None:
+    def takes_state(self) -> bool:
+        """Return whether a state that is loaded now belongs to the run, and note that it had one.
+
+        A checkpoint that is loaded to validate or test belongs to another run.
+        """
+        if self.stage not in (None, "fit"):
+            return False
+        self.has_saved_state = True
+        return True
+
+    def release(self, trainer: Trainer, stage: str, callback: _HasState) -> None:
+        """End a stage in `teardown`; a spawned child hands its results to its parent."""
+        self.stage = None
+        if stage != "fit" or not trainer.is_global_zero or not is_spawned(trainer):
+            return
+        self._is_child = True
         content = io.BytesIO()
-        torch.save(self.state_dict(), content)
+        torch.save(callback.state_dict(), content)
         try:
             write_whole(self._handoff, content.getvalue())
         except OSError as error:
             warn_user(
-                f"The results of this {type(self).__name__} cannot be given back to the process "
-                f"that called fit, where it will have none. {error}",
+                f"The results of this {type(callback).__name__} cannot be returned to the process "
+                f"that called fit, so they are missing there. {error}",
             )
 
-    def _receive_from_child(self) -> None:
-        if not self._is_child and self._handoff.exists():
-            state = torch.load(self._handoff, weights_only=True)
-            self._handoff.unlink()
-            self._reset()
-            self._restore(state)
-
-    def _reset(self) -> None:
-        raise NotImplementedError
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        raise NotImplementedError
+    def state_from_child(self) -> dict[str, Any] | None:
+        """Return the state that a spawned child left, once; None if there is none."""
+        if self._is_child or not self._handoff.exists():
+            return None
+        state: dict[str, Any] = torch.load(self._handoff, weights_only=True)
+        self._handoff.unlink()
+        return state
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        # Lightning attaches the module's bound methods: with them a copy would hold the module.
-        for attached in ("log", "log_dict", "_trainer"):
-            state.pop(attached, None)
+        state = {**self.__dict__, "_trainer": None}
         if multiprocessing.context.get_spawning_popen() is None:  # an ordinary copy or pickle
             del state["_handoff"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"_handoff": _new_file_name(), "_trainer": None, **state})
+        self.__dict__.update({"_handoff": _new_file_name(), **state})
 
 
-def _is_spawned(trainer: Trainer) -> bool:
-    return hasattr(trainer.strategy.launcher, "_start_method")
+def attributes_without(callback: object, *names: str) -> dict[str, Any]:
+    """Return what a copy of a callback keeps: all attributes but the named ones.
+
+    Lightning attaches the module's bound methods `log` and `log_dict`. A copy with them would hold
+    the module, so they are left out, too.
+    """
+    dropped = {"log", "log_dict", *names}
+    return {name: value for name, value in vars(callback).items() if name not in dropped}
 
 
 def _new_file_name() -> Path:

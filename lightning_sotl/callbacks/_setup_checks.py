@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl.callbacks._trainer import Trainer
+from lightning_sotl.callbacks._trainer import Look, Trainer, look_of
 
 
 def refuse_shared_names(names_of_monitors: Iterable[Iterable[str]]) -> None:
@@ -43,44 +43,37 @@ def warn_of_early_looks(trainer: Trainer, first_values: Mapping[str, int]) -> No
 
 
 def _problem(trainer: Trainer, callback: Any, first_value: int) -> str | None:
-    """Say what is wrong with the first look of a callback; None if nothing is."""
-    stops = hasattr(callback, "_check_on_train_epoch_end")
-    if stops:
-        argument, every, looks = "check_on_train_epoch_end", 1, callback.strict
-        at_epoch_end = callback._check_on_train_epoch_end
-    elif hasattr(callback, "_should_save_on_train_epoch_end"):
-        argument, every = "save_on_train_epoch_end", callback._every_n_epochs
-        # One that saves by steps waits for the value, and one without validation only warns.
-        looks = every >= 1 and trainer.enable_validation
-        at_epoch_end = callback._should_save_on_train_epoch_end(trainer)
-    else:
+    """Return what is wrong with the first look of a callback; None if nothing is."""
+    look = look_of(trainer, callback)
+    if look is None:
         return None
-    if stops and not at_epoch_end and not trainer.enable_validation:
-        return f"looks only after validation, and there is none. Pass `{argument}=True`."
+    cure = f"Pass `{look.argument}=True`."
+    if look.stops and not look.at_epoch_end and not trainer.enable_validation:
+        return f"looks only after validation, and there is none. {cure}"
     epoch = trainer.num_training_batches
-    if not looks or (first := _first_look(trainer, every, at_epoch_end)) >= first_value:
+    if not look.raises or (first := _first_look(trainer, look)) >= first_value:
         return None
-    if not at_epoch_end and every * epoch >= first_value:
+    if not look.at_epoch_end and look.every * epoch >= first_value:
         return (
             "looks after each validation, the first of which comes before an epoch is complete, "
-            f"so there is no value yet and it will raise. Pass `{argument}=True`."
+            f"so there is no value yet and it will raise. {cure}"
         )
-    cure = "strict=False" if stops else f"every_n_epochs={math.ceil(first_value / epoch)}"
+    cure = "strict=False" if look.stops else f"every_n_epochs={math.ceil(first_value / epoch)}"
     return (
         f"looks after {first:.0f} batches and will raise, since the first value comes after "
         f"{first_value}. Pass `{cure}`."
     )
 
 
-def _first_look(trainer: Trainer, every: int, at_epoch_end: bool) -> float:
-    """Return after how many batches a callback of every n-th epoch looks first."""
+def _first_look(trainer: Trainer, look: Look) -> float:
+    """Return the number of batches after which a callback looks first."""
     epoch = trainer.num_training_batches
-    if at_epoch_end:
-        return float(every * epoch)
+    if look.at_epoch_end:
+        return float(look.every * epoch)
     interval = trainer.val_check_batch
     if interval is None:  # by the clock
         return math.inf
     if trainer.check_val_every_n_epoch is None:
         return float(interval)
-    epochs = math.lcm(every, trainer.check_val_every_n_epoch)
+    epochs = math.lcm(look.every, trainer.check_val_every_n_epoch)
     return float((epochs - 1) * epoch + min(interval, epoch))

@@ -6,7 +6,7 @@ finds half-written it finds whole the next time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lightning_sotl._utils.files import walk
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl.callbacks._limits import HasLimits
 from lightning_sotl.callbacks._trainer import Trainer
-from lightning_sotl.callbacks.monitor import MonitorLogic, monitors_of
+from lightning_sotl.callbacks.monitor import SoTLMonitor, monitors_of
 from lightning_sotl.losses.names import LoggedEstimate, parse_monitor
 from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
 from lightning_sotl.policies.growing_curves import GrowingCurves
@@ -152,19 +152,19 @@ def _sessions_of(path: Path) -> list[Session]:
 
 
 def share_runs(
-    trainer: Trainer, stopper: HasLimits, producers: Sequence[MonitorLogic]
+    trainer: Trainer, stopper: HasLimits, monitor: SoTLMonitor | None
 ) -> SharedRuns | None:
     """Return on rank 0 what a policy reads, before the first batch; on the others None.
 
     Args:
-        trainer: The run's.
+        trainer: The run's Trainer.
         stopper: Its arguments; `policy` and `directory` are given.
-        producers: The monitors that log what the stopper looks at.
+        monitor: The monitor that logs the stopper's metric, if there is one.
 
     Raises:
         ValueError: On all ranks, if the run cannot be compared with others.
     """
-    problem = _problem(trainer, stopper, producers) if trainer.is_global_zero else None
+    problem = _problem(trainer, stopper, monitor) if trainer.is_global_zero else None
     problem = trainer.strategy.broadcast(problem)
     if problem is not None:
         raise ValueError(problem)
@@ -174,10 +174,10 @@ def share_runs(
     return SharedRuns(stopper.directory, estimate=estimate, policy=stopper.policy)
 
 
-def _problem(trainer: Trainer, stopper: HasLimits, producers: Sequence[MonitorLogic]) -> str | None:
+def _problem(trainer: Trainer, stopper: HasLimits, monitor: SoTLMonitor | None) -> str | None:
     estimate, policy = parse_monitor(stopper.monitor), stopper.policy
-    if estimate is None or not producers:
-        names = [repr(name) for one in monitors_of(trainer) for name in one.metric_names]
+    if estimate is None or monitor is None:
+        names = [repr(name) for other in monitors_of(trainer) for name in other.metric_names]
         return (
             "Expected `monitor` to be an estimate of a SoTLMonitor of this Trainer, by which a "
             f"policy compares runs, but got {stopper.monitor!r}; available: "
@@ -189,7 +189,7 @@ def _problem(trainer: Trainer, stopper: HasLimits, producers: Sequence[MonitorLo
             f"Expected `policy.max_epochs` to be the Trainer's `max_epochs`, {trainer.max_epochs}, "
             f"but got {policy.max_epochs}."
         )
-    path, directory = producers[0].record_path, Path(stopper.directory or "")
+    path, directory = monitor.record_path, Path(stopper.directory or "")
     if path is None or not path.resolve().is_relative_to(directory.resolve()):
         return (
             f"Expected the run's record to lie below `directory`, '{directory}', where the others "

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +14,10 @@ from lightning_sotl._utils.text import visible
 from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
+    begin_next_epoch_afresh,
     is_distributed,
+    loader_states,
+    set_loader_states,
     training_loaders,
 )
 
@@ -43,63 +44,20 @@ def resume_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) -
     """
     _restore(trainer, states)
     if batches_into_epoch(trainer) == 0:
-        _begin_next_epoch_afresh(trainer)
+        begin_next_epoch_afresh(trainer)
         # The iterator that is thrown away was one more than an uninterrupted run makes.
-        loaders = trainer.fit_loop._combined_loader
-        loaders._load_state_dicts(states[trainer.global_rank].get("loader_states", []))
+        set_loader_states(trainer, states[trainer.global_rank].get("loader_states", []))
 
 
-def loader_states(checkpoint: dict[str, Any]) -> list[Any]:
+def saved_loader_states(checkpoint: dict[str, Any]) -> list[Any]:
     """Return what a checkpoint has of the states of the training loaders; nothing of most."""
     loop = checkpoint.get("loops", {}).get("fit_loop", {})
     return list(loop.get("state_dict", {}).get("combined_loader", []))
 
 
-def set_loader_states(checkpoint: dict[str, Any], states: list[Any]) -> None:
+def put_loader_states(checkpoint: dict[str, Any], states: list[Any]) -> None:
     """Put the states of the training loaders into a checkpoint that Lightning is about to save."""
     checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] = states
-
-
-@contextmanager
-def before_epoch(trainer: Trainer) -> Iterator[None]:
-    """Have what is saved in `on_train_epoch_start` be of before that epoch, as at a stop.
-
-    Lightning has counted the epoch as ready, and a run that is resumed from there would skip it.
-    """
-    _count_ready(trainer, -1)
-    try:
-        yield
-    finally:
-        _count_ready(trainer, +1)
-
-
-def begin_no_epoch(trainer: Trainer) -> NoReturn:
-    """End, in `on_train_epoch_start`, Lightning's loop over the epochs, whatever its minima."""
-    _count_ready(trainer, -1)
-    raise StopIteration
-
-
-def _count_ready(trainer: Trainer, change: int) -> None:
-    progress = trainer.fit_loop.epoch_progress
-    progress.total.ready += change
-    progress.current.ready += change
-
-
-def _begin_next_epoch_afresh(trainer: Trainer) -> None:
-    """Have Lightning begin the next epoch as in a run that was not resumed.
-
-    At an epoch's border an uninterrupted run makes its iterator, and so draws its shuffle, when
-    the epoch begins; a resumed one has made it already, before the random state was back. With
-    `max_steps` a resumed run also takes the finished epoch for an unfinished one, runs it empty
-    and counts it. And a loader that is due to be made anew would not be.
-    """
-    loop = trainer.fit_loop
-    loop.epoch_loop.restarting = False
-    loop._restarting = False
-    loop._resuming_from_checkpoint = False
-    every = trainer.reload_dataloaders_every_n_epochs
-    if every:
-        loop._last_train_dl_reload_epoch = (trainer.current_epoch - 1) // every * every
 
 
 def new_checkpoint_path(trainer: Trainer, at: str) -> str:
@@ -174,7 +132,7 @@ def _own(trainer: Trainer) -> dict[str, Any]:
         },
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "loaders": [generator.get_state() for generator in _loader_generators(trainer)],
-        "loader_states": trainer.fit_loop._combined_loader._state_dicts(),
+        "loader_states": loader_states(trainer),
     }
 
 

@@ -1,9 +1,16 @@
-"""What the callbacks need to know of a running Trainer and Lightning has no public word for."""
+"""What the callbacks need from a Trainer and Lightning has no public name for.
+
+Every private name of Lightning that this package uses is in this file, and tests on a real Trainer
+pin each of them.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 
@@ -151,3 +158,94 @@ def is_same_value(shown: Any, before: Any) -> bool:
         # `before` is alive, so no new value can have its memory.
         return shown.data_ptr() == before.data_ptr()
     return shown is before
+
+
+def is_spawned(trainer: Trainer) -> bool:
+    """Return whether `fit` runs on copies in child processes."""
+    return hasattr(trainer.strategy.launcher, "_start_method")
+
+
+def loader_states(trainer: Trainer) -> list[Any]:
+    """Return the states of the training loaders that have one."""
+    states: list[Any] = trainer.fit_loop._combined_loader._state_dicts()
+    return states
+
+
+def set_loader_states(trainer: Trainer, states: list[Any]) -> None:
+    """Restore what `loader_states` returned."""
+    trainer.fit_loop._combined_loader._load_state_dicts(states)
+
+
+def begin_next_epoch_afresh(trainer: Trainer) -> None:
+    """Make Lightning begin the next epoch as in a run that was not resumed.
+
+    At an epoch's border an uninterrupted run makes its iterator, and so draws its shuffle, when
+    the epoch begins; a resumed run has made it already, before the random state was restored. With
+    `max_steps` a resumed run also takes the finished epoch for an unfinished one, runs it empty
+    and counts it. And a loader that is due to be made anew would not be.
+    """
+    loop = trainer.fit_loop
+    loop.epoch_loop.restarting = False
+    loop._restarting = False
+    loop._resuming_from_checkpoint = False
+    every = trainer.reload_dataloaders_every_n_epochs
+    if every:
+        loop._last_train_dl_reload_epoch = (trainer.current_epoch - 1) // every * every
+
+
+@contextmanager
+def before_epoch(trainer: Trainer) -> Iterator[None]:
+    """Save, in `on_train_epoch_start`, as if that epoch had not begun yet.
+
+    Lightning has counted the epoch as ready, and a run that is resumed from there would skip it.
+    """
+    _count_ready(trainer, -1)
+    try:
+        yield
+    finally:
+        _count_ready(trainer, +1)
+
+
+def begin_no_epoch(trainer: Trainer) -> NoReturn:
+    """End, in `on_train_epoch_start`, Lightning's loop over the epochs, whatever its minima."""
+    _count_ready(trainer, -1)
+    raise StopIteration
+
+
+def _count_ready(trainer: Trainer, change: int) -> None:
+    progress = trainer.fit_loop.epoch_progress
+    progress.total.ready += change
+    progress.current.ready += change
+
+
+@dataclass(frozen=True)
+class Look:
+    """When a callback of Lightning looks at the metric that it monitors.
+
+    Attributes:
+        stops: Whether it is an EarlyStopping, and otherwise a ModelCheckpoint.
+        argument: Its argument that says whether it looks at the end of an epoch.
+        at_epoch_end: Whether it does; otherwise it looks after validations.
+        every: Every how many epochs it looks.
+        raises: Whether it raises if there is no value.
+    """
+
+    stops: bool
+    argument: str
+    at_epoch_end: bool
+    every: int
+    raises: bool
+
+
+def look_of(trainer: Trainer, callback: Any) -> Look | None:
+    """Return when a callback looks at its metric; None for callbacks that do not monitor one."""
+    if hasattr(callback, "_check_on_train_epoch_end"):
+        at_epoch_end = bool(callback._check_on_train_epoch_end)
+        return Look(True, "check_on_train_epoch_end", at_epoch_end, 1, bool(callback.strict))
+    if hasattr(callback, "_should_save_on_train_epoch_end"):
+        every = int(callback._every_n_epochs)
+        # One that saves by steps waits for the value, and one without validation only warns.
+        raises = every >= 1 and bool(trainer.enable_validation)
+        at_epoch_end = bool(callback._should_save_on_train_epoch_end(trainer))
+        return Look(False, "save_on_train_epoch_end", at_epoch_end, every, raises)
+    return None

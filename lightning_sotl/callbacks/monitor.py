@@ -1,10 +1,11 @@
-"""From the outputs of Lightning's training step to logged estimates: the monitor callback."""
+"""SoTLMonitor: from the losses of Lightning's training steps to logged estimates."""
 
 from __future__ import annotations
 
 import math
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from torch import Tensor
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl.callbacks import _publishing, _setup_checks
-from lightning_sotl.callbacks._order import LateCallback, arrange
+from lightning_sotl.callbacks._order import Place, arrange
 from lightning_sotl.callbacks._record_facts import find_record, run_facts
-from lightning_sotl.callbacks._run import RunBound
+from lightning_sotl.callbacks._run import RunBinding, attributes_without
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
@@ -36,7 +37,35 @@ from lightning_sotl.losses.window import LossWindow
 from lightning_sotl.record.recorder import Recorder
 
 
-class MonitorState(RunBound["MonitorState"]):
+@dataclass
+class _State:
+    """What a checkpoint keeps of a run."""
+
+    losses: RunLosses
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    begun: float = -math.inf  # when the newest process of the run began, as its record has it
+    logged: int = -1  # the newest epoch that has a point in the loggers
+    lost_ranks: int = 0
+
+
+@dataclass
+class _Memory:
+    """What this process remembers of a run."""
+
+    loss_seen: bool = False
+    handed_to_lightning: int = -1  # the newest epoch that was given to `log`
+
+
+@dataclass
+class _Fit:
+    """One call of `fit`."""
+
+    recorder: Recorder = field(default_factory=Recorder)
+    takes_loss_as_it_is: bool = False
+    raised: bool = False
+
+
+class SoTLMonitor:
     r"""Gives the sum of training losses (SoTL-E) of a run as a metric, from what training yields.
 
     It adds up the losses that `training_step` returns, undivided, over all ranks, and at the last
@@ -82,16 +111,7 @@ class MonitorState(RunBound["MonitorState"]):
         2021 version.
     """
 
-    _losses: RunLosses
-    _recorder: Recorder
-    _run_id: str
-    _begun: float  # when the newest process of the run began, as its record says
-    _logged: int  # the newest epoch that has a point in the loggers
-    _handed_to_lightning: int  # the newest epoch that this process gave to `log`
-    _loss_seen: bool
-    _takes_loss_as_it_is: bool
-    _raised: bool
-    _lost_ranks: int
+    _place = Place.first
 
     def __init__(
         self,
@@ -104,9 +124,12 @@ class MonitorState(RunBound["MonitorState"]):
         epoch_axis: bool = False,
         record: bool = True,
     ) -> None:
-        super().__init__()
-        windows = validation.windows("window", window)
-        decay = None if ema_decay is None else validation.decay("ema_decay", ema_decay)
+        parameters: dict[str, Sequence[float | None]] = {
+            "sotl": [None],
+            "sotl-e": validation.windows("window", window),
+        }
+        if ema_decay is not None:
+            parameters["sotl-ema"] = [validation.decay("ema_decay", ema_decay)]
         if every_n_train_batches is not None:
             every_n_train_batches = validation.positive_int(
                 "every_n_train_batches", every_n_train_batches
@@ -121,13 +144,10 @@ class MonitorState(RunBound["MonitorState"]):
         self.record = validation.boolean("record", record)
         # Lightning asks for it at every hook of every step, so it is made once.
         self._state_key = f"{type(self).__qualname__}{{'prefix': {prefix!r}}}"
-        parameters: dict[str, Sequence[float | None]] = {"sotl": [None], "sotl-e": windows}
-        if decay is not None:
-            parameters["sotl-ema"] = [decay]
-        self._logged_estimates = logged_estimates(
-            parameters, prefix=prefix, block=every_n_train_batches
-        )
+        self._estimates = logged_estimates(parameters, prefix=prefix, block=every_n_train_batches)
         self._is_global_zero = True
+        self._run = RunBinding()
+        self._fit = _Fit()
         self._reset()
 
     # --- results
@@ -136,127 +156,133 @@ class MonitorState(RunBound["MonitorState"]):
     def epoch_losses(self) -> dict[int, float]:
         """Epoch (or block) -> its L(e), for those completed with a loss, over all ranks."""
         self._receive_from_child()
-        return self._losses.history.losses()
+        return self._state.losses.history.losses()
 
     @property
     def estimates(self) -> dict[str, float]:
         """Name -> newest value of each estimate that is available. Lower is better."""
         self._receive_from_child()
-        return self._losses.history.estimates()
+        return self._state.losses.history.estimates()
 
     @property
     def units_completed(self) -> int:
         """T, the number of completed epochs (or blocks)."""
         self._receive_from_child()
-        return self._losses.history.completed
+        return self._state.losses.history.completed
 
     @property
     def batches_completed(self) -> int:
         """Training batches per rank in completed blocks; 0 if units are epochs."""
-        return self._losses.history.completed * (self.every_n_train_batches or 0)
+        return self._state.losses.history.completed * (self.every_n_train_batches or 0)
 
     @property
     def is_between_units(self) -> bool:
         """Whether no loss has come since the newest completed unit."""
-        return self._losses.open is None
+        return self._state.losses.open is None
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """The names that this monitor logs."""
-        return tuple(self._logged_estimates)
+        return tuple(self._estimates)
+
+    def units_needed(self, name: str) -> int:
+        """Return the number of completed units after which the estimate `name` is available."""
+        return self._estimates[name].first_unit
+
+    # --- for the stopper and the reporters
+
+    @property
+    def run_id(self) -> str:
+        """The run's name in its record, the same after a resume."""
+        return self._state.run_id
+
+    @property
+    def record_path(self) -> Path | None:
+        """The file of this run's record; None on other ranks and where there is none."""
+        return self._fit.recorder.path
+
+    def write_stop(self, **facts: Any) -> None:
+        """Write into the record that the run was stopped, and why."""
+        self._fit.recorder.status("stopped", **facts)
+
+    def write_checkpoint(self, path: str) -> None:
+        """Name a checkpoint of the run after its newest unit in the record."""
+        history = self._state.losses.history
+        self._fit.recorder.unit(history, history.completed - 1, path)
+
+    # --- state
 
     @property
     def state_key(self) -> str:
         """The state belongs to `prefix`, so that the windows may change on a resume."""
         return self._state_key
 
-    def units_needed(self, name: str) -> int:
-        """Return after how many completed units the estimate `name` is first available."""
-        return self._logged_estimates[name].first_unit
-
-    # --- state
-
     def state_dict(self) -> dict[str, Any]:
         """Return the closed units and this rank's share of the open one, in plain types."""
         return {
             "every_n_train_batches": self.every_n_train_batches,
             "loss_key": self.loss_key,
-            "run_id": self._run_id,
-            "begun": self._begun,
-            "logged": self._logged,
-            **self._losses.state_dict(),
+            "run_id": self._state.run_id,
+            "begun": self._state.begun,
+            "logged": self._state.logged,
+            **self._state.losses.state_dict(),
         }
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        """Take back a state; the sum of the open unit is of all ranks, so rank 0 carries it."""
-        for argument in ("every_n_train_batches", "loss_key"):
-            saved, own = state[argument], getattr(self, argument)
-            if saved != own:
-                raise ValueError(
-                    f"Expected `{argument}` to be {saved!r}, as in the checkpoint, but got {own!r}."
-                )
-        self._run_id = state["run_id"]
-        self._begun = state.get("begun", -math.inf)  # absent in an older checkpoint
-        self._logged = state["logged"]
-        self._handed_to_lightning = -1
-        self._losses.load_state_dict(state)
-        self._loss_seen = self._losses.has_any
-        self._lost_ranks = (state["open"] or {}).get("lost_ranks", 0)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, unless it is loaded to validate or test."""
+        if self._run.takes_state():
+            self._restore(state_dict)
 
-    def _reset(self) -> None:
-        self._recorder = Recorder()
-        self._raised = False
-        self._reset_run()
-
-    def _reset_run(self) -> None:
-        self._losses = RunLosses(self._logged_estimates, carries=self._is_global_zero)
-        self._run_id = uuid.uuid4().hex
-        self._begun = -math.inf
-        self._logged = -1
-        self._handed_to_lightning = -1
-        self._loss_seen = False
-        self._takes_loss_as_it_is = False
-        self._lost_ranks = 0
-
-
-# What a TypeError calls the callback whose argument is unknown.
-MonitorState.__init__.__qualname__ = "SoTLMonitor.__init__"
-
-
-class MonitorLogic(MonitorState):
-    __doc__ = MonitorState.__doc__
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Replace rank 0's sum, the only one that Lightning keeps, by the sum over all ranks."""
+        state = checkpoint["callbacks"][self.state_key]["open"]
+        if not is_distributed(trainer) or state is None:
+            return
+        if self._fit.raised:
+            # Perhaps only one rank is here; a collective would hang and lose the checkpoint.
+            state["lost_ranks"] = trainer.world_size - 1
+            return
+        total, count = sum_over_ranks(trainer, state["total"], state["count"])
+        state.update(total=total, count=count)
 
     # --- Lightning's hooks, in the order of a run
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Forget another Trainer's run, and take the first place in the list of callbacks."""
         self._is_global_zero = trainer.is_global_zero
-        if not self._bind(trainer, stage):
+        if not self._run.bind(trainer, stage):
             return
-        self._raised = False
-        _setup_checks.refuse_shared_names(one.metric_names for one in monitors_of(trainer))
-        arrange(trainer, first=MonitorLogic, late=LateCallback)
+        self._fit = _Fit()
+        if self._run.is_new:
+            self._reset()
+        _setup_checks.refuse_shared_names(monitor.metric_names for monitor in monitors_of(trainer))
+        arrange(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Start afresh or go on, and make what is known visible before the first batch."""
+        """Start or resume the run, and make what is known visible before the first batch."""
         train_whole_epochs_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
-            self._reset_run()
+            self._reset()
         else:
             self._resume(trainer)
         # Only the automatic loss is a clone already.
-        self._takes_loss_as_it_is = self.loss_key == "loss" and pl_module.automatic_optimization
+        self._fit.takes_loss_as_it_is = self.loss_key == "loss" and pl_module.automatic_optimization
         self._warn_of_early_looks(trainer)
-        if self._lost_ranks:
+        if self._state.lost_ranks:
             self._warn_of_lost_ranks()
         self._start_record(trainer, pl_module)
-        history = self._losses.history
-        _publishing.show(trainer, self._logged_estimates, history.estimates())
+        history = self._state.losses.history
+        _publishing.show(trainer, self._estimates, history.estimates())
         newest = history.completed - 1
-        if self.every_n_train_batches is None and self._logged < newest < trainer.current_epoch:
+        if (
+            self.every_n_train_batches is None
+            and self._state.logged < newest < trainer.current_epoch
+        ):
             # Resumed from the epoch's last batch: Lightning calls no epoch end for it any more.
             _publishing.log_point(trainer, history.estimates(), epoch=newest)
-            self._logged = newest
+            self._state.logged = newest
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -267,7 +293,7 @@ class MonitorLogic(MonitorState):
         that follows the last batch.
         """
         # A step's cost is mostly calls, so the usual case makes few: properties are spelled out.
-        loop, losses, block = trainer.fit_loop, self._losses, self.every_n_train_batches
+        loop, losses, block = trainer.fit_loop, self._state.losses, self.every_n_train_batches
         window = losses.open
         unit = losses.history.completed if block else loop.epoch_progress.current.completed
         if block or window is None or window.unit != unit:
@@ -276,11 +302,11 @@ class MonitorLogic(MonitorState):
             window = losses.window(unit)
         window.steps += 1
         loss = outputs.get(self.loss_key) if outputs else None
-        if self._takes_loss_as_it_is and type(loss) is Tensor and not loss.ndim:
-            self._loss_seen = True
+        if self._fit.takes_loss_as_it_is and type(loss) is Tensor and not loss.ndim:
+            self._memory.loss_seen = True
             window.add(loss, trainer.accumulate_grad_batches)
         elif outputs:
-            loss = self._loss(outputs)
+            loss = self._loss_in(outputs)
             if loss is not None:
                 # Lightning has divided the loss, but no other entry of the outputs.
                 window.add(loss, trainer.accumulate_grad_batches if self.loss_key == "loss" else 1)
@@ -293,75 +319,111 @@ class MonitorLogic(MonitorState):
         """Close an epoch whose end only its loader knew; log one that a resume has closed."""
         if self.every_n_train_batches is not None or trains_without_backward(trainer):
             return
-        epoch, history, window = trainer.current_epoch, self._losses.history, self._losses.open
+        losses, epoch = self._state.losses, trainer.current_epoch
+        window = losses.open
         if window is not None and window.unit == epoch and window.steps:
             # Lightning trains one more batch of a complete epoch on some resumes.
-            if epoch in history or epoch_is_whole(trainer):
+            if epoch in losses.history or epoch_is_whole(trainer):
                 self._close(trainer, pl_module)
-        elif history.completed == epoch + 1 and self._handed_to_lightning < epoch:
+        elif losses.history.completed == epoch + 1 and self._memory.handed_to_lightning < epoch:
             self._publish(trainer, pl_module, epoch)
-        if history.completed == epoch + 1:
-            self._logged = epoch
+        if losses.history.completed == epoch + 1:
+            self._state.logged = epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Say in the record how the run ended, unless a stopper has."""
+        """Write into the record how the run ended, unless a stopper has."""
         if trainer.should_stop:
-            self._recorder.status("stopped", reason="trainer.should_stop")
+            self._fit.recorder.status("stopped", reason="trainer.should_stop")
         else:
-            self._recorder.status("finished")
+            self._fit.recorder.status("finished")
 
     def on_exception(self, trainer: Trainer, pl_module: Module, exception: BaseException) -> None:
-        """Say in the record that the run broke off."""
-        self._raised = True
-        self._recorder.status("interrupted", error=type(exception).__name__)
+        """Write into the record that the run broke off."""
+        self._fit.raised = True
+        self._fit.recorder.status("interrupted", error=type(exception).__name__)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
-    ) -> None:
-        """Put the sum over all ranks in place of rank 0's, the only one that Lightning keeps."""
-        state = checkpoint["callbacks"][self.state_key]["open"]
-        if not is_distributed(trainer) or state is None:
+    def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
+        """Hand the results to a parent process that waits for them."""
+        self._run.release(trainer, stage, self)
+
+    # --- the run
+
+    def _reset(self) -> None:
+        self._state = _State(RunLosses(self._estimates, carries=self._is_global_zero))
+        self._memory = _Memory()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Restore a state; the sum of the open unit is over all ranks, so rank 0 carries it."""
+        for argument in ("every_n_train_batches", "loss_key"):
+            saved, own = state[argument], getattr(self, argument)
+            if saved != own:
+                raise ValueError(
+                    f"Expected `{argument}` to be {saved!r}, as in the checkpoint, but got {own!r}."
+                )
+        losses = self._state.losses
+        losses.load_state_dict(state)
+        self._state = _State(
+            losses,
+            run_id=state["run_id"],
+            begun=state.get("begun", -math.inf),  # absent in an older checkpoint
+            logged=state["logged"],
+            lost_ranks=(state["open"] or {}).get("lost_ranks", 0),
+        )
+        self._memory = _Memory(loss_seen=losses.has_any)
+
+    def _receive_from_child(self) -> None:
+        state = self._run.state_from_child()
+        if state is not None:
+            self._reset()
+            self._restore(state)
+
+    def _resume(self, trainer: Trainer) -> None:
+        if trainer.ckpt_path is not None and not self._run.has_saved_state:
+            self._reset()  # these losses were trained before that checkpoint was loaded
+        if self._state.losses.is_empty:
+            self._start_midway(trainer)
+        elif self.every_n_train_batches is None and begins_epoch_anew(trainer):
+            self._state.losses.drop_from(trainer.current_epoch)
+            self._state.logged = min(self._state.logged, trainer.current_epoch - 1)
+
+    def _start_midway(self, trainer: Trainer) -> None:
+        """Start in a run that is under way, perhaps in the middle of a unit."""
+        block = self.every_n_train_batches
+        if block is None:
+            unit, unseen_steps = trainer.current_epoch, batches_into_epoch(trainer)
+        else:
+            unit, unseen_steps = divmod(batches_behind(trainer), block)
+        self._state.losses.start_midway(unit, unseen_steps)
+        if unseen_steps:
+            warn_user(
+                f"The checkpoint has no state of this SoTLMonitor, so the losses of the first "
+                f"{unseen_steps} batches of {'epoch' if block is None else 'block'} {unit} are "
+                "unknown: it has no epoch loss and counts in no estimate.",
+            )
+
+    def _start_record(self, trainer: Trainer, pl_module: Module) -> None:
+        if not self.record:
             return
-        if self._raised:
-            # One rank alone may be here; a collective would hang and lose the checkpoint.
-            state["lost_ranks"] = trainer.world_size - 1
-            return
-        total, count = sum_over_ranks(trainer, state["total"], state["count"])
-        state.update(total=total, count=count)
+        self._fit.recorder = Recorder(find_record(trainer, prefix=self.prefix))
+        facts = run_facts(trainer, pl_module, block=self.every_n_train_batches)
+        facts = {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
+        state = self._state
+        state.begun = self._fit.recorder.start(
+            state.run_id, facts, state.losses.history, after=state.begun
+        )
 
-    # --- for the stopper
+    # --- one step, one unit
 
-    @property
-    def run_id(self) -> str:
-        """The run's name in its record, the same after a resume."""
-        return self._run_id
-
-    @property
-    def record_path(self) -> Path | None:
-        """Where this run's record lies; None on other ranks and where there is none."""
-        return self._recorder.path
-
-    def write_stop(self, **facts: Any) -> None:
-        """Write into the record that the run was stopped, and why."""
-        self._recorder.status("stopped", **facts)
-
-    def write_checkpoint(self, path: str) -> None:
-        """Name a checkpoint of the run after its newest unit in the record."""
-        history = self._losses.history
-        self._recorder.unit(history, history.completed - 1, path)
-
-    # --- how it is done
-
-    def _loss(self, outputs: Mapping[str, Any]) -> Tensor | None:
+    def _loss_in(self, outputs: Mapping[str, Any]) -> Tensor | None:
         loss = outputs.get(self.loss_key)
         if loss is None:
-            if not self._loss_seen and self.loss_key not in outputs:
+            if not self._memory.loss_seen and self.loss_key not in outputs:
                 raise RuntimeError(
                     f"`loss_key={self.loss_key!r}` is not in the output of `training_step`; "
                     f"available: {', '.join(map(repr, outputs))}."
                 )
             return None
-        self._loss_seen = True
+        self._memory.loss_seen = True
         if not isinstance(loss, Tensor):
             if isinstance(loss, bool) or not isinstance(loss, (int, float)):
                 raise TypeError(
@@ -374,12 +436,12 @@ class MonitorLogic(MonitorState):
                 f"Expected `outputs[{self.loss_key!r}]` to be one number but got the shape "
                 f"{tuple(loss.shape)}."
             )
-        if not self._takes_loss_as_it_is:
+        if not self._fit.takes_loss_as_it_is:
             loss = loss.detach().clone()
         return loss.reshape(()) if loss.ndim else loss
 
     def _close(self, trainer: Trainer, pl_module: Module) -> None:
-        window = self._losses.open
+        window = self._state.losses.open
         assert window is not None  # noqa: S101  # both callers have just looked at it
         total, count = window.result()
         if is_distributed(trainer):
@@ -391,16 +453,16 @@ class MonitorLogic(MonitorState):
                 "no epoch loss and counts in no estimate. Return the loss from `training_step`, "
                 "under manual optimization too.",
             )
-        self._losses.close(total, count)
-        self._recorder.unit(self._losses.history, window.unit)
+        self._state.losses.close(total, count)
+        self._fit.recorder.unit(self._state.losses.history, window.unit)
         self._publish(trainer, pl_module, window.unit)
 
     def _publish(self, trainer: Trainer, pl_module: Module, unit: int) -> None:
-        estimates = self._losses.history.estimates()
-        _publishing.show(trainer, self._logged_estimates, estimates)
+        estimates = self._state.losses.history.estimates()
+        _publishing.show(trainer, self._estimates, estimates)
         if self.every_n_train_batches is None:
             _publishing.log_with_epoch(trainer, pl_module, estimates, prog_bar=self.prog_bar)
-            self._handed_to_lightning = unit
+            self._memory.handed_to_lightning = unit
         else:
             _publishing.log_point(trainer, estimates, epoch=trainer.current_epoch)
             if self.prog_bar:
@@ -408,39 +470,7 @@ class MonitorLogic(MonitorState):
         if self.epoch_axis:
             _publishing.log_on_unit_axis(trainer, estimates, unit)
 
-    def _start_record(self, trainer: Trainer, pl_module: Module) -> None:
-        if not self.record:
-            return
-        self._recorder = Recorder(find_record(trainer, prefix=self.prefix))
-        facts = run_facts(trainer, pl_module, block=self.every_n_train_batches)
-        facts = {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
-        self._begun = self._recorder.start(
-            self._run_id, facts, self._losses.history, after=self._begun
-        )
-
-    def _resume(self, trainer: Trainer) -> None:
-        if trainer.ckpt_path is not None and not self._has_saved_state:
-            self._reset_run()  # what is here was trained before that checkpoint was loaded
-        if self._losses.is_empty:
-            self._start_midway(trainer)
-        elif self.every_n_train_batches is None and begins_epoch_anew(trainer):
-            self._losses.drop_from(trainer.current_epoch)
-            self._logged = min(self._logged, trainer.current_epoch - 1)
-
-    def _start_midway(self, trainer: Trainer) -> None:
-        """Come into a run that another has begun, perhaps in the middle of a unit."""
-        block = self.every_n_train_batches
-        if block is None:
-            unit, unseen_steps = trainer.current_epoch, batches_into_epoch(trainer)
-        else:
-            unit, unseen_steps = divmod(batches_behind(trainer), block)
-        self._losses.join(unit, unseen_steps)
-        if unseen_steps:
-            warn_user(
-                f"The checkpoint has no state of this SoTLMonitor, so the losses of the first "
-                f"{unseen_steps} batches of {'epoch' if block is None else 'block'} {unit} are "
-                "unknown: it has no epoch loss and counts in no estimate.",
-            )
+    # --- warnings
 
     def _note_partial_epoch(self, window: LossWindow, not_seen: int) -> None:
         if not_seen:
@@ -453,20 +483,29 @@ class MonitorLogic(MonitorState):
 
     def _warn_of_early_looks(self, trainer: Trainer) -> None:
         batches = self.every_n_train_batches or trainer.num_training_batches
-        missing = set(self._logged_estimates) - set(self._losses.history.estimates())
+        missing = set(self._estimates) - set(self._state.losses.history.estimates())
         _setup_checks.warn_of_early_looks(
             trainer, {name: self.units_needed(name) * batches for name in missing}
         )
 
     def _warn_of_lost_ranks(self) -> None:
-        window = self._losses.open
+        window = self._state.losses.open
         warn_user(
             f"The checkpoint was saved while an exception was raised, so the losses of "
-            f"{self._lost_ranks} other ranks in the first {window.steps if window else 0} batches "
-            f"of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
+            f"{self._state.lost_ranks} other ranks in the first {window.steps if window else 0} "
+            f"batches of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
         )
 
+    # --- copies
 
-def monitors_of(trainer: Trainer) -> list[MonitorLogic]:
+    def __getstate__(self) -> dict[str, Any]:
+        return attributes_without(self, "_fit")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._fit = _Fit()
+
+
+def monitors_of(trainer: Trainer) -> list[SoTLMonitor]:
     """Return the monitors among a Trainer's callbacks, of either package."""
-    return [callback for callback in trainer.callbacks if isinstance(callback, MonitorLogic)]
+    return [callback for callback in trainer.callbacks if isinstance(callback, SoTLMonitor)]

@@ -8,10 +8,10 @@ from lightning_sotl._utils.extras import require
 
 require("optuna", extra="optuna", purpose="report to a study")
 
+from lightning_sotl.integrations._optuna import reporter  # noqa: E402
 from lightning_sotl.integrations._optuna.evolution import RegularizedEvolutionSampler  # noqa: E402
 from lightning_sotl.integrations._optuna.promotion import find_winners, promote  # noqa: E402
 from lightning_sotl.integrations._optuna.pruner import AdaptivePruner  # noqa: E402
-from lightning_sotl.integrations._optuna.reporter import ReporterLogic  # noqa: E402
 from lightning_sotl.integrations._optuna.restart import requeue_interrupted  # noqa: E402
 
 __all__ = [
@@ -24,5 +24,5 @@ __all__ = [
 ]
 
 
-class OptunaReporter(ReporterLogic, Callback):
-    __doc__ = ReporterLogic.__doc__
+class OptunaReporter(reporter.OptunaReporter, Callback):
+    __doc__ = reporter.OptunaReporter.__doc__

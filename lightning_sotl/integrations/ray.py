@@ -8,8 +8,8 @@ from lightning_sotl._utils.extras import require
 
 require("ray.tune", extra="ray", purpose="report to Ray Tune")
 
+from lightning_sotl.integrations._ray import reporter  # noqa: E402
 from lightning_sotl.integrations._ray.promotion import find_winners, promote  # noqa: E402
-from lightning_sotl.integrations._ray.reporter import ReporterLogic  # noqa: E402
 from lightning_sotl.integrations._ray.scheduler import AdaptiveScheduler  # noqa: E402
 from lightning_sotl.integrations._ray.starting_point import StartingPoint, starting_point  # noqa: E402
 
@@ -23,5 +23,5 @@ __all__ = [
 ]
 
 
-class RayReporter(ReporterLogic, Callback):
-    __doc__ = ReporterLogic.__doc__
+class RayReporter(reporter.RayReporter, Callback):
+    __doc__ = reporter.RayReporter.__doc__

@@ -66,8 +66,8 @@ class RunLosses:
         if self.open is not None and self.open.unit >= unit:
             self.open = None
 
-    def join(self, unit: int, unseen_steps: int) -> None:
-        """Come into a run in which `misses` steps of `unit` were trained already, uncounted."""
+    def start_midway(self, unit: int, unseen_steps: int) -> None:
+        """Start in a run in which `unseen_steps` steps of `unit` were trained uncounted."""
         self.history.completed = unit
         if unseen_steps:
             window = self.window(unit)

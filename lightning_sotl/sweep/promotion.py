@@ -14,7 +14,7 @@ from lightning_sotl._utils import validation
 from lightning_sotl._utils.files import is_gone
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import pluralize
-from lightning_sotl.callbacks.stopper import StopperLogic
+from lightning_sotl.callbacks.stopper import EarlyRankingStopper
 from lightning_sotl.curves._log_arrays import LogKeys
 from lightning_sotl.curves.logs import read_logs
 from lightning_sotl.losses.names import parse_monitor
@@ -58,7 +58,7 @@ class Winner:
             ValueError: If the Trainer has no such stopper: the run would stop again at once, or
                 go on without the random state of its stop.
         """
-        stoppers = [cb for cb in trainer.callbacks if isinstance(cb, StopperLogic)]
+        stoppers = [cb for cb in trainer.callbacks if isinstance(cb, EarlyRankingStopper)]
         if not stoppers or not all(stopper.promoted for stopper in stoppers):
             found = "one with promoted=False" if stoppers else "none"
             raise ValueError(

@@ -115,6 +115,46 @@ def test_the_command_line_builds_the_callbacks(tmp_path, monkeypatch, package, h
     assert (stopper.epochs_completed, stopper.estimate) == (3, monitor.estimates["sotl_e2"])
 
 
+ONE_PACKAGE = """
+import sys
+from {package}.cli import LightningCLI
+from {package}.demos.boring_classes import BoringModel
+callbacks = ["{home}.SoTLMonitor", "{home}.EarlyRankingStopper"]
+arguments = [f"--trainer.callbacks+={{name}}" for name in callbacks]
+arguments += ["--trainer.callbacks.stop_epoch=1", "--trainer.logger=false"]
+sys.argv = ["train.py", *arguments]
+cli = LightningCLI(BoringModel, run=False, save_config_callback=None)
+print(sorted({{type(callback).__module__ for callback in cli.trainer.callbacks[:2]}}))
+print("{other}" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "home", "other"),
+    [
+        ("lightning.pytorch", "lightning_sotl.lightning", "pytorch_lightning"),
+        ("pytorch_lightning", "lightning_sotl", "lightning"),
+        ("pytorch_lightning", "lightning_sotl.pytorch_lightning", "lightning"),
+    ],
+)
+def test_the_command_line_of_one_package_does_not_load_the_other(package, home, other):
+    code = ONE_PACKAGE.format(package=package, home=home, other=other)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    door = home if home != "lightning_sotl" else "lightning_sotl.pytorch_lightning"
+    assert done.stdout.splitlines() == [f"['{door}']", "False"]
+
+
+def test_the_lazy_names_name_the_other_door_where_only_that_is_loaded():
+    code = "import lightning_sotl.lightning; lightning_sotl.EarlyRankingStopper"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "AttributeError: `lightning_sotl.EarlyRankingStopper` is for `pytorch_lightning`, and this "
+        "process uses `lightning.pytorch`: import it from `lightning_sotl.lightning`."
+    )
+
+
 def test_the_command_line_shows_the_arguments_help():
     from jsonargparse import ArgumentParser
 

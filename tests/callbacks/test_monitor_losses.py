@@ -116,7 +116,7 @@ def test_a_number_may_stand_for_a_tensor(tmp_path):
 def test_steps_without_a_loss_do_not_count(tmp_path):
     model = scripted_model(loss=lambda e, b: None if b % 2 else scripted_loss(e, b))
     monitor, _ = fit(tmp_path, model, batches=5)
-    assert [count for _, count in monitor._losses.history._units.values()] == [3, 3, 3]
+    assert [count for _, count in monitor._state.losses.history._units.values()] == [3, 3, 3]
     assert monitor.epoch_losses == returned_epoch_losses(model)
 
 

@@ -205,7 +205,7 @@ def test_a_monitor_that_was_not_in_the_saved_run_starts_where_it_comes_in(tmp_pa
     trainer(tmp_path, callbacks=[saver]).fit(scripted_model(), loader(4))
     path = next(p for p in saver.trained_before if p.name.startswith("epoch"))
     monitor = SoTLMonitor()
-    monitor._losses.window(0)  # what another run may have left in the callback
+    monitor._state.losses.window(0)  # what another run may have left in the callback
     model = scripted_model()
     trainer(tmp_path, callbacks=[monitor]).fit(model, loader(4), ckpt_path=path)
     assert monitor.epoch_losses == returned_epoch_losses(model)

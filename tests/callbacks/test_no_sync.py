@@ -80,7 +80,9 @@ def test_memory_does_not_grow_with_the_steps(tmp_path):
 
     class Watch(lightning().Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            sizes.append(len(monitor._losses.open._waiting) if monitor._losses.open else 0)
+            sizes.append(
+                len(monitor._state.losses.open._waiting) if monitor._state.losses.open else 0
+            )
 
     monitor = SoTLMonitor()
     trainer(tmp_path, callbacks=[Watch(), monitor], max_epochs=1).fit(scripted_model(), loader(600))

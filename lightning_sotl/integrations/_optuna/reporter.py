@@ -1,45 +1,82 @@
-"""From a run's estimates to an Optuna trial: the reporter, free of either Lightning package."""
+"""OptunaReporter: from a run's estimates to an Optuna trial."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import optuna
 
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import quote_all
 from lightning_sotl._utils.validation import text as check_text
-from lightning_sotl.callbacks._monitored import counts_blocks, missing_monitor, producer_of
-from lightning_sotl.callbacks._order import LateCallback, arrange
-from lightning_sotl.callbacks._run import RunBound
+from lightning_sotl.callbacks._monitored import MonitoredMetric
+from lightning_sotl.callbacks._order import Place, arrange
+from lightning_sotl.callbacks._run import RunBinding, attributes_without
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
     epoch_is_whole,
-    is_same_value,
     limits_allow_stop,
     trains_without_backward,
 )
-from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.stopper import stoppers_of
 from lightning_sotl.integrations._optuna.restart import own_identity, process_key
 from lightning_sotl.integrations._optuna.storage import (
     note_validation,
+    report_pending,
     reported_values,
     retry_storage,
     should_prune,
     sign_of,
-    tell,
     validations_of,
 )
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.stats.ranks import Mode, check_mode
 
+CHECKPOINT_KEY = "lightning_sotl:checkpoint_path"
 
-class ReporterState(RunBound["ReporterState"]):
+
+@dataclass
+class _State:
+    """What a checkpoint keeps of the reports."""
+
+    reported: dict[int, float] = field(default_factory=dict)  # step -> value
+    pending: dict[int, float] = field(default_factory=dict)  # the same, not in the storage yet
+    value: float | None = None
+    pruned: bool = False
+    reached_limit: bool = False
+    checkpoint: str | None = None
+
+
+@dataclass
+class _Fit:
+    """One call of `fit`."""
+
+    hopeless: bool = False  # not finite from the start
+    in_blocks: bool = False
+    validations: dict[int, float] = field(default_factory=dict)  # step -> value, lower is better
+    to_compare: dict[int, float] = field(default_factory=dict)  # what the study had before
+
+
+@dataclass
+class _Report:
+    """What rank 0 reported and learned.
+
+    Attributes:
+        value: The value as reported.
+        hopeless: Whether no value of the run was ever finite.
+        pruned: Whether the pruner ends the run.
+    """
+
+    value: float
+    hopeless: bool
+    pruned: bool
+
+
+class OptunaReporter:
     """Reports each available estimate to an Optuna trial and ends the run if it shall be pruned.
 
     The value after epochs 0 to e is reported once, at step e (or at the index of the block). A
@@ -73,17 +110,9 @@ class ReporterState(RunBound["ReporterState"]):
         'sotl_e1'
     """
 
-    _reported: dict[int, float]  # step -> value
-    _pending: dict[int, float]  # the same, not in the storage yet
-    _value: float | None
-    _checkpoint: str | None
-    _pruned: bool
-    _hopeless: bool  # not finite from the start
-    _reached_limit: bool
-    _in_blocks: bool
-    _shown_before: dict[str, Any]  # at the begin of the epoch
-    _validations: dict[int, float]  # step -> value for the pruner, lower is better
-    _to_compare: dict[int, float]  # what the study had before this run
+    _place = Place.late
+    _metric: MonitoredMetric  # from `setup` on
+    _validation_metric: MonitoredMetric | None
 
     def __init__(
         self,
@@ -92,10 +121,9 @@ class ReporterState(RunBound["ReporterState"]):
         validation: str | None = None,
         validation_mode: Mode | None = None,
     ) -> None:
-        super().__init__()
         self.trial = trial
         self.monitor = check_text("monitor", monitor)
-        self.validation = validation if validation is None else check_text("validation", validation)
+        self.validation = None if validation is None else check_text("validation", validation)
         if validation is not None:
             check_mode("validation_mode", validation_mode)
         self.validation_mode = validation_mode
@@ -104,7 +132,11 @@ class ReporterState(RunBound["ReporterState"]):
             self._worst = _sign_of(trial, monitor) * math.inf
             name = partial(trial.set_user_attr, process_key(trial.number), own_identity())
             retry_storage(name, otherwise=None)
-        self._reset()
+        self._run = RunBinding()
+        self._state = _State()
+        self._fit = _Fit()
+
+    # --- state
 
     @property
     def state_key(self) -> str:
@@ -113,30 +145,258 @@ class ReporterState(RunBound["ReporterState"]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was reported and decided, in plain types."""
+        state = self._state
         return {
-            "reported": self._reported,
-            "pending": self._pending,
-            "value": self._value,
-            "pruned": self._pruned,
-            "reached_limit": self._reached_limit,
-            "checkpoint": self._checkpoint,
+            "reported": state.reported,
+            "pending": state.pending,
+            "value": state.value,
+            "pruned": state.pruned,
+            "reached_limit": state.reached_limit,
+            "checkpoint": state.checkpoint,
         }
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._reported, self._pending = dict(state["reported"]), dict(state["pending"])
-        self._value, self._pruned = state["value"], state["pruned"]
-        self._reached_limit, self._checkpoint = state["reached_limit"], state["checkpoint"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, unless it is loaded to validate or test."""
+        if self._run.takes_state():
+            self._restore(state_dict)
 
-    def _reset(self) -> None:
-        self._reported = {}
-        self._pending = {}
-        self._value = None
-        self._pruned = self._hopeless = self._reached_limit = False
-        self._checkpoint = None
-        self._in_blocks = False
-        self._shown_before = {}
-        self._validations = {}
-        self._to_compare = {}
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave no state in the checkpoint of a stop: a promoted run reports to no trial.
+
+        Lightning would ask it for this callback. The storage has what was reported.
+        """
+        if any(
+            stopper.stopping_reason != StoppingReason.not_stopped
+            for stopper in stoppers_of(trainer)
+        ):
+            checkpoint["callbacks"].pop(self.state_key, None)
+
+    # --- Lightning's hooks, in the order of a run
+
+    def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
+        """Forget another Trainer's run, and take a place after all that may log."""
+        if not self._run.bind(trainer, stage):
+            return
+        if self._run.is_new:
+            self._state = _State()
+        self._fit = _Fit()
+        self._metric = MonitoredMetric(trainer, self.monitor)
+        self._validation_metric = None
+        if self.validation is not None:
+            self._validation_metric = MonitoredMetric(
+                trainer, self.validation, argument="validation"
+            )
+        if trainer.is_global_zero:
+            self._required_trial()  # rather than at the first report
+        arrange(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
+        """Note what was reported to the trial before, and decide afresh."""
+        state, fit = self._state, self._fit
+        state.pruned = state.reached_limit = False
+        fit.in_blocks = self._metric.counts_blocks
+        if trainer.is_global_zero:
+            # If the storage is down, what the checkpoint knows has to do.
+            state.reported = retry_storage(
+                partial(reported_values, self.trial), otherwise=state.reported
+            )
+            fit.to_compare = dict(state.reported)
+            if self.validation is not None and isinstance(self.trial, optuna.Trial):
+                fit.validations = validations_of(self.trial)
+        state.reported = trainer.strategy.broadcast(state.reported)
+        state.pending = {}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
+        """Mark the values that are shown already: they belong to an earlier epoch."""
+        self._metric.mark()
+        if self._validation_metric is not None:
+            self._validation_metric.mark()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Report a block that this batch has filled."""
+        if not self._fit.in_blocks:  # nothing else is done in a step
+            return
+        units = self._metric.units_completed
+        if units is not None and self._metric.is_between_units:
+            self._report(trainer, units - 1)
+            self._stop_if_allowed(trainer, trainer.current_epoch, inside_epoch=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Report an epoch that is complete."""
+        if trains_without_backward(trainer):
+            return
+        units, whole = self._metric.units_completed, epoch_is_whole(trainer)
+        if units is None and whole:
+            self._report(trainer, trainer.current_epoch)
+        elif units is not None and not self._fit.in_blocks:
+            self._report(trainer, units - 1)
+        if whole:
+            self._stop_if_allowed(trainer, trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Note the last value, whether a stopper has ended the run, and its checkpoint."""
+        state = self._state
+        if self._metric.value is not None:
+            state.value = self._metric.value
+        if self._metric.monitor is None and not state.reported:
+            warn_user(
+                self._metric.explain_missing(
+                    "was never reported: it is not logged in training or validation steps; "
+                    "logged are"
+                )
+            )
+        noted = not trainer.is_global_zero or self._fit.validations
+        if self._validation_metric is not None and not noted:
+            warn_user(
+                self._validation_metric.explain_missing(
+                    "was never noted: it is not logged by the end of an epoch; logged are"
+                )
+            )
+        for stopper in stoppers_of(trainer):
+            if stopper.stopping_reason == StoppingReason.policy:
+                state.pruned = True  # also by a policy of the stopper's own
+            elif stopper.stopping_reason != StoppingReason.not_stopped:
+                state.reached_limit = True
+            state.checkpoint = stopper.checkpoint_path or state.checkpoint
+
+    def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
+        """Hand the results to a parent process that waits for them."""
+        self._run.release(trainer, stage, self)
+
+    # --- for the objective
+
+    def finish(self) -> float:
+        """Return the trial's value after `fit`, or raise `optuna.TrialPruned` if it was pruned.
+
+        A run that an EarlyRankingStopper has ended at T is complete, whatever the pruner decided
+        there. The value of a diverged run is `inf` (`-inf` in a study that maximises), also if the
+        pruner has ended it, so that the trial is COMPLETE, ranks last, and the sampler learns.
+
+        Raises:
+            optuna.TrialPruned: If the pruner has ended the run.
+            RuntimeError: If the run has no value, because no unit was completed.
+        """
+        self._receive_from_child()
+        state = self._state
+        if isinstance(self.trial, optuna.Trial):
+            trial = self.trial
+            stored = retry_storage(partial(reported_values, trial), otherwise={})
+            for step, value in {**state.reported, **state.pending}.items():
+                if step not in stored:
+                    retry_storage(partial(trial.report, value, step), otherwise=None)
+            if state.checkpoint is not None:
+                name = partial(trial.set_user_attr, CHECKPOINT_KEY, state.checkpoint)
+                retry_storage(name, otherwise=None)
+        diverged = state.value is not None and not math.isfinite(state.value)
+        if state.pruned and not state.reached_limit and not diverged:
+            raise optuna.TrialPruned(f"Pruned after step {max(state.reported, default=0)}.")
+        if state.value is None:
+            raise RuntimeError(
+                f"The run has ended before `{self.monitor}` was available, so it has no value."
+                + (
+                    ""
+                    if self._run.was_in_trainer
+                    else " This OptunaReporter was in no Trainer's callbacks."
+                )
+            )
+        return state.value if math.isfinite(state.value) else self._worst
+
+    # --- one report
+
+    def _report(self, trainer: Trainer, step: int) -> None:
+        state, fit, metric = self._state, self._fit, self._metric
+        if step in fit.to_compare:
+            self._compare(step, metric.value)
+        if step < 0 or step in state.reported or step in state.pending:
+            return
+        # A monitor shows no old values. Without one, Lightning keeps showing those of an earlier
+        # epoch, which only rank 0 tells from new ones.
+        if metric.monitor is not None and metric.value is None:
+            return
+        report = None
+        if trainer.is_global_zero and (metric.monitor is not None or metric.is_new):
+            report = self._report_value(step, metric.value)
+        report = trainer.strategy.broadcast(report)
+        if report is None:
+            return
+        state.value = report.value
+        if not trainer.is_global_zero:
+            state.reported[step] = report.value
+        # A decision holds: Lightning's own minima may delay the stop to a later report.
+        fit.hopeless |= report.hopeless
+        state.pruned |= report.pruned
+
+    def _report_value(self, step: int, shown: float | None) -> _Report:
+        """Report a value and note its validation, on rank 0."""
+        trial, state, fit = self._required_trial(), self._state, self._fit
+        value = shown if shown is not None and math.isfinite(shown) else self._worst
+        known = [*state.reported.values(), *state.pending.values(), value]
+        hopeless = not any(map(math.isfinite, known))
+        state.pending[step] = value
+        validation = self._validation_metric
+        if validation is not None and validation.value is not None and validation.is_new:
+            sign = -1.0 if self.validation_mode == "max" else 1.0
+            fit.validations[step] = sign * validation.value
+            note_validation(trial, fit.validations)
+        is_stored = report_pending(trial, state.pending, state.reported)
+        pruned = is_stored and not hopeless and should_prune(trial)
+        return _Report(value, hopeless, pruned)
+
+    def _compare(self, step: int, shown: float | None) -> None:
+        """Warn if the study has another value of a step than the run, for example after a kill."""
+        stored = self._fit.to_compare.pop(step)
+        if shown is None or not math.isfinite(stored):
+            return
+        if not math.isclose(shown, stored, rel_tol=1e-6):
+            self._fit.to_compare = {}
+            warn_user(
+                f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
+                f"{shown:.6g}: it did not go on from the trial's checkpoint. The study "
+                "keeps what was reported first."
+            )
+
+    def _stop_if_allowed(
+        self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False
+    ) -> None:
+        pruned = self._state.pruned
+        if (self._fit.hopeless or pruned) and limits_allow_stop(trainer, epochs):
+            trainer.should_stop = True
+            if pruned:
+                for stopper in stoppers_of(trainer):
+                    stopper.end_by_policy(trainer, epochs, inside_epoch=inside_epoch)
+
+    def _required_trial(self) -> optuna.trial.BaseTrial:
+        if self.trial is None:
+            raise ValueError("Expected `trial` to be an Optuna trial on rank 0 but got None.")
+        return self.trial
+
+    # --- the run
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._state = _State(
+            reported=dict(state["reported"]),
+            pending=dict(state["pending"]),
+            value=state["value"],
+            pruned=state["pruned"],
+            reached_limit=state["reached_limit"],
+            checkpoint=state["checkpoint"],
+        )
+
+    def _receive_from_child(self) -> None:
+        state = self._run.state_from_child()
+        if state is not None:
+            self._restore(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return attributes_without(self, "_fit", "_metric", "_validation_metric")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._fit = _Fit()
 
 
 def _sign_of(trial: optuna.Trial, monitor: str) -> float:
@@ -161,204 +421,3 @@ def _sign_of(trial: optuna.Trial, monitor: str) -> float:
 
 
 CHECKPOINT_KEY = "lightning_sotl:checkpoint_path"
-
-
-class ReporterLogic(LateCallback["ReporterLogic"], ReporterState):
-    __doc__ = ReporterState.__doc__
-
-    # --- Lightning's hooks, in the order of a run
-
-    def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Forget another Trainer's run, and take a place behind all that may log."""
-        if not self._bind(trainer, stage):
-            return
-        if trainer.is_global_zero:
-            self._required_trial()  # rather than at the first report
-        arrange(trainer, first=MonitorLogic, late=LateCallback)
-
-    def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Note what the trial has been told before, and decide afresh."""
-        self._pruned = self._hopeless = self._reached_limit = False
-        self._in_blocks = counts_blocks(trainer, self.monitor)
-        if trainer.is_global_zero:
-            # If the storage is down, what the checkpoint knows has to do.
-            self._reported = retry_storage(
-                partial(reported_values, self.trial), otherwise=self._reported
-            )
-            self._to_compare = dict(self._reported)
-            if self.validation is not None and isinstance(self.trial, optuna.Trial):
-                self._validations = validations_of(self.trial)
-        self._reported = trainer.strategy.broadcast(self._reported)
-        self._pending = {}
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Note what is shown already: it is of an earlier epoch."""
-        self._shown_before = dict(trainer.callback_metrics)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Report a block that this batch has filled."""
-        if not self._in_blocks:  # nothing else is done in a step
-            return
-        producer = producer_of(trainer, self.monitor)
-        if producer is not None and producer.is_between_units:
-            self._report(trainer, producer.units_completed - 1)
-            self._stop_if_allowed(trainer, trainer.current_epoch, inside_epoch=True)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Report an epoch that is complete."""
-        if trains_without_backward(trainer):
-            return
-        producer = producer_of(trainer, self.monitor)
-        if producer is None and epoch_is_whole(trainer):
-            self._report(trainer, trainer.current_epoch)
-        elif producer is not None and not self._in_blocks:
-            self._report(trainer, producer.units_completed - 1)
-        if epoch_is_whole(trainer):
-            self._stop_if_allowed(trainer, trainer.current_epoch + 1)
-
-    def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Note the last value, whether a stopper has ended the run, and its checkpoint."""
-        if self.monitor in trainer.callback_metrics:
-            self._value = float(trainer.callback_metrics[self.monitor])
-        if producer_of(trainer, self.monitor) is None and not self._reported:
-            logged = quote_all(list(trainer.callback_metrics))
-            warn_user(
-                f"`monitor={self.monitor!r}` was never reported: it is not logged in training or "
-                f"validation steps; logged are: {logged}.{missing_monitor(trainer, self.monitor)}"
-            )
-        if self.validation is not None and trainer.is_global_zero and not self._validations:
-            logged = quote_all(list(trainer.callback_metrics))
-            warn_user(
-                f"`validation={self.validation!r}` was never noted: it is not logged by the end of "
-                f"an epoch; logged are: {logged}."
-            )
-        for stopper in stoppers_of(trainer):
-            if stopper.stopping_reason == StoppingReason.policy:
-                self._pruned = True  # also by a policy of the stopper's own
-            elif stopper.stopping_reason != StoppingReason.not_stopped:
-                self._reached_limit = True
-            self._checkpoint = stopper.checkpoint_path or self._checkpoint
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
-    ) -> None:
-        """Leave no state in what a stopper saves at T: a promoted run reports to no trial.
-
-        Lightning would ask it for this callback. The storage has what was reported.
-        """
-        if any(
-            stopper.stopping_reason != StoppingReason.not_stopped
-            for stopper in stoppers_of(trainer)
-        ):
-            checkpoint["callbacks"].pop(self.state_key, None)
-
-    # --- for the objective
-
-    def finish(self) -> float:
-        """Return the trial's value after `fit`, or raise `optuna.TrialPruned` if it was pruned.
-
-        A run that an EarlyRankingStopper has ended at T is complete, whatever the pruner said
-        there. The value of a diverged run is `inf` (`-inf` in a study that maximises), also if the
-        pruner has ended it, so that the trial is COMPLETE, ranks last, and the sampler learns.
-
-        Raises:
-            optuna.TrialPruned: If the pruner has ended the run.
-            RuntimeError: If the run has no value, because no unit was completed.
-        """
-        self._receive_from_child()
-        if isinstance(self.trial, optuna.Trial):
-            trial = self.trial
-            stored = retry_storage(partial(reported_values, self.trial), otherwise={})
-            for step, value in {**self._reported, **self._pending}.items():
-                if step not in stored:
-                    retry_storage(partial(trial.report, value, step), otherwise=None)
-            if self._checkpoint is not None:
-                path = self._checkpoint
-                retry_storage(partial(trial.set_user_attr, CHECKPOINT_KEY, path), otherwise=None)
-        diverged = self._value is not None and not math.isfinite(self._value)
-        if self._pruned and not self._reached_limit and not diverged:
-            raise optuna.TrialPruned(f"Pruned after step {max(self._reported, default=0)}.")
-        if self._value is None:
-            raise RuntimeError(
-                f"The run has ended before `{self.monitor}` was available, so it has no value."
-                + ("" if self._trainer else " This OptunaReporter was in no Trainer's callbacks.")
-            )
-        return self._value if math.isfinite(self._value) else self._worst
-
-    # --- how it is done
-
-    def _compare(self, step: int, shown: Any) -> None:
-        stored = self._to_compare.pop(step)
-        if shown is None or not math.isfinite(stored):
-            return
-        if not math.isclose(float(shown), stored, rel_tol=1e-6):
-            self._to_compare = {}
-            warn_user(
-                f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
-                f"{float(shown):.6g}: it did not go on from the trial's checkpoint. The study "
-                "keeps what was reported first."
-            )
-
-    def _report(self, trainer: Trainer, step: int) -> None:
-        shown = trainer.callback_metrics.get(self.monitor)
-        known = {**self._reported, **self._pending}
-        if step in self._to_compare:
-            self._compare(step, shown)
-        if step < 0 or step in known:
-            return
-        is_ours = producer_of(trainer, self.monitor) is not None
-        if is_ours and shown is None:
-            return
-        told = None
-        # Of what is not ours Lightning keeps showing the value of an earlier epoch.
-        if trainer.is_global_zero and (is_ours or self._is_new(trainer, self.monitor)):
-            told = self._tell(trainer, step, float(shown), known)
-        told = trainer.strategy.broadcast(told)
-        if told is None:
-            return
-        self._value, hopeless, pruned = told
-        if not trainer.is_global_zero:
-            self._reported[step] = self._value
-        # Once said it holds: Lightning's own minima may put the stop off to a later report.
-        self._hopeless, self._pruned = self._hopeless or hopeless, self._pruned or pruned
-
-    def _tell(
-        self, trainer: Trainer, step: int, shown: float, known: dict[int, float]
-    ) -> tuple[float, bool, bool]:
-        """Report a value, and note its validation; on rank 0.
-
-        Returns:
-            The value as reported, whether no value of the run was ever finite, and whether the
-            pruner ends the run.
-        """
-        trial = self._required_trial()
-        value = shown if math.isfinite(shown) else self._worst
-        hopeless = not any(map(math.isfinite, [*known.values(), value]))
-        self._pending[step] = value
-        if self.validation is not None and self._is_new(trainer, self.validation):
-            sign = -1.0 if self.validation_mode == "max" else 1.0
-            self._validations[step] = sign * float(trainer.callback_metrics[self.validation])
-            note_validation(trial, self._validations)
-        heard = tell(trial, self._pending, self._reported)
-        return value, hopeless, heard and not hopeless and should_prune(trial)
-
-    def _required_trial(self) -> optuna.trial.BaseTrial:
-        if self.trial is None:
-            raise ValueError("Expected `trial` to be an Optuna trial on rank 0 but got None.")
-        return self.trial
-
-    def _stop_if_allowed(
-        self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False
-    ) -> None:
-        if (self._hopeless or self._pruned) and limits_allow_stop(trainer, epochs):
-            trainer.should_stop = True
-            if self._pruned:
-                for stopper in stoppers_of(trainer):
-                    stopper.end_by_policy(trainer, epochs, inside_epoch=inside_epoch)
-
-    def _is_new(self, trainer: Trainer, name: str) -> bool:
-        """Return whether a metric was logged in this epoch."""
-        shown = trainer.callback_metrics.get(name)
-        return shown is not None and not is_same_value(shown, self._shown_before.get(name))

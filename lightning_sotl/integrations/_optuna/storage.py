@@ -84,7 +84,7 @@ def reported_values(trial: optuna.trial.BaseTrial | None) -> dict[int, float]:
     return dict(trial.storage.get_trial(trial._trial_id).intermediate_values)
 
 
-def tell(
+def report_pending(
     trial: optuna.trial.BaseTrial, pending: dict[int, float], reported: dict[int, float]
 ) -> bool:
     """Report all that is pending, oldest first; say whether the storage has it all.

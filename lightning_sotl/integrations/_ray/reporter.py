@@ -1,10 +1,11 @@
-"""From a run's estimates to Ray Tune: the reporter, free of either Lightning package."""
+"""RayReporter: from a run's estimates to Ray Tune."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,20 @@ from ray import tune
 
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks import _stop_checkpoint
-from lightning_sotl.callbacks._monitored import counts_blocks, missing_monitor, producer_of
-from lightning_sotl.callbacks._order import LateCallback, arrange, move_to_front
+from lightning_sotl.callbacks._monitored import MonitoredMetric
+from lightning_sotl.callbacks._order import Place, arrange, move_to_front
+from lightning_sotl.callbacks._run import attributes_without
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
+    before_epoch,
+    begin_no_epoch,
     epoch_is_whole,
-    is_same_value,
     limits_allow_stop,
     trains_without_backward,
     validation_is_due,
 )
-from lightning_sotl.callbacks.monitor import MonitorLogic
 from lightning_sotl.callbacks.stopper import stoppers_of
 from lightning_sotl.integrations._ray import session
 from lightning_sotl.integrations._ray.starting_point import CHECKPOINT_NAME
@@ -34,7 +35,22 @@ from lightning_sotl.policies.stopping import StoppingReason
 _RANDOM_STATES = "lightning_sotl_random_states"
 
 
-class ReporterLogic(LateCallback["ReporterLogic"]):
+@dataclass
+class _Fit:
+    """One call of `fit`, which is all that a reporter to Ray remembers."""
+
+    in_blocks: bool = False
+    units_reported: int = 0
+    whole_epochs: int = 0
+    any_finite: bool = False
+    stopped_by_ray: bool = False
+    ends: bool = False
+    saving: bool = False
+    loaded_random_states: list[dict[str, Any]] | None = None
+    random_states_to_save: list[dict[str, Any]] | None = None
+
+
+class RayReporter:
     """Reports each completed epoch (or block) to Ray Tune once, with what a trial goes on from.
 
     A report has the monitored estimate, `epochs_completed`, and the same number of epochs as
@@ -68,16 +84,9 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
         'sotl_e1'
     """
 
-    stopped_by_ray: bool
-    _reported: int  # units
-    _whole_epochs: int
-    _seen: dict[str, Any]  # what was shown at the last report
-    _random_states: list[dict[str, Any]] | None  # of the checkpoint that the run goes on from
-    _states_to_save: list[dict[str, Any]] | None
-    _any_finite: bool
-    _ends: bool
-    _saving: bool
-    _in_blocks: bool
+    _place = Place.late
+    _metric: MonitoredMetric  # from `setup` on
+    _other_metrics: list[MonitoredMetric]
 
     def __init__(
         self,
@@ -85,7 +94,6 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
         metrics: Sequence[str] = (),
         checkpoint_every: int | None = 1,
     ) -> None:
-        super().__init__()
         self.monitor = validation.text("monitor", monitor)
         if isinstance(metrics, str):
             raise TypeError(f"Expected `metrics` to be a sequence of names but got {metrics!r}.")
@@ -93,13 +101,17 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
         if checkpoint_every is not None:
             checkpoint_every = validation.positive_int("checkpoint_every", checkpoint_every)
         self.checkpoint_every = checkpoint_every
-        self._random_states = None
-        self._reset()
+        self._fit = _Fit()
+
+    @property
+    def stopped_by_ray(self) -> bool:
+        """Whether Ray has stopped the trial in one of its reports."""
+        return self._fit.stopped_by_ray
 
     # --- Lightning's hooks, in the order of a run
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Take a place behind the stoppers, whose decision a report has to wait for."""
+        """Take a place after the stoppers, whose decision a report has to wait for."""
         if stage != "fit":
             return
         if trainer.world_size > 1:
@@ -110,39 +122,47 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
             )
         if not session.in_trial():
             warn_user("This is no trial of Ray Tune, so nothing is reported.")
+        self._fit = _Fit()
+        self._metric = MonitoredMetric(trainer, self.monitor)
+        self._other_metrics = [MonitoredMetric(trainer, name) for name in self.metrics]
         trainer.callbacks = [cb for cb in trainer.callbacks if cb is not self] + [self]
-        arrange(trainer, first=MonitorLogic, late=LateCallback)
+        arrange(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the random state."""
+        self._fit.loaded_random_states = checkpoint.get(_RANDOM_STATES)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Go on behind the epochs that the checkpoint has, which were reported."""
-        self._reset()
-        self._in_blocks = counts_blocks(trainer, self.monitor)
-        self._whole_epochs = trainer.current_epoch
-        self._reported = self._completed(trainer)
-        self._any_finite = self._reported > 0
-        self._seen = dict(trainer.callback_metrics)
-        states, self._random_states = self._random_states, None
-        if states is not None:
-            _stop_checkpoint.resume_as_if_never_stopped(trainer, states)
+        """Resume after the epochs that the checkpoint has, which were reported."""
+        fit = self._fit
+        fit.in_blocks = self._metric.counts_blocks
+        fit.whole_epochs = trainer.current_epoch
+        fit.units_reported = self._units_completed
+        fit.any_finite = fit.units_reported > 0
+        self._mark_metrics()
+        if fit.loaded_random_states is not None:
+            _stop_checkpoint.resume_as_if_never_stopped(trainer, fit.loaded_random_states)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report a block that this batch has filled, if neither validation nor epoch end follow.
+        """Report a block that this batch has filled, unless a validation or epoch end follows.
 
         A stopper waits for those, too.
         """
         if (
-            self._in_blocks
-            and self._completed(trainer) > self._reported
+            self._fit.in_blocks
+            and self._units_completed > self._fit.units_reported
             and not trainer.is_last_batch
             and not validation_is_due(trainer)
         ):
             self._report(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Report a block with whose last batch a validation was due."""
-        if self._in_blocks and not (trainer.sanity_checking or trainer.is_last_batch):
+        """Report a block whose last batch was followed by a validation."""
+        if self._fit.in_blocks and not (trainer.sanity_checking or trainer.is_last_batch):
             self._report(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
@@ -150,79 +170,78 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
         if trains_without_backward(trainer):
             return
         if epoch_is_whole(trainer):
-            self._whole_epochs = trainer.current_epoch + 1
+            self._fit.whole_epochs = trainer.current_epoch + 1
         if trainer.reload_dataloaders_every_n_epochs:
             # The next loader, which draws random numbers, is made before the report.
-            self._states_to_save = _stop_checkpoint.gather_random_states(trainer)
-        if trainer.should_stop or not self._in_blocks:
+            self._fit.random_states_to_save = _stop_checkpoint.gather_random_states(trainer)
+        if trainer.should_stop or not self._fit.in_blocks:
             # To save before others begin the next epoch, or do in `on_train_end` what changes
-            # the weights; but behind a stopper that has moved itself to the front, too.
+            # the weights; but after a stopper that has moved itself to the front, too.
             move_to_front(trainer, self)
             for stopper in stoppers_of(trainer):
                 if stopper.stopping_reason != StoppingReason.not_stopped:
                     move_to_front(trainer, stopper)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Report the epoch before, and begin no other if the trial shall end."""
-        with _stop_checkpoint.before_epoch(trainer):
+        """Report the epoch before, and begin no other if the trial is to end."""
+        with before_epoch(trainer):
             self._report(trainer)
-        if self._ends:
+        if self._fit.ends:
             trainer.should_stop = True
-            _stop_checkpoint.begin_no_epoch(trainer)
+            begin_no_epoch(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Report the last epoch, behind a stopper that has ended the run."""
+        """Report the last epoch, after a stopper that has ended the run."""
         self._report(trainer, last=True)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
         """Add the random state to the checkpoints of reports, where a stopper expects it."""
-        if self._states_to_save is None or not self._saving:
+        states = self._fit.random_states_to_save
+        if states is None or not self._fit.saving:
             return
         stoppers = stoppers_of(trainer)
         for stopper in stoppers:
-            state = checkpoint["callbacks"][stopper.state_key]
-            state.setdefault("random_states", self._states_to_save)
+            checkpoint["callbacks"][stopper.state_key].setdefault("random_states", states)
         if not stoppers:
-            checkpoint[_RANDOM_STATES] = self._states_to_save
+            checkpoint[_RANDOM_STATES] = states
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
-    ) -> None:
-        """Take back the random state."""
-        self._random_states = checkpoint.get(_RANDOM_STATES)
-
-    # --- how it is done
+    # --- one report
 
     def _report(self, trainer: Trainer, *, last: bool = False) -> None:
-        unit = self._completed(trainer)
-        if unit <= self._reported or not session.in_trial() or self.stopped_by_ray:
+        fit, unit = self._fit, self._units_completed
+        if unit <= fit.units_reported or not session.in_trial() or fit.stopped_by_ray:
             return
-        new = self._logged_since_last_report(trainer)
-        if self.monitor not in new:
-            self._explain_missing(trainer)
+        if self._metric.value is None or not self._metric.is_new:
+            if self._metric.monitor is None and self._metric.value is None:
+                warn_user(self._metric.explain_missing())
+            self._mark_metrics()
             return
-        self._reported = unit
-        value = new[self.monitor] if math.isfinite(new[self.monitor]) else math.inf
-        metrics = {name: new.get(name, math.nan) for name in self.metrics}
-        metrics |= {self.monitor: value, "epochs_completed": self._whole_epochs}
+        fit.units_reported = unit
+        value = self._metric.value if math.isfinite(self._metric.value) else math.inf
+        metrics: dict[str, Any] = {
+            metric.name: metric.value if metric.is_new else math.nan
+            for metric in self._other_metrics
+        }
+        self._mark_metrics()
+        metrics |= {self.monitor: value, "epochs_completed": fit.whole_epochs}
         metrics["training_iteration"] = unit
-        self._any_finite = self._any_finite or math.isfinite(value)
+        fit.any_finite = fit.any_finite or math.isfinite(value)
         every = self.checkpoint_every
         saves = every is not None and (last or unit % every == 0)
-        self.stopped_by_ray = self._send(trainer, metrics, with_checkpoint=saves)
-        self._ends = self.stopped_by_ray or not self._any_finite
-        if self._ends and limits_allow_stop(trainer, self._whole_epochs):
+        fit.stopped_by_ray = self._send(trainer, metrics, with_checkpoint=saves)
+        fit.ends = fit.stopped_by_ray or not fit.any_finite
+        if fit.ends and limits_allow_stop(trainer, fit.whole_epochs):
             trainer.should_stop = True
-            if self.stopped_by_ray:
+            if fit.stopped_by_ray:
                 for stopper in stoppers_of(trainer):
-                    # What the trial goes on from is the checkpoint of the report.
-                    stopper.end_by_policy(trainer, self._whole_epochs, save=False)
+                    # The trial resumes from the checkpoint of the report.
+                    stopper.end_by_policy(trainer, fit.whole_epochs, save=False)
 
     def _send(self, trainer: Trainer, metrics: dict[str, Any], *, with_checkpoint: bool) -> bool:
         """Report to Ray, and return whether Ray wants the trial to end."""
-        with tempfile.TemporaryDirectory() as folder:  # Ray has copied it when it has heard
+        with tempfile.TemporaryDirectory() as folder:  # when `report` returns, Ray has copied it
             checkpoint = None
             if with_checkpoint:
                 self._save(trainer, str(Path(folder) / CHECKPOINT_NAME))
@@ -230,44 +249,27 @@ class ReporterLogic(LateCallback["ReporterLogic"]):
             return session.report(metrics, checkpoint)
 
     def _save(self, trainer: Trainer, path: str) -> None:
-        if self._states_to_save is None:
-            self._states_to_save = _stop_checkpoint.gather_random_states(trainer)
-        self._saving = True
+        fit = self._fit
+        if fit.random_states_to_save is None:
+            fit.random_states_to_save = _stop_checkpoint.gather_random_states(trainer)
+        fit.saving = True
         try:
             trainer.save_checkpoint(path)
         finally:
-            self._saving, self._states_to_save = False, None
+            fit.saving, fit.random_states_to_save = False, None
 
-    def _completed(self, trainer: Trainer) -> int:
-        producer = producer_of(trainer, self.monitor)
-        return self._whole_epochs if producer is None else producer.units_completed
+    def _mark_metrics(self) -> None:
+        for metric in (self._metric, *self._other_metrics):
+            metric.mark()
 
-    def _logged_since_last_report(self, trainer: Trainer) -> dict[str, float]:
-        """Return what is new: Lightning keeps showing what was logged in an earlier epoch."""
-        shown = dict(trainer.callback_metrics)
-        before, self._seen = self._seen, shown
-        return {
-            name: float(shown[name])
-            for name in (self.monitor, *self.metrics)
-            if name in shown and not is_same_value(shown[name], before.get(name))
-        }
+    @property
+    def _units_completed(self) -> int:
+        units = self._metric.units_completed
+        return self._fit.whole_epochs if units is None else units
 
-    def _explain_missing(self, trainer: Trainer) -> None:
-        if (
-            producer_of(trainer, self.monitor) is None
-            and self.monitor not in trainer.callback_metrics
-        ):
-            available = quote_all(list(trainer.callback_metrics))
-            cure = missing_monitor(trainer, self.monitor)
-            warn_user(f"`monitor={self.monitor!r}` is not logged; available: {available}.{cure}")
+    def __getstate__(self) -> dict[str, Any]:
+        return attributes_without(self, "_fit", "_metric", "_other_metrics")
 
-    def _reset(self) -> None:
-        self.stopped_by_ray = False
-        self._reported = 0
-        self._whole_epochs = 0
-        self._seen = {}
-        self._any_finite = False
-        self._ends = False
-        self._states_to_save = None
-        self._saving = False
-        self._in_blocks = False
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._fit = _Fit()
