@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lightning_sotl import sotl, sotl_e, sotl_ema
+from lightning_sotl.losses.families import FAMILIES, Family
 from lightning_sotl.losses.history import LossHistory
-from lightning_sotl.losses.names import logged_estimates
+from lightning_sotl.losses.names import LoggedEstimate, logged_estimates
 
 
 def history(windows=(1, 3), ema_decay=0.9):
@@ -81,3 +82,38 @@ def test_a_diverged_run_keeps_its_loss_and_ranks_last(loss):
     assert online.estimates() == {"s": math.inf, "s_e1": math.inf}
     online.close(1, 1.0, 1)
     assert online.estimates() == {"s": math.inf, "s_e1": 1.0}
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_every_family_agrees_with_its_function_after_each_epoch(family):
+    curve = np.random.default_rng(1).random(30)
+    curve[20] = math.nan
+    parameter = 3 if family.parameter == "window" else family.default
+    estimate = LoggedEstimate(family, parameter)
+    online = LossHistory({estimate.name: estimate})
+    offline = family.function(curve, parameter or 0.0)
+    for epoch, loss in enumerate(curve):
+        online.close(epoch, float(loss), 1)
+        value = online.estimates().get(estimate.name, math.nan)
+        np.testing.assert_array_equal(value, offline[epoch])
+
+
+def test_a_second_windowed_family_fits_beside_sotl_e():
+    def worst(losses, window):
+        windows = np.lib.stride_tricks.sliding_window_view(losses, int(window), axis=-1)
+        gap = np.full((*losses.shape[:-1], int(window) - 1), math.nan)
+        return np.concatenate([gap, windows.max(axis=-1)], axis=-1)
+
+    family = Family("sotl-worst", "_worst", worst, parameter="window", default=1)
+    estimates = [LoggedEstimate(family, 2), LoggedEstimate(FAMILIES["sotl-e"], 2)]
+    online = LossHistory({estimate.name: estimate for estimate in estimates})
+    seen = []
+    for epoch, loss in enumerate([3.0, 1.0, 2.0, 0.5]):
+        online.close(epoch, loss, 1)
+        seen.append(online.estimates())
+    assert seen == [
+        {},
+        {"sotl_worst2": 3.0, "sotl_e2": 4.0},
+        {"sotl_worst2": 2.0, "sotl_e2": 3.0},
+        {"sotl_worst2": 2.0, "sotl_e2": 2.5},
+    ]
