@@ -83,11 +83,11 @@ def by_directory(losses: np.ndarray, epoch: int) -> tuple[float, float]:
                 record.unit(unit, float(loss), 100)
         own = dict(enumerate(losses[0, :epoch].tolist()))
         sweep = SharedRuns(folder, estimate=estimate, policy=POLICY)
-        first = milliseconds(lambda: sweep.decide("own", own), repeats=1)
+        first = milliseconds(lambda: sweep.decide("own", own, len(own)), repeats=1)
 
         def later() -> None:
             records[0].unit(EPOCHS - 1, 1.0, 100)
-            sweep.decide("own", own)
+            sweep.decide("own", own, len(own))
 
         return first, milliseconds(later, repeats=10)
 
