@@ -48,7 +48,7 @@ class SharedRuns:
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._sessions: dict[Path, list[Session]] = {}
         self._facts: dict[str, dict[str, Any]] = {}  # run id -> its header
-        self._said: set[str] = set()
+        self._warned_about: set[str] = set()
 
     def decide(self, run_id: str, losses: Mapping[int, float], completed: int) -> Decision:
         """Decide for the run that asks, from its own losses and the others' records.
@@ -63,8 +63,8 @@ class SharedRuns:
             old, new = self._sessions.get(path, []), _sessions_of(path)
             self._sessions[path] = new
             changed |= {session.run_id for session in [*old, *new]}
-        self._take(changed, own=run_id)
-        self._put(run_id, losses)
+        self._update(changed, own=run_id)
+        self._set_curve(run_id, losses)
         row, planned = self._curves.row(run_id), self._policy.runs
         if planned is not None and len(self._facts) > planned:
             note = (
@@ -91,7 +91,7 @@ class SharedRuns:
                     grown.append(path)
         return grown
 
-    def _take(self, run_ids: set[str], *, own: str) -> None:
+    def _update(self, run_ids: set[str], *, own: str) -> None:
         """Put the newest state of runs into the table; a run may lie in several records."""
         parts = [
             session
@@ -108,7 +108,7 @@ class SharedRuns:
             ):
                 self._facts[run.run_id] = run.facts
                 if run.run_id != own:
-                    self._put(run.run_id, run.losses)
+                    self._set_curve(run.run_id, run.losses)
         if len(self._facts) > known:
             self._warn("unlike", comparability_notes(list(self._facts.values())))
 
@@ -125,11 +125,11 @@ class SharedRuns:
         return False
 
     def _warn(self, about: str, notes: list[str]) -> None:
-        if notes and about not in self._said:
-            self._said.add(about)
+        if notes and about not in self._warned_about:
+            self._warned_about.add(about)
             warn_user(" ".join(notes))
 
-    def _put(self, run_id: str, losses: Mapping[int, float]) -> None:
+    def _set_curve(self, run_id: str, losses: Mapping[int, float]) -> None:
         if not losses:
             return
         self._curves.drop_after(run_id, -1)

@@ -27,7 +27,7 @@ def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
 
     With it goes the state of loaders that have one. All ranks must call it: it gathers from all.
     """
-    own = _own(trainer)
+    own = _random_state(trainer)
     if not is_distributed(trainer):
         return [own]
     states: list[Any] = [None] * trainer.world_size
@@ -117,7 +117,7 @@ def _restore(trainer: Trainer, states: list[dict[str, Any]]) -> None:
         generator.set_state(generator_state)
 
 
-def _own(trainer: Trainer) -> dict[str, Any]:
+def _random_state(trainer: Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
     version, internal, gauss = random.getstate()
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # the global state is the point

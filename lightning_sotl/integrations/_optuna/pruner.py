@@ -9,7 +9,7 @@ from optuna import Study
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
-from lightning_sotl.integrations._optuna.storage import sign_of, validations_of
+from lightning_sotl.integrations._optuna.storage import identity_of, sign_of, validations_of
 from lightning_sotl.policies.adaptive import AdaptivePolicy
 from lightning_sotl.policies.growing_curves import GrowingCurves
 
@@ -70,11 +70,9 @@ class AdaptivePruner(BasePruner):
 
     def _read(self, study: Study, trial: FrozenTrial) -> None:
         """Take what is new: of 1,000 trials all but a few are finished and known."""
-        # Names are not enough: another storage may have a study of the same name.
-        this = (study._storage, study._study_id)
-        if this != self._study:
+        if identity_of(study) != self._study:
             self._reset()
-            self._study = this
+            self._study = identity_of(study)
         sign = sign_of(study)
         for other in [*study.get_trials(deepcopy=False), trial]:
             if other.number in self._finished:

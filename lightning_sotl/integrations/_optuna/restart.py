@@ -13,6 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import pluralize, quote_few
+from lightning_sotl.integrations._optuna.storage import (
+    requeue_trial,
+    set_stored_attribute,
+    stored_trial,
+)
 
 _PROC = Path("/proc")
 
@@ -140,9 +145,9 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
 def _claim(study: optuna.Study, trial: FrozenTrial, identity: str | None) -> bool:
     key = process_key(trial.number)
     with suppress(optuna.exceptions.UpdateFinishedTrialError):
-        newest = study._storage.get_trial(trial._trial_id)  # another may have been faster
+        newest = stored_trial(study, trial)  # another may have been faster
         if newest.state == TrialState.RUNNING and newest.user_attrs.get(key) == identity:
-            study._storage.set_trial_user_attr(trial._trial_id, key, own_identity())
+            set_stored_attribute(study, trial, key, own_identity())
             return True
     return False
 
@@ -150,11 +155,11 @@ def _claim(study: optuna.Study, trial: FrozenTrial, identity: str | None) -> boo
 def _requeue(study: optuna.Study, trial: FrozenTrial) -> bool:
     """Queue a claimed trial again, if no other process has claimed it at the same time, later."""
     key = process_key(trial.number)
-    newest = study._storage.get_trial(trial._trial_id)
+    newest = stored_trial(study, trial)
     if newest.state != TrialState.RUNNING or newest.user_attrs.get(key) != own_identity():
         return False
     with suppress(optuna.exceptions.UpdateFinishedTrialError):
-        study._storage.set_trial_user_attr(trial._trial_id, key, None)
-        study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        set_stored_attribute(study, trial, key, None)
+        requeue_trial(study, trial)
         return True
     return False

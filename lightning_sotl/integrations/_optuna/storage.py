@@ -1,4 +1,4 @@
-"""What a trial tells its storage and hears from it, which may be gone for a while."""
+"""A trial's storage, which may be away for a while, and every private name of Optuna."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_sotl._utils.messages import warn_user
 
@@ -75,6 +76,28 @@ def retry_storage(function: Callable[[], Any], *, otherwise: Any) -> Any:
             else:
                 time.sleep(wait)
     return otherwise
+
+
+def stored_trial(study: optuna.Study, trial: FrozenTrial) -> FrozenTrial:
+    """Return the newest state of a trial, which another process may have changed."""
+    return study._storage.get_trial(trial._trial_id)
+
+
+def set_stored_attribute(
+    study: optuna.Study, trial: FrozenTrial, key: str, value: str | None
+) -> None:
+    """Set a user attribute of a trial that this process does not run."""
+    study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def requeue_trial(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Put a trial back into the queue, under its own number."""
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
+def identity_of(study: optuna.Study) -> tuple[Any, int]:
+    """Return what tells a study from one of the same name in another storage."""
+    return study._storage, study._study_id
 
 
 def reported_values(trial: optuna.trial.BaseTrial | None) -> dict[int, float]:

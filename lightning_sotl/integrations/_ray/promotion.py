@@ -183,7 +183,7 @@ def _without_rays_own_callbacks(run_config: tune.RunConfig | None) -> tune.RunCo
     if run_config is None or not run_config.callbacks:
         return run_config
     own = copy.copy(run_config)
-    own.callbacks = [one for one in run_config.callbacks if not isinstance(one, ProgressReporter)]
+    own.callbacks = [cb for cb in run_config.callbacks if not isinstance(cb, ProgressReporter)]
     return own
 
 

@@ -59,7 +59,7 @@ class AdaptiveScheduler(FIFOScheduler):
             check_mode("validation_mode", validation_mode)
             self._looks_at[check_text("validation", validation)] = validation_mode
         self._curves = {name: GrowingCurves(policy.max_epochs) for name in self._looks_at}
-        self._said_missing: set[str] = set()
+        self._warned_of: set[str] = set()
         self.stopped = 0
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -85,8 +85,8 @@ class AdaptiveScheduler(FIFOScheduler):
         return str(self.STOP)
 
     def _warn_of_missing(self, name: str, result: dict[str, Any]) -> None:
-        if name not in self._said_missing:
-            self._said_missing.add(name)
+        if name not in self._warned_of:
+            self._warned_of.add(name)
             warnings.warn(
                 f"{name!r} is not reported; available: {quote_all(list(result))}.", stacklevel=2
             )
