@@ -90,6 +90,7 @@ HEAVY = {
     "ray",
     "sklearn",
     "matplotlib",
+    "tqdm",
 }
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_sotl import LearningCurves
-from lightning_sotl.cli.output import notes, progress, show_replay, table
+from lightning_sotl.cli.output import progress_bar, show_replay, show_table, show_warnings
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from lightning_sotl.plotting import draw_replay, save
 from lightning_sotl.replay.experiment import (
@@ -99,7 +99,7 @@ def replayed(
     names = options.policy or default_names(
         curves.epochs, has_validation=has_validation, peers_read_both=True
     )
-    with progress(f"{name}, {workers} workers: replayed {{}} of {{}} repeats") as show:
+    with progress_bar(f"{name}, {workers} workers", unit="repeat") as progress:
         result = replay(
             curves,
             [named_policy(one) for one in names],
@@ -107,10 +107,10 @@ def replayed(
             repeats=options.repeats,
             workers=workers,
             seed=options.seed,
-            progress=show,
+            progress=progress,
         )
     sys.stdout.flush()
-    notes([f"{name}: {note}" for note in result.notes])
+    show_warnings([f"{name}: {note}" for note in result.notes])
     return result
 
 
@@ -163,7 +163,9 @@ def show_differences(ours: str, pooled: Replay, found: dict[str, Replay]) -> Non
             rows.append(
                 [other, str(cost), str(regret), "yes" if is_dominated else "no", ", ".join(beaten)]
             )
-    table(["policy", "cost", "rank regret", "dominates it", "clearly on"], rows, left={0, 3, 4})
+    show_table(
+        ["policy", "cost", "rank regret", "dominates it", "clearly on"], rows, left={0, 3, 4}
+    )
 
 
 def differences(ours: PolicyScores, other: PolicyScores) -> tuple[Difference, Difference]:

@@ -7,16 +7,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lightning_sotl.cli.parser import _parser
+from lightning_sotl.cli.parser import parse_options
 
-# Only what parses arguments is imported here: `--help` answers at once.
+# Only light modules are imported here, so that `--help` answers at once.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: Those after the program's name; None for the process's own.
+        arguments: The arguments after the program's name; None for the process's own.
 
     Returns:
         0 if all went well, 1 if the data do not allow it, 2 on wrong usage, 130 after Ctrl-C.
@@ -29,58 +29,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = 0
     except KeyboardInterrupt:
         code = 130  # as a shell counts an end by SIGINT
-    except OSError as error:  # the disk that the output goes to is full
-        with contextlib.suppress(OSError):  # that of standard error may be, too
-            print(f"lightning-sotl: {error}", file=sys.stderr)
+    except OSError as error:  # standard output is on a full disk
+        from lightning_sotl.cli.output import show_error
+
+        with contextlib.suppress(OSError):  # standard error may be, too
+            show_error(f"lightning-sotl: {error}")
         code = 1
-    _leave_output()
+    _discard_output()
     return code
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    parser = _parser()
     try:
-        options = parser.parse_args(arguments)
-    except SystemExit as stop:  # argparse has said why, or has printed the help
+        options = parse_options(arguments)
+    except SystemExit as stop:  # argparse has printed why
         return int(stop.code or 0)
-    if options.command is None:
-        parser.print_help(sys.stderr)
-        sys.stderr.write("\nlightning-sotl: error: a COMMAND is missing\n")
-        return 2
-    from lightning_sotl.cli import evaluate, inputs, output, rank, replay
+    from lightning_sotl.cli.evaluate import evaluate
+    from lightning_sotl.cli.options import (
+        EvaluateOptions,
+        RankOptions,
+        ReplayOptions,
+        UsageError,
+    )
+    from lightning_sotl.cli.output import show_error, show_failure
+    from lightning_sotl.cli.rank import rank
+    from lightning_sotl.cli.replay import replay
+    from lightning_sotl.cli.report import NotedError
 
-    command = {
-        "rank": rank.rank,
-        "evaluate": evaluate.evaluate,
-        "replay": replay.replay,
-    }[options.command]
     try:
-        command(options)
+        options.check()
+        match options:
+            case RankOptions():
+                rank(options)
+            case EvaluateOptions():
+                evaluate(options)
+            case ReplayOptions():
+                replay(options)
         sys.stdout.flush()
-    except inputs.UsageError as error:
-        output.err(f"lightning-sotl {options.command}: {error}")
+    except UsageError as error:
+        show_error(f"lightning-sotl {options.command}: {error}")
         return 2
     except BrokenPipeError:
         raise
-    except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
-        said = "This needs more memory than there is." if isinstance(error, MemoryError) else error
-        output.err(f"lightning-sotl {options.command}: {said}")
-        _leave_output()
+    except (NotedError, ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
+        show_failure(options.command, error)
+        _discard_output()
         return 1
     return 0
 
 
 def _open_closed_streams() -> None:
-    """Give a process that was started without a standard stream one that forgets."""
+    """Replace standard streams that are closed, for example by `>&-`, by the null device."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # as after `>&-`
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # lives on
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # never closed
 
 
-def _leave_output() -> None:
-    """Leave no output behind that Python would try to write at its end, and complain of again.
+def _discard_output() -> None:
+    """Discard what cannot be written, so that Python does not report it again when it exits.
 
-    The reader of our output has gone, as `head` does, or its disk is full.
+    The reader may be gone, for example `head`, or the disk may be full.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

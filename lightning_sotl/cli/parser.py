@@ -1,9 +1,10 @@
-"""The options of `lightning-sotl rank`, `evaluate` and `replay`."""
+"""From the command line's arguments to typed options."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_sotl import __version__
@@ -12,21 +13,97 @@ from lightning_sotl._utils.text import visible
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
+    from lightning_sotl.cli.options import EvaluateOptions, RankOptions, ReplayOptions
+
 
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        """Print the help or the version; argparse itself keeps quiet where that fails."""
+        """Print the help or the version; unlike argparse, raise if that fails."""
         if file is not None and file is sys.stdout:
             file.write(message)
         else:
             super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the arguments, which may be the names of files."""
+        """Print what is wrong with the arguments, with control characters written out."""
         super().error(visible(message))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse_options(
+    arguments: Sequence[str] | None = None,
+) -> RankOptions | EvaluateOptions | ReplayOptions:
+    """Return the options of the command that the arguments name.
+
+    Args:
+        arguments: The arguments after the program's name; None for the process's own.
+
+    Raises:
+        SystemExit: If the arguments are wrong, or ask for the help or the version; argparse has
+            then printed why.
+    """
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.command is None:
+        parser.print_help(sys.stderr)
+        sys.stderr.write("\nlightning-sotl: error: a COMMAND is missing\n")
+        raise SystemExit(2)
+    return _typed(parsed)
+
+
+def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | ReplayOptions:
+    # Imported here, so that `--help` loads neither NumPy nor what needs it.
+    from pathlib import Path
+
+    from lightning_sotl.cli import options
+
+    query = options.Query(
+        path=Path(parsed.path),
+        format=parsed.format,
+        val_loss=parsed.val_loss,
+        val_metric=parsed.val_metric,
+        target=parsed.target,
+        final_loss=parsed.final_loss,
+        train_loss=parsed.train_loss,
+        metric_mode=parsed.metric_mode,
+        target_mode=parsed.target_mode,
+    )
+    output = options.Output(json=parsed.json, plot=parsed.plot or None)
+    if parsed.command == "rank":
+        return options.RankOptions(
+            query,
+            output,
+            monitor=parsed.monitor,
+            at=parsed.at,
+            top=parsed.top,
+            group_by=tuple(parsed.group_by),
+            stability=parsed.stability,
+        )
+    if parsed.command == "evaluate":
+        return options.EvaluateOptions(
+            query,
+            output,
+            at=tuple(parsed.at or ()),
+            estimators=tuple(parsed.estimator or ()),
+            grid=parsed.grid,
+            method=parsed.method,
+            resamples=parsed.resamples,
+            seed=parsed.seed,
+            group_by=tuple(parsed.group_by),
+        )
+    return options.ReplayOptions(
+        query,
+        output,
+        policies=tuple(dict.fromkeys(parsed.policy or ())),
+        runs=parsed.runs,
+        repeats=parsed.repeats,
+        workers=parsed.workers,
+        seed=parsed.seed,
+        validation_cost=parsed.validation_cost,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = _Parser(
         prog="lightning-sotl",
         description="Early ranking of training runs by the sum of their training losses (SoTL-E).",

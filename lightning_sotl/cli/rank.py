@@ -1,107 +1,89 @@
-"""What `lightning-sotl rank` does: read runs, rank them, show the order."""
+"""`lightning-sotl rank`: the runs in order of an early estimate."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+import math
+from dataclasses import dataclass
+from typing import Any
 
-from lightning_sotl.cli import output
-from lightning_sotl.cli.inputs import (
-    UsageError,
-    check_one_picture,
-    check_picture_name,
-    check_positive,
-    of_each_group,
-    read_runs,
-)
-from lightning_sotl.cli.output import print_documents
+from lightning_sotl import plotting
+from lightning_sotl.cli.inputs import load_runs
+from lightning_sotl.cli.options import RankOptions
+from lightning_sotl.cli.output import progress_bar, show, show_ranking
+from lightning_sotl.cli.report import Report, report_groups
 from lightning_sotl.curves.logs import FoundRuns
-from lightning_sotl.losses.names import LoggedEstimate, parse_monitor
+from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.order import Ranking, rank_runs
 from lightning_sotl.stats.correlation import order_stability
 from lightning_sotl.stats.ranks import Mode
 
 
-def rank(options: Namespace) -> None:
+@dataclass(frozen=True)
+class RankedGroup:
+    """The ranking of a group of runs.
+
+    Attributes:
+        ranking: All runs.
+        mode: Which end of the estimate is better.
+        document: The JSON document, with the best K runs only.
+    """
+
+    ranking: Ranking
+    mode: Mode
+    document: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return self.document
+
+
+def rank(options: RankOptions) -> None:
     """Print the runs in order.
 
     Raises:
-        UsageError: If an option is missing or out of range.
-        ValueError: If the data do not allow a ranking.
+        NotedError: If the data do not allow a ranking.
+        ValueError: If PATH does not hold the runs or values that were asked for.
     """
-    check_positive("--top", [] if options.top is None else [options.top])
-    check_positive("--at", [] if options.at is None else [options.at])
-    check_one_picture(options)
-    check_picture_name(options)
+    with progress_bar("read", unit="folder") as progress:
+        runs = load_runs(options.query, options.monitor, progress)
+    report = rank_groups(runs, options)
+    show(report, options.output, draw=_draw, print_table=lambda group: show_ranking(group.document))
+
+
+def rank_groups(runs: FoundRuns, options: RankOptions) -> Report[RankedGroup]:
+    """Return the ranking of each group of runs.
+
+    Raises:
+        NotedError: If the data do not allow a ranking.
+    """
     estimate = parse_monitor(options.monitor)
-    if estimate is None and options.metric_mode is None:
-        raise UsageError(_mode_is_missing(options.monitor))
-    if estimate is not None and options.metric_mode == "max" and not options.val_metric:
-        raise UsageError(
-            f"Expected --metric-mode to be 'min' for --monitor {options.monitor}, an estimate of "
-            "which lower is better, but got 'max'."
+    # For an estimate, --metric-mode is that of the validation metric.
+    mode = "min" if estimate is not None else options.query.metric_mode or "min"
+
+    def rank_rows(rows: list[int]) -> tuple[RankedGroup, list[str]]:
+        ranking = rank_runs(
+            runs, options.monitor, estimate=estimate, at=options.at, mode=mode, rows=rows
         )
-    mode: Mode = "min" if estimate is not None else options.metric_mode
-    found = read_runs(
-        options,
-        estimate=estimate,
-        others=(options.monitor,),
-        needs_losses=estimate is not None,
-    )
-    rankings = of_each_group(
-        options, found, lambda rows: _ranking(options, found, estimate, mode, rows)
-    )
-    _show(options, rankings, mode)
-
-
-def _mode_is_missing(monitor: str) -> str:
-    meant = monitor.replace("-", "_")  # `evaluate` calls it "sotl-e2"
-    if parse_monitor(meant) is not None:
-        return (
-            f"There is no estimate '{monitor}': did you mean '{meant}'? For a logged key of this "
-            "name --metric-mode has to say which end of it is better."
-        )
-    return (
-        f"--monitor {monitor} is no estimate from training losses, so --metric-mode has to say "
-        "which end of it is better."
-    )
-
-
-def _ranking(
-    options: Namespace,
-    found: FoundRuns,
-    estimate: LoggedEstimate | None,
-    mode: Mode,
-    rows: list[int],
-) -> tuple[Ranking, list[str]]:
-    ranking = rank_runs(
-        found, options.monitor, estimate=estimate, at=options.at, mode=mode, rows=rows
-    )
-    facts = [] if estimate is None else [found.facts[row] for row in rows]  # for losses only
-    return ranking, [*comparability_notes(facts), *ranking.notes]
-
-
-def _show(options: Namespace, rankings: list[tuple[dict[str, str], Ranking]], mode: Mode) -> None:
-    documents = []
-    for group, ranking in rankings:
         document = ranking.to_json()
         document["runs"] = document["runs"][: options.top]
         if options.stability:
             document["stability"] = _stability(ranking, mode)
-        documents.append((group, document))
-    if options.plot:
-        from lightning_sotl import plotting
+        # The notes are about training losses, so not for a logged key.
+        facts = [] if estimate is None else [runs.facts[row] for row in rows]
+        notes = [*comparability_notes(facts), *ranking.notes]
+        return RankedGroup(ranking, mode, document), notes
 
-        plotting.save(plotting.draw_ranks(rankings[0][1], mode=mode), options.plot)
-    if options.json:
-        print_documents(documents)
-    else:
-        for group, document in documents:
-            output.show_ranking(document, group=group)
+    return report_groups(runs, options.group_by, rank_rows)
+
+
+def _draw(group: RankedGroup) -> Any:
+    return plotting.draw_ranks(group.ranking, mode=group.mode)
 
 
 def _stability(ranking: Ranking, mode: Mode) -> float | None:
+    """Return the rank correlation of the orders at T/2 and at T; None where it is undefined."""
     if ranking.at < 2 or len(ranking.runs) < 2:
         return None
     value = order_stability(ranking.scores, at=ranking.at, mode=mode)
-    return value if value == value else None  # NaN is not in JSON
+    return None if math.isnan(value) else value

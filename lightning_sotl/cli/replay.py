@@ -1,45 +1,47 @@
-"""What `lightning-sotl replay` does: read curves, replay policies on them, show what came out."""
+"""`lightning-sotl replay`: what stopping policies would have cost and picked."""
 
 from __future__ import annotations
 
-import math
-from argparse import Namespace
+import dataclasses
 
-from lightning_sotl.cli import output
-from lightning_sotl.cli.inputs import (
-    UsageError,
-    check_picture_name,
-    check_positive,
-    check_seed,
-    finished_runs,
-    needs_target,
-)
-from lightning_sotl.cli.output import print_document
+from lightning_sotl import plotting
+from lightning_sotl.cli.inputs import load_runs
+from lightning_sotl.cli.options import ReplayOptions
+from lightning_sotl.cli.output import progress_bar, show, show_replay
+from lightning_sotl.cli.report import Report, noted_errors
+from lightning_sotl.curves.logs import FoundRuns
+from lightning_sotl.ranking.comparability import comparability_notes
+from lightning_sotl.replay.experiment import Replay
 from lightning_sotl.replay.experiment import replay as replay_policies
 from lightning_sotl.replay.policies import default_names, named_policy
-from lightning_sotl.replay.policy import Policy
 from lightning_sotl.replay.recorded import replayable
 
 
-def replay(options: Namespace) -> None:
+def replay(options: ReplayOptions) -> None:
     """Print what stopping policies would have cost and picked on the runs of PATH.
 
     Raises:
-        UsageError: If an option is missing or out of range.
-        ValueError: If the data do not allow a replay, or not by a policy that was asked for.
-        ModuleNotFoundError: If a policy needs a package that is not installed.
+        NotedError: If the data or a policy do not allow a replay.
+        ValueError: If PATH does not hold the runs or values that were asked for.
     """
-    _check(options)
-    named = [_policy(name) for name in dict.fromkeys(options.policy or [])]
-    curves = finished_runs(options)
-    if not named:
-        has_validation = replayable(curves).validation is not None
-        names = default_names(curves.epochs, has_validation=has_validation)
-        named = [named_policy(name) for name in names]
-    with output.progress("replayed {} of {} repeats") as progress:
+    with progress_bar("read", unit="folder") as progress:
+        runs = load_runs(options.query, progress=progress)
+    report = replay_runs(runs, options)
+    show(report, options.output, draw=plotting.draw_replay, print_table=show_replay)
+
+
+def replay_runs(runs: FoundRuns, options: ReplayOptions) -> Report[Replay]:
+    """Return the scores of the policies.
+
+    Raises:
+        NotedError: If the data or a policy do not allow a replay.
+    """
+    cautions = [*runs.notes.cautions, *comparability_notes(runs.facts)]
+    notes = dataclasses.replace(runs.notes, cautions=cautions)
+    with noted_errors(notes), progress_bar("replayed", unit="repeat") as progress:
         result = replay_policies(
-            curves,
-            named,
+            runs.curves,
+            [named_policy(name) for name in options.policies or _default_policies(runs)],
             runs=options.runs,
             repeats=options.repeats,
             workers=options.workers,
@@ -47,34 +49,10 @@ def replay(options: Namespace) -> None:
             validation_cost=options.validation_cost,
             progress=progress,
         )
-    output.notes(result.notes)
-    if options.plot:
-        from lightning_sotl import plotting
-
-        plotting.save(plotting.draw_replay(result), options.plot)
-    if options.json:
-        print_document(result.to_json())
-    else:
-        output.show_replay(result)
+    notes.cautions.extend(result.notes)
+    return Report([({}, result)], notes)
 
 
-def _check(options: Namespace) -> None:
-    check_positive("--workers", [] if options.workers is None else [options.workers])
-    for flag, value in (("--runs", options.runs), ("--repeats", options.repeats)):
-        if value < 2:
-            raise UsageError(f"Expected {flag} to be at least 2 but got {value}.")
-    check_seed(options)
-    check_picture_name(options)
-    if not (math.isfinite(options.validation_cost) and options.validation_cost >= 0):
-        raise UsageError(
-            "Expected --validation-cost to be a share of an epoch, at least 0, but got "
-            f"{options.validation_cost}."
-        )
-    needs_target(options)
-
-
-def _policy(name: str) -> Policy:
-    try:
-        return named_policy(name)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+def _default_policies(runs: FoundRuns) -> list[str]:
+    has_validation = replayable(runs.curves).validation is not None
+    return default_names(runs.curves.epochs, has_validation=has_validation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor, find_winners, plotting
 from lightning_sotl._utils.text import quote_all, quoted, visible
-from lightning_sotl.cli import main
+from lightning_sotl.cli import main, output
 from lightning_sotl.record.writer import RunRecord
 from lightning_sotl.replay.experiment import PolicyScores, Replay
 from tests.support.helpers import lightning, loader, scripted_model, trainer
@@ -187,3 +188,33 @@ def test_what_the_callbacks_say_of_a_folder_moves_no_cursor(
     with pytest.raises(NotADirectoryError, match=r"^Expected a directory of runs but") as gone:
         find_winners(tmp_path / f"no{NASTY}", 1)
     assert str(gone.value).isprintable()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(output, "_DELAY", 0)
+    with output.progress_bar("read", unit="folder") as progress:
+        assert progress is not None
+        progress(1, 2)
+        progress(2, 2)
+    assert terminal.getvalue().splitlines()[-1].startswith("read: 100%")
+    assert " 2/2 [" in terminal.getvalue()
+
+
+def test_progress_is_not_shown_for_short_work_or_off_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(output, "_DELAY", 60)
+    with output.progress_bar("read", unit="folder") as progress:
+        assert progress is not None
+        progress(2, 2)
+    assert terminal.getvalue() == ""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with output.progress_bar("read", unit="folder") as progress:
+        assert progress is None

@@ -168,3 +168,15 @@ def test_group_is_still_checked_for_what_else_differs(
     _, _, err = run(capsys, "rank", sweep, "--group-by", "batch_size")
     assert err.startswith("warning: batch_size = 8: The runs differ in what their training losses")
     assert "hparams.dropout (null: 3, 0.5: 1)" in err
+
+
+@pytest.mark.parametrize("options", [["--at", 9], ["--group-by", "nothing"]], ids=str)
+def test_an_error_does_not_hide_what_was_left_out(
+    sweep: Path, capsys: pytest.CaptureFixture[str], options: list[object]
+) -> None:
+    write_csv_log(sweep / "v7", [{"epoch": 0, "loss": 1.0}])
+    code, out, err = run(capsys, "rank", sweep, *options)
+    assert (code, out) == (1, "")
+    first, last = err.splitlines()
+    assert first.startswith("warning: Left out 1 of 4 runs without a record")
+    assert last.startswith("lightning-sotl rank: No run has ")

@@ -46,23 +46,19 @@ def on_terminal(*arguments: object, **environment: str) -> str:
     return shown.decode().replace("\r\n", "\n")
 
 
-def test_wide_terminal_shows_names_as_they_are(sweep: Path) -> None:
-    pytest.importorskip("rich")
-    shown = on_terminal("rank", sweep, COLUMNS="120", NO_COLOR="")
-    assert "\x1b[1mrank" in shown
-    assert " lr:100:a " in shown  # no emoji
-
-
 @pytest.mark.parametrize(
     "environment",
-    [{"COLUMNS": "120", "NO_COLOR": "1"}, {"COLUMNS": "120", "TERM": "dumb"}],
+    [
+        {"COLUMNS": "120", "NO_COLOR": ""},
+        {"COLUMNS": "120", "NO_COLOR": "1"},
+        {"COLUMNS": "120", "TERM": "dumb"},
+    ],
     ids=str,
 )
-def test_terminal_that_wants_no_escape_sequences_gets_none(
-    sweep: Path, environment: dict[str, str]
-) -> None:
+def test_terminal_gets_no_escape_sequences(sweep: Path, environment: dict[str, str]) -> None:
     shown = on_terminal("rank", sweep, **environment)
     assert "\x1b" not in shown
+    assert " lr:100:a " in shown  # no emoji
     assert len(shown.splitlines()) == 4  # also the dumb one is 120 wide
 
 
@@ -148,7 +144,7 @@ def test_ctrl_c_ends_at_once_without_a_traceback(
     def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("lightning_sotl.cli.inputs.find_runs", interrupted)
+    monkeypatch.setattr("lightning_sotl.cli.inputs.read_logs", interrupted)
     target = [] if command == "rank" else ["--target", "acc"]
     # Ray leaves a handler of its own behind where it has run before.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 
 from lightning_sotl import AdaptivePolicy, LearningCurves
 from lightning_sotl.cli import main
-from lightning_sotl.cli.parser import _parser
+from lightning_sotl.cli.parser import build_parser
 from tests.support.readme_blocks import README, block, python_blocks, shell_commands
 
 # In the order in which they run, as one program and as they stand there.
@@ -137,11 +137,11 @@ def test_the_commands_of_the_shell_are_understood():
     commands = [command.split() for command in shell_commands()]
     assert {command[0] for command in commands} >= {"rank", "evaluate"}
     for command in commands:
-        _parser().parse_args(command)
+        build_parser().parse_args(command)
     inline = re.findall(r"`lightning-sotl (\w+ [^`]+)`", README.read_text())
     assert inline
     for command in inline:
-        _parser().parse_args(command.split())
+        build_parser().parse_args(command.split())
 
 
 def test_the_options_of_examples_exist():

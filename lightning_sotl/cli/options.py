@@ -1,0 +1,217 @@
+"""The options of the three commands, typed, and the checks that argparse does not make."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from lightning_sotl import plotting
+from lightning_sotl.evaluation.estimators import named_estimator
+from lightning_sotl.evaluation.evaluate import FINAL_LOSS, LCSVR
+from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.replay.policies import named_policy
+from lightning_sotl.stats.correlation import Method
+from lightning_sotl.stats.ranks import Mode
+
+
+class UsageError(Exception):
+    """The options contradict each other, or a required one is missing."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to read: PATH and the names of the logged values.
+
+    Attributes:
+        path: A directory of runs, an `.npz` of `LearningCurves`, or a benchmark's own file.
+        format: The benchmark whose file PATH is; "auto" for the first two.
+        val_loss: The key of the validation loss.
+        val_metric: The key of the validation metric.
+        target: The key of the final metric.
+        final_loss: The key of the final test loss.
+        train_loss: The key of the epoch loss, for runs with neither a record nor `sotl_e1`.
+        metric_mode: "max" if higher is better for the validation metric; None if not given.
+        target_mode: The same for the target.
+    """
+
+    path: Path
+    format: Literal["auto", "nas-bench-nlp"] = "auto"
+    val_loss: str | None = None
+    val_metric: str | None = None
+    target: str | None = None
+    final_loss: str | None = None
+    train_loss: str | None = None
+    metric_mode: Mode | None = None
+    target_mode: Mode | None = None
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether PATH is read as a directory of runs, not as one file."""
+        return self.format == "auto" and not self.path.is_file()
+
+
+@dataclass(frozen=True)
+class Output:
+    """How to show the result.
+
+    Attributes:
+        json: Whether to print one JSON document in place of tables.
+        plot: The file to save a picture to, or None.
+    """
+
+    json: bool = False
+    plot: str | None = None
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """The options of `lightning-sotl rank`; `lightning-sotl rank --help` explains each."""
+
+    command: ClassVar[str] = "rank"
+    query: Query
+    output: Output
+    monitor: str
+    at: int | None  # None for the default
+    top: int | None  # None for all
+    group_by: tuple[str, ...]
+    stability: bool
+
+    def check(self) -> None:
+        """Check the options.
+
+        Raises:
+            UsageError: If one is out of range or missing, or if two contradict each other.
+            ModuleNotFoundError: If a picture is wanted and matplotlib is not installed.
+        """
+        _check_at_least("--top", 1, self.top)
+        _check_at_least("--at", 1, self.at)
+        _check_picture(self.output, self.group_by)
+        _check_monitor_mode(self.monitor, self.query)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of `lightning-sotl evaluate`; `lightning-sotl evaluate --help` explains each."""
+
+    command: ClassVar[str] = "evaluate"
+    query: Query
+    output: Output
+    at: tuple[int, ...]  # empty for the default
+    estimators: tuple[str, ...]  # empty for the default
+    grid: bool
+    method: Method
+    resamples: int
+    seed: int
+    group_by: tuple[str, ...]
+
+    def check(self) -> None:
+        """Check the options.
+
+        Raises:
+            UsageError: If one is out of range or missing, or if two contradict each other.
+            ModuleNotFoundError: If a picture is wanted and matplotlib is not installed.
+        """
+        _check_at_least("--at", 1, *self.at)
+        _check_at_least("--resamples", 1, self.resamples)
+        _check_at_least("--seed", 0, self.seed)
+        _check_picture(self.output, self.group_by)
+        with _value_error_as_usage_error():
+            for name in self.estimators:
+                if name not in (FINAL_LOSS, LCSVR):
+                    named_estimator(name)
+        _check_target(self.query)
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """The options of `lightning-sotl replay`; `lightning-sotl replay --help` explains each."""
+
+    command: ClassVar[str] = "replay"
+    query: Query
+    output: Output
+    policies: tuple[str, ...]  # each once; empty for the default
+    runs: int
+    repeats: int
+    workers: int | None  # None for as many as runs
+    seed: int
+    validation_cost: float
+
+    def check(self) -> None:
+        """Check the options.
+
+        Raises:
+            UsageError: If one is out of range or missing.
+            ModuleNotFoundError: If a policy or the picture needs a package that is not installed.
+        """
+        _check_at_least("--workers", 1, self.workers)
+        _check_at_least("--runs", 2, self.runs)
+        _check_at_least("--repeats", 2, self.repeats)
+        _check_at_least("--seed", 0, self.seed)
+        _check_picture(self.output)
+        if not (math.isfinite(self.validation_cost) and self.validation_cost >= 0):
+            raise UsageError(
+                "Expected --validation-cost to be a share of an epoch, at least 0, but got "
+                f"{self.validation_cost}."
+            )
+        _check_target(self.query)
+        with _value_error_as_usage_error():
+            for name in self.policies:
+                named_policy(name)
+
+
+def _check_at_least(flag: str, least: int, *values: int | None) -> None:
+    for value in values:
+        if value is not None and value < least:
+            raise UsageError(f"Expected {flag} to be at least {least} but got {value}.")
+
+
+def _check_picture(output: Output, group_by: tuple[str, ...] = ()) -> None:
+    """Raise if --plot has several groups to draw, or names a format that matplotlib lacks."""
+    if output.plot is None:
+        return
+    if group_by:
+        raise UsageError("--plot draws one group of runs; it does not go with --group-by.")
+    with _value_error_as_usage_error():
+        plotting.picture_format(output.plot)
+
+
+def _check_target(query: Query) -> None:
+    """Raise if PATH is a directory of runs and the key of their final metric is missing."""
+    if query.is_directory and query.target is None and query.path.exists():
+        raise UsageError("A directory of runs needs --target, the logged key of the final metric.")
+
+
+def _check_monitor_mode(monitor: str, query: Query) -> None:
+    """Raise if it is unknown which end of the monitored value is better, or given wrongly."""
+    if parse_monitor(monitor) is not None:
+        # With --val-metric, the mode is that metric's.
+        if query.metric_mode == "max" and not query.val_metric:
+            raise UsageError(
+                f"Expected --metric-mode to be 'min' for --monitor {monitor}, an estimate of "
+                "which lower is better, but got 'max'."
+            )
+        return
+    if query.metric_mode is not None:
+        return
+    alternative = monitor.replace("-", "_")  # `evaluate` writes "sotl-e2"
+    if parse_monitor(alternative) is not None:
+        raise UsageError(
+            f"There is no estimate '{monitor}': did you mean '{alternative}'? For a logged key of "
+            "this name --metric-mode has to say which end of it is better."
+        )
+    raise UsageError(
+        f"--monitor {monitor} is no estimate from training losses, so --metric-mode has to say "
+        "which end of it is better."
+    )
+
+
+@contextlib.contextmanager
+def _value_error_as_usage_error() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,56 @@
+"""Arguments become typed options, which keep every value."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from lightning_sotl.cli.options import EvaluateOptions, Output, Query, RankOptions, ReplayOptions
+from lightning_sotl.cli.parser import parse_options
+
+SOURCE = ["--val-loss", "a", "--val-metric", "b", "--target", "c", "--final-loss", "d"]
+SOURCE += ["--train-loss", "e", "--metric-mode", "min", "--target-mode", "max"]
+QUERY = Query(Path("x"), "auto", "a", "b", "c", "d", "e", "min", "max")
+
+
+def test_every_option_of_rank_arrives() -> None:
+    arguments = ["--monitor", "m", "--at", "3", "--top", "2", "--group-by", "f", "g"]
+    found = parse_options(
+        ["rank", "x", *SOURCE, *arguments, "--stability", "--json", "--plot", "p.svg"]
+    )
+    assert found == RankOptions(QUERY, Output(True, "p.svg"), "m", 3, 2, ("f", "g"), True)
+
+
+def test_every_option_of_evaluate_arrives() -> None:
+    arguments = ["--at", "3", "4", "--at", "5", "--estimator", "s", "t", "--estimator", "u"]
+    arguments += ["--method", "kendall", "--resamples", "7", "--seed", "8", "--group-by", "f"]
+    found = parse_options(["evaluate", "x", *SOURCE, *arguments, "--grid", "--json"])
+    assert found == EvaluateOptions(
+        QUERY, Output(True, None), (3, 4, 5), ("s", "t", "u"), True, "kendall", 7, 8, ("f",)
+    )
+
+
+def test_every_option_of_replay_arrives() -> None:
+    arguments = ["--policy", "s", "t", "--policy", "s", "--runs", "3", "--repeats", "4"]
+    arguments += ["--workers", "5", "--seed", "6", "--validation-cost", "0.5", "--plot", "p.svg"]
+    found = parse_options(["replay", "x", *SOURCE, *arguments])
+    assert found == ReplayOptions(QUERY, Output(False, "p.svg"), ("s", "t"), 3, 4, 5, 6, 0.5)
+
+
+def test_defaults() -> None:
+    query, output = Query(Path("x")), Output()
+    assert parse_options(["rank", "x"]) == RankOptions(
+        query, output, "sotl_e1", None, None, (), False
+    )
+    assert parse_options(["evaluate", "x"]) == EvaluateOptions(
+        query, output, (), (), False, "spearman", 1000, 0, ()
+    )
+    assert parse_options(["replay", "x"]) == ReplayOptions(query, output, (), 81, 200, None, 0, 0.0)
+
+
+def test_options_cannot_be_changed() -> None:
+    options = parse_options(["rank", "x"])
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'at'"):
+        options.at = 3  # type: ignore[misc]  # that it cannot is what is tested
