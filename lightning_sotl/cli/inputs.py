@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,17 @@ from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.losses.names import parse_monitor
+
+
+def _load_table(path: Path) -> tuple[LearningCurves, list[str]]:
+    return LearningCurves.load(path), []
+
+
+# What reads a PATH of `--format NAME` that is a file: it returns the curves and notes on them.
+FORMATS: dict[str, Callable[[Path], tuple[LearningCurves, list[str]]]] = {
+    "auto": _load_table,
+    "nas-bench-nlp": read_nas_bench_nlp,
+}
 
 
 def load_runs(
@@ -77,10 +89,7 @@ def _read_directory(
 
 def _read_file(query: Query, monitor: str | None) -> FoundRuns:
     _check_no_keys(query)
-    if query.format == "nas-bench-nlp":
-        curves, cautions = read_nas_bench_nlp(query.path)
-    else:
-        curves, cautions = LearningCurves.load(query.path), []
+    curves, cautions = FORMATS[query.format](query.path)
     # For a monitor other than the metric, --metric-mode is the monitor's.
     is_for_metric = monitor in (None, "val_metric")
     if is_for_metric and query.metric_mode not in (None, curves.metric_mode):

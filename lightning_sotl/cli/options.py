@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from lightning_sotl import plotting
 from lightning_sotl.evaluation.estimators import named_estimator
@@ -39,7 +39,7 @@ class Query:
     """
 
     path: Path
-    format: Literal["auto", "nas-bench-nlp"] = "auto"
+    format: str = "auto"
     val_loss: str | None = None
     val_metric: str | None = None
     target: str | None = None
@@ -133,7 +133,7 @@ class ReplayOptions:
     command: ClassVar[str] = "replay"
     query: Query
     output: Output
-    policies: tuple[str, ...]  # each once; empty for the default
+    policies: tuple[str, ...]  # empty for the default
     runs: int
     repeats: int
     workers: int | None  # None for as many as runs
@@ -171,7 +171,7 @@ def _check_at_least(flag: str, least: int, *values: int | None) -> None:
 
 def _check_picture(output: Output, group_by: tuple[str, ...] = ()) -> None:
     """Raise if --plot has several groups to draw, or names a format that matplotlib lacks."""
-    if output.plot is None:
+    if not output.plot:
         return
     if group_by:
         raise UsageError("--plot draws one group of runs; it does not go with --group-by.")

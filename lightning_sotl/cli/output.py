@@ -43,7 +43,7 @@ def show(
         OSError: If the picture cannot be written.
     """
     show_notes(report.notes)
-    if output.plot is not None:
+    if output.plot:
         plotting.save(draw(report.results[0][1]), output.plot)
     if output.json:
         _print_json(report)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lightning_sotl import __version__
 from lightning_sotl._utils.text import visible
@@ -52,54 +54,27 @@ def parse_options(
 
 def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | ReplayOptions:
     # Imported here, so that `--help` loads neither NumPy nor what needs it.
-    from pathlib import Path
-
     from lightning_sotl.cli import options
 
-    query = options.Query(
-        path=Path(parsed.path),
-        format=parsed.format,
-        val_loss=parsed.val_loss,
-        val_metric=parsed.val_metric,
-        target=parsed.target,
-        final_loss=parsed.final_loss,
-        train_loss=parsed.train_loss,
-        metric_mode=parsed.metric_mode,
-        target_mode=parsed.target_mode,
+    kinds = {
+        "rank": options.RankOptions,
+        "evaluate": options.EvaluateOptions,
+        "replay": options.ReplayOptions,
+    }
+    kind: type[Any] = kinds[parsed.command]
+    typed: RankOptions | EvaluateOptions | ReplayOptions = kind(
+        query=options.Query(**_fields(options.Query, parsed)),
+        output=options.Output(**_fields(options.Output, parsed)),
+        **_fields(kind, parsed),
     )
-    output = options.Output(json=parsed.json, plot=parsed.plot or None)
-    if parsed.command == "rank":
-        return options.RankOptions(
-            query,
-            output,
-            monitor=parsed.monitor,
-            at=parsed.at,
-            top=parsed.top,
-            group_by=tuple(parsed.group_by),
-            stability=parsed.stability,
-        )
-    if parsed.command == "evaluate":
-        return options.EvaluateOptions(
-            query,
-            output,
-            at=tuple(parsed.at or ()),
-            estimators=tuple(parsed.estimator or ()),
-            grid=parsed.grid,
-            method=parsed.method,
-            resamples=parsed.resamples,
-            seed=parsed.seed,
-            group_by=tuple(parsed.group_by),
-        )
-    return options.ReplayOptions(
-        query,
-        output,
-        policies=tuple(dict.fromkeys(parsed.policy or ())),
-        runs=parsed.runs,
-        repeats=parsed.repeats,
-        workers=parsed.workers,
-        seed=parsed.seed,
-        validation_cost=parsed.validation_cost,
-    )
+    return typed
+
+
+def _fields(kind: type[Any], parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the parsed values of a dataclass's fields, lists as tuples."""
+    names = [field.name for field in dataclasses.fields(kind) if hasattr(parsed, field.name)]
+    values = {name: getattr(parsed, name) for name in names}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -157,12 +132,20 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     _add_source(parser)
     parser.add_argument(
-        "--at", type=int, nargs="+", action="extend", metavar="T", help="completed epochs"
+        "--at",
+        type=int,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="T",
+        help="completed epochs",
     )
     parser.add_argument(
         "--estimator",
+        dest="estimators",
         nargs="+",
         action="extend",
+        default=[],
         metavar="NAME",
         help="sotl-e10, val-metric and so on",
     )
@@ -186,8 +169,10 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     parser.add_argument(
         "--policy",
+        dest="policies",
         nargs="+",
         action="extend",
+        default=[],
         metavar="NAME",
         help="adaptive, adaptive-keep2, fixed-t10-top5, halving, optuna-median and so on, with the "
         "ending -val by validation values in place of training losses, adaptive with -both by both;"
@@ -221,6 +206,7 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
+        type=Path,
         metavar="PATH",
         help="directory of runs (records, CSVLogger, TensorBoardLogger), or an .npz of "
         "LearningCurves",

@@ -36,12 +36,13 @@ def replay_runs(runs: FoundRuns, options: ReplayOptions) -> Report[Replay]:
     Raises:
         NotedError: If the data or a policy do not allow a replay.
     """
+    names = list(dict.fromkeys(options.policies))  # each once
     cautions = [*runs.notes.cautions, *comparability_notes(runs.facts)]
     notes = dataclasses.replace(runs.notes, cautions=cautions)
     with noted_errors(notes), progress_bar("replayed", unit="repeat") as progress:
         result = replay_policies(
             runs.curves,
-            [named_policy(name) for name in options.policies or _default_policies(runs)],
+            [named_policy(name) for name in names or _default_policies(runs)],
             runs=options.runs,
             repeats=options.repeats,
             workers=options.workers,

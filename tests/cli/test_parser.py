@@ -36,7 +36,7 @@ def test_every_option_of_replay_arrives() -> None:
     arguments = ["--policy", "s", "t", "--policy", "s", "--runs", "3", "--repeats", "4"]
     arguments += ["--workers", "5", "--seed", "6", "--validation-cost", "0.5", "--plot", "p.svg"]
     found = parse_options(["replay", "x", *SOURCE, *arguments])
-    assert found == ReplayOptions(QUERY, Output(False, "p.svg"), ("s", "t"), 3, 4, 5, 6, 0.5)
+    assert found == ReplayOptions(QUERY, Output(False, "p.svg"), ("s", "t", "s"), 3, 4, 5, 6, 0.5)
 
 
 def test_defaults() -> None:

@@ -109,6 +109,15 @@ def test_seed_gives_the_same_document_again(
     assert first == again != other
 
 
+def test_a_policy_that_is_named_twice_counts_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many_runs().save(tmp_path / "x.npz")
+    options = ("--runs", 5, "--repeats", 2, "--json", "--policy", "halving", "full", "halving")
+    document = json.loads(run(capsys, tmp_path / "x.npz", *options)[1])
+    assert list(document["policies"]) == ["halving", "full"]
+
+
 def test_all_policies_that_there_are_by_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
