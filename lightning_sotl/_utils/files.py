@@ -1,4 +1,4 @@
-"""Files of others: only regular ones are opened, and what is read of them is bounded."""
+"""Safe access to files: only regular files are opened, and the amount read is bounded."""
 
 from __future__ import annotations
 
@@ -13,19 +13,32 @@ from typing import Any, BinaryIO
 
 from lightning_sotl._utils.text import quoted
 
+# A record takes 80 bytes a unit: 6 million units. Python needs some 20 times a JSON text's size.
+MOST_RECORD_BYTES = 512 * 2**20
+# A run that logs 10 values in each of 10 million steps. Rows are read one at a time.
+MOST_LOG_BYTES = 4 * 2**30
+# The header of a record holds all hyper-parameters, the header of a CSV all keys.
+MOST_LINE_BYTES = 4 * 2**20
+# Levels of a JSON text; Python's own limit is about 1,000.
+MOST_NESTED = 100
+
+
+class UnreadableFileError(ValueError):
+    """A file that is not regular, or too large."""
+
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name in the same folder, then give it its own.
+    """Write a file completely or not at all: under a temporary name first.
 
-    A full disk, a kill or a crash of the machine leaves what stood there before. A link stays, and
-    what it points to is replaced; so do the permissions of what was there.
+    After a full disk, a kill or a crash of the machine the old file is unchanged. The file keeps
+    its permissions. A link is kept, and its target replaced.
 
     Args:
         path: The file.
-        content: All of it.
+        content: Its whole content.
 
     Raises:
-        OSError: If it cannot be written; its message names `path`.
+        OSError: If it cannot be written; the message names `path`.
 
     Example:
         >>> import tempfile
@@ -53,16 +66,16 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def walk(directory: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
-    """Yield each folder at any depth with the names of what lies in it and is no folder.
+    """Yield each folder at any depth with the names of its files.
 
-    Links to folders are not followed: a "latest" beside its run would count that run twice, and a
-    link to what is above would never end. Python's own walk gives up at some 1,000 levels.
+    Links to folders are not followed: a link "latest" would count its run twice, and a link to a
+    parent would never end. Python's own walk fails at about 1,000 levels.
 
     Args:
         directory: Where to begin.
-        notes: Takes a sentence for each folder that cannot be listed.
+        notes: Receives a sentence for each folder that cannot be listed.
     """
-    waiting = [str(directory)]  # to join paths of many parts takes long
+    waiting = [str(directory)]  # strings, since long `Path`s are slow to build
     while waiting:
         folder = waiting.pop()
         names = set()
@@ -86,51 +99,31 @@ def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-# A record takes 80 bytes a unit: 6 million units. Python needs some 20 times a JSON text's size.
-MOST_RECORD_BYTES = 512 * 2**20
-
-
-# A run that logs 10 values in each of 10 million steps. Rows are read one at a time.
-MOST_LOG_BYTES = 4 * 2**30
-
-
-# The header of a record holds all hyper-parameters, the header of a CSV all keys.
-MOST_LINE_BYTES = 4 * 2**20
-
-
-# Levels of a JSON text. Python gives up at about 1,000, in whichever function comes first.
-MOST_NESTED = 100
-
-
-class UnreadableFileError(ValueError):
-    """A file that is of no kind or size that is read."""
-
-
 def exists(path: str | Path) -> bool:
-    """Return whether something lies there; False also of a name that no file can have."""
-    return os.path.exists(path)  # noqa: PTH110  # Path's own raises where a name is too long
+    """Return whether a path exists; False for a name that no file can have."""
+    return os.path.exists(path)  # noqa: PTH110  # Path's own raises if a name is too long
 
 
 def is_gone(checkpoint: str) -> bool:
-    """Return whether a checkpoint is not where it was saved; of a URL it cannot be told."""
+    """Return whether a checkpoint was deleted or moved; a URL is not checked."""
     return "://" not in checkpoint and not exists(checkpoint)
 
 
 def open_regular(path: Path, *, most: int | None = None, appends: bool = False) -> BinaryIO:
-    """Open a file to read its bytes.
+    """Open a regular file to read its bytes.
 
-    A pipe, a socket or a device is refused: it can make its reader wait, or read, for ever.
+    Pipes, sockets and devices are refused: their readers may wait, or read, forever.
 
     Args:
         path: The file; a link is followed.
-        most: So many bytes it may have; None for any number.
-        appends: Whether to write behind its end too; then it is made where there is none.
+        most: The largest size in bytes; None for any size.
+        appends: Whether to append too; the file is then created if it is missing.
 
     Raises:
         OSError: If it cannot be opened.
-        UnreadableFileError: If it is no regular file, or larger.
+        UnreadableFileError: If it is no regular file, or too large.
     """
-    # The caller closes it; `Path.open` takes no opener.
+    # The caller closes it; `Path.open` has no opener.
     file: BinaryIO = open(path, "a+b" if appends else "rb", opener=_open_at_once)  # noqa: SIM115
     size = os.fstat(file.fileno()).st_size
     if most is not None and size > most:
@@ -142,33 +135,33 @@ def open_regular(path: Path, *, most: int | None = None, appends: bool = False) 
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    # To open a pipe without a writer waits until there is one; Windows has no such pipes.
+    # Opening a pipe blocks until it has a writer; Windows has no such pipes.
     flags |= getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags, 0o666)  # the permissions that `open` asks for
     kind = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # of a folder `open` says what it is
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # `open` itself refuses folders
         os.close(descriptor)
         raise UnreadableFileError(f"Expected '{path}' to be a regular file, but it is none.")
     return descriptor
 
 
 class TextLines:
-    """The lines of a text file with their ends, one after the other.
+    """Iterator over the lines of a text file, with their ends.
 
-    Lines end at a line feed only. A mark of UTF-8 at the beginning is left out.
+    Lines end at a line feed only. A UTF-8 mark at the beginning is removed.
 
     Args:
         path: The file.
-        most: So many bytes it may have.
-        errors: What is done with what is no UTF-8: "replace" or "strict".
+        most: The largest size in bytes.
+        errors: How to treat bytes that are not UTF-8: "replace" or "strict".
 
     Attributes:
-        too_long: How many lines of more than `MOST_LINE_BYTES` were passed over so far.
+        too_long: How many lines of more than `MOST_LINE_BYTES` were skipped so far.
 
     Raises:
         OSError: On iteration, if it cannot be opened or read.
-        UnreadableFileError: On iteration, if it is no regular file, or larger.
-        UnicodeDecodeError: On iteration, if it is no UTF-8 and that is not replaced.
+        UnreadableFileError: On iteration, if it is no regular file, or too large.
+        UnicodeDecodeError: On iteration, if it is not UTF-8 and `errors` is "strict".
     """
 
     def __init__(self, path: Path, *, most: int, errors: str = "replace") -> None:
@@ -177,7 +170,7 @@ class TextLines:
 
     def __iter__(self) -> Iterator[str]:
         """Yield each line that is not too long."""
-        begins = True
+        encoding = "utf-8-sig"
         with open_regular(self._path, most=self._most) as file:
             while line := file.readline(MOST_LINE_BYTES + 1):
                 if len(line) > MOST_LINE_BYTES:
@@ -185,15 +178,12 @@ class TextLines:
                     while line and not line.endswith(b"\n"):
                         line = file.readline(MOST_LINE_BYTES)
                 else:
-                    yield line.decode("utf-8-sig" if begins else "utf-8", self._errors)
-                begins = False
+                    yield line.decode(encoding, self._errors)
+                encoding = "utf-8"
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text holds, or None if it is none, or nested too deep to be walked.
-
-    Args:
-        text: Of a file that anyone may have written.
+    """Return the value of a JSON text; None if it is not JSON, or nested too deep.
 
     Example:
         >>> parse_json('{"e": 3}'), parse_json("{"), parse_json("[" * 200 + "]" * 200)
@@ -203,15 +193,14 @@ def parse_json(text: str | bytes) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    level, depth = [value], 0
-    while level:
-        if depth > MOST_NESTED:
-            return None
+    level = [value]
+    for _ in range(MOST_NESTED + 1):
         level = [
             inner
             for outer in level
             if isinstance(outer, (dict, list))
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
-        depth += 1
-    return value
+        if not level:
+            return value
+    return None

@@ -1,4 +1,4 @@
-"""Members of a zip, in memory and of bounded sizes; nothing is ever unpacked to a disk."""
+"""Reader of zip members in memory, with bounded sizes; nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from typing import BinaryIO
 from lightning_sotl._utils.files import UnreadableFileError, open_regular
 from lightning_sotl._utils.text import quoted
 
-# The list of members, of some 80 bytes each, which is read whole: 100,000 members.
+# `zipfile` reads the list of members at once; 100,000 members of some 80 bytes each.
 MOST_DIRECTORY_BYTES = 8 * 2**20
-# All members together, unpacked: a table of `MOST_ENTRIES` losses and two small ones.
+# All members unpacked: a table of `MOST_ENTRIES` losses and two small tables.
 MOST_UNPACKED_BYTES = 2**30
 
 _PLAIN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
-# What Python's zipfile and its unpackers raise on damaged archives, beside ValueError.
+# Raised by `zipfile` and its decompressors on damaged archives.
 _DAMAGES = (
+    ValueError,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -35,13 +36,13 @@ _DAMAGES = (
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip whose list of members, and what they unpack to, are of bounded size.
+    """Open a zip after checking its members: their number, size, names and compression.
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If it is no zip, is damaged or too large, or if a member is encrypted,
-            is packed otherwise than by deflate, has the name of another, or has a name that leads
-            out of a folder.
+        ValueError: If it is no zip, is damaged or too large, or if a member is encrypted, is
+            compressed by another method than deflate, shares its name with another member, or has
+            a name that leads out of a folder.
     """
     with open_regular(path) as file:
         try:
@@ -51,7 +52,7 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
                 f"Expected '{path}' to have a list of members of at most "
                 f"{MOST_DIRECTORY_BYTES:,} bytes, some 100,000 members, but it has a longer one."
             ) from None
-        except (*_DAMAGES, ValueError) as error:
+        except _DAMAGES as error:
             raise ValueError(f"'{path}' is damaged and cannot be read: {error}.") from None
         with archive:
             _check_members(path, archive.infolist())
@@ -59,7 +60,7 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Return what a member unpacks to, never more than it says.
+    """Return the content of a member, never more than its declared size.
 
     Raises:
         ValueError: If it is damaged.
@@ -67,10 +68,10 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(member) as file:
             chunks = []
-            # In pieces: at one go Python would ask for all that the member says it has.
+            # In chunks: a single read would allocate the declared size.
             while chunk := file.read(_CHUNK):
                 chunks.append(chunk)
-    except (*_DAMAGES, ValueError) as error:
+    except _DAMAGES as error:
         raise ValueError(f"{quoted(member.filename)} is damaged: {error}.") from None
     return b"".join(chunks)
 
@@ -103,9 +104,9 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 class _BoundedReads:
-    """A file that gives no more at a time than a list of members may have.
+    """A file that refuses to read more at once than a list of members may have.
 
-    The list is the one thing that `zipfile` reads at one go, and its length stands in the file.
+    `zipfile` reads the list in a single call, with a length from the file.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -113,15 +114,11 @@ class _BoundedReads:
         self.seek, self.tell, self.close = file.seek, file.tell, file.close
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes.
-
-        Raises:
-            UnreadableFileError: If that are more than a list of members may have.
-        """
+        """Return the next bytes; raise UnreadableFileError if too many are asked for."""
         if size > MOST_DIRECTORY_BYTES:
             raise UnreadableFileError(f"Expected at most {MOST_DIRECTORY_BYTES:,} bytes.")
         return self._file.read(size)
 
     def seekable(self) -> bool:
-        """Say that one can go back and forth."""
+        """Return True, as `zipfile` demands."""
         return True

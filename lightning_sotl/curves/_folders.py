@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from lightning_sotl._utils.files import walk
@@ -13,32 +13,25 @@ from lightning_sotl.record.format import file_name
 
 @dataclass
 class RunFolder:
-    """The files of one folder that say something about a run.
-
-    Attributes:
-        path: The folder.
-        record: Its record, or None.
-        csv: Its `metrics.csv`, or None.
-        events: Its event files.
-    """
+    """The record, the `metrics.csv` and the event files of one folder."""
 
     path: Path
-    record: Path | None = None
-    csv: Path | None = None
-    events: list[Path] = field(default_factory=list)
+    record: Path | None
+    csv: Path | None
+    events: list[Path]
 
 
 def find_run_folders(directory: Path, notes: list[str], *, prefix: str) -> list[RunFolder]:
-    """Return the folders at any depth that hold a record or logs, sorted as numbers count.
+    """Return the folders at any depth that hold a record or logs, in natural order.
 
     Args:
         directory: Where to look.
-        notes: Takes a sentence for each folder that cannot be listed.
+        notes: Receives a sentence for each folder that cannot be listed.
         prefix: The monitor's; its record is `<prefix>.jsonl`.
 
     Raises:
-        NotADirectoryError: If `directory` is none.
-        ValueError: If there is no run in it.
+        NotADirectoryError: If `directory` is no directory.
+        ValueError: If it holds no run.
     """
     name = visible(str(directory))
     if not directory.exists():
@@ -46,29 +39,24 @@ def find_run_folders(directory: Path, notes: list[str], *, prefix: str) -> list[
     if not directory.is_dir():
         raise NotADirectoryError(f"Expected '{name}' to be a directory but it is a file.")
     record_name = file_name(prefix)
-    found, folders = [], 0
+    found, walked = [], 0
     for path, names in walk(directory, notes):
-        folders += 1
-        folder = RunFolder(path)
-        if record_name in names:
-            folder.record = folder.path / record_name
-        if _metrics_csv.FILE in names:
-            folder.csv = folder.path / _metrics_csv.FILE
-        folder.events = [
-            folder.path / name for name in names if name.startswith(_tensorboard.FILE_PREFIX)
-        ]
-        if folder.record or folder.csv or folder.events:
-            found.append(folder)
+        walked += 1
+        record = path / record_name if record_name in names else None
+        csv = path / _metrics_csv.FILE if _metrics_csv.FILE in names else None
+        events = [path / name for name in names if name.startswith(_tensorboard.FILE_PREFIX)]
+        if record or csv or events:
+            found.append(RunFolder(path, record, csv, events))
     if not found:
         raise ValueError(
             f"Expected '{directory}' to hold runs, in files '{record_name}', '{_metrics_csv.FILE}' "
-            f"or '{_tensorboard.FILE_PREFIX}*', but found none in its {folders} folders."
+            f"or '{_tensorboard.FILE_PREFIX}*', but found none in its {walked} folders."
         )
     return sorted(found, key=lambda folder: natural_order(folder.path.relative_to(directory)))
 
 
 def natural_order(path: PurePath) -> list[tuple[str, int, str]]:
-    """Return a key that sorts the numbers at the end of names as numbers.
+    """Return a sort key that compares numbers at the end of names as numbers.
 
     Example:
         >>> [path.name for path in sorted(map(PurePath, ["v10", "v9"]), key=natural_order)]

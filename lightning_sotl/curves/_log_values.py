@@ -1,4 +1,4 @@
-"""What a logger's files say about one run: values by key, placed on epochs."""
+"""Values that a run's logs hold, by key and epoch, and how large a table of them may be."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from lightning_sotl.record.format import MOST_UNITS
 
 # 0.4 GB for each array of a table of curves; a ranking makes a handful of that size.
 MOST_ENTRIES = 50_000_000
-
-
-# Each has a name, a rank and more that is no number: 1 kB. A few bytes can be packed to millions.
+# A run takes about 1 kB beside its curves; a small archive may unpack to millions of runs.
 MOST_RUNS = 1_000_000
 
 
 def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None:
-    """Refuse a table that one damaged number would have made larger than memory.
+    """Raise if a table would exceed the memory, for example because of one damaged number.
 
     Args:
-        path: What it is read from.
-        runs: How many.
-        epochs: How many epochs the longest says that it has.
-        longest: Its name.
+        path: The file or directory of the table; the message names it.
+        runs: The number of runs.
+        epochs: The number of epochs of the longest run.
+        longest: The name of that run.
 
     Raises:
-        ValueError: If it has more than `MOST_ENTRIES` entries or `MOST_RUNS` runs.
+        ValueError: If there are more than `MOST_RUNS` runs or `MOST_ENTRIES` entries.
     """
     if runs > MOST_RUNS:
         raise ValueError(f"Expected '{path}' to hold at most {MOST_RUNS:,} runs but got {runs:,}.")
@@ -39,7 +37,7 @@ def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None
 
 
 def epoch_of(number: float) -> int | None:
-    """Return the epoch that a logged number is, or None if it is none.
+    """Return a logged number as an epoch, or None if it cannot be an epoch.
 
     Example:
         >>> epoch_of(3.0), epoch_of(0.5), epoch_of(-1.0), epoch_of(float("inf"))
@@ -50,17 +48,17 @@ def epoch_of(number: float) -> int | None:
 
 @dataclass
 class Logged:
-    """Values that one folder's logs hold, of the keys that were asked for.
+    """Values in the logs of a folder.
 
     Attributes:
         wanted: The keys to keep.
-        keys: All keys that the logs hold.
+        keys: All keys in the logs.
         by_epoch: Key -> e -> the last value logged in epoch e.
         last: Key -> the last value logged at all, with or without an epoch.
-        last_epochs: Key -> the epoch that this value was logged with, or None.
+        last_epochs: Key -> the epoch of that value, or None.
         not_numbers: Key -> the first text logged in place of a number.
         unreadable: How many lines, events or numbers could not be read.
-        replaced: How many values were logged once more after a resume; the newer ones are kept.
+        replaced: How many values were logged again after a resume; the newer ones are kept.
     """
 
     wanted: Collection[str]
@@ -73,13 +71,13 @@ class Logged:
     replaced: int = 0
 
     def add(self, key: str, epoch: int | None, value: float) -> None:
-        """Take a value in the order in which it was logged."""
+        """Add a value that was logged after all others."""
         self.last[key], self.last_epochs[key] = value, epoch
         if epoch is not None:
             self.by_epoch.setdefault(key, {})[epoch] = value
 
-    def join(self, newer: Logged) -> None:
-        """Take what other logs of the same run hold; on the same epoch they win."""
+    def update(self, newer: Logged) -> None:
+        """Add the values of other logs of the same run; on the same epoch those win."""
         self.keys |= newer.keys
         self.last.update(newer.last)
         self.last_epochs.update(newer.last_epochs)
@@ -89,8 +87,8 @@ class Logged:
         for key, values in newer.by_epoch.items():
             self.by_epoch.setdefault(key, {}).update(values)
 
-    def go_on(self, newer: Logged) -> None:
-        """Take what a process logged that resumed the run; what it logged again counts once."""
+    def update_resumed(self, newer: Logged) -> None:
+        """Add the values of the process that resumed the run, and count those logged again."""
         for key, values in newer.by_epoch.items():
             self.replaced += len(values.keys() & self.by_epoch.get(key, {}).keys())
-        self.join(newer)
+        self.update(newer)

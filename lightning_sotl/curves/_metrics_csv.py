@@ -16,10 +16,10 @@ _AXES = ("epoch", "step")
 
 
 def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
-    """Return the values of the wanted columns, each placed on the epoch of its row.
+    """Return the values of the wanted columns, each with the epoch of its row.
 
-    A blank cell is no value. A last line without its end is left out and counted: the number at
-    its end may be cut. So are lines that are too long to be rows.
+    A blank cell is no value. An incomplete last line is left out and counted, since its last number
+    may be cut off. So is a line that is too long for a row.
 
     Args:
         path: The `metrics.csv`.
@@ -27,14 +27,13 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no regular file or too large, or if a column that was asked for
-            stands there twice.
+        ValueError: If it is no regular file, is too large, or has a wanted column twice.
     """
     logged = Logged(wanted)
     lines = TextLines(path, most=MOST_LOG_BYTES)
-    rows = _readable(csv.reader(_whole(lines, logged)), logged)
+    rows = _rows(_complete_lines(lines, logged), logged)
     header = next(rows, [])
-    if logged.unreadable or lines.too_long:  # what came out is a row and not the header
+    if logged.unreadable or lines.too_long:  # the first row that can be read is not the header
         logged.unreadable += lines.too_long
         return logged
     logged.keys = {name for name in header if name not in _AXES}
@@ -52,12 +51,12 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
         epoch = _epoch(row, epoch_place)
         for place, name in columns:
             if row[place]:
-                _take(logged, name, epoch, row[place])
+                _add(logged, name, epoch, row[place])
     logged.unreadable += lines.too_long
     return logged
 
 
-def _whole(lines: Iterable[str], logged: Logged) -> Iterator[str]:
+def _complete_lines(lines: Iterable[str], logged: Logged) -> Iterator[str]:
     for line in lines:
         if line.endswith(("\n", "\r")):
             yield line
@@ -65,19 +64,18 @@ def _whole(lines: Iterable[str], logged: Logged) -> Iterator[str]:
             logged.unreadable += 1
 
 
-def _readable(rows: Iterator[list[str]], logged: Logged) -> Iterator[list[str]]:
+def _rows(lines: Iterator[str], logged: Logged) -> Iterator[list[str]]:
+    rows = csv.reader(lines)
     while True:
         try:
-            row = next(rows)
+            yield next(rows)
         except StopIteration:
             return
-        except csv.Error:  # a cell without an end, as of a lost quote
+        except csv.Error:  # an endless cell, for example after a lost quote
             logged.unreadable += 1
-        else:
-            yield row
 
 
-def _take(logged: Logged, name: str, epoch: int | None, text: str) -> None:
+def _add(logged: Logged, name: str, epoch: int | None, text: str) -> None:
     try:
         number = float(text)
     except ValueError:

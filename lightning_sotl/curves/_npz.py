@@ -20,7 +20,7 @@ from lightning_sotl.curves._archives import open_archive, read_member
 from lightning_sotl.curves._log_values import MOST_ENTRIES, check_table_size
 
 _MODES = ("metric_mode", "final_mode")
-# Version 3 is for names of fields in other alphabets: never of plain numbers or text.
+# Version 3 is for field names in other alphabets, which plain arrays have not.
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -28,10 +28,10 @@ _HEADER_READERS = {
 
 
 def write(path: Path, fields: Mapping[str, Any]) -> None:
-    """Write the fields of a table; one that is None is an absent key, and so are no checkpoints.
+    """Write the fields of a table; None, and `checkpoints` without a path, are left out.
 
     Raises:
-        OSError: If the file cannot be written; an older file is then left as it was.
+        OSError: If the file cannot be written; an older file is then unchanged.
         ValueError: If `path` does not end in ".npz".
     """
     if path.suffix != ".npz":
@@ -43,18 +43,18 @@ def write(path: Path, fields: Mapping[str, Any]) -> None:
         if value is not None:
             text = name in (*_MODES, "run_ids", "checkpoints")
             arrays[name] = np.asarray(value, dtype=np.str_ if text else np.float64)
-    # Numbers and text only, checked above, so that NumPy has nothing to pickle.
+    # Numbers and text only: NumPy has nothing to pickle.
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     write_whole(path, content.getvalue())
 
 
 def read(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields of a table that are in a file, and the names of the other arrays in it.
+    """Return the fields of a table in a file, and the names of the unknown arrays in it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not what `write` writes; the message names the part.
+        ValueError: If `write` cannot have written it; the message names the field.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no file '{visible(str(path))}'.")
@@ -79,22 +79,27 @@ def read(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Path) -> Any:
     try:
         array = parse_npy(read_member(archive, member))
-        return _value(array, name)
     except ValueError as error:
         raise ValueError(
             f"'{name}' in '{path}' cannot be read without pickle, or is damaged, and is refused: "
             f"{error}"
         ) from None
+    if name in _MODES:
+        return str(array)
+    if name not in ("run_ids", "checkpoints"):
+        return array
+    texts = tuple(str(entry) for entry in np.atleast_1d(array).tolist())
+    return texts if name == "run_ids" else tuple(text or None for text in texts)
 
 
 def parse_npy(content: bytes) -> NDArray[Any]:
-    """Return the array that a `.npy` file holds: numbers or text, of at most 3 dimensions.
+    """Return the array in a `.npy` file: numbers or text, of at most 3 dimensions.
 
-    NumPy allocates what a header claims, so the claim is compared with the content first.
+    NumPy allocates the size in the header, so that size is compared with the content first.
 
     Raises:
-        ValueError: If it holds something else, such as objects, or if its header does not fit its
-            length.
+        ValueError: If it holds anything else, such as objects, or if its header does not match
+            its length.
     """
     file = io.BytesIO(content)
     try:
@@ -102,7 +107,7 @@ def parse_npy(content: bytes) -> NDArray[Any]:
             warnings.simplefilter("error")
             version = np.lib.format.read_magic(file)
             shape, _, dtype = _HEADER_READERS[version](file)
-    except Exception as error:  # NumPy's parser lets errors of many classes through
+    except Exception as error:  # NumPy's parser raises errors of many classes
         raise ValueError(f"it is no array of numbers or of text ({error}).") from None
     if dtype.kind not in "biufU" or len(shape) > 3:
         raise ValueError(f"it is no array of numbers or of text but {dtype} of shape {shape}.")
@@ -117,17 +122,3 @@ def parse_npy(content: bytes) -> NDArray[Any]:
         if characters.max() > sys.maxunicode:
             raise ValueError("it holds text of characters that do not exist.")
     return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
-
-
-def _value(array: Any, name: str) -> Any:
-    if name in _MODES:
-        return str(array)
-    if name == "run_ids":
-        return _texts(array)
-    if name == "checkpoints":
-        return tuple(entry or None for entry in _texts(array))
-    return array
-
-
-def _texts(array: Any) -> tuple[str, ...]:
-    return tuple(str(entry) for entry in np.atleast_1d(array).tolist())

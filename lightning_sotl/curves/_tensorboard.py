@@ -1,7 +1,7 @@
 """Reader of the event files that Lightning's TensorBoardLogger writes.
 
-TensorBoard's own reader takes 0.1 ms an event and by default keeps 10,000 points of a tag; this
-one takes the files apart itself, checks their sums, and keeps every point.
+TensorBoard's own reader needs 0.1 ms an event and by default keeps 10,000 points of a tag. This
+reader parses the files itself, verifies their checksums, and keeps every point.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _CHECKED = 4096
 _FLOAT_TYPES = {1: struct.Struct("<f"), 2: struct.Struct("<d")}  # DT_FLOAT, DT_DOUBLE
-# An event of a scalar has some 50 bytes. Whatever is larger is a picture, a graph or a film.
+# An event of a scalar has some 50 bytes; a larger event is a picture, a graph or a video.
 MOST_EVENT_BYTES = 16 * 2**20
 
 
@@ -34,12 +34,11 @@ class _Point:
 
 
 def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged:
-    """Return the values of the wanted tags, each placed on the epoch that was logged with it.
+    """Return the values of the wanted tags, each with the epoch that was logged beside it.
 
-    Lightning ends each row of metrics with the tag `epoch`. Of several files in one folder (a run
-    that was resumed) the newer ones win: where a tag goes back to a step, its points from that
-    step on were of the training that the resumed one replaces. An event cut off at the end of a
-    file, as in a run that is still going, is left out and counted.
+    Lightning ends each row of metrics with the tag `epoch`. If a tag returns to an earlier step,
+    for example in the newer file of a resumed run, the older points from that step on are replaced.
+    An incomplete event at the end of a file, as in a run in progress, is left out and counted.
 
     Args:
         paths: The event files of one folder.
@@ -48,7 +47,7 @@ def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged
     Raises:
         ModuleNotFoundError: If `tensorboard` is not installed.
         OSError: If a file cannot be read.
-        ValueError: If a file is no regular one.
+        ValueError: If a file is no regular file.
     """
     event_pb2 = extras.require(
         "tensorboard.compat.proto.event_pb2",
@@ -61,43 +60,32 @@ def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged
         pending: list[_Point] = []
         for event in _events(path, event_pb2, logged):
             for value in event.summary.value:
-                _take(value, event.step, points, pending, logged)
+                _add(value, event.step, points, pending, logged)
     for tag, kept in points.items():
         for point in kept:
             logged.add(tag, point.epoch, point.value)
     return logged
 
 
-def _take(
-    entry: Any,
-    step: int,
-    points: dict[str, list[_Point]],
-    pending: list[_Point],
-    logged: Logged,
+def _add(
+    entry: Any, step: int, points: dict[str, list[_Point]], pending: list[_Point], logged: Logged
 ) -> None:
-    """Keep one scalar; an `epoch` places those that were logged with it."""
-    tag = entry.tag
+    """Add a scalar to the points of its tag; an `epoch` also places the pending points."""
+    tag, number = entry.tag, _number(entry)
     if tag == "epoch":
-        number = _number(entry)
         for point in pending:
             if point.step == step and number is not None:
                 point.epoch = epoch_of(number)
         pending.clear()
-        return
-    if tag not in logged.wanted:
-        if tag not in logged.keys and _number(entry) is not None:
-            logged.keys.add(tag)
-        return
-    number = _number(entry)
-    if number is None:
-        return
-    logged.keys.add(tag)
-    kept = points.setdefault(tag, [])
-    while kept and kept[-1].step >= step:
-        kept.pop()
-        logged.replaced += 1
-    kept.append(_Point(step, None, number))
-    pending.append(kept[-1])
+    elif number is not None:
+        logged.keys.add(tag)
+        if tag in logged.wanted:
+            kept = points.setdefault(tag, [])
+            while kept and kept[-1].step >= step:
+                kept.pop()
+                logged.replaced += 1
+            kept.append(_Point(step, None, number))
+            pending.append(kept[-1])
 
 
 def _number(entry: Any) -> float | None:
@@ -118,52 +106,40 @@ def _number(entry: Any) -> float | None:
 def _events(path: Path, event_pb2: Any, logged: Logged) -> Iterator[Any]:
     """Yield the events of a file up to the first that is cut off or damaged."""
     with open_regular(path) as file:
-        yield from _parsed(_records(file, logged), event_pb2, logged)
-
-
-def _parsed(records: Iterator[bytes | None], event_pb2: Any, logged: Logged) -> Iterator[Any]:
-    for record in records:
         try:
-            if record is None:
-                raise ValueError("The record is cut off, or its checksum is wrong.")
-            event = event_pb2.Event.FromString(record)
+            for record in _records(file, logged):
+                yield event_pb2.Event.FromString(record)
         except Exception as error:
-            # Protobuf's DecodeError has another module in each of its versions.
+            # The module of Protobuf's DecodeError depends on its version.
             if not isinstance(error, ValueError) and type(error).__name__ != "DecodeError":
                 raise
-            logged.unreadable += 1
-            return  # what follows cannot be trusted to begin where it should
-        yield event
+            logged.unreadable += 1  # the next event cannot be found
 
 
-def _records(file: BinaryIO, logged: Logged) -> Iterator[bytes | None]:
-    """Yield the records of a file: length, its checksum, data, its checksum; None if damaged.
+def _records(file: BinaryIO, logged: Logged) -> Iterator[bytes]:
+    """Yield the records of a file; skip and count those that are too large for a scalar.
 
-    One that is too large for a scalar is passed over and counted.
+    A record is its length, the checksum of the length, the data, and the checksum of the data.
+
+    Raises:
+        ValueError: If a record is cut off or damaged.
     """
     while header := file.read(12):
         if len(header) < 12 or _CHECKSUM.unpack_from(header, 8)[0] != masked_crc32c(header[:8]):
-            yield None
-            return
+            raise ValueError("The header of a record is cut off or damaged.")
         size = _LENGTH.unpack_from(header)[0]
         if size > MOST_EVENT_BYTES:
             if size + 4 > os.fstat(file.fileno()).st_size - file.tell():
-                yield None
-                return
+                raise ValueError("A record is cut off.")
             file.seek(size + 4, os.SEEK_CUR)
             logged.unreadable += 1
             continue
         data, checksum = file.read(size), file.read(4)
-        if (
-            len(data) < size
-            or len(checksum) < 4
-            or (
-                # Scalars are small; pictures and graphs are not read.
-                size <= _CHECKED and _CHECKSUM.unpack(checksum)[0] != masked_crc32c(data)
-            )
-        ):
-            yield None
-            return
+        if len(data) < size or len(checksum) < 4:
+            raise ValueError("A record is cut off.")
+        # Scalars are small; pictures and graphs are not used.
+        if size <= _CHECKED and _CHECKSUM.unpack(checksum)[0] != masked_crc32c(data):
+            raise ValueError("A record is damaged.")
         yield data
 
 
@@ -180,7 +156,7 @@ _TABLE = _checksum_table()
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Return the CRC-32C of `data`, rotated and shifted as the file format has it.
+    """Return the CRC-32C of `data`, rotated and shifted as the file format demands.
 
     Example:
         >>> hex(masked_crc32c(b"123456789"))
@@ -194,7 +170,7 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def _age(path: Path) -> tuple[int, str]:
-    """Return what sorts event files by when they were begun, which their name says."""
+    """Return a sort key: the time in the name of an event file, and the name."""
     time = path.name.removeprefix(FILE_PREFIX).partition(".")[0]
-    # Some characters are digits and no decimal ones, as a raised 2.
+    # A superscript 2 is a digit for `isdigit`, but not for `int`.
     return (int(time) if time.isdecimal() else 0, path.name)

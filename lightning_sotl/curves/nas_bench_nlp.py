@@ -1,4 +1,4 @@
-"""Reader of NAS-Bench-NLP's logs: one JSON document a run, in a zip or a folder."""
+"""Reader of NAS-Bench-NLP's logs: a JSON document for each run, in a zip or a folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lightning_sotl.curves._log_values import check_table_size
 from lightning_sotl.curves.table import LearningCurves
 
 _CURVES = ("train_losses", "val_losses", "test_losses")
-# The published ones have 10 kB; Python needs some 20 times a JSON text's size.
+# The published documents have 10 kB; Python needs some 20 times a JSON text's size.
 MOST_DOCUMENT_BYTES = 16 * 2**20
 _MOST_STATES = 20
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What is kept of one document: curves of the shape `(3, epochs)`, in the order above."""
+    """One document: its curves of shape `(3, epochs)` in the order of `_CURVES`, and facts."""
 
     curves: NDArray[np.float64]
     status: str
@@ -41,8 +41,8 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
     """Return the runs of NAS-Bench-NLP, and notes on what could not be read.
 
     The target is the test loss after the last epoch, in nats, lower is better; `val_metric` is the
-    validation loss, and the one feature is the number of parameters. A run whose status is not
-    "OK", or that ended before the longest, has no target.
+    validation loss, and the only feature is the number of parameters. A run has no target if its
+    status is not "OK", or if it ended before the longest run.
 
     Args:
         path: The zip, or a folder with the JSON documents.
@@ -50,8 +50,8 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
     Raises:
         FileNotFoundError: If there is no such file.
         OSError: If it cannot be opened.
-        ValueError: If it is a zip that `open_archive` refuses, if it would make too large a table,
-            or if it holds no document with `train_losses`, `val_losses` and `test_losses`.
+        ValueError: If the zip is damaged or too large, if the table would be too large, or if no
+            document has `train_losses`, `val_losses` and `test_losses`.
 
     Source:
         Klyuchnikov et al. 2020, "NAS-Bench-NLP: Neural Architecture Search Benchmark for Natural
@@ -65,7 +65,7 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
     notes: list[str] = []
     epochs = 0
     for name, text in _documents(path, notes):
-        run = _run(text)
+        run = _parse(text)
         if run is None:
             unreadable.append(name)
         else:
@@ -77,37 +77,34 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
             f"Expected '{path}' to hold JSON documents with {', '.join(map(repr, _CURVES))}, but "
             f"none of its {pluralize(len(unreadable), 'JSON document')} is one."
         )
-    return _curves(runs), [*notes, *_notes(runs, unreadable)]
+    return _to_curves(runs, epochs), [*notes, *_notes(runs, unreadable)]
 
 
 def _documents(path: Path, notes: list[str]) -> Iterator[tuple[str, bytes | None]]:
-    """Yield name and text of each document; no text where it is too large or no file."""
+    """Yield name and text of each document; None if it is too large or cannot be read."""
     if path.is_dir():
         files = [folder / name for folder, names in walk(path, notes) for name in names]
-        for file in sorted(one for one in files if one.suffix == ".json"):
-            yield file.relative_to(path).with_suffix("").as_posix(), _text(file)
+        for file in sorted(file for file in files if file.suffix == ".json"):
+            yield file.relative_to(path).with_suffix("").as_posix(), _read_document(file)
         return
     with open_regular(path) as archived:
         if not zipfile.is_zipfile(archived):
             raise ValueError(f"Expected '{path}' to be a zip or a folder, but it is neither.")
     with open_archive(path) as archive:
-        for member in sorted(archive.infolist(), key=lambda one: one.filename):
+        for member in sorted(archive.infolist(), key=lambda member: member.filename):
             name = member.filename
-            # Archives made on a Mac carry a second tree of files that are no documents.
-            if name.endswith(".json") and not name.startswith("__MACOSX"):
-                small = member.file_size <= MOST_DOCUMENT_BYTES
-                text = _member(archive, member, path) if small else None
-                yield PurePosixPath(name).with_suffix("").as_posix(), text
+            # Archives made on a Mac hold a second tree of files, which are no documents.
+            if not name.endswith(".json") or name.startswith("__MACOSX"):
+                continue
+            try:
+                is_small = member.file_size <= MOST_DOCUMENT_BYTES
+                text = read_member(archive, member) if is_small else None
+            except ValueError as error:
+                raise ValueError(f"'{path}' cannot be read: {error}") from None
+            yield PurePosixPath(name).with_suffix("").as_posix(), text
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
-    try:
-        return read_member(archive, member)
-    except ValueError as error:
-        raise ValueError(f"'{path}' cannot be read: {error}") from None
-
-
-def _text(path: Path) -> bytes | None:
+def _read_document(path: Path) -> bytes | None:
     try:
         with open_regular(path, most=MOST_DOCUMENT_BYTES) as file:
             return file.read()
@@ -115,26 +112,30 @@ def _text(path: Path) -> bytes | None:
         return None
 
 
-def _run(text: bytes | None) -> _Run | None:
-    """Return what one document says; None if it is not what the benchmark's authors write."""
-    run = None if text is None else parse_json(text)
-    if not isinstance(run, dict):
+def _parse(text: bytes | None) -> _Run | None:
+    """Return the run of a document; None if the document is not of the published form."""
+    document = None if text is None else parse_json(text)
+    if not isinstance(document, dict):
         return None
-    curves = [_numbers(run.get(name)) for name in _CURVES]
-    seconds, parameters = _numbers(run.get("wall_times") or []), run.get("num_params") or np.nan
-    size = _numbers([parameters])
-    if seconds is None or size is None:
+    curves = [_numbers(document.get(name)) for name in _CURVES]
+    seconds = _numbers(document.get("wall_times") or [])
+    parameters = _numbers([document.get("num_params") or np.nan])
+    if seconds is None or parameters is None:
         return None
     kept = [curve for curve in curves if curve is not None and curve.size]
     if len(kept) < len(_CURVES) or len({curve.size for curve in kept}) > 1:
         return None
-    status = run.get("status")
-    seconds_an_epoch = float(seconds.mean()) if seconds.size else np.nan
-    return _Run(np.stack(kept), shortened(str(status)), seconds_an_epoch, float(size[0]))
+    return _Run(
+        np.stack(kept),
+        shortened(str(document.get("status"))),
+        float(seconds.mean()) if seconds.size else np.nan,
+        float(parameters[0]),
+    )
 
 
 def _numbers(values: object) -> NDArray[np.float64] | None:
-    if not isinstance(values, list) or not all(map(_is_number, values)):
+    # JSON's true and false are bool, which is an int for `isinstance`.
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
         return None
     try:
         return np.array(values, dtype=np.float64)
@@ -142,31 +143,24 @@ def _numbers(values: object) -> NDArray[np.float64] | None:
         return None
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _curves(runs: dict[str, _Run]) -> LearningCurves:
-    epochs = max(run.curves.shape[1] for run in runs.values())
+def _to_curves(runs: dict[str, _Run], epochs: int) -> LearningCurves:
     table = np.full((len(_CURVES), len(runs), epochs), np.nan)
     for row, run in enumerate(runs.values()):
         table[:, row, : run.curves.shape[1]] = run.curves
-    train_loss, val_loss, _ = table
-    # A loss that was recorded and is no number is one of a diverged run, not a missing one.
-    recorded = np.arange(epochs) < [[run.curves.shape[1]] for run in runs.values()]
-    train_loss[recorded & ~np.isfinite(train_loss)] = np.inf
-    final = [
-        float(run.curves[2, -1]) if run.is_ok and run.curves.shape[1] == epochs else np.nan
-        for run in runs.values()
-    ]
+        # NaN would mean a missing loss; these are of diverged runs.
+        diverged = np.flatnonzero(~np.isfinite(run.curves[0]))
+        table[0, row, diverged] = np.inf
+    train_loss, val_loss, test_loss = table
+    is_ok = [run.is_ok for run in runs.values()]
+    final = np.where(is_ok, test_loss[:, -1], np.nan)  # NaN also for shorter runs
     return LearningCurves(
         train_loss,
         val_loss=val_loss,
         val_metric=val_loss,
-        final_metric=np.array(final),
-        final_loss=np.array(final),
-        features=np.array([[run.parameters] for run in runs.values()]),
-        epoch_seconds=np.array([run.seconds for run in runs.values()]),
+        final_metric=final,
+        final_loss=final,
+        features=[[run.parameters] for run in runs.values()],
+        epoch_seconds=[run.seconds for run in runs.values()],
         metric_mode="min",
         run_ids=tuple(runs),
     )

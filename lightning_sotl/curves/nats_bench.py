@@ -13,7 +13,7 @@ from lightning_sotl._utils import extras
 from lightning_sotl._utils.text import visible
 from lightning_sotl.curves.table import LearningCurves
 
-# Data set -> the set its validation curve is of (None if it has none), and that of the target.
+# Data set -> the sets of its validation curve (None if it has none) and of its target.
 _SETS: dict[str, tuple[str | None, str]] = {
     "cifar10": (None, "ori-test"),
     "cifar10-valid": ("x-valid", "ori-test"),
@@ -42,18 +42,18 @@ def read_nats_bench(
     Args:
         path: The benchmark's file, or its folder with one file an architecture ("simple").
         dataset: Which training.
-        trust: The benchmark's format is a pickle, which runs whatever code its writer put in it.
-            True says that you trust this file.
+        trust: True if you trust this file. The benchmark's format is a pickle, which runs whatever
+            code its writer put in it.
         search_space: "tss" (topology, the 15,625 architectures of NAS-Bench-201) or "sss" (size).
-        hp: How many epochs the runs were trained for, as the benchmark calls it: "200", "12", ...
-        seed: Which training of an architecture; None for the mean over all there are.
-        progress: Is called with the number of architectures read and of all.
+        hp: The epochs of the runs, as the benchmark names them: "200", "12", ...
+        seed: Which training of an architecture; None for the mean over all of them.
+        progress: Called with the number of architectures read and of all architectures.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ModuleNotFoundError: If `nats_bench` is not installed.
-        ValueError: If `trust` is not True, if `dataset` does not exist, or if no architecture has
-            such a training.
+        ValueError: If `trust` is not True, if `dataset` does not exist, or if no architecture was
+            trained this way.
 
     Source:
         Dong and Yang, "NAS-Bench-201", ICLR 2020; Dong et al., "NATS-Bench", TPAMI 2021.
@@ -74,22 +74,31 @@ def read_nats_bench(
     benchmark = package.create(str(path), search_space, fast_mode=path.is_dir(), verbose=False)
     names, tables = [], []
     for index in range(len(benchmark)):
-        found = _architecture(benchmark, index, dataset, hp, seed)
-        if found is not None:
+        table = _mean_of_seeds(benchmark, index, dataset, hp, seed)
+        if table is not None:
             names.append(str(index))
-            tables.append(found)
+            tables.append(table)
         if progress is not None:
             progress(index + 1, len(benchmark))
     if not tables:
-        which = "" if seed is None else f" with seed {seed}"
+        with_seed = "" if seed is None else f" with seed {seed}"
         raise ValueError(
             f"None of the {len(benchmark)} architectures in '{path}' has a training on "
-            f"{dataset!r}{which} for {hp} epochs."
+            f"{dataset!r}{with_seed} for {hp} epochs."
         )
-    return _curves(tables, names, has_validation=_SETS[dataset][0] is not None)
+    train_loss, val_loss, val_metric, test_loss, test_metric = np.stack(tables, axis=1)
+    has_validation = _SETS[dataset][0] is not None
+    return LearningCurves(
+        train_loss,
+        val_loss=val_loss if has_validation else None,
+        val_metric=val_metric if has_validation else None,
+        final_metric=test_metric[:, -1],
+        final_loss=test_loss[:, -1],
+        run_ids=names,
+    )
 
 
-def _architecture(
+def _mean_of_seeds(
     benchmark: Any, index: int, dataset: str, hp: str, seed: int | None
 ) -> NDArray[np.float64] | None:
     """Return train loss, validation loss and accuracy, test loss and accuracy, by epoch."""
@@ -97,13 +106,13 @@ def _architecture(
         return None
     results = benchmark.query_meta_info_by_index(index, hp=hp)
     seeds = results.get_dataset_seeds(dataset) if dataset in results.get_dataset_names() else []
-    chosen = seeds if seed is None else [one for one in seeds if one == seed]
+    chosen = seeds if seed is None else [known for known in seeds if known == seed]
     if benchmark.fast_mode:
         benchmark.clear_params(index, hp)
     if not chosen:
         return None
     mean: NDArray[np.float64] = np.mean(
-        [_training(results.query(dataset, one), dataset) for one in chosen], axis=0
+        [_training(results.query(dataset, known), dataset) for known in chosen], axis=0
     )
     return mean
 
@@ -116,17 +125,3 @@ def _training(trial: Any, dataset: str) -> NDArray[np.float64]:
         for values in (trial.eval_losses, trial.eval_acc1es):
             rows.append([values.get(f"{name}@{epoch}", np.nan) for epoch in range(epochs)])
     return np.array(rows, dtype=np.float64)
-
-
-def _curves(
-    tables: list[NDArray[np.float64]], names: list[str], *, has_validation: bool
-) -> LearningCurves:
-    train_loss, val_loss, val_metric, test_loss, test_metric = np.stack(tables, axis=1)
-    return LearningCurves(
-        train_loss,
-        val_loss=val_loss if has_validation else None,
-        val_metric=val_metric if has_validation else None,
-        final_metric=test_metric[:, -1],
-        final_loss=test_loss[:, -1],
-        run_ids=names,
-    )

@@ -1,4 +1,4 @@
-"""What reading a directory of runs has come upon, sorted by what a reader has to do with it."""
+"""`RunNotes`: what to know about the runs of a directory before trusting the numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class RunNotes:
     """Sentences on the runs of a directory.
 
     Attributes:
-        left_out: What was not read, or does not count: it might have been the best.
-        cautions: What else a reader should know before trusting the numbers.
-        remarks: What is as it should be and may still surprise, as of a second logger.
+        left_out: What was not read or does not count; it might have been the best.
+        cautions: What else makes the numbers less certain.
+        remarks: What is in order but may surprise, for example a second logger.
 
     Example:
         >>> notes = RunNotes(cautions=["b", "b"])

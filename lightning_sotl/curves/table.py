@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightning_sotl._utils.text import quote_all, visible
 from lightning_sotl.curves import _npz
-from lightning_sotl.curves._log_arrays import LogKeys, read_arrays
+from lightning_sotl.curves._log_arrays import read_arrays
+from lightning_sotl.curves._log_keys import LogKeys
 from lightning_sotl.stats.ranks import Mode, check_mode
 
 CURVES = ("train_loss", "val_loss", "val_metric")
@@ -24,33 +25,32 @@ PER_RUN = ("final_metric", "final_loss", "epoch_seconds")
 
 @dataclass(frozen=True, eq=False)
 class LearningCurves:
-    """The learning curves of many runs, and what the runs came to.
+    """The learning curves of many runs, and their final results.
 
-    Arrays are copied to float64 and cannot be written to. Epochs are counted e = 0, 1, ...; column
-    e of a curve is the value after `e + 1` completed epochs. NaN stands after a run's last epoch,
-    and where a run has no value; a loss that was not finite is `+inf` where the source tells it
-    from a missing one.
+    Arrays are copied to float64 and are read-only. Epochs are counted e = 0, 1, ...; column e of a
+    curve is the value after `e + 1` completed epochs. NaN fills the epochs after a run's last, and
+    missing values; a loss that was not finite is `+inf` if the source tells the two apart.
 
     Args:
         train_loss: L(e), the mean training loss of each epoch, in the loss's own unit, shape
             `(runs, epochs)`.
         val_loss: Validation loss after each epoch, shape `(runs, epochs)`.
         val_metric: Validation metric after each epoch, shape `(runs, epochs)`.
-        final_metric: The target, as the test accuracy of the fully trained run, shape `(runs,)`;
-            NaN for a run that was not trained to the end.
+        final_metric: The target, for example the test accuracy of the fully trained run, shape
+            `(runs,)`; NaN for a run that was not trained to the end.
         final_loss: Test loss of the fully trained run, shape `(runs,)`.
         features: Numbers that describe a run beforehand (hyper-parameters, size of the
             architecture), shape `(runs, n)`.
         epoch_seconds: Training time of one epoch in seconds, shape `(runs,)`.
         metric_mode: "max" if a higher `val_metric` is better, "min" if a lower one is.
-        final_mode: The same for `final_metric`; None for the same as `metric_mode`.
-        run_ids: A name for each run, no two alike; None for "0", "1", ...
-        checkpoints: Of each run the checkpoint to go on from, or None.
+        final_mode: The same for `final_metric`; None for `metric_mode`.
+        run_ids: A unique name for each run; None for "0", "1", ...
+        checkpoints: The checkpoint to resume each run from, or None.
 
     Raises:
-        ValueError: If a shape does not fit `train_loss`, if a mode is unknown, or if two runs have
-            the same name.
-        TypeError: If an array holds something other than numbers.
+        ValueError: If a shape does not match `train_loss`, if a mode is unknown, or if two runs
+            have the same name.
+        TypeError: If an array holds anything but numbers.
 
     Example:
         >>> curves = LearningCurves(train_loss=[[2.0, 1.0], [3.0, float("nan")]])
@@ -71,7 +71,7 @@ class LearningCurves:
     run_ids: Sequence[str] | None = None
     checkpoints: Sequence[str | None] | None = None
 
-    if TYPE_CHECKING:  # lists will do, too; the fields are what becomes of them
+    if TYPE_CHECKING:  # the constructor also takes lists, which become arrays
 
         def __init__(
             self,
@@ -126,25 +126,23 @@ class LearningCurves:
 
     @property
     def epochs_completed(self) -> NDArray[np.int64]:
-        """How many epochs each run has completed, shape `(runs,)`; a NaN at the end is none."""
-        present = ~np.isnan(self.train_loss)
-        last = self.epochs - np.argmax(present[:, ::-1], axis=1)
-        return np.where(present.any(axis=1), last, 0).astype(np.int64)
+        """How many epochs each run has completed, shape `(runs,)`; NaN at the end is none."""
+        return count_epochs(self.train_loss)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """`run_ids`, for those who want it typed as it is after the checks."""
+        """`run_ids` with the type that it has after the checks."""
         return tuple(self.run_ids or ())
 
     def select(self, runs: Sequence[int] | NDArray[np.int64]) -> LearningCurves:
-        """Return the table of some runs only.
+        """Return a table with some of the runs.
 
         Args:
-            runs: Their row numbers, in the order in which they shall stand.
+            runs: Their row numbers, in the order of the new table.
 
         Raises:
             IndexError: If there is no such row.
-            TypeError: If they are no integers, as a mask.
+            TypeError: If they are no integers, for example a mask.
 
         Example:
             >>> LearningCurves([[2.0], [1.0]], run_ids=["a", "b"]).select([1]).run_ids
@@ -166,24 +164,24 @@ class LearningCurves:
         """Write the table as an `.npz` that holds no pickled object.
 
         Args:
-            path: Its name, ending in ".npz".
+            path: The file, ending in ".npz".
 
         Raises:
-            ValueError: If it ends otherwise: NumPy would append the ending, silently.
+            ValueError: If `path` ends otherwise: NumPy would silently append the ending.
         """
         _npz.write(Path(path), {name: getattr(self, name) for name in _FIELDS})
 
     @staticmethod
     def load(path: str | Path) -> LearningCurves:
-        """Read what `save` wrote; never unpickles anything.
+        """Read a table that `save` wrote, without pickle.
 
         Args:
             path: An `.npz` with at least `train_loss`.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is no `.npz`, lacks `train_loss`, holds something that only pickle
-                could read, or holds arrays of shapes that do not fit.
+            ValueError: If it is no `.npz`, lacks `train_loss`, needs pickle, or holds arrays whose
+                shapes do not match.
         """
         fields, unknown = _npz.read(Path(path), _FIELDS)
         if unknown:
@@ -212,8 +210,8 @@ class LearningCurves:
     ) -> LearningCurves:
         """Read all runs below a directory: records first, then Lightning's own logs.
 
-        See `lightning_sotl.curves.logs.read_logs`, which also returns what makes the runs
-        comparable, and what was left out; here that is a warning.
+        What was left out is a warning. `lightning_sotl.curves.logs.read_logs` returns it, together
+        with what makes the runs comparable.
 
         Args:
             directory: Holds `sotl.jsonl`, `metrics.csv` or event files at any depth.
@@ -222,14 +220,14 @@ class LearningCurves:
             final_metric: The logged key of the target; its last value in a run counts.
             final_loss: The logged key of the test loss; its last value in a run counts.
             metric_mode: "max" if a higher `val_metric` is better.
-            final_mode: The same for `final_metric`; None for the same.
-            train_loss: A logged key to take for L(e) where a run has neither a record nor
+            final_mode: The same for `final_metric`; None for `metric_mode`.
+            train_loss: The logged key to use as L(e) where a run has neither a record nor
                 `<prefix>_e1`; whether it is the mean of the step losses is not checked.
             prefix: The monitor's.
 
         Raises:
-            NotADirectoryError: If `directory` is none.
-            ValueError: If it holds no run, or if no run has what was asked for.
+            NotADirectoryError: If `directory` is no directory.
+            ValueError: If it holds no run, or if no run has one of the keys.
         """
         keys = LogKeys(
             val_loss=val_loss,
@@ -259,6 +257,21 @@ class LearningCurves:
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(LearningCurves))
+
+
+def count_epochs(curves: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return after how many epochs each curve has its last value; 0 if it has none.
+
+    Args:
+        curves: Shape `(runs, epochs)`, NaN where there is no value.
+
+    Example:
+        >>> count_epochs(np.array([[2.0, 1.0, np.nan], [np.nan, np.nan, np.nan]])).tolist()
+        [2, 0]
+    """
+    present = ~np.isnan(curves)
+    last = curves.shape[1] - np.argmax(present[:, ::-1], axis=1)
+    return np.where(present.any(axis=1), last, 0).astype(np.int64)
 
 
 def _numbers(name: str, values: object) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What makes an order of training losses say little: unlike runs, ties, losses near zero."""
+"""What makes a ranking by training losses unreliable: unlike runs, ties, losses near zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lightning_sotl._utils.text import pluralize, quote_all, shortened
 
-# Of the record's header: each changes what L(e) is a mean of, or how many steps led to it.
+# Fields of the record's header that change what L(e) is a mean of, or how many steps led to it.
 _FACTS = (
     "loss_key",
     "unit",
@@ -22,52 +22,47 @@ _FACTS = (
     "world_size",
     "batches_per_unit",
 )
-# Hyper-parameters that change the training loss itself, and not only how well it is learned.
+# Hyper-parameters that change the training loss itself, not only how well it is minimised.
 _HPARAMS = re.compile(
     r"label_?smooth|class_?weight|pos_?weight|drop_?(out|path|rate|connect)|weight_?decay"
     r"|^w_?decay$|^wd$|augment|mix_?up|cut_?(mix|out)|rand_?aug",
     re.IGNORECASE,
 )
 NEAR_ZERO = 0.1  # appendix B.3 of the paper
-_MANY = 0.1
-_MOST_FIELDS = 1000  # each is looked up in each run; nobody has so many hyper-parameters
+_MANY = 0.1  # share of the runs
+_MOST_FIELDS = 1000  # a bound for damaged records; each is looked up in each run
 _MOST_DESCRIBED = 20
 
 
-def loss_fields(facts: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Return field -> its value in each run, of the fields on which training losses depend.
-
-    Hyper-parameters are named as `hparams.dropout`; values are in JSON, and "unknown" where a run
-    has no record.
+def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]:
+    """Return the fields that training losses depend on and that differ between records.
 
     Args:
-        facts: The header of each run's record; empty without one.
-    """
-    names = list(_FACTS)
-    for one in facts:
-        hparams = one.get("hparams") or {}
-        names += [f"hparams.{key}" for key in hparams if _HPARAMS.search(key)]
-    fields = list(dict.fromkeys(names))[:_MOST_FIELDS]
-    return {name: [_value(one, name) for one in facts] for name in fields}
+        facts: The header of each run's record; empty without a record.
 
-
-def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]:
-    """Return field -> how many runs have each value, of those that differ between records.
+    Returns:
+        Field (for a hyper-parameter "hparams.dropout") -> how many runs have each value, in JSON.
 
     Example:
         >>> differing_fields([{"batch_size": 32}, {"batch_size": 64}, {"batch_size": 64}])
         {'batch_size': Counter({'64': 2, '32': 1})}
     """
-    known = [one for one in facts if one]
-    counts = {name: Counter(values) for name, values in loss_fields(known).items()}
+    headers = [header for header in facts if header]
+    names = [
+        f"hparams.{key}"
+        for header in headers
+        for key in header.get("hparams") or {}
+        if _HPARAMS.search(key)
+    ]
+    fields = list(dict.fromkeys([*_FACTS, *names]))[:_MOST_FIELDS]
+    counts = {name: Counter(_value(header, name) for header in headers) for name in fields}
     return {name: values for name, values in counts.items() if len(values) > 1}
 
 
 def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
-    """Return warnings about runs whose losses do not mean the same; none if no run has a record."""
+    """Return warnings about runs with incomparable losses; none if no run has a record."""
     notes = []
-    differing = differing_fields(facts)
-    if differing:
+    if differing := differing_fields(facts):
         described = "; ".join(
             f"{shortened(name)} ({_counts(values)})"
             for name, values in list(differing.items())[:_MOST_DESCRIBED]
@@ -78,13 +73,13 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
             f"The runs differ in what their training losses depend on, so their order may not say "
             f"which is better: {described}. Group by a field to rank only like with like."
         )
-    budgets = Counter(_value(one, "max_epochs") for one in facts if one)
+    budgets = Counter(_value(header, "max_epochs") for header in facts if header)
     if len(budgets) > 1:
         notes.append(
             f"The runs have different `max_epochs` ({_counts(budgets)}): where a learning-rate "
             "schedule follows it, they are not on the same schedule at T."
         )
-    unknown = sum(not one for one in facts)
+    unknown = sum(not header for header in facts)
     if 0 < unknown < len(facts):
         notes.append(
             f"{pluralize(unknown, 'run')} of {len(facts)} without a record: whether batch size, "
@@ -101,45 +96,44 @@ def _counts(values: Counter[str]) -> str:
 def groups_of(
     facts: Sequence[dict[str, Any]], fields: Sequence[str]
 ) -> dict[tuple[str, ...], list[int]]:
-    """Return the values of some fields -> the runs that share them.
+    """Return the values of some fields -> the row numbers of the runs that share them.
 
     Args:
         facts: The header of each run's record.
-        fields: Names as "batch_size" or "hparams.dropout".
+        fields: Names such as "batch_size" or "hparams.dropout".
 
     Raises:
-        ValueError: If no run has a field; the message lists those that exist.
+        ValueError: If no run has a field; the message lists the existing fields.
     """
     available = sorted(
-        {name for one in facts for name in one if name != "hparams"}
-        | {f"hparams.{key}" for one in facts for key in one.get("hparams") or {}}
+        {name for header in facts for name in header if name != "hparams"}
+        | {f"hparams.{key}" for header in facts for key in header.get("hparams") or {}}
     )
     for name in fields:
         if name not in available:
             raise ValueError(f"No run has the field {name!r}; available: {quote_all(available)}.")
     groups: dict[tuple[str, ...], list[int]] = {}
-    for run, one in enumerate(facts):
-        groups.setdefault(tuple(_value(one, name) for name in fields), []).append(run)
+    for run, header in enumerate(facts):
+        groups.setdefault(tuple(_value(header, name) for name in fields), []).append(run)
     return groups
 
 
 def ties_and_zeros(
     losses: NDArray[np.float64] | None,
-    bad: NDArray[np.float64],
+    estimates: NDArray[np.float64],
     *,
     at: int,
     monitor: str,
 ) -> list[str]:
-    """Return warnings where the order says little: losses near zero, and ties.
+    """Return warnings about losses near zero, and about ties.
 
     Args:
-        losses: L(T-1) of each run, or None if something else is ranked by.
-        bad: The estimates, lower is better, `+inf` for a diverged run.
+        losses: L(T-1) of each run, or None if the ranking is not by losses.
+        estimates: Shape `(runs,)`, lower is better, `+inf` for a diverged run.
         at: T.
         monitor: The estimate's name.
     """
     notes = []
-    finite = bad[np.isfinite(bad)]
     if losses is not None:
         near_zero = int((losses < NEAR_ZERO).sum())
         if near_zero > 1 and near_zero >= _MANY * losses.size:
@@ -148,9 +142,9 @@ def ties_and_zeros(
                 f"{pluralize(at, 'epoch')}: so near zero the order of training losses says little. "
                 "A smaller T may order these runs better."
             )
+    finite = estimates[np.isfinite(estimates)]
     values, sizes = np.unique(finite, return_counts=True)
-    tied = int(sizes[sizes > 1].sum())
-    if tied:
+    if tied := int(sizes[sizes > 1].sum()):
         notes.append(
             f"{tied} of {pluralize(finite.size, 'run')} ({tied / finite.size:.0%}) tie with "
             f"another in '{monitor}', which has {pluralize(values.size, 'different value')}."
@@ -158,11 +152,12 @@ def ties_and_zeros(
     return notes
 
 
-def _value(facts: dict[str, Any], name: str) -> str:
-    if not facts:
+def _value(header: dict[str, Any], name: str) -> str:
+    """Return a field in JSON; "unknown" for a run without a record."""
+    if not header:
         return "unknown"
     if name.startswith("hparams."):
-        value = (facts.get("hparams") or {}).get(name.removeprefix("hparams."))
+        value = (header.get("hparams") or {}).get(name.removeprefix("hparams."))
     else:
-        value = facts.get(name)
+        value = header.get(name)
     return json.dumps(value, sort_keys=True)

@@ -12,26 +12,19 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lightning_sotl._utils.files import (
-    MOST_LINE_BYTES,
-    MOST_RECORD_BYTES,
-    TextLines,
-    parse_json,
-)
-
-# An epoch beyond this is a damaged number, and would ask for a table of gigabytes.
-MOST_UNITS = 10_000_000
-
+from lightning_sotl._utils.files import MOST_LINE_BYTES, MOST_RECORD_BYTES, TextLines, parse_json
 
 SCHEMA = 1
-
-
-# A header is one line, which readers bound, and it is written again by each process of a run.
+# A larger epoch is a damaged number, and would need a table of gigabytes.
+MOST_UNITS = 10_000_000
+# The header is one line, of bounded length; each process of a run writes it again.
 MOST_HPARAM_BYTES = MOST_LINE_BYTES // 4
+
+_BELOW_A_HEADER = ('{"e"', '{"status"')
 
 
 def file_name(prefix: str) -> str:
-    """Return the name of the record of a monitor, from which its prefix can be told.
+    """Return the name of a monitor's record, unique for its prefix.
 
     Example:
         >>> file_name("sotl"), file_name("train/sotl")
@@ -43,46 +36,39 @@ def file_name(prefix: str) -> str:
 def parsed_lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """Yield the lines of a record.
 
-    Of those that cannot be read it yields an empty document, and None for one that may have been a
-    header: whose the lines below it are is not known.
+    A line that cannot be read gives an empty document, or None if it may have been a header: the
+    run of the lines below it is then unknown.
 
     Raises:
         OSError: If the file cannot be read.
         UnreadableFileError: If it is no regular file, or too large.
     """
-    lines, passed_over = TextLines(path, most=MOST_RECORD_BYTES), 0
-    for text in chain(lines, [""]):  # once more behind the last line, which may be too long
-        yield from repeat(None, lines.too_long - passed_over)
-        passed_over = lines.too_long
+    lines, skipped = TextLines(path, most=MOST_RECORD_BYTES), 0
+    for text in chain(lines, [""]):  # the "" is for long lines at the end
+        yield from repeat(None, lines.too_long - skipped)
+        skipped = lines.too_long
         if text.strip():
-            yield _record_line(text)
+            yield _parse_line(text)
 
 
-_BELOW_A_HEADER = ('{"e"', '{"status"')
-
-
-def _record_line(text: str) -> dict[str, Any] | None:
+def _parse_line(text: str) -> dict[str, Any] | None:
     line = parse_json(text)
     if line is None:
         return {} if text.startswith(_BELOW_A_HEADER) else None
-    if not isinstance(line, dict):  # whole as it is, it is no header that was damaged
+    if not isinstance(line, dict):  # valid JSON, so no damaged header
         return {}
     return line if isinstance(line.get("run_id", ""), (str, int)) else None
 
 
 def header_time(line: Mapping[str, Any]) -> float:
-    """Return when a header says that it was written; `-inf` where it does not say."""
+    """Return the time in a header; `-inf` without a usable one."""
     when = line.get("time")
-    # A NaN, or an integer beyond all floats, sorts nothing.
+    # A NaN cannot be sorted, a very large integer is no float.
     return float(when) if isinstance(when, (int, float)) and abs(when) < 1e18 else -math.inf
 
 
-def _document(line: Mapping[str, Any]) -> bytes:
-    return json.dumps(plain(line), allow_nan=False).encode() + b"\n"
-
-
 def plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: non-finite numbers null, unknown objects their repr.
+    """Return `value` as JSON: null for a non-finite number, the `repr` for an unknown object.
 
     Example:
         >>> plain({"lr": np.float32(0.5), "decay": float("inf"), 3: (1, 2j)})
@@ -102,10 +88,9 @@ def plain(value: Any) -> Any:
 
 
 def writable_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the hyper-parameters that a header can hold, and the names of the others.
+    """Return the hyper-parameters that fit into a header, and the names of the others.
 
-    A model may have been made with anything: a vocabulary of megabytes, of which no reader would
-    take the header, or what is no document, as a dictionary that contains itself.
+    Too large are for example a vocabulary of megabytes, or a dictionary that contains itself.
 
     Example:
         >>> writable_hparams({"words": "x" * 10_000_000, "lr": 0.1})
@@ -118,7 +103,7 @@ def writable_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], list[s
         try:
             document = {str(name): plain(value)}
             text = json.dumps({"hparams": document}, allow_nan=False)
-        except Exception:  # of whatever class the `repr` of a user's object raises
+        except Exception:  # the `repr` of a user's object may raise any class
             text = ""
         if text and len(text) <= room and parse_json(text) is not None:
             kept |= document

@@ -1,4 +1,4 @@
-"""What of a running Trainer goes into the run's record, and where that record lies."""
+"""`Recorder`: writes the record of a fit, and survives a disk that refuses it."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from lightning_sotl.losses.history import LossHistory
 from lightning_sotl.record.format import MOST_HPARAM_BYTES, plain, writable_hparams
 from lightning_sotl.record.writer import RunRecord
 
-# To try again means to read what is there, and blocks may end many times a second.
+# Another attempt reads the whole record, and blocks may end many times a second.
 _PAUSE = 10.0  # seconds
 
 
 class Recorder:
-    """Writes the record of one fit; on other ranks, and without a directory, it writes nothing.
+    """Writes the record of a fit, or nothing: on other ranks, and without a directory.
 
-    A record that cannot be written, as on a full disk, does not end the training: it warns, once,
-    and from time to time, and with a change of status, it tries again to write all that is missing.
+    A record that cannot be written, for example on a full disk, does not end the training. The
+    recorder warns once, and tries again from time to time, and with each change of status.
     """
 
     def __init__(self, record: RunRecord | None = None) -> None:
-        """Write into `record`, or nowhere."""
         self._record = record
-        self._has_status = self._has_warned = self._said_shared = False
-        self._known: tuple[str, dict[str, Any], LossHistory, float] | None = None
+        self._run: tuple[str, dict[str, Any], LossHistory, float] | None = None
+        # What could not be written: the header and units before, and these lines. They are partial
+        # functions, since a spawned process gets this object by pickle.
         self._is_behind = False
-        self._failed_at = -math.inf  # seconds of the clock that only goes forward
-        # Partial functions, since a spawned process gets this object by pickle.
         self._missing: list[Callable[[RunRecord], None]] = []
+        self._failed_at = -math.inf  # on the monotonic clock
+        self._has_status = self._has_warned = self._has_warned_shared = False
 
     @property
     def path(self) -> Path | None:
-        """Where the record lies, or None."""
+        """The file of the record, or None."""
         return None if self._record is None else self._record.path
 
     def start(
         self, run_id: str, facts: dict[str, Any], history: LossHistory, *, after: float
     ) -> float:
-        """Write what the run's losses depend on, and those that the record does not have yet.
+        """Write the header, and the units that the record lacks after a move or a kill.
 
-        These were trained in another directory, or lost to a kill. A line that is there stays: it
-        may name a checkpoint.
+        Units in the record are not written again: their lines may name checkpoints.
 
-        Returns the time in the header, which is later than `after`, also if it can only be written
-        later; without a record, or one that cannot even be read, `after`.
+        Returns:
+            The time in the header, which is later than `after`; `after` without a record, or if the
+            record cannot be read.
         """
         if self._record is None:
             return after
@@ -63,12 +63,12 @@ class Recorder:
                 "promotion has to give the rest again."
             )
         header = plain({**facts, "hparams": hparams})
-        self._known, self._is_behind = (run_id, header, history, after), True
+        self._run, self._is_behind = (run_id, header, history, after), True
         self._write()
         return max(after, self._record.begun)
 
     def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
-        """Write L(e) of a closed unit, and a checkpoint that was saved after it."""
+        """Write L(e) of a completed unit, and the checkpoint saved after it."""
         if unit in history:
             loss, steps = _mean(history, unit)
             self._write(
@@ -76,9 +76,9 @@ class Recorder:
             )
 
     def status(self, status: str, **facts: Any) -> None:
-        """Write the first change of status in this fit; what follows are echoes of it."""
+        """Write the first change of status in this fit; later ones repeat it."""
         if not self._has_status:
-            self._failed_at = -math.inf  # there may be no later time to try
+            self._failed_at = -math.inf  # this may be the last attempt
             self._write(partial(RunRecord.status, status=status, **facts))
             self._has_status = True
 
@@ -91,7 +91,7 @@ class Recorder:
         try:
             if self._is_behind:
                 self._restate(self._record)
-            self._is_behind = True  # until all of these stand there
+            self._is_behind = True  # until all lines are written
             for line in self._missing:
                 line(self._record)
         except (OSError, UnreadableFileError) as error:
@@ -107,24 +107,24 @@ class Recorder:
             self._warn_if_shared(self._record)
 
     def _restate(self, record: RunRecord) -> None:
-        """Write the header, also again: whoever has freed a full disk may have taken the file."""
-        if self._known is None:
+        """Write the header (the file may have been deleted to free the disk) and missing units."""
+        if self._run is None:
             return
-        run_id, facts, history, after = self._known
-        there = record.units_of(run_id)
+        run_id, facts, history, after = self._run
+        written = record.units_of(run_id)
         record.header(run_id, after=after, **facts)
         for unit, loss in history.losses().items():
-            if unit not in there or there[unit] != (loss if math.isfinite(loss) else None):
+            if unit not in written or written[unit] != (loss if math.isfinite(loss) else None):
                 record.unit(unit, *_mean(history, unit))
 
     def _warn_if_shared(self, record: RunRecord) -> None:
-        if record.is_shared and not self._said_shared:
+        if record.is_shared and not self._has_warned_shared:
             warn_user(
                 f"Another process writes into the run's record '{record.path}' too. The record "
                 "keeps the two apart, but the logs beside it do not: give each run a directory of "
                 "its own.",
             )
-            self._said_shared = True
+            self._has_warned_shared = True
 
 
 def _mean(history: LossHistory, unit: int) -> tuple[float, int]:

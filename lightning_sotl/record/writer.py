@@ -1,7 +1,8 @@
-"""The run's record `sotl.jsonl`: what logs lose, one JSON document a line, only ever appended."""
+"""Writer of the run's record `sotl.jsonl`: one JSON document a line, only ever appended."""
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
@@ -9,35 +10,32 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lightning_sotl._utils.files import (
-    open_regular,
-)
-from lightning_sotl.record.format import SCHEMA, _document, header_time, parsed_lines
+from lightning_sotl._utils.files import open_regular
+from lightning_sotl.record.format import SCHEMA, header_time, parsed_lines, plain
 
 
 class RunRecord:
     """Writer of one record file.
 
-    The first line of each process that writes is a header (`schema`, `run_id`, ...); a run that
-    resumes into the same directory writes its header again, with the same `run_id`. Then comes
-    one line a completed unit, `{"e", "loss", "steps", "checkpoint"}`, and a line a change of
-    status, `{"status", ...}`. For an `e` that stands twice under one `run_id` the last line wins.
+    Each process begins with a header (`schema`, `run_id`, ...); a resumed run keeps its `run_id`.
+    Each completed unit adds a line `{"e", "loss", "steps", "checkpoint"}`, each change of status a
+    line `{"status", ...}`. If an `e` is repeated under the same `run_id`, the last line wins.
     Losses are float64 (JSON keeps all digits); a loss that is not finite is null.
 
-    Lines belong to the header above them. Where another process has written in between, or a write
-    has failed, the header is written once more.
+    Lines belong to the header above them. After a failed write, and after lines of another process,
+    the header is repeated.
 
     Args:
-        path: The file; it and its folder are made when the first line is written.
+        path: The file; it and its folder are created with the first line.
 
     Attributes:
-        path: The same.
-        is_shared: Whether another process has been found to write into the file too.
-        begun: The `time` of the header, also of one that could not be written; `-inf` before.
+        path: The file.
+        is_shared: Whether another process writes into the file too.
+        begun: The `time` in the header, also if it could not be written; `-inf` without a header.
 
     Raises:
-        OSError: From each of its methods, if the file cannot be read or written.
-        UnreadableFileError: The same, if it is no regular file, or too large.
+        OSError: From each method, if the file cannot be read or written.
+        UnreadableFileError: From each method, if it is no regular file, or too large.
 
     Example:
         >>> import tempfile
@@ -53,14 +51,13 @@ class RunRecord:
         self.is_shared = False
         self.begun = -math.inf
         self._header: dict[str, Any] | None = None
-        self._end = -1  # where our last line ends, if that is known; what lies behind is not ours
+        self._end = -1  # the end of our last line, or -1; what follows it is not ours
 
     def header(self, run_id: str, *, after: float = -math.inf, **facts: Any) -> float:
-        """Write what makes this run comparable with others, and return the `time` in it.
+        """Write what makes this run comparable with others, and return the header's `time`.
 
-        It orders the processes of a run, so it is later than `after` and than those of the file,
-        even if the clock was set back. Written again, as after a failure, it keeps its time: it is
-        still the same process.
+        The time orders the processes of a run: it is later than `after` and than all times in the
+        file, even if the clock was set back. A repeated header keeps its time.
         """
         if self._header is None:
             headers = (line for line in self._lines() if line and "run_id" in line)
@@ -71,18 +68,18 @@ class RunRecord:
         return self.begun
 
     def unit(self, unit: int, loss: float, steps: int, checkpoint: str | None = None) -> None:
-        """Write a completed unit: its L(e), the number of its losses, and a checkpoint after it."""
+        """Write a completed unit: L(e), the number of its losses, and the checkpoint after it."""
         self._append({"e": unit, "loss": loss, "steps": steps, "checkpoint": checkpoint})
 
     def status(self, status: str, **facts: Any) -> None:
-        """Write that the run was stopped, finished or interrupted, and why."""
+        """Write that the run is stopped, finished or interrupted, and why."""
         self._append({"status": status, "time": time.time(), **facts})
 
     def units_of(self, run_id: str) -> dict[int, float | None]:
-        """Return e -> loss of the units that the file already holds of a run.
+        """Return e -> loss of a run's units in the file.
 
-        Where a line contradicts an older one at e, what was trained behind that one is of another
-        way and counts no more, as `curves.recorded_runs.merge_sessions` reads it.
+        If a line changes the loss of epoch e, later epochs are dropped: they belong to a run that
+        was rewound, as `record.reader.merge_sessions` reads it.
         """
         units: dict[int, float | None] = {}
         current = None
@@ -103,26 +100,26 @@ class RunRecord:
 
     def _append(self, line: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = _document(line)
-        # One write a line: a kill leaves at most the last line incomplete.
+        text = _to_json(line)
+        # A single write: a kill leaves at most the last line incomplete.
         with open_regular(self.path, appends=True) as file:
             _lock(file)
             end = file.seek(0, 2)
             if end != self._end:
                 self.is_shared |= 0 <= self._end < end
                 if self._header is not None and self._header is not line:
-                    text = _document(self._header) + text
+                    text = _to_json(self._header) + text
                 if _ends_in_half_a_line(file, end):
                     text = b"\n" + text
-            self._end = -1  # a full disk may take half of the line
+            self._end = -1  # a full disk may cut the line
             file.write(text)
         self._end = end + len(text)
 
 
 def _lock(file: BinaryIO) -> None:
-    """Keep other writers out until `file` is closed, where the file system can; never wait long.
+    """Lock `file` until it is closed, if the file system has locks; do not wait long.
 
-    A process that was stopped while it wrote must not stop the training of others.
+    A process that is suspended while it writes must not block the training of others.
     """
     if sys.platform == "win32":
         return
@@ -137,6 +134,10 @@ def _lock(file: BinaryIO) -> None:
             return
         else:
             return
+
+
+def _to_json(line: dict[str, Any]) -> bytes:
+    return json.dumps(plain(line), allow_nan=False).encode() + b"\n"
 
 
 def _ends_in_half_a_line(file: BinaryIO, end: int) -> bool:

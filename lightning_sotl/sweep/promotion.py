@@ -1,4 +1,4 @@
-"""Promotion: the best k of the runs at T go on from their checkpoints, to the end."""
+"""Promotion: the best k runs at T are trained to the end from their checkpoints."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from lightning_sotl._utils.files import is_gone
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import pluralize
 from lightning_sotl.callbacks.stopper import EarlyRankingStopper
-from lightning_sotl.curves._log_arrays import LogKeys
-from lightning_sotl.curves.logs import read_logs
+from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.order import rank_runs
@@ -27,15 +26,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Winner:
-    """A run that was stopped at T and shall be trained to the end.
+    """A run that was stopped at T and is to be trained to the end.
 
     Attributes:
-        run_id: Its name: a directory's run, the number of an Optuna trial, the id of a Ray trial.
+        run_id: The name of a directory's run, the number of an Optuna trial, or the id of a Ray
+            trial.
         estimate: Its estimate at T.
-        params: What it was made with: hyper-parameters as the record has them (those that
-            `save_hyperparameters()` has kept, in JSON), an Optuna trial's parameters, or a Ray
-            trial's config.
-        checkpoint_path: Where it goes on.
+        params: The hyper-parameters in the record (those that `save_hyperparameters()` keeps, in
+            JSON), an Optuna trial's parameters, or a Ray trial's config.
+        checkpoint_path: The checkpoint to resume from.
     """
 
     run_id: str
@@ -49,14 +48,14 @@ class Winner:
         Args:
             trainer: A new Trainer with the full budget, and with an
                 `EarlyRankingStopper(promoted=True)` beside the monitor.
-            model: Made with `params`.
-            *args: As `fit` takes them: loaders or a data module.
-            **kwargs: The same; `weights_only` is True unless it is given, since a checkpoint that
-                is loaded without it runs whatever code its writer put in it.
+            model: A model made with `params`.
+            *args: Further arguments of `trainer.fit`, for example loaders or a data module.
+            **kwargs: The same. `weights_only` is True by default, since loading a checkpoint
+                without it runs whatever code its writer put in it.
 
         Raises:
             ValueError: If the Trainer has no such stopper: the run would stop again at once, or
-                go on without the random state of its stop.
+                resume without the random state of its stop.
         """
         stoppers = [cb for cb in trainer.callbacks if isinstance(cb, EarlyRankingStopper)]
         if not stoppers or not all(stopper.promoted for stopper in stoppers):
@@ -82,10 +81,10 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
     """Return the best `k` of the runs with a finite estimate, best first.
 
     Args:
-        candidates: The runs; of those that tie the first one given is the better one.
-        k: How many, at least 1; fewer come back, with a warning, if fewer have a finite estimate,
-            as a diverged run is never promoted.
-        mode: "min" if lower is better, as of every sum of training losses.
+        candidates: The runs; a tie goes to the earlier one.
+        k: How many, at least 1. If fewer runs have a finite estimate, those are returned, with a
+            warning: a diverged run is never promoted.
+        mode: "min" if lower is better, as for every sum of training losses.
 
     Raises:
         TypeError: If `k` is no integer.
@@ -100,8 +99,8 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
     k = validation.positive_int("k", k)
     runs = list(candidates)
     estimates = [math.nan if run.estimate is None else float(run.estimate) for run in runs]
-    bad = oriented(estimates, mode=mode)
-    best = [place for place in np.argsort(bad, kind="stable")[:k] if np.isfinite(bad[place])]
+    costs = oriented(estimates, mode=mode)
+    best = [row for row in np.argsort(costs, kind="stable")[:k] if np.isfinite(costs[row])]
     if not best:
         raise ValueError(
             f"None of the {pluralize(len(runs), 'run')} has a finite estimate, so there is none to "
@@ -113,8 +112,8 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
             "estimate at T."
         )
     winners = []
-    for place in best:
-        run = runs[place]
+    for row in best:
+        run = runs[row]
         if run.checkpoint_path is None:
             raise ValueError(
                 f"Run {run.run_id!r} is among the best {k} and has no checkpoint to go on from: "
@@ -122,22 +121,23 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
                 "let go on to its end is complete: there is nothing to promote, and `rank` shows "
                 "it.)"
             )
-        winners.append(Winner(run.run_id, estimates[place], run.params, run.checkpoint_path))
+        winners.append(Winner(run.run_id, estimates[row], run.params, run.checkpoint_path))
     return winners
 
 
 def train_winners(
     winners: list[Winner], train: Callable[[Winner], Result]
 ) -> list[tuple[Winner, Result]]:
-    """Call `train` with each winner, the best first; return each with what it came to.
+    """Call `train` with each winner, the best first; return each winner with its result.
 
     Raises:
         FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
     """
     for winner in winners:
-        path = winner.checkpoint_path
-        if is_gone(path):
-            raise FileNotFoundError(f"The checkpoint of run {winner.run_id!r} is gone: {path!r}.")
+        if is_gone(winner.checkpoint_path):
+            raise FileNotFoundError(
+                f"The checkpoint of run {winner.run_id!r} is gone: {winner.checkpoint_path!r}."
+            )
     return [(winner, train(winner)) for winner in winners]
 
 
@@ -146,17 +146,17 @@ def find_winners(
 ) -> list[Winner]:
     """Return the best `k` runs of a directory at T, best first, with their checkpoints.
 
+    It warns about what could not be read, and about runs whose training losses are not comparable.
+
     Args:
-        directory: Where runs with records lie, at any depth.
-        k: How many, at least 1; fewer come back, with a warning, if fewer have a finite estimate.
-            What could not be read is said in warnings, too, and what makes the runs' training
-            losses differ in meaning.
+        directory: Holds runs with records, at any depth.
+        k: How many, at least 1; fewer, with a warning, if fewer have a finite estimate.
         monitor: The estimate that decides, as it is logged. Lower is better.
-        at: T, in completed epochs (or blocks); None for where a stopper has ended the runs.
+        at: T, in completed epochs (or blocks); None for the T at which a stopper ended the runs.
 
     Raises:
         TypeError: If `k` or `at` is no integer, or `monitor` no string.
-        NotADirectoryError: If `directory` is none.
+        NotADirectoryError: If `directory` is no directory.
         ValueError: If `k` or `at` is below 1, if `monitor` is no estimate's name, if there is no
             run or none that has reached T, or if one of the best has no checkpoint.
 
@@ -172,22 +172,23 @@ def find_winners(
             f"Expected `monitor` to be an estimate's name such as 'sotl_e1' but got {monitor!r}."
         )
     found = read_logs(directory, LogKeys(prefix=estimate.prefix, block=estimate.block))
-    # What was left out might have won, and of unlike runs the wrong ones may.
-    for note in (*found.left_out, *comparability_notes(found.facts)):
+    # A run that was left out might have won; among unlike runs the wrong run may win.
+    for note in (*found.notes.left_out, *comparability_notes(found.facts)):
         warn_user(note)
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
     facts = dict(zip(found.curves.names, found.facts, strict=True))
     return best_of(
         (
-            Candidate(run.run_id, run.estimate, _hparams(facts[run.run_id]), run.checkpoint)
+            Candidate(
+                run.run_id,
+                run.estimate,
+                dict(facts[run.run_id].get("hparams") or {}),
+                run.checkpoint,
+            )
             for run in ranking.runs
         ),
         k,
     )
-
-
-def _hparams(facts: dict[str, Any]) -> dict[str, Any]:
-    return dict(facts.get("hparams") or {})
 
 
 def promote(
@@ -201,22 +202,22 @@ def promote(
     """Train the best `k` runs of a directory at T to the end, each from its checkpoint.
 
     Args:
-        directory: Where runs with records lie, at any depth.
-        k: How many, at least 1; fewer go on, with a warning, if fewer have a finite estimate.
-        train: Is called with each winner, the best first; makes the Trainer and the model, and
-            calls `winner.fit(trainer, model, ...)`. What it raises ends the promotion; the
-            winners before are trained, but what `train` returned for them is lost.
+        directory: Holds runs with records, at any depth.
+        k: How many, at least 1; fewer, with a warning, if fewer have a finite estimate.
+        train: Called with each winner, the best first; makes the Trainer and the model, and calls
+            `winner.fit(trainer, model, ...)`. An exception in it ends the promotion, and the
+            results of the winners before are lost.
         monitor: The estimate that decides, as it is logged. Lower is better.
-        at: T, in completed epochs (or blocks); None for where a stopper has ended the runs.
+        at: T, in completed epochs (or blocks); None for the T at which a stopper ended the runs.
 
     Returns:
-        Each winner with what `train` has returned.
+        Each winner with the result of `train`.
 
     Raises:
         TypeError: If `k` or `at` is no integer, or `monitor` no string.
         FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
-        NotADirectoryError: If `directory` is none.
-        ValueError: As `find_winners` does, as where there is nothing to promote.
+        NotADirectoryError: If `directory` is no directory.
+        ValueError: As from `find_winners`, for example if there is nothing to promote.
 
     Example:
         >>> promote("runs", 0, print)

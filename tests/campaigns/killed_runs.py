@@ -17,8 +17,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
-from lightning_sotl.curves._log_arrays import LogKeys
-from lightning_sotl.curves.logs import FoundRuns, read_logs
+from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
 from lightning_sotl.record.format import parsed_lines
 from lightning_sotl.record.writer import RunRecord
 from tests.campaigns import forked

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_sotl import LearningCurves
-from lightning_sotl.curves._log_arrays import LogKeys
-from lightning_sotl.curves.logs import read_logs
+from lightning_sotl.curves.logs import LogKeys, read_logs
 from tests.support.run_folders import csv_rows, write_csv_log
 
 

@@ -11,8 +11,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
-from lightning_sotl.curves._log_arrays import LogKeys
-from lightning_sotl.curves.logs import read_logs
+from lightning_sotl.curves.logs import LogKeys, read_logs
 from tests.support.helpers import loader, scripted_model, trainer
 from tests.support.run_folders import csv_rows, write_csv_log, write_record
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_sotl.curves._log_arrays import LogKeys
-from lightning_sotl.curves.logs import FoundRuns, read_logs
+from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.order import Ranking, rank_runs

@@ -1,0 +1,69 @@
+"""`LogKeys`: which logged keys a reader of runs looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LogKeys:
+    """Which logged keys hold what; None for what is not wanted.
+
+    Attributes:
+        val_loss: The validation loss.
+        val_metric: The validation metric.
+        final_metric: The target; its last value in a run counts.
+        final_loss: The test loss; its last value in a run counts.
+        train_loss: Used as L(e) where a run has neither a record nor `<prefix>_e1`.
+        others: Further keys whose values per epoch are wanted.
+        prefix: The monitor's.
+        block: N of a monitor with `every_n_train_batches=N`, whose units are blocks; None for
+            epochs.
+    """
+
+    val_loss: str | None = None
+    val_metric: str | None = None
+    final_metric: str | None = None
+    final_loss: str | None = None
+    train_loss: str | None = None
+    others: Sequence[str] = ()
+    prefix: str = "sotl"
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.block is not None and (self.val_loss or self.val_metric):
+            raise ValueError(
+                "Expected no validation curve beside blocks of training batches: it is logged by "
+                "epoch."
+            )
+
+    @property
+    def unit(self) -> str | int:
+        """The unit of L(e), as a record's header names it: "epoch", or the block size."""
+        return self.block or "epoch"
+
+    @property
+    def monitor(self) -> str:
+        """The key under which a monitor logs L(e)."""
+        return f"{self.prefix}_e1"
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The keys that L(e) is read from without a record; the first that a run logs counts.
+
+        Logs do not tell which block a point belongs to, so for blocks there are none.
+        """
+        if self.block is not None:
+            return ()
+        return (self.monitor, *([self.train_loss] if self.train_loss else []))
+
+    @property
+    def curves(self) -> list[str]:
+        """The keys whose values per epoch are wanted."""
+        return [key for key in (self.val_loss, self.val_metric, *self.others) if key]
+
+    @property
+    def finals(self) -> list[str]:
+        """The keys whose last values are wanted."""
+        return [key for key in (self.final_metric, self.final_loss) if key]
