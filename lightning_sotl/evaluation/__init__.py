@@ -1,1 +1,5 @@
-"""Estimators judged on finished runs."""
+"""Estimators judged on finished runs, and `LcSVR`, the trained baseline."""
+
+from lightning_sotl.evaluation.lcsvr import LcSVR
+
+__all__ = ["LcSVR"]

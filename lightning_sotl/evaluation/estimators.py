@@ -1,7 +1,7 @@
 """The estimators and baselines of the paper by name, on whole tables of learning curves.
 
 `ESTIMATORS` maps the name of a family ("sotl", "sotl-e", "sovl", ...) to the curve it reads, its
-function and the better end of its scores; `named_estimator("sotl-e10")` gives one with its window.
+function and the better end of its scores; `named_estimator("sotl-e10")` adds the window.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Table = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimator:
-    """A family of scores: which curve it reads, what it makes of it, and which end is better.
+    """A family of scores: the curve that it reads, its function, and its better end.
 
     Attributes:
-        family: Its name; a parameter is written behind it, as in `sotl-e10`.
+        family: Its name; the parameter follows it, as in `sotl-e10`.
         curve: The field of `LearningCurves` that it reads.
         function: (curve of shape `(runs, epochs)`, parameter, mode) -> scores of the same shape;
             entry `k - 1` is the score after `k` epochs, NaN while it is not available.
         mode: "min" if lower scores are better; None for the table's `metric_mode`.
-        default: The parameter where the name has none, or None if it takes no parameter.
+        default: The parameter of a name without one, or None if it takes no parameter.
         parameter: What the parameter is: "window", "decay" or "threshold".
-        reach: Which epochs a score needs: "all" so far, those of its "window" (the last one if
-            it has none), or "none" in particular.
+        reach: The epochs that a score needs: "all" so far, those of its "window" (the last epoch
+            if it has no window), or "none" in particular.
     """
 
     family: str
@@ -51,18 +51,14 @@ class Estimator:
     reach: Literal["all", "window", "none"] = "window"
 
     def mode_in(self, curves: LearningCurves) -> Mode:
-        """Return in which direction the scores of `curves` are better."""
+        """Return the better end of the scores of `curves`."""
         return curves.metric_mode if self.mode is None else self.mode
 
 
 def _window_sum(values: Table, window: float, mode: Mode) -> Table:
-    # A diverged run is `+inf` in a sum that shall be low, so `-inf` in one that shall be high.
+    # A diverged run is `+inf` in a sum of which the low end is better, otherwise `-inf`.
     sign = 1.0 if mode == "min" else -1.0
     return sign * estimators.sotl_e(sign * values, window=int(window))
-
-
-def _full_sum(values: Table, _: float, mode: Mode) -> Table:
-    return estimators.sotl(values)
 
 
 def _newest(values: Table, _: float, mode: Mode) -> Table:
@@ -70,7 +66,7 @@ def _newest(values: Table, _: float, mode: Mode) -> Table:
 
 
 def epochs_to_loss(losses: Table, *, threshold: float = 0.1) -> Table:
-    r"""Return after how many epochs the training loss first reached a threshold.
+    r"""Return the number of epochs after which the training loss first reached a threshold.
 
     .. math:: \min \{ k \le T : L(k - 1) \le \mathrm{threshold} \}
 
@@ -78,7 +74,7 @@ def epochs_to_loss(losses: Table, *, threshold: float = 0.1) -> Table:
 
     Args:
         losses: L(e) in the loss's own unit, shape `(..., epochs)`.
-        threshold: In the loss's own unit; the paper takes 0.1.
+        threshold: Loss to reach, in the loss's own unit; 0.1 in the paper.
 
     Returns:
         float64 of the same shape; entry `T - 1` is the number of epochs as known after T of
@@ -97,10 +93,10 @@ def epochs_to_loss(losses: Table, *, threshold: float = 0.1) -> Table:
     return np.minimum.accumulate(number, axis=-1)
 
 
-def _of_training_losses(family: Family) -> Estimator:
+def _of_losses(name: str, curve: Curve, family: Family) -> Estimator:
     return Estimator(
-        family.name,
-        "train_loss",
+        name,
+        curve,
         partial(_family_scores, family),
         default=family.default,
         parameter=family.parameter,
@@ -120,9 +116,9 @@ ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
     {
         entry.family: entry
         for entry in (
-            *map(_of_training_losses, FAMILIES.values()),
-            Estimator("sovl", "val_loss", _full_sum, reach="all"),
-            Estimator("sovl-e", "val_loss", _window_sum, default=1, parameter="window"),
+            *(_of_losses(name, "train_loss", family) for name, family in FAMILIES.items()),
+            _of_losses("sovl", "val_loss", FAMILIES["sotl"]),
+            _of_losses("sovl-e", "val_loss", FAMILIES["sotl-e"]),
             Estimator("sova-e", "val_metric", _window_sum, None, default=1, parameter="window"),
             Estimator("val-metric", "val_metric", _newest, None),
             Estimator(
@@ -143,7 +139,7 @@ _NAME = re.compile(r"(?P<family>[a-z-]*[a-z])(?P<parameter>[0-9][0-9.e-]*)?")
 
 @dataclass(frozen=True)
 class NamedEstimator:
-    """An estimator with its parameter: what a name such as `sotl-e10` stands for.
+    """An estimator with its parameter, such as `sotl-e10`.
 
     Attributes:
         name: The name with its parameter written out.
@@ -157,21 +153,21 @@ class NamedEstimator:
 
     @property
     def first_epoch(self) -> int:
-        """After how many epochs the score is first available."""
+        """The number of epochs after which the score is first available."""
         return int(self.parameter or 1) if self.estimator.parameter == "window" else 1
 
     def is_in(self, curves: LearningCurves) -> bool:
-        """Return whether `curves` hold the curve that this reads."""
+        """Return whether the curve that the estimator reads is there."""
         return getattr(curves, self.estimator.curve) is not None
 
     def scores(self, curves: LearningCurves) -> Table:
         """Return the score of each run after each epoch, shape `(runs, epochs)`.
 
-        An epoch in which no run has a value, as without a validation in it, makes the scores that
-        need it unavailable (NaN); where single runs lack the value, those are taken for diverged.
+        If no run has a value in an epoch, for example because none was validated, the scores that
+        need that epoch are NaN. If only some runs lack the value, they count as diverged.
 
         Raises:
-            ValueError: If `curves` lack the curve that this reads.
+            ValueError: If the curve that the estimator reads is absent.
         """
         values = getattr(curves, self.estimator.curve)
         if values is None:
@@ -185,29 +181,30 @@ class NamedEstimator:
         return scores
 
     def mode_in(self, curves: LearningCurves) -> Mode:
-        """Return in which direction the scores of `curves` are better."""
+        """Return the better end of the scores of `curves`."""
         return self.estimator.mode_in(curves)
 
     def _missing(self, values: Table) -> NDArray[np.bool_]:
+        """Return after which epochs a score needs an epoch without any value."""
         absent = np.isnan(values).all(axis=0)
         if self.estimator.reach == "all":
             return np.logical_or.accumulate(absent)
-        width = min(self.first_epoch, absent.size)  # a longer window sees all there is, too
-        seen = np.cumsum(np.concatenate([np.zeros(width), absent]))
-        missing: NDArray[np.bool_] = seen[width:] > seen[:-width]
+        width = min(self.first_epoch, absent.size)
+        number = np.cumsum(np.concatenate([np.zeros(width), absent]))
+        missing: NDArray[np.bool_] = number[width:] > number[:-width]
         return missing
 
 
 def named_estimator(name: str) -> NamedEstimator:
-    """Return what a name stands for: a family, and behind it the parameter if it takes one.
+    """Return the estimator of a name: a family, followed by the parameter if it takes one.
 
     Args:
-        name: As "sotl", "sotl-e10" (a window), "sotl-ema0.9" (a decay), "epochs-to-loss0.5" (a
-            threshold). Without a number the family's default counts.
+        name: For example "sotl", "sotl-e10" (a window), "sotl-ema0.9" (a decay), or
+            "epochs-to-loss0.5" (a threshold). A name without a number has the family's default.
 
     Raises:
-        ValueError: If the family does not exist, takes no parameter, or the parameter is out of
-            range; the message lists the families.
+        ValueError: If the family does not exist (the message lists the families), if it takes no
+            parameter, or if the parameter is out of range.
 
     Example:
         >>> named_estimator("sotl-e").name, named_estimator("sovl-e10").parameter
@@ -216,7 +213,7 @@ def named_estimator(name: str) -> NamedEstimator:
     family, text = _parts(name)
     estimator = ESTIMATORS.get(family)
     if estimator is None:
-        # A monitor logs "sotl_e10", which is easily taken for the estimator's name.
+        # A monitor logs "sotl_e10", easily confused with the estimator's name.
         meant = name.replace("_", "-")
         hint = (
             f"did you mean {meant!r}? Available" if _parts(meant)[0] in ESTIMATORS else "available"
@@ -230,13 +227,13 @@ def named_estimator(name: str) -> NamedEstimator:
             raise ValueError(f"Expected '{family}' without a number but got {name!r}.")
         return NamedEstimator(family, estimator, None)
     value = estimator.default if text is None else _parameter(estimator.parameter, text, name)
-    # "sotl-e" and "sotl-e01" are "sotl-e1"; other numbers stay as the user has written them.
+    # "sotl-e" and "sotl-e01" become "sotl-e1"; other numbers stay as the user wrote them.
     is_window = estimator.parameter == "window"
     return NamedEstimator(f"{family}{value}" if is_window else name, estimator, value)
 
 
 def _parts(name: str) -> tuple[str, str | None]:
-    """Return the family that a name begins with, and the number behind it."""
+    """Return a name's family, and its number as text."""
     match = _NAME.fullmatch(name)
     return (match["family"], match["parameter"]) if match else (name, None)
 
@@ -248,7 +245,7 @@ def _parameter(kind: str, text: str, name: str) -> float:
         number = float(text)
         return validation.decay("decay", number) if kind == "decay" else number
     except ValueError:
-        wanted = {"window": "a positive integer", "decay": "in (0, 1]", "threshold": "a number"}
+        allowed = {"window": "a positive integer", "decay": "in (0, 1]", "threshold": "a number"}
         raise ValueError(
-            f"Expected the {kind} at the end of the name to be {wanted[kind]} but got {name!r}."
+            f"Expected the {kind} at the end of the name to be {allowed[kind]} but got {name!r}."
         ) from None

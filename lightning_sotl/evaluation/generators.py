@@ -14,11 +14,11 @@ from lightning_sotl.stats.ranks import Mode, oriented
 
 @dataclass(frozen=True)
 class Generator:
-    """A group of runs of one origin, as the architectures drawn from one random graph generator.
+    """A group of runs of one origin, for example architectures of one random graph generator.
 
     Attributes:
-        key: What the runs share.
-        runs: How many there are, those without a finite target left out.
+        key: The key that the runs share.
+        runs: How many runs of the group have a finite target.
         score: Mean of the early score; not finite if one of the runs has diverged.
         score_se: Its standard error, NaN for a single run.
         target: Mean of the final metric.
@@ -38,7 +38,7 @@ class GeneratorSelection:
     """Groups of runs in order of their early score.
 
     Attributes:
-        generators: The best by mean score first; those with a diverged run stand last.
+        generators: The best by mean score first; groups with a diverged run last.
         correlation: Oriented rank correlation between the means of score and target.
         left_out: How many runs have no finite target.
     """
@@ -57,12 +57,12 @@ def select_generator(
     mode: Mode = "min",
     target_mode: Mode = "max",
 ) -> GeneratorSelection:
-    """Return groups of runs in order of their mean early score, and how that agrees with the end.
+    """Return groups of runs in order of their mean early score, and the rank correlation of means.
 
     Args:
-        scores: An early score of each run, as SoTL-E at T, shape `(runs,)`.
-        target: What the runs came to, shape `(runs,)`. Runs without a finite one are left out.
-        keys: What each run was made by, `runs` entries; runs of equal keys form a group.
+        scores: An early score of each run, for example SoTL-E at T, shape `(runs,)`.
+        target: Final result of each run, shape `(runs,)`. Runs without a finite one are left out.
+        keys: Origin of each run, `runs` entries; runs of equal keys form a group.
         method: As in `rank_correlation`.
         mode: "min" if lower scores are better.
         target_mode: "max" if a higher target is better.
@@ -72,7 +72,7 @@ def select_generator(
 
     Example:
         >>> found = select_generator([3.0, 1.0, 5.0, 7.0], [0.8, 0.9, 0.6, 0.5], [1, 1, 2, 2])
-        >>> [(one.key, one.score, one.score_se) for one in found.generators], found.correlation
+        >>> [(g.key, g.score, g.score_se) for g in found.generators], found.correlation
         ([('1', 2.0, 1.0), ('2', 6.0, 1.0)], 1.0)
 
     Source:
@@ -86,29 +86,6 @@ def select_generator(
             f"{values.shape}, {goal.shape} and ({len(names)},)."
         )
     has_target = np.isfinite(goal)
-    groups = _grouped(names, has_target)
-    # A diverged run is as bad as can be, so its group's mean is, too.
-    finite = np.where(np.isfinite(values), values, np.inf if mode == "min" else -np.inf)
-    found = [
-        Generator(key, len(rows), *_mean_and_error(finite[rows]), *_mean_and_error(goal[rows]))
-        for key, rows in groups.items()
-    ]
-    means = np.array([one.score for one in found])
-    order = np.argsort(oriented(means, mode=mode), kind="stable")
-    correlation = rank_correlation(
-        means,
-        [one.target for one in found],
-        method=method,
-        mode=mode,
-        target_mode=target_mode,
-    )
-    return GeneratorSelection(
-        tuple(found[place] for place in order), correlation, int((~has_target).sum())
-    )
-
-
-def _grouped(names: list[str], has_target: NDArray[np.bool_]) -> dict[str, list[int]]:
-    """Return key -> its runs with a finite target."""
     groups: dict[str, list[int]] = {}
     for row in np.flatnonzero(has_target):
         groups.setdefault(names[row], []).append(int(row))
@@ -116,7 +93,24 @@ def _grouped(names: list[str], has_target: NDArray[np.bool_]) -> dict[str, list[
         raise ValueError(
             f"Expected at least 2 groups of runs with a finite target but got {len(groups)}."
         )
-    return groups
+    # A diverged run makes its group's mean the worst.
+    finite = np.where(np.isfinite(values), values, np.inf if mode == "min" else -np.inf)
+    found = [
+        Generator(key, len(rows), *_mean_and_error(finite[rows]), *_mean_and_error(goal[rows]))
+        for key, rows in groups.items()
+    ]
+    means = np.array([group.score for group in found])
+    order = np.argsort(oriented(means, mode=mode), kind="stable")
+    correlation = rank_correlation(
+        means,
+        [group.target for group in found],
+        method=method,
+        mode=mode,
+        target_mode=target_mode,
+    )
+    return GeneratorSelection(
+        tuple(found[index] for index in order), correlation, int((~has_target).sum())
+    )
 
 
 def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:

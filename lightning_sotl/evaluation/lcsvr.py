@@ -20,21 +20,21 @@ class LcSVR:
 
     Inputs of the regression, each standardised: the validation metric of epochs 0 to T - 1, its
     first and second differences, mean and standard deviation of each of the three, and the
-    `features` of the runs (architecture and hyper-parameters) where the table has them. The
-    hyper-parameters C, nu and gamma are found by random search with 3-fold cross-validation.
+    `features` of the runs (architecture and hyper-parameters) if the table has them. A random
+    search with 3-fold cross-validation finds the hyper-parameters C, nu and gamma.
 
-    Unlike every other estimator here it needs runs that were trained to the end: `training_runs`
-    of them, drawn at random.
+    Unlike every other estimator here it learns from runs that were trained to the end:
+    `training_runs` of them, drawn at random.
 
     Args:
-        training_runs: How many runs to learn from, at least 6; fewer are taken if the table has
-            fewer.
+        training_runs: How many runs to learn from, at least 6; all runs if the table has fewer.
         searches: How many settings of the hyper-parameters to try, at least 1.
-        seed: Of the draw of runs, the folds and the search, at least 0; None for another each time.
+        seed: Seed of the draw of runs, the folds and the search, at least 0; None for another seed
+            each time.
 
     Attributes:
-        training_rows_: After `fit`, the rows of the table it has learned from: leave them out
-            when judging predictions.
+        training_rows_: After `fit`, the rows of the table that it has learned from: leave them out
+            to judge predictions.
         at_: After `fit`, T.
 
     Raises:
@@ -70,7 +70,7 @@ class LcSVR:
         self._model: Any = None
 
     def fit(self, curves: LearningCurves, at: int) -> LcSVR:
-        """Learn from runs that were trained to the end; returns the estimator itself.
+        """Learn from runs that were trained to the end, and return the estimator itself.
 
         Runs without a finite target, or without a finite validation metric in each of the first T
         epochs, are not learned from.
@@ -110,7 +110,7 @@ class LcSVR:
         """Return the predicted final metric of each run.
 
         Args:
-            curves: Runs with `val_metric`, and with `features` if those of `fit` had them.
+            curves: Runs with `val_metric`, and with `features` if the curves of `fit` had them.
             at: T, the same as in `fit`.
 
         Returns:
@@ -161,7 +161,7 @@ class LcSVR:
 
 
 def _inputs(curves: LearningCurves, at: int) -> NDArray[np.float64]:
-    """Return what the regression sees of each run, shape `(runs, inputs)`."""
+    """Return the inputs of the regression, shape `(runs, inputs)`."""
     if curves.val_metric is None:
         raise ValueError("Expected the curves to have `val_metric` but it is absent.")
     if validation.positive_int("at", at) > curves.epochs:
@@ -171,9 +171,8 @@ def _inputs(curves: LearningCurves, at: int) -> NDArray[np.float64]:
     for order in range(3):
         differences = np.diff(curve, n=order, axis=1)
         if differences.shape[1]:
-            columns.append(differences)
-            columns.append(differences.mean(axis=1, keepdims=True))
-            columns.append(differences.std(axis=1, keepdims=True))
+            mean = differences.mean(axis=1, keepdims=True)
+            columns += [differences, mean, differences.std(axis=1, keepdims=True)]
     if curves.features is not None:
         columns.append(curves.features)
     return np.concatenate(columns, axis=1)

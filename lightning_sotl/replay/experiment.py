@@ -19,6 +19,7 @@ from lightning_sotl.replay.recorded import Recorded, replayable
 from lightning_sotl.replay.simulation import simulate
 from lightning_sotl.stats.ranks import best_ranks
 
+RUNS, REPEATS = 81, 200
 _NORMAL_95 = 1.959964  # two-sided
 
 
@@ -27,13 +28,13 @@ class PolicyScores:
     """One policy on all repeats; lower is better everywhere.
 
     Attributes:
-        trained: Trained epochs as a share of those of full training, N * E, shape `(repeats,)`.
+        trained: Trained epochs as a share of full training, N * E, shape `(repeats,)`.
         validated: Validation passes as a share of N * E, shape `(repeats,)`.
         rank_regret: (rank - 1) / (N - 1) of the pick by the target among the drawn runs, ties at
             the lowest rank, shape `(repeats,)`.
         metric_regret: How far the pick's target is from the best drawn run's, in the target's unit
             and at least 0, shape `(repeats,)`.
-        validation_cost: c, what a validation pass costs, as a share of a training epoch.
+        validation_cost: c, the cost of a validation pass as a share of a training epoch.
     """
 
     trained: NDArray[np.float64]
@@ -44,15 +45,15 @@ class PolicyScores:
 
     @property
     def cost(self) -> NDArray[np.float64]:
-        r"""What was spent as a share of full training with a validation in every epoch.
+        r"""The cost as a share of full training with a validation in every epoch.
 
         .. math:: (\mathrm{trained} + c \cdot \mathrm{validated}) / (1 + c)
         """
-        c = self.validation_cost
-        return (self.trained + c * self.validated) / (1 + c)
+        price = self.validation_cost
+        return (self.trained + price * self.validated) / (1 + price)
 
     def means(self) -> dict[str, float]:
-        """Return what stands in the document: means, and standard errors over the repeats."""
+        """Return the numbers of the document: means, and standard errors over the repeats."""
         return {
             "cost": float(self.cost.mean()),
             "cost_se": standard_error(self.cost),
@@ -93,7 +94,7 @@ class Replay:
         }
 
     def at_validation_cost(self, cost: float) -> Replay:
-        """Return the same with another price of a validation pass; no decision depends on it."""
+        """Return the same decisions with another price of a validation pass."""
         policies = {
             name: dataclasses.replace(scores, validation_cost=cost)
             for name, scores in self.policies.items()
@@ -101,9 +102,145 @@ class Replay:
         return dataclasses.replace(self, policies=policies)
 
 
+def replay(
+    curves: LearningCurves,
+    policies: Sequence[Policy],
+    *,
+    runs: int = RUNS,
+    repeats: int = REPEATS,
+    workers: int | None = None,
+    seed: int = 0,
+    validation_cost: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Replay:
+    """Return what policies would have cost and picked.
+
+    Repeat r draws its runs without replacement, by `numpy.random.default_rng([seed, r])`, the same
+    for every policy: results are paired.
+
+    Args:
+        curves: Finished runs, with `final_metric`; `replayable` tells which of them are used.
+        policies: Policies with different names.
+        runs: N, how many runs a repeat draws; all runs if there are fewer.
+        repeats: How many repeats; at least 2, for the standard errors.
+        workers: How many runs are trained at a time; None, or more than N, for all N.
+        seed: Seed of the draws.
+        validation_cost: Cost of a validation pass as a share of a training epoch, at least 0.
+            A policy that reads only training losses pays it for the last epoch of full training
+            only, the adaptive ones for the last three.
+        progress: Called with the finished repeats of all policies, and with their total.
+
+    Raises:
+        TypeError: If a number is no integer.
+        ValueError: If a number is out of range, if two policies have the same name, if the curves
+            cannot be replayed, if a policy does not allow them, or if a validation has a price and
+            none was recorded.
+
+    Example:
+        >>> from lightning_sotl.replay.policies.baselines import named_baseline
+        >>> curves = LearningCurves([[3.0, 2.0], [2.0, 1.0]], final_metric=[0.8, 0.9])
+        >>> found = replay(curves, [named_baseline("fixed-t1-top1")], repeats=2)
+        >>> found.runs, found.policies["fixed-t1-top1"].cost.tolist()
+        (2, [0.75, 0.75])
+    """
+    _check_numbers(runs, repeats, workers, seed, validation_cost)
+    names = [policy.name for policy in policies]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Expected `policies` to have different names but got {quote_all(names)}.")
+    recorded = replayable(curves)
+    if validation_cost > 0 and recorded.validation is None:
+        raise ValueError(
+            f"Expected validation values where a validation costs {validation_cost}, but the "
+            "curves have neither `val_metric` nor `val_loss`."
+        )
+    available = len(recorded.target)
+    drawn = min(runs, available)
+    workers = drawn if workers is None else min(workers, drawn)
+    draws = [_Draw.of(recorded, drawn, [seed, repeat]) for repeat in range(repeats)]
+    for policy in policies:  # a policy that refuses the curves raises now, not after a minute
+        draws[0].outcome(policy, workers)
+    scores: dict[str, PolicyScores] = {}
+    total = repeats * len(policies)
+    for index, policy in enumerate(policies):
+        rows = []
+        for draw in draws:
+            rows.append(draw.outcome(policy, workers))
+            if progress is not None:
+                progress(index * repeats + len(rows), total)
+        trained, validated, ranks, metrics = np.transpose(rows)
+        scores[policy.name] = PolicyScores(
+            trained, validated, ranks, metrics, float(validation_cost)
+        )
+    notes = (*recorded.notes, *_notes(scores, drawn, available))
+    return Replay(drawn, repeats, workers, recorded.left_out, scores, notes)
+
+
+def _check_numbers(
+    runs: int, repeats: int, workers: int | None, seed: int, validation_cost: float
+) -> None:
+    for name, value in (("runs", runs), ("repeats", repeats)):
+        if validation.positive_int(name, value) < 2:
+            raise ValueError(f"Expected `{name}` to be at least 2 but got {value}.")
+    if workers is not None:
+        validation.positive_int("workers", workers)
+    validation.seed("seed", seed)
+    if not (math.isfinite(validation_cost) and validation_cost >= 0):
+        raise ValueError(
+            f"Expected `validation_cost` to be at least 0 and finite but got {validation_cost!r}."
+        )
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """The runs of one repeat, and a seed for the policies that draw themselves."""
+
+    train: NDArray[np.float64]
+    validation: NDArray[np.float64] | None
+    target: NDArray[np.float64]
+    seed: int
+
+    @staticmethod
+    def of(recorded: Recorded, runs: int, entropy: list[int]) -> _Draw:
+        generator = np.random.default_rng(entropy)
+        rows = generator.choice(len(recorded.target), runs, replace=False)
+        return _Draw(
+            recorded.train[rows],
+            None if recorded.validation is None else recorded.validation[rows],
+            recorded.target[rows],
+            int(np.random.SeedSequence(entropy).generate_state(1)[0]),
+        )
+
+    def outcome(self, policy: Policy, workers: int) -> tuple[float, float, float, float]:
+        """Return epochs and validations as shares of full training's, and both regrets."""
+        outcome = simulate(policy, self.train, self.validation, workers=workers, seed=self.seed)
+        rank = int(best_ranks(self.target)[outcome.pick])
+        return (
+            float(outcome.epochs.sum()) / self.train.size,
+            outcome.validations / self.train.size,
+            (rank - 1) / (len(self.target) - 1),
+            float(self.target[outcome.pick] - self.target.min()),
+        )
+
+
+def _notes(scores: dict[str, PolicyScores], drawn: int, available: int) -> list[str]:
+    notes = []
+    if drawn == available:
+        notes.append(
+            f"Each repeat has all {pluralize(available, 'run')}, in another order: the standard "
+            "errors tell what the order changes, not what other runs would."
+        )
+    full = [name for name, found in scores.items() if name != "full" and found.trained.min() == 1]
+    if full:
+        notes.append(
+            f"{quote_all(full)} stopped no run in any repeat; a policy that compares with "
+            "complete runs cannot while all are trained at a time."
+        )
+    return notes
+
+
 @dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences and its 95 % interval, by the normal approximation."""
+    """A mean of paired differences and its 95 % interval, by the normal approximation."""
 
     mean: float
     low: float
@@ -115,11 +252,11 @@ class Difference:
 
 
 def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:
-    """Return how much a quantity of one policy is above another's on the same draws.
+    """Return by how much one policy's quantity exceeds another's on the same draws.
 
     Args:
-        first: As `PolicyScores.cost` or `.rank_regret`, shape `(repeats,)`, at least 2 repeats.
-        second: The other policy's, of the same replay.
+        first: For example `PolicyScores.cost`, shape `(repeats,)`, at least 2 repeats.
+        second: The same quantity of the other policy in the same replay.
 
     Raises:
         ValueError: If the shapes differ.
@@ -147,7 +284,7 @@ def undominated(means: dict[str, dict[str, float]]) -> set[str]:
     """Return the policies that no other beats in cost or rank regret without losing in the other.
 
     Args:
-        means: Name -> what `PolicyScores.means` gives.
+        means: Name -> `PolicyScores.means()`.
 
     Example:
         >>> a, b = {"cost": 0.1, "rank_regret": 0.2}, {"cost": 0.1, "rank_regret": 0.3}
@@ -163,141 +300,3 @@ def undominated(means: dict[str, dict[str, float]]) -> set[str]:
             for other in points.values()
         )
     }
-
-
-RUNS, REPEATS = 81, 200
-
-
-def replay(
-    curves: LearningCurves,
-    policies: Sequence[Policy],
-    *,
-    runs: int = RUNS,
-    repeats: int = REPEATS,
-    workers: int | None = None,
-    seed: int = 0,
-    validation_cost: float = 0.0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Replay:
-    """Return what policies would have cost and picked.
-
-    Repeat r draws its runs without replacement, by `numpy.random.default_rng([seed, r])`, the same
-    for every policy: results are paired.
-
-    Args:
-        curves: Finished runs, with `final_metric`; see `replayable` for which of them count.
-        policies: No two with one name.
-        runs: N, how many runs a repeat draws; all of them if there are no more.
-        repeats: At least 2, as one says nothing of its own error.
-        workers: How many runs are trained at a time; None, or more than N, for all N.
-        seed: Of the draws.
-        validation_cost: What a validation pass costs, as a share of a training epoch, at least 0.
-            A policy that reads only training losses pays it for the last epoch of full training
-            only, the adaptive ones for the last three.
-        progress: Is called with the number of repeats done, over all policies, and of all.
-
-    Raises:
-        TypeError: If a number is no integer.
-        ValueError: If one is out of range, if two policies have one name, if the curves cannot be
-            replayed, if a policy does not allow them, or if a validation has a price and none was
-            recorded.
-
-    Example:
-        >>> from lightning_sotl.replay.baselines import named_baseline
-        >>> curves = LearningCurves([[3.0, 2.0], [2.0, 1.0]], final_metric=[0.8, 0.9])
-        >>> found = replay(curves, [named_baseline("fixed-t1-top1")], repeats=2)
-        >>> found.runs, found.policies["fixed-t1-top1"].cost.tolist()
-        (2, [0.75, 0.75])
-    """
-    _check_numbers(runs, repeats, workers, seed, validation_cost)
-    _check_names([policy.name for policy in policies])
-    recorded = replayable(curves)
-    if validation_cost > 0 and recorded.validation is None:
-        raise ValueError(
-            f"Expected validation values where a validation costs {validation_cost}, but the "
-            "curves have neither `val_metric` nor `val_loss`."
-        )
-    available = len(recorded.target)
-    drawn = min(runs, available)
-    workers = drawn if workers is None else min(workers, drawn)
-    draws = [_draw(seed, repeat, drawn, available) for repeat in range(repeats)]
-    for policy in policies:  # says at once what it does not allow, and not after a minute
-        _outcome(policy, recorded, *draws[0], workers)
-    found: dict[str, PolicyScores] = {}
-    total = repeats * len(policies)
-    for place, policy in enumerate(policies):
-        rows = []
-        for draw in draws:
-            rows.append(_outcome(policy, recorded, *draw, workers))
-            if progress is not None:
-                progress(place * repeats + len(rows), total)
-        trained, validated, ranks, metrics = np.transpose(rows)
-        found[policy.name] = PolicyScores(
-            trained, validated, ranks, metrics, float(validation_cost)
-        )
-    notes = (*recorded.notes, *_note_on_draws(drawn, available), *_note_on_no_effect(found))
-    return Replay(drawn, repeats, workers, recorded.left_out, found, notes)
-
-
-def _draw(seed: int, repeat: int, drawn: int, available: int) -> tuple[NDArray[np.int64], int]:
-    """Return the runs of a repeat, and a seed for the policies that draw themselves."""
-    rows = np.random.default_rng([seed, repeat]).choice(available, drawn, replace=False)
-    return rows, int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
-
-
-def _outcome(
-    policy: Policy, recorded: Recorded, draw: NDArray[np.int64], seed: int, workers: int
-) -> tuple[float, float, float, float]:
-    """Return epochs and validations as shares of full training's, and both regrets."""
-    train, target = recorded.train[draw], recorded.target[draw]
-    validation = None if recorded.validation is None else recorded.validation[draw]
-    outcome = simulate(policy, train, validation, workers=workers, seed=seed)
-    full = train.size
-    rank = int(best_ranks(target)[outcome.pick])
-    return (
-        float(outcome.epochs.sum()) / full,
-        outcome.validations / full,
-        (rank - 1) / (len(draw) - 1),
-        float(target[outcome.pick] - target.min()),
-    )
-
-
-def _note_on_no_effect(found: dict[str, PolicyScores]) -> list[str]:
-    """Return a note on the policies, other than full training, that have trained everything."""
-    names = [name for name, scores in found.items() if name != "full" and scores.trained.min() == 1]
-    if not names:
-        return []
-    return [
-        f"{quote_all(names)} stopped no run in any repeat; a policy that compares with "
-        "complete runs cannot while all are trained at a time."
-    ]
-
-
-def _note_on_draws(drawn: int, available: int) -> list[str]:
-    """Return a note on the standard errors where every repeat has the same runs."""
-    if drawn < available:
-        return []
-    return [
-        f"Each repeat has all {pluralize(available, 'run')}, in another order: the standard errors "
-        "tell what the order changes, not what other runs would."
-    ]
-
-
-def _check_numbers(
-    runs: int, repeats: int, workers: int | None, seed: int, validation_cost: float
-) -> None:
-    for name, value in (("runs", runs), ("repeats", repeats)):
-        if validation.positive_int(name, value) < 2:
-            raise ValueError(f"Expected `{name}` to be at least 2 but got {value}.")
-    if workers is not None:
-        validation.positive_int("workers", workers)
-    validation.seed("seed", seed)
-    if not (math.isfinite(validation_cost) and validation_cost >= 0):
-        raise ValueError(
-            f"Expected `validation_cost` to be at least 0 and finite but got {validation_cost!r}."
-        )
-
-
-def _check_names(names: list[str]) -> None:
-    if len(set(names)) < len(names):
-        raise ValueError(f"Expected `policies` to have different names but got {quote_all(names)}.")

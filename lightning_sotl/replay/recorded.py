@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.curves.table import LearningCurves
-from lightning_sotl.stats.ranks import Mode, oriented
+from lightning_sotl.stats.ranks import oriented
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Recorded:
     Attributes:
         train: Training losses, shape `(runs, epochs)`.
         validation: Validation values, shape `(runs, epochs)`; None if there are none.
-        target: What the runs came to, finite, shape `(runs,)`.
-        left_out: How many runs of the table are not among them.
-        notes: What a reader should know of that, in sentences.
+        target: Final metric of each run, finite, shape `(runs,)`.
+        left_out: How many runs of the table are left out.
+        notes: What a reader should know about that, in sentences.
     """
 
     train: NDArray[np.float64]
@@ -36,11 +36,11 @@ def replayable(curves: LearningCurves) -> Recorded:
 
     E is the number of epochs of the table. Left out and counted are runs without a finite target,
     and runs whose record ends before E: a curve that is NaN from some epoch on, after a finite
-    value, or everywhere. A run that has diverged stays, with the worst value `+inf`, wherever a
-    single value of it is not finite: inside its curve, or from a first `+inf` to E, NaN behind it.
+    value, or everywhere. A diverged run stays, and its values that are not finite become `+inf`,
+    the worst: inside its curve, or from a first `+inf` to E if only NaN follows.
 
-    Validation values are `val_metric`, or `val_loss` where there is none. In an epoch in which no
-    run was validated the newest values before it stand, and `+inf` before the first validation.
+    Validation values are `val_metric`, or `val_loss` if there is none. An epoch in which no run
+    was validated repeats the values before it; before the first validation they are `+inf`.
 
     Args:
         curves: Finished runs, with `final_metric`.
@@ -60,12 +60,10 @@ def replayable(curves: LearningCurves) -> Recorded:
             "Expected the curves to have `final_metric`, the target, but it is absent."
         )
     has_target = np.isfinite(curves.final_metric)
-    name, values = _validation(curves, has_target)
-    notes = _validation_notes(name, values, has_target)
+    validation, notes = _validation(curves, has_target)
     is_whole = has_target & ~_ends_early(curves.train_loss)
-    if values is not None:
-        values = _carried_on(values, has_target)
-        is_whole &= ~_ends_early(values)
+    if validation is not None:
+        is_whole &= ~_ends_early(validation)
     kept = np.flatnonzero(is_whole)
     short = [curves.names[row] for row in np.flatnonzero(has_target & ~is_whole)]
     if missing := int((~has_target).sum()):
@@ -82,7 +80,7 @@ def replayable(curves: LearningCurves) -> Recorded:
         )
     return Recorded(
         train=oriented(curves.train_loss[kept], mode="min"),
-        validation=None if values is None else oriented(values[kept], mode=_mode(curves, name)),
+        validation=None if validation is None else oriented(validation[kept], mode="min"),
         target=oriented(curves.final_metric[kept], mode=curves.final_mode),
         left_out=curves.runs - kept.size,
         notes=tuple(notes),
@@ -90,51 +88,39 @@ def replayable(curves: LearningCurves) -> Recorded:
 
 
 def _validation(
-    curves: LearningCurves, rows: NDArray[np.bool_]
-) -> tuple[str, NDArray[np.float64] | None]:
-    """Return the validation curve to go by, and its name; the first that has a finite value."""
-    for name in ("val_metric", "val_loss"):
-        values: NDArray[np.float64] | None = getattr(curves, name)
-        if values is not None and np.isfinite(values[rows]).any():
-            return name, values
-    return "", None
-
-
-def _mode(curves: LearningCurves, name: str) -> Mode:
-    return curves.metric_mode if name == "val_metric" else "min"
-
-
-def _validation_notes(
-    name: str, values: NDArray[np.float64] | None, rows: NDArray[np.bool_]
-) -> list[str]:
-    if values is None:
-        return ["Without validation values the pick is the run with the lowest last training loss."]
-    absent = np.isnan(values[rows]).all(axis=0)
+    curves: LearningCurves, has_target: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64] | None, list[str]]:
+    """Return the validation curve, lower is better, without unvalidated epochs, and notes."""
+    known: list[tuple[str, NDArray[np.float64]]] = [
+        (name, values)
+        for name, values in (("val_metric", curves.val_metric), ("val_loss", curves.val_loss))
+        if values is not None and np.isfinite(values[has_target]).any()
+    ]
+    if not known:
+        return None, [
+            "Without validation values the pick is the run with the lowest last training loss."
+        ]
+    name, values = known[0]
+    if name == "val_metric" and curves.metric_mode == "max":
+        values = -values
+    absent: NDArray[np.bool_] = np.all(np.isnan(values[has_target]), axis=0)
     if not absent.any():
-        return []
-    first = int(np.argmin(absent)) + 1
-    blind = f", and before epoch {first} nothing is known" if first > 1 else ""
-    return [
+        return values, []
+    first = int(np.argmin(absent))
+    filled = values.copy()
+    for epoch in np.flatnonzero(absent[first:]) + first:
+        filled[:, epoch] = filled[:, epoch - 1]
+    blind = f", and before epoch {first + 1} nothing is known" if first else ""
+    return filled, [
         f"In {pluralize(int(absent.sum()), 'epoch')} of {absent.size} no run has a '{name}': the "
         f"newest values stand there{blind}."
     ]
 
 
 def _ends_early(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which runs' curves end with NaN that no `+inf` or `-inf` stands before."""
+    """Return which curves are NaN at the end, and not because the run has diverged before."""
     present = ~np.isnan(values)
     last = values.shape[1] - 1 - np.argmax(present[:, ::-1], axis=1)
     newest = values[np.arange(len(values)), last]
     ends: NDArray[np.bool_] = (last < values.shape[1] - 1) & ~np.isinf(newest)
     return ends | ~present.any(axis=1)
-
-
-def _carried_on(values: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the values with each epoch that has none filled from the newest one before it."""
-    # What stands before the first validation stays NaN, which is as bad for every run.
-    filled = values.copy()
-    absent = np.isnan(values[rows]).all(axis=0)
-    for epoch in np.flatnonzero(absent):
-        if epoch > 0:
-            filled[:, epoch] = filled[:, epoch - 1]
-    return filled

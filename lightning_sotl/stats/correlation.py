@@ -3,14 +3,13 @@
 Every correlation here is ORIENTED: +1 means that the better end of the scores agrees with the
 better end of the target, whichever way each of them points.
 
-Policies, the same for all functions: a run without a finite target is left out; a run whose score
-is not finite ranks last; ties share the mean of their ranks. A score that no run has yet (all NaN,
-as SoTL-E before E epochs) gives NaN.
+The same for all functions: a run without a finite target is left out; a run whose score is not
+finite ranks last; ties share the mean of their ranks. A score that no run has yet (all NaN, for
+example SoTL-E before E epochs) gives NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -20,87 +19,7 @@ from lightning_sotl._utils import validation
 from lightning_sotl.stats.ranks import Mode, best_ranks, check_mode, midranks, oriented
 
 Method = Literal["spearman", "kendall", "weighted-tau"]
-
-
 METHODS: tuple[Method, ...] = ("spearman", "kendall", "weighted-tau")
-
-
-def check_method(method: object) -> None:
-    """Raise unless `method` is one of `METHODS`.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if method not in METHODS:
-        raise ValueError(
-            f"Expected `method` to be one of {', '.join(map(repr, METHODS))} but got {method!r}."
-        )
-
-
-def prepare(
-    scores: ArrayLike, target: ArrayLike, *, mode: Mode, target_mode: Mode
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Check scores and target and return what the statistics compare.
-
-    Returns:
-        Badness of the scores, shape `(columns, runs)`; badness of the target, shape `(runs,)`,
-        both without the runs that have no finite target; and which columns no run has yet.
-
-    Raises:
-        ValueError: As in `rank_correlation`.
-    """
-    check_mode("mode", mode)
-    check_mode("target_mode", target_mode)
-    values, goal = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    if goal.ndim != 1 or values.ndim not in (1, 2) or values.shape[0] != goal.size:
-        raise ValueError(
-            "Expected `scores` of shape (runs,) or (runs, epochs) and `target` of shape (runs,) "
-            f"but got {values.shape} and {goal.shape}."
-        )
-    has_target = np.isfinite(goal)
-    if has_target.sum() < 2:
-        raise ValueError(
-            f"Expected at least 2 runs with a finite target but got {has_target.sum()} of "
-            f"{goal.size}."
-        )
-    columns = np.atleast_2d(values[has_target].T)
-    rows = np.ascontiguousarray(oriented(columns, mode=mode))
-    unknown: NDArray[np.bool_] = np.all(np.isnan(columns), axis=1)
-    return rows, oriented(goal[has_target], mode=target_mode), unknown
-
-
-def correlate(
-    rows: NDArray[np.float64], other: NDArray[np.float64], method: Method
-) -> NDArray[np.float64]:
-    """Return the correlation of each row of badness with another badness, shape `(rows,)`."""
-    if method == "spearman":
-        return _spearman(rows, other)
-    statistic = _tau(method)
-    # Ranks in place of values: SciPy would take an infinite badness for a missing number.
-    goodness, rank = -midranks(rows), -midranks(other)
-    return np.array([statistic(row, rank) for row in goodness])
-
-
-def _spearman(rows: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    center = (other.size + 1) / 2
-    ranks, goal = midranks(rows) - center, midranks(other) - center
-    # Ranks are multiples of 1/2, so that sums of their products are exact.
-    scale = np.sqrt(np.einsum("ij,ij->i", ranks, ranks) * (goal @ goal))
-    with np.errstate(invalid="ignore"):
-        correlation: NDArray[np.float64] = ranks @ goal / scale
-    return np.clip(correlation, -1.0, 1.0)
-
-
-def _tau(method: Method) -> Callable[[NDArray[np.float64], NDArray[np.float64]], float]:
-    from scipy import stats  # a second to import, and only needed here
-
-    def statistic(goodness: NDArray[np.float64], goal: NDArray[np.float64]) -> float:
-        if np.ptp(goodness) == 0 or np.ptp(goal) == 0:
-            return float("nan")  # `weightedtau` would divide by zero
-        function = stats.kendalltau if method == "kendall" else stats.weightedtau
-        return float(function(goodness, goal).statistic)
-
-    return statistic
 
 
 def rank_correlation(
@@ -118,10 +37,10 @@ def rank_correlation(
     with both ranked from the better end, so +1 is full agreement and higher is better.
 
     Args:
-        scores: An early score of each run, as SoTL-E at T, shape `(runs,)`. What is not finite
-            ranks last.
-        target: What the runs came to, as the final test accuracy, shape `(runs,)`. Runs without
-            a finite target are left out.
+        scores: An early score of each run, for example SoTL-E at T, shape `(runs,)`. A score that
+            is not finite ranks last.
+        target: Final result of each run, for example the test accuracy, shape `(runs,)`. Runs
+            without a finite target are left out.
         method: "spearman" (the paper's), "kendall" (tau-b), or "weighted-tau" (Vigna's tau with
             hyperbolic weights, in which the best runs count most).
         mode: "min" if lower scores are better, as for every training-loss estimate.
@@ -164,7 +83,7 @@ def rank_correlation_curve(
 
     Args:
         scores: A score of each run after `k = 1, 2, ...` epochs, shape `(runs, epochs)`.
-        target: What the runs came to, shape `(runs,)`.
+        target: Final result of each run, shape `(runs,)`.
         method: As in `rank_correlation`.
         mode: "min" if lower scores are better.
         target_mode: "max" if a higher target is better.
@@ -185,8 +104,8 @@ def rank_correlation_curve(
         raise ValueError(
             f"Expected `scores` to have the shape (runs, epochs) but got {np.shape(scores)}."
         )
-    bad_scores, bad_target, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
-    curve = correlate(bad_scores, bad_target, method)
+    rows, goal, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
+    curve = correlate(rows, goal, method)
     curve[unknown] = np.nan
     return curve
 
@@ -199,14 +118,14 @@ def top_k_overlap(
     mode: Mode = "min",
     target_mode: Mode = "max",
 ) -> NDArray[np.float64]:
-    """Return which share of the k best runs by target is among the k best by score.
+    """Return the share of the k best runs by target that are among the k best by score.
 
     Where ties cross the border of the k best, the result is the mean over all ways to break them.
 
     Args:
         scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
-        target: What the runs came to, shape `(runs,)`.
-        k: Size of either set, from 1 to the number of runs with a finite target.
+        target: Final result of each run, shape `(runs,)`.
+        k: Size of both sets, from 1 to the number of runs with a finite target.
         mode: "min" if lower scores are better.
         target_mode: "max" if a higher target is better.
 
@@ -221,10 +140,10 @@ def top_k_overlap(
         >>> float(top_k_overlap([1.0, 2.0, 3.0, 4.0], [9.0, 7.0, 8.0, 1.0], k=2))
         0.5
     """
-    bad_scores, bad_target, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
-    _check_k(k, bad_target.size)
-    by_score = _chance_to_be_picked(bad_scores, k)
-    by_target = _chance_to_be_picked(bad_target[np.newaxis], k)
+    rows, goal, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
+    _check_k(k, goal.size)
+    by_score = _chance_to_be_picked(rows, k)
+    by_target = _chance_to_be_picked(goal[np.newaxis], k)
     overlap: NDArray[np.float64] = (by_score * by_target).sum(axis=1) / k
     overlap[unknown] = np.nan
     return overlap.reshape(np.shape(scores)[1:])
@@ -241,12 +160,12 @@ def selection_regret(
 ) -> NDArray[np.float64]:
     """Return how far the best of the k runs picked by score falls short of the best run.
 
-    The k best by score are kept, the best of them by target is the pick. Where ties cross the
+    The k best by score are kept, and the best of them by target is the pick. Where ties cross the
     border of the k best, the result is the mean over all ways to break them.
 
     Args:
         scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
-        target: What the runs came to, shape `(runs,)`.
+        target: Final result of each run, shape `(runs,)`.
         k: How many runs are kept, from 1 to the number of runs with a finite target.
         unit: "target" for the difference in the target's own unit, "rank" for
             `(rank - 1) / (runs - 1)` by the target, ties at the lowest rank.
@@ -268,13 +187,12 @@ def selection_regret(
     """
     if unit not in ("target", "rank"):
         raise ValueError(f"Expected `unit` to be 'target' or 'rank' but got {unit!r}.")
-    bad_scores, bad_target, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
-    _check_k(k, bad_target.size)
+    rows, goal, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
+    _check_k(k, goal.size)
+    regrets = goal - goal.min()
     if unit == "rank":
-        loss = (best_ranks(bad_target) - 1) / (bad_target.size - 1)
-    else:
-        loss = bad_target - bad_target.min()
-    regret = np.array([_expected_best(row, loss, k) for row in bad_scores])
+        regrets = (best_ranks(goal) - 1) / (goal.size - 1)
+    regret = np.array([_expected_best(row, regrets, k) for row in rows])
     regret[unknown] = np.nan
     return regret.reshape(np.shape(scores)[1:])
 
@@ -284,7 +202,7 @@ def order_stability(
 ) -> float:
     """Return the rank correlation between the order at T/2 and the order at T.
 
-    Near 1 the order has settled, and more epochs would change little; no target is needed.
+    Near 1 the order has settled, and more epochs would change little. It needs no target.
 
     Args:
         scores: A score of each run after each epoch, shape `(runs, epochs)`.
@@ -320,6 +238,89 @@ def order_stability(
     return float(correlate(rows, oriented(full, mode=mode), method)[0])
 
 
+def check_method(method: object) -> None:
+    """Raise unless `method` is one of `METHODS`.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    if method not in METHODS:
+        raise ValueError(
+            f"Expected `method` to be one of {', '.join(map(repr, METHODS))} but got {method!r}."
+        )
+
+
+def prepare(
+    scores: ArrayLike, target: ArrayLike, *, mode: Mode, target_mode: Mode
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Check scores and target, orient both, and leave out the runs without a finite target.
+
+    Returns:
+        Oriented scores, shape `(columns, runs)`; oriented target, shape `(runs,)`; and which
+        columns no run has yet, shape `(columns,)`. Lower is better in both.
+
+    Raises:
+        ValueError: As in `rank_correlation`.
+    """
+    check_mode("mode", mode)
+    check_mode("target_mode", target_mode)
+    values, goal = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    if goal.ndim != 1 or values.ndim not in (1, 2) or values.shape[0] != goal.size:
+        raise ValueError(
+            "Expected `scores` of shape (runs,) or (runs, epochs) and `target` of shape (runs,) "
+            f"but got {values.shape} and {goal.shape}."
+        )
+    has_target = np.isfinite(goal)
+    if has_target.sum() < 2:
+        raise ValueError(
+            f"Expected at least 2 runs with a finite target but got {has_target.sum()} of "
+            f"{goal.size}."
+        )
+    columns = np.atleast_2d(values[has_target].T)
+    rows = np.ascontiguousarray(oriented(columns, mode=mode))
+    unknown: NDArray[np.bool_] = np.all(np.isnan(columns), axis=1)
+    return rows, oriented(goal[has_target], mode=target_mode), unknown
+
+
+def correlate(
+    scores: NDArray[np.float64], target: NDArray[np.float64], method: Method
+) -> NDArray[np.float64]:
+    """Return the rank correlation of each row of oriented scores with the oriented target.
+
+    Args:
+        scores: Lower is better, shape `(columns, runs)`.
+        target: Lower is better, shape `(runs,)`.
+        method: As in `rank_correlation`.
+
+    Returns:
+        Shape `(columns,)`; NaN where all scores or all targets tie.
+    """
+    if method == "spearman":
+        return _spearman(scores, target)
+    # Ranks in place of values: SciPy would take an infinite score for a missing number.
+    ranks, target_ranks = -midranks(scores), -midranks(target)
+    return np.array([_tau(row, target_ranks, method) for row in ranks])
+
+
+def _spearman(scores: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    center = (target.size + 1) / 2
+    ranks, target_ranks = midranks(scores) - center, midranks(target) - center
+    # Ranks are multiples of 1/2, so sums of their products are exact.
+    scale = np.sqrt(np.einsum("ij,ij->i", ranks, ranks) * (target_ranks @ target_ranks))
+    with np.errstate(invalid="ignore"):
+        correlation: NDArray[np.float64] = ranks @ target_ranks / scale
+    return np.clip(correlation, -1.0, 1.0)
+
+
+def _tau(ranks: NDArray[np.float64], target: NDArray[np.float64], method: Method) -> float:
+    from scipy import stats  # takes a second to import, and only tau needs it
+
+    if np.ptp(ranks) == 0 or np.ptp(target) == 0:
+        return float("nan")  # `weightedtau` would divide by zero
+    function = stats.kendalltau if method == "kendall" else stats.weightedtau
+    return float(function(ranks, target).statistic)
+
+
 def _check_k(k: int, runs: int) -> None:
     if validation.positive_int("k", k) > runs:
         raise ValueError(
@@ -328,6 +329,7 @@ def _check_k(k: int, runs: int) -> None:
 
 
 def _chance_to_be_picked(rows: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """Return each run's chance to be among the k lowest of its row, ties broken at random."""
     border = np.partition(rows, k - 1, axis=1)[:, k - 1 : k]
     inside, at_border = rows < border, rows == border
     places = k - inside.sum(axis=1, keepdims=True)
@@ -335,17 +337,16 @@ def _chance_to_be_picked(rows: NDArray[np.float64], k: int) -> NDArray[np.float6
     return chance
 
 
-def _expected_best(row: NDArray[np.float64], loss: NDArray[np.float64], k: int) -> float:
+def _expected_best(row: NDArray[np.float64], regrets: NDArray[np.float64], k: int) -> float:
+    """Return the mean of the least regret among the k lowest of a row, ties broken at random."""
     border = np.partition(row, k - 1)[k - 1]
-    inside, tied = loss[row < border], np.sort(loss[row == border])
-    surely = inside.min(initial=np.inf)
+    inside, tied = regrets[row < border], np.sort(regrets[row == border])
+    certain = inside.min(initial=np.inf)
     places = k - inside.size
     expected, chance_left = 0.0, 1.0
     for drawn, value in enumerate(tied):
         # The chance that this is the best of `places` draws, given that no better one was drawn.
         chance = min(places / (tied.size - drawn), 1.0)
-        expected += chance_left * chance * min(value, surely)
+        expected += chance_left * chance * min(value, certain)
         chance_left *= 1.0 - chance
-        if chance_left <= 0.0:
-            break
     return float(expected)

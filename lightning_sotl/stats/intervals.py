@@ -1,4 +1,4 @@
-"""How sure a rank correlation is: bootstrap over the runs, many columns of scores at once."""
+"""Bootstrap intervals of rank correlations, for many columns of scores at once."""
 
 from __future__ import annotations
 
@@ -18,114 +18,8 @@ from lightning_sotl.stats.correlation import (
 )
 from lightning_sotl.stats.ranks import Mode, tie_bounds
 
-# Resamples that are carried through together: their numbers for 15,625 runs stay in the cache.
+# Resamples computed together: for 15,625 runs their arrays fit into the cache.
 _BLOCK = 16
-
-
-@dataclass(frozen=True)
-class _Column:
-    """One column of scores, sorted: which runs in ascending order, and where groups of ties begin.
-
-    `starts` is None where nothing ties.
-    """
-
-    order: NDArray[np.int64]
-    starts: NDArray[np.int64] | None
-
-    @staticmethod
-    def of(values: NDArray[np.float64]) -> _Column:
-        order = np.argsort(values, kind="stable")
-        first, _ = tie_bounds(values[order])
-        starts = np.flatnonzero(first == np.arange(values.size))
-        return _Column(order, None if starts.size == values.size else starts)
-
-
-def spearman_samples(
-    rows: NDArray[np.float64],
-    goal: NDArray[np.float64],
-    resamples: int,
-    generator: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Return the correlation of each row of badness with another, shape `(resamples, rows)`.
-
-    NaN where all values of a row, or all of the other, tie in a resample.
-    """
-    by_goal = np.argsort(goal, kind="stable")
-    target = _Column.of(goal[by_goal])
-    columns = [_Column.of(row[by_goal]) for row in rows]
-    samples = np.empty((resamples, len(rows)))
-    for begin in range(0, resamples, _BLOCK):
-        size = min(_BLOCK, resamples - begin)
-        block = _Resamples.draw(goal.size, size, target, generator)
-        for index, column in enumerate(columns):
-            samples[begin : begin + size, index] = block.spearman(column)
-    return samples
-
-
-class _Resamples:
-    """A block of resamples, the runs in the order of the target.
-
-    All sums are of whole numbers below 2**53, so exact in float64 up to some 100,000 runs.
-
-    Args:
-        counts: How often each run was drawn, shape `(runs, block)`.
-        target: The target's ties.
-    """
-
-    def __init__(self, counts: NDArray[np.float64], target: _Column) -> None:
-        self._counts = counts
-        self._n = counts.shape[0]
-        twice_ranks, cubes = self._twice_ranks(counts, target.starts)
-        self._target_spread = self._n**3 - cubes
-        self._weighted = counts * twice_ranks
-        # Shared by all columns without ties.
-        self._cubes = np.einsum("ij,ij,ij->j", counts, counts, counts)
-        self._own = np.einsum("ij,ij->j", self._weighted, counts)
-        self._picked = np.empty_like(counts)
-        self._sums = np.empty_like(counts)
-
-    @staticmethod
-    def draw(runs: int, size: int, target: _Column, generator: np.random.Generator) -> _Resamples:
-        counts = np.empty((runs, size))
-        for sample in range(size):
-            drawn = generator.integers(runs, size=runs)
-            counts[:, sample] = np.bincount(drawn, minlength=runs)
-        return _Resamples(counts, target)
-
-    def spearman(self, column: _Column) -> NDArray[np.float64]:
-        """Return the correlation of a column with the target in each resample."""
-        order, n = column.order, self._n
-        # Four times the sum of the products of the ranks, and 12 times the variance.
-        if column.starts is None:
-            np.take(self._counts, order, axis=0, out=self._picked, mode="clip")
-            np.cumsum(self._picked, axis=0, out=self._sums)
-            np.take(self._weighted, order, axis=0, out=self._picked, mode="clip")
-            products = 2 * np.einsum("ij,ij->j", self._picked, self._sums)
-            products += n * (n + 1) - self._own
-            spread = n**3 - self._cubes
-        else:
-            counts = np.add.reduceat(self._counts[order], column.starts, axis=0)
-            weighted = np.add.reduceat(self._weighted[order], column.starts, axis=0)
-            twice_ranks = 2 * np.cumsum(counts, axis=0) - counts + 1
-            products = np.einsum("ij,ij->j", weighted, twice_ranks)
-            spread = n**3 - np.einsum("ij,ij,ij->j", counts, counts, counts)
-        covariance = 3 * (products - n * (n + 1) ** 2)
-        with np.errstate(invalid="ignore"):
-            rho: NDArray[np.float64] = covariance / np.sqrt(spread * self._target_spread)
-        return rho.clip(-1.0, 1.0)
-
-    @staticmethod
-    def _twice_ranks(
-        counts: NDArray[np.float64], starts: NDArray[np.int64] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return twice the ranks of all runs, and the sum of the cubes of the groups of ties."""
-        runs = counts.shape[0]
-        starts = np.arange(runs) if starts is None else starts
-        sizes = np.add.reduceat(counts, starts, axis=0)
-        twice_ranks = 2 * np.cumsum(sizes, axis=0) - sizes + 1
-        repeats = np.diff(np.append(starts, runs))
-        cubes: NDArray[np.float64] = np.einsum("ij,ij,ij->j", sizes, sizes, sizes)
-        return np.repeat(twice_ranks, repeats, axis=0), cubes
 
 
 def rank_correlation_interval(
@@ -141,15 +35,15 @@ def rank_correlation_interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return a percentile bootstrap interval of the oriented rank correlation.
 
-    The runs are drawn with replacement; ties, those of a run drawn twice among them, share the
-    mean of their ranks. With few runs (below about 20) such intervals are too narrow.
+    The runs are drawn with replacement; ties, also of a run drawn twice, share the mean of their
+    ranks. With few runs (below about 20) such intervals are too narrow.
 
     Args:
         scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
-        target: What the runs came to, shape `(runs,)`. Runs without a finite one are left out.
+        target: Final result of each run, shape `(runs,)`. Runs without a finite one are left out.
         confidence: Share of the resamples between the bounds, in (0, 1).
-        resamples: How many resamples, at least 1; all columns share them.
-        seed: Of the resamples.
+        resamples: How many resamples, at least 1; the same for all columns.
+        seed: Seed of the resamples.
         method: As in `rank_correlation`; only "spearman" is fast.
         mode: "min" if lower scores are better.
         target_mode: "max" if a higher target is better.
@@ -194,23 +88,22 @@ def rank_correlation_difference(
     others_mode: Mode | None = None,
     target_mode: Mode = "max",
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return by how much scores order runs better than others do, and an interval of that.
+    """Return by how much scores order runs better than others do, and a bootstrap interval.
 
-    Both see the same resamples of the runs, so the interval is that of a paired difference. Where
-    it does not hold 0, one of them orders these runs better; two intervals of their own may
-    overlap all the same.
+    Both use the same resamples of the runs, so it is the interval of a paired difference. If it
+    excludes 0, one of them orders these runs better, even if their two separate intervals overlap.
 
     Args:
         scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
-        others: The other scores: of the same shape, or of shape `(runs,)`, which all epochs are
-            then compared with.
-        target: What the runs came to, shape `(runs,)`. Runs without a finite one are left out.
+        others: The other scores, of the same shape, or of shape `(runs,)` to compare all epochs
+            with them.
+        target: Final result of each run, shape `(runs,)`. Runs without a finite one are left out.
         confidence: Share of the resamples between the bounds, in (0, 1).
         resamples: How many resamples, at least 1.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
         method: As in `rank_correlation`; only "spearman" is fast.
         mode: "min" if lower scores are better.
-        others_mode: The same for `others`; None for `mode`.
+        others_mode: The same for `others`; None for the same as `mode`.
         target_mode: "max" if a higher target is better.
 
     Returns:
@@ -236,14 +129,13 @@ def rank_correlation_difference(
         )
     options: dict[str, Any] = {"method": method, "target_mode": target_mode}
     rho, samples = [], []
-    for values, end in ((scores, mode), (others, others_mode or mode)):
+    for values, better in ((scores, mode), (others, others_mode or mode)):
         table = np.asarray(values, dtype=np.float64)
         table = table[:, np.newaxis] if table.ndim == 1 else table
-        rho.append(rank_correlation_curve(table, target, mode=end, **options))
+        options["mode"] = better
+        rho.append(rank_correlation_curve(table, target, **options))
         samples.append(
-            bootstrap_correlations(
-                table, target, mode=end, resamples=resamples, seed=seed, **options
-            )
+            bootstrap_correlations(table, target, resamples=resamples, seed=seed, **options)
         )
     low, high = percentile_bounds(samples[0] - samples[1], confidence=confidence)
     shape = given[1:]
@@ -262,8 +154,8 @@ def bootstrap_correlations(
 ) -> NDArray[np.float64]:
     """Return the oriented rank correlation in each bootstrap resample.
 
-    Two calls with the same target, `resamples` and `seed` see the same resamples, so that their
-    results can be compared pairwise.
+    Calls with the same target, `resamples` and `seed` use the same resamples, so their results can
+    be compared pairwise.
 
     Returns:
         Shape `(resamples, columns)`; NaN where all scores or all targets of a resample tie.
@@ -284,7 +176,7 @@ def bootstrap_correlations(
     known = np.flatnonzero(~unknown)
     generator = np.random.default_rng(seed)
     if method == "spearman":
-        samples[:, known] = spearman_samples(rows[known], goal, resamples, generator)
+        samples[:, known] = _spearman_samples(rows[known], goal, resamples, generator)
         return samples
     for sample in samples:
         drawn = generator.integers(goal.size, size=goal.size)
@@ -320,3 +212,108 @@ def percentile_bounds(
 def _check_confidence(confidence: float) -> None:
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"Expected `confidence` to be in (0, 1) but got {confidence!r}.")
+
+
+def _spearman_samples(
+    rows: NDArray[np.float64],
+    goal: NDArray[np.float64],
+    resamples: int,
+    generator: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Return Spearman's correlation of each row with the goal, shape `(resamples, rows)`.
+
+    A resample is how often each run was drawn. The rows are sorted once, and the ranks in every
+    resample follow from sums of these numbers. It is NaN where all values of a row, or all of the
+    goal, tie in a resample.
+    """
+    by_goal = np.argsort(goal, kind="stable")
+    target = _Column.of(goal[by_goal])
+    columns = [_Column.of(row[by_goal]) for row in rows]
+    samples = np.empty((resamples, len(rows)))
+    for begin in range(0, resamples, _BLOCK):
+        size = min(_BLOCK, resamples - begin)
+        counts = np.empty((goal.size, size))
+        for sample in range(size):
+            drawn = generator.integers(goal.size, size=goal.size)
+            counts[:, sample] = np.bincount(drawn, minlength=goal.size)
+        block = _Resamples(counts, target)
+        for index, column in enumerate(columns):
+            samples[begin : begin + size, index] = block.spearman(column)
+    return samples
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column of scores, sorted.
+
+    Attributes:
+        order: The runs in ascending order of their scores.
+        starts: Where groups of ties begin in `order`; None without ties.
+    """
+
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64] | None
+
+    @staticmethod
+    def of(values: NDArray[np.float64]) -> _Column:
+        order = np.argsort(values, kind="stable")
+        first, _ = tie_bounds(values[order])
+        starts = np.flatnonzero(first == np.arange(values.size))
+        return _Column(order, None if starts.size == values.size else starts)
+
+
+class _Resamples:
+    """A block of resamples, the runs in the order of the target.
+
+    All sums are of whole numbers below 2**53, so exact in float64 up to some 100,000 runs.
+
+    Args:
+        counts: How often each run was drawn, shape `(runs, block)`.
+        target: The sorted target.
+    """
+
+    def __init__(self, counts: NDArray[np.float64], target: _Column) -> None:
+        self._counts = counts
+        self._n = counts.shape[0]
+        starts = np.arange(self._n) if target.starts is None else target.starts
+        sizes = np.add.reduceat(counts, starts, axis=0)
+        ranks = np.repeat(_twice_ranks(sizes), np.diff(np.append(starts, self._n)), axis=0)
+        self._target_spread = self._n**3 - _cubes(sizes)
+        self._weighted = counts * ranks
+        # The same for all columns without ties.
+        self._spread = self._n**3 - _cubes(counts)
+        self._own = np.einsum("ij,ij->j", self._weighted, counts)
+        self._picked = np.empty_like(counts)
+        self._sums = np.empty_like(counts)
+
+    def spearman(self, column: _Column) -> NDArray[np.float64]:
+        """Return the correlation of a column with the target in each resample."""
+        order, n = column.order, self._n
+        # Four times the sum of the products of the ranks, and 12 times the variance.
+        if column.starts is None:
+            np.take(self._counts, order, axis=0, out=self._picked, mode="clip")
+            np.cumsum(self._picked, axis=0, out=self._sums)
+            np.take(self._weighted, order, axis=0, out=self._picked, mode="clip")
+            products = 2 * np.einsum("ij,ij->j", self._picked, self._sums)
+            products += n * (n + 1) - self._own
+            spread = self._spread
+        else:
+            sizes = np.add.reduceat(self._counts[order], column.starts, axis=0)
+            weighted = np.add.reduceat(self._weighted[order], column.starts, axis=0)
+            products = np.einsum("ij,ij->j", weighted, _twice_ranks(sizes))
+            spread = n**3 - _cubes(sizes)
+        covariance = 3 * (products - n * (n + 1) ** 2)
+        with np.errstate(invalid="ignore"):
+            rho: NDArray[np.float64] = covariance / np.sqrt(spread * self._target_spread)
+        return rho.clip(-1.0, 1.0)
+
+
+def _twice_ranks(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return twice the mean rank of each group of ties, from the sizes of the sorted groups."""
+    ranks: NDArray[np.float64] = 2 * np.cumsum(sizes, axis=0) - sizes + 1
+    return ranks
+
+
+def _cubes(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    cubes: NDArray[np.float64] = np.einsum("ij,ij,ij->j", sizes, sizes, sizes)
+    return cubes

@@ -1,4 +1,4 @@
-"""Ranks, which every statistic here compares, with the policies for ties and divergence."""
+"""Ranks, with the rules for ties and diverged runs that every statistic here shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Mode = Literal["min", "max"]
 
 
 def check_mode(name: str, mode: object) -> None:
-    """Raise unless `mode` says in which direction values are better.
+    """Raise unless `mode` is a direction in which values are better.
 
     Raises:
         ValueError: If it is neither "min" nor "max".
@@ -21,9 +21,9 @@ def check_mode(name: str, mode: object) -> None:
 
 
 def oriented(values: ArrayLike, *, mode: Mode) -> NDArray[np.float64]:
-    """Return `values` so that lower is better and what is not finite is worst.
+    """Return `values` with lower better and values that are not finite worst.
 
-    A diverged run ranks last, whichever way its values point; it never wins.
+    A diverged run ranks last, whatever the sign of its values.
 
     Args:
         values: Scores or targets, any shape.
@@ -55,8 +55,7 @@ def midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
         [2.5, 1.0, 2.5]
     """
     order = np.argsort(values, axis=-1)
-    ascending = np.take_along_axis(values, order, axis=-1)
-    first, last = tie_bounds(ascending)
+    first, last = tie_bounds(np.take_along_axis(values, order, axis=-1))
     ranks = np.empty(values.shape)
     np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=-1)
     return ranks
@@ -77,7 +76,7 @@ def best_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def tie_bounds(ascending: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return for each entry of sorted values where its group of equal values begins and ends.
+    """Return where each entry's group of equal values begins and ends.
 
     Args:
         ascending: Sorted numbers without NaN, shape `(..., n)`.

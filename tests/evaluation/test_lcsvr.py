@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from lightning_sotl.stats.correlation import rank_correlation
 
 pytest.importorskip("sklearn")
 
-from lightning_sotl.evaluation.lcsvr import LcSVR, _inputs
+from lightning_sotl.evaluation import LcSVR
+from lightning_sotl.evaluation.lcsvr import _inputs
 
 
 def saturating(runs: int = 150, seed: int = 0, *, mode: str = "max") -> LearningCurves:
@@ -126,3 +129,11 @@ def test_wrong_calls_say_what_was_expected(
 ) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_its_import_does_not_load_scikit_learn() -> None:
+    code = (
+        "import sys; from lightning_sotl.evaluation import LcSVR; print('sklearn' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

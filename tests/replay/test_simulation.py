@@ -17,19 +17,19 @@ class LowestSoFar:
     name = "lowest-so-far"
     validated_from = -1
 
-    def begin(self, seen: Observations) -> LowestSoFar:
-        self.seen = seen
+    def begin(self, observations: Observations) -> LowestSoFar:
+        self.observations = observations
         return self
 
-    def goes_on(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
-        losses = self.seen.train
+    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+        losses = self.observations.train
         return [losses[run, done - 1] <= np.nanmin(losses[:, done - 1]) for run, done in reports]
 
     def resume(self) -> Sequence[int]:
         return ()
 
     def pick(self) -> int:
-        return best_of_the_longest(self.seen, "train")
+        return best_of_the_longest(self.observations, "train")
 
 
 # By hand. One worker: 0 and 1 go on as they are below all before; 2 ties with 1 after two epochs
@@ -65,11 +65,11 @@ def test_each_decision_of_two_workers_sees_what_was_reported_by_then() -> None:
         ([(1, 4), (2, 3)], [True, False], [[4], [3, 2, 1, 0], [2, 2, 2], []]),
         ([(3, 1)], [False], [[4], [3, 2, 1, 0], [2, 2, 2], [9]]),
     ]
-    for (reports, seen, answers), (who, goes_on, visible) in zip(
+    for (reports, seen, answers), (runs, expected_answers, visible) in zip(
         policy.log[:-1], expected, strict=True
     ):
-        assert reports == who
-        assert answers == goes_on
+        assert reports == runs
+        assert answers == expected_answers
         np.testing.assert_array_equal(seen, [row + [nan] * (4 - len(row)) for row in visible])
 
 
@@ -83,7 +83,7 @@ def test_only_validations_that_are_paid_can_be_seen(
     policy = LowestSoFar()
     policy.validated_from = validated_from
     outcome = simulate(policy, TRAIN, VALIDATION, workers=1)
-    seen = ~np.isnan(policy.seen.validation)
+    seen = ~np.isnan(policy.observations.validation)
     trained = np.arange(4) < outcome.epochs[:, np.newaxis]
     np.testing.assert_array_equal(seen, trained & np.isin(np.arange(4), validated_epochs))
     assert outcome.validations == seen.sum()
@@ -95,7 +95,7 @@ class Answers(LowestSoFar):
     def __init__(self, *resumed: Sequence[int], picks: int = 0) -> None:
         self.resumed, self.picks = list(resumed), picks
 
-    def goes_on(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
         return [False] * len(reports)
 
     def resume(self) -> Sequence[int]:
@@ -128,7 +128,11 @@ def test_paused_runs_go_on_in_the_order_that_the_policy_says() -> None:
 def test_what_a_policy_sees_cannot_be_written_to() -> None:
     policy = LowestSoFar()
     simulate(policy, TRAIN, VALIDATION, workers=1)
-    for array in (policy.seen.train, policy.seen.validation, policy.seen.epochs):
+    for array in (
+        policy.observations.train,
+        policy.observations.validation,
+        policy.observations.epochs,
+    ):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
@@ -150,7 +154,7 @@ def test_pick_that_is_no_run_is_an_error(picks: int) -> None:
 
 def test_missing_answers_are_an_error() -> None:
     policy = Answers()
-    policy.goes_on = lambda reports: []
+    policy.decide = lambda reports: []
     message = "Expected 'lowest-so-far' to give 2 answers but got 0."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         simulate(policy, TRAIN, None, workers=2)

@@ -56,23 +56,23 @@ class Logged:
         self.policy = policy
         self.log: list[tuple[Any, ...]] = []
 
-    def begin(self, seen: Observations) -> Logged:
-        self.seen, self.decider = seen, self.policy.begin(seen)
+    def begin(self, observations: Observations) -> Logged:
+        self.observations, self.policy_run = observations, self.policy.begin(observations)
         return self
 
-    def goes_on(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
         # Answers must be a policy's own, whatever it does with what it was given.
-        answers = list(self.decider.goes_on(copy.copy(reports)))
-        self.log.append((list(reports), self.seen.train.copy(), answers))
+        answers = list(self.policy_run.decide(copy.copy(reports)))
+        self.log.append((list(reports), self.observations.train.copy(), answers))
         return answers
 
     def resume(self) -> Sequence[int]:
-        answer = list(self.decider.resume())
-        self.log.append(("resume", self.seen.train.copy(), answer))
+        answer = list(self.policy_run.resume())
+        self.log.append(("resume", self.observations.train.copy(), answer))
         return answer
 
     def pick(self) -> int:
-        return self.decider.pick()
+        return self.policy_run.pick()
 
     @property
     def decisions(self) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The stopping policies that a replay knows by name: the one place where they are registered."""
+"""The stopping policies of a replay by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning_sotl.replay.policies.adaptive import named_adaptive
 from lightning_sotl.replay.policies.baselines import FIRST_RUNG, named_baseline
 from lightning_sotl.replay.policy import Policy
 
-# Written out, as the modules that make these policies need Optuna and Ray to be imported.
+# Written out here because the modules of these policies import Optuna and Ray.
 _OPTUNA = (
     "optuna-halving",
     "optuna-hyperband",
@@ -19,7 +19,7 @@ _OPTUNA = (
 )
 _RAY = "ray-asha"
 _ADAPTIVE = ("adaptive", "adaptive-keep2")
-# One of each kind, for messages.
+# An example of each kind, for messages.
 _KNOWN = (
     "full",
     *_ADAPTIVE,
@@ -35,12 +35,12 @@ def named_policy(name: str) -> Policy:
     """Return the policy of a name.
 
     Args:
-        name: Its first word, up to a "-", says the family; see `named_adaptive`, `named_baseline`,
-            `OptunaPolicy` and `RayPolicy` for what may follow.
+        name: The family up to the first "-"; `named_adaptive`, `named_baseline`, `OptunaPolicy`
+            and `RayPolicy` tell what may follow.
 
     Raises:
         ValueError: If there is no such policy; the message lists what exists.
-        ModuleNotFoundError: If it needs a package that is not installed.
+        ModuleNotFoundError: If the policy needs a package that is not installed.
 
     Example:
         >>> named_policy("halving-val").name
@@ -56,15 +56,15 @@ def named_policy(name: str) -> Policy:
 
 
 def default_names(epochs: int, *, has_validation: bool, peers_read_both: bool = False) -> list[str]:
-    """Return the policies that are compared where none is named.
+    """Return the names of the policies that are compared by default.
 
-    They are all that are built in and that E allows, by training losses and by validation values,
-    and those of Optuna and Ray that are installed, by training losses.
+    These are the built-in policies that E allows, by training losses and by validation values, and
+    the policies of Optuna and Ray, if these are installed, by training losses.
 
     Args:
-        epochs: E of the curves; the fixed T's are a fifth and half of it.
+        epochs: E of the curves; the fixed T's are a fifth and a half of it.
         has_validation: Whether there are validation values.
-        peers_read_both: Whether Optuna's and Ray's are wanted by validation values as well.
+        peers_read_both: Whether to add Optuna's and Ray's policies by validation values as well.
 
     Example:
         >>> default_names(50, has_validation=False)[:5]
@@ -99,7 +99,7 @@ def _ray(name: str) -> Policy:
     return RayPolicy(name)
 
 
-# The first word of a name -> what makes the policy of the whole name.
+# Family -> function from a whole name to its policy.
 _FAMILIES: dict[str, Callable[[str], Policy]] = {
     "full": named_baseline,
     "adaptive": named_adaptive,

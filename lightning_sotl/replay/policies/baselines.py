@@ -1,7 +1,7 @@
 """The built-in policies: full training, a fixed T, and synchronous halving.
 
-They pause all runs at a rung and go on with the best, so their cost does not depend on how many
-runs are trained at a time.
+They pause all runs at a rung and resume the best, so their cost does not depend on how many runs
+are trained at a time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 from lightning_sotl.policies.adaptive import Signal
 from lightning_sotl.replay.policy import (
-    IN_EVERY_EPOCH,
+    EVERY_EPOCH,
+    VALIDATED_FROM,
     Observations,
     Policy,
     PolicyRun,
     best_of_the_longest,
     check_signal,
     split_signal,
-    validated_from,
 )
 
 ETA, FIRST_RUNG = 3, 3
@@ -32,16 +32,15 @@ _HALVING = re.compile(r"halving(?:-eta([1-9][0-9]*))?(?:-from([1-9][0-9]*))?")
 def named_baseline(name: str) -> Policy:
     """Return a built-in policy.
 
-    - `full` trains all runs to the end. It is what costs are shares of, so it validates in every
-      epoch.
+    - `full` trains all runs to the end and validates in every epoch. Costs are shares of its cost.
     - `fixed-t10-top5` stops all at T = 10 and trains the best 5 to the end.
-    - `halving` stops all at T = 3, goes on with the best third (rounded down, at least 1) to
-      T = 9, with the best third of these to T = 27 and so on; `halving-eta2-from1` keeps the best
-      half at T = 1, 2, 4, ...
+    - `halving` stops all at T = 3, trains the best third (rounded down, at least 1) to T = 9, the
+      best third of these to T = 27 and so on; `halving-eta2-from1` keeps the best half at
+      T = 1, 2, 4, ...
 
-    The best are those with the lowest `sotl_e1`, the training loss of the last epoch; with
-    the ending `-val`, as in `halving-val`, those with the best validation value. Ties go to the run
-    that was drawn first, and a run whose value is not finite does not go on.
+    The best runs have the lowest `sotl_e1`, the training loss of the last epoch; with the ending
+    `-val`, as in `halving-val`, the best validation value. Ties go to the run that was drawn
+    first, and a run whose value is not finite is stopped.
 
     Raises:
         ValueError: If there is no such policy, or if a number is out of range.
@@ -52,15 +51,15 @@ def named_baseline(name: str) -> Policy:
     """
     stem, signal = split_signal(name)
     if name == "full":
-        return Rungs(name, "train", (), lambda runs: runs)
+        return Rungs(name, "train")
     if match := _FIXED.fullmatch(stem):
         top = int(match[2])
-        return Rungs(name, signal, (int(match[1]),), lambda _: top)
+        return Rungs(name, signal, int(match[1]), lambda _: top)
     if match := _HALVING.fullmatch(stem):
         eta, first = int(match[1] or ETA), int(match[2] or FIRST_RUNG)
         if eta < 2:
             raise ValueError(f"Expected eta in '{name}' to be at least 2 but got {eta}.")
-        return Rungs(name, signal, (first,), lambda runs: max(1, runs // eta), eta=eta)
+        return Rungs(name, signal, first, lambda runs: max(1, runs // eta), eta)
     raise ValueError(
         f"There is no policy {name!r}; built in are 'full', 'fixed-t10-top5', 'halving' and "
         "'halving-eta3-from3' with any numbers, the last three also with the ending '-val'."
@@ -69,69 +68,67 @@ def named_baseline(name: str) -> Policy:
 
 @dataclass(frozen=True)
 class Rungs:
-    """All runs pause at a rung, and the best go on to the next one, or to the end.
+    """All runs pause at a rung, and the best continue to the next rung, or to the end.
 
     Attributes:
-        name: The policy's.
-        signal: What it ranks by.
-        rungs: Completed epochs, ascending.
-        kept: How many of so many runs go on.
-        eta: The last rung is followed by further ones, each so many times as late; None for no
-            further ones.
+        name: Name of the policy.
+        signal: The curve that it ranks by.
+        first: Completed epochs at the first rung; None for no rung.
+        kept: (runs at a rung) -> how many of them continue.
+        eta: Each further rung is so many times as late as the one before; None for a single rung.
     """
 
     name: str
     signal: Signal
-    rungs: tuple[int, ...]
-    kept: Callable[[int], int]
+    first: int | None = None
+    kept: Callable[[int], int] = int
     eta: int | None = None
 
     @property
     def validated_from(self) -> int:
-        """Training losses cost no validation before the end."""
-        return validated_from(self.signal) if self.rungs else IN_EVERY_EPOCH
+        """Every epoch for `full` and for validation values, otherwise the last."""
+        return EVERY_EPOCH if self.first is None else VALIDATED_FROM[self.signal]
 
-    def begin(self, seen: Observations) -> PolicyRun:
-        """Return what decides in one repeat.
+    def begin(self, observations: Observations) -> PolicyRun:
+        """Start on the runs of one repeat.
 
         Raises:
             ValueError: If the first rung is not before the end, or if there are no validation
                 values and the policy reads them.
         """
-        check_signal(self.name, self.signal, seen)
-        if self.rungs and self.rungs[0] >= seen.max_epochs:
+        check_signal(self.name, self.signal, observations)
+        epochs = observations.max_epochs
+        if self.first is not None and self.first >= epochs:
             raise ValueError(
-                f"Expected the first T of '{self.name}' to be in [1, {seen.max_epochs - 1}], "
-                f"below the {seen.max_epochs} epochs of full training, but got {self.rungs[0]}."
+                f"Expected the first T of '{self.name}' to be in [1, {epochs - 1}], "
+                f"below the {epochs} epochs of full training, but got {self.first}."
             )
-        rungs = list(self.rungs)
-        while self.eta is not None and rungs[-1] * self.eta < seen.max_epochs:
+        rungs = [] if self.first is None else [self.first]
+        while self.eta is not None and rungs[-1] * self.eta < epochs:
             rungs.append(rungs[-1] * self.eta)
-        return _AtRungs(seen, self.signal, rungs, self.kept)
+        return _RungsRun(observations, self, rungs)
 
 
-class _AtRungs:
-    def __init__(
-        self, seen: Observations, signal: Signal, rungs: list[int], kept: Callable[[int], int]
-    ) -> None:
-        self._seen = seen
-        self._signal: Signal = signal
-        self._rungs = rungs  # those that are still to come
-        self._kept = kept
-        self._alive = np.arange(len(seen.epochs))
+class _RungsRun:
+    def __init__(self, observations: Observations, policy: Rungs, rungs: list[int]) -> None:
+        self._observations = observations
+        self._policy = policy
+        self._rungs = rungs  # that no run has reached yet
+        self._alive = np.arange(len(observations.epochs))
 
-    def goes_on(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
-        rung = self._rungs[0] if self._rungs else self._seen.max_epochs
+    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+        rung = self._rungs[0] if self._rungs else self._observations.max_epochs
         return [done < rung for _, done in reports]
 
     def resume(self) -> Sequence[int]:
         if not self._rungs:
             return ()
-        values = self._seen.curve(self._signal)[self._alive, self._rungs.pop(0) - 1]
-        best = np.argsort(values, kind="stable")[: self._kept(len(values))]
-        # Sorted again, so that the next rung's ties, too, go to the run that was drawn first.
+        curve = self._observations.curve(self._policy.signal)
+        values = curve[self._alive, self._rungs.pop(0) - 1]
+        best = np.argsort(values, kind="stable")[: self._policy.kept(len(values))]
+        # In the order of the draw again, to which ties at the next rung go.
         self._alive = np.sort(self._alive[best[np.isfinite(values[best])]])
         return self._alive.tolist()
 
     def pick(self) -> int:
-        return best_of_the_longest(self._seen, self._signal)
+        return best_of_the_longest(self._observations, self._policy.signal)

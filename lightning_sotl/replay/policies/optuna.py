@@ -12,68 +12,46 @@ import numpy as np
 from lightning_sotl._utils.extras import require
 from lightning_sotl.policies.adaptive import Signal
 from lightning_sotl.replay.policy import (
+    VALIDATED_FROM,
+    NeverResumes,
     Observations,
     PolicyRun,
-    StopsForGood,
     check_signal,
     split_signal,
-    validated_from,
 )
 
 require("optuna", extra="optuna", purpose="replay its pruners")
 
 import optuna  # noqa: E402
+from optuna import pruners  # noqa: E402
 from optuna.pruners import BasePruner  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
-# The two that have no default are those of the examples in Optuna's documentation.
-PERCENTILE, PATIENCE = 25.0, 1
-
-
-def _halving(epochs: int) -> BasePruner:
-    # What "auto" finds once a trial is complete; with all trials at a time that would be too late.
-    return optuna.pruners.SuccessiveHalvingPruner(min_resource=max((epochs - 1) // 100, 1))
-
-
-def _hyperband(epochs: int) -> BasePruner:
-    return optuna.pruners.HyperbandPruner(max_resource=epochs)
-
-
-def _median(_: int) -> BasePruner:
-    return optuna.pruners.MedianPruner()
-
-
-def _percentile(_: int) -> BasePruner:
-    return optuna.pruners.PercentilePruner(PERCENTILE)
-
-
-def _patient(_: int) -> BasePruner:
-    return optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(), patience=PATIENCE)
-
-
+# Name -> pruner for so many epochs. Percentile and patience are those of Optuna's documentation.
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    "optuna-halving": _halving,
-    "optuna-hyperband": _hyperband,
-    "optuna-median": _median,
-    "optuna-percentile": _percentile,
-    "optuna-patient": _patient,
+    # "auto" finds this `min_resource` when a trial is complete: too late if all run at a time.
+    "optuna-halving": lambda epochs: pruners.SuccessiveHalvingPruner(max((epochs - 1) // 100, 1)),
+    "optuna-hyperband": lambda epochs: pruners.HyperbandPruner(max_resource=epochs),
+    "optuna-median": lambda _: pruners.MedianPruner(),
+    "optuna-percentile": lambda _: pruners.PercentilePruner(25.0),
+    "optuna-patient": lambda _: pruners.PatientPruner(pruners.MedianPruner(), patience=1),
 }
 
 
 @dataclass(frozen=True)
 class OptunaPolicy:
-    """One of Optuna's pruners, with its defaults and what it must know: the number of epochs.
+    """One of Optuna's pruners, with its defaults and the number of epochs.
 
-    A stopped run stays stopped, and one that has trained E epochs is complete. All values of one
-    instant are reported, and the complete trials told, before any pruner is asked; successive
-    halving and Hyperband enter a value into a rung only when asked about it. What has no default:
-    the percentile is 25 and the patience 1, those of Optuna's documentation; `min_resource` of
-    `optuna-halving` is what "auto" finds once a trial is complete. A new study is made for every
-    repeat, in memory.
+    A stopped run stays stopped, and a run that has trained E epochs is complete. All values of an
+    instant are reported, and complete trials finished, before the pruner decides about any trial;
+    successive halving and Hyperband enter a value into a rung only when they decide about it. Two
+    arguments have no default: the percentile is 25 and the patience 1, as in Optuna's
+    documentation. `min_resource` of `optuna-halving` is the one that "auto" finds when a trial is
+    complete. Every repeat has a new study, in memory.
 
     Args:
-        name: A key of `PRUNERS`, with the ending `-val` if validation values are reported in place
-            of training losses.
+        name: A key of `PRUNERS`, with the ending `-val` to report validation values in place of
+            training losses.
 
     Raises:
         ValueError: If there is no such pruner.
@@ -94,58 +72,57 @@ class OptunaPolicy:
 
     @property
     def validated_from(self) -> int:
-        """By the curve that is reported: training losses cost no validation before the end."""
-        return validated_from(split_signal(self.name)[1])
+        """Every epoch if validation values are reported, otherwise the last."""
+        return VALIDATED_FROM[split_signal(self.name)[1]]
 
-    def begin(self, seen: Observations) -> PolicyRun:
-        """Return a new study that decides.
+    def begin(self, observations: Observations) -> PolicyRun:
+        """Start a new study on the runs of one repeat.
 
         Raises:
             ValueError: If there are no validation values and the policy reports them.
         """
         stem, signal = split_signal(self.name)
-        check_signal(self.name, signal, seen)
-        with _silence():
+        check_signal(self.name, signal, observations)
+        with _silent():
             study = optuna.create_study(
                 storage=optuna.storages.InMemoryStorage(),
-                sampler=optuna.samplers.RandomSampler(seed=seen.seed),  # never asked for a value
-                pruner=PRUNERS[stem](seen.max_epochs),
-                study_name=f"replay-{seen.seed}",  # Hyperband's brackets depend on it
+                sampler=optuna.samplers.RandomSampler(seed=observations.seed),  # draws nothing
+                pruner=PRUNERS[stem](observations.max_epochs),
+                study_name=f"replay-{observations.seed}",  # Hyperband derives brackets from it
             )
-        return _InAStudy(seen, signal, study)
+        return _StudyRun(observations, signal, study)
 
 
-class _InAStudy(StopsForGood):
-    def __init__(self, seen: Observations, signal: Signal, study: optuna.Study) -> None:
-        super().__init__(seen, signal)
+class _StudyRun(NeverResumes):
+    def __init__(self, observations: Observations, signal: Signal, study: optuna.Study) -> None:
+        super().__init__(observations, signal)
         self._study = study
         self._trials: dict[int, optuna.Trial] = {}
 
-    def goes_on(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
-        values = self._seen.curve(self._signal)
+    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+        values, epochs = self._observations.curve(self._signal), self._observations.max_epochs
         trials = self._trials
         for run, done in reports:
             if run not in trials:
                 trials[run] = self._study.ask()
             trials[run].report(float(values[run, done - 1]), done - 1)
         for run, done in reports:
-            if done == self._seen.max_epochs:
+            if done == epochs:
                 self._study.tell(trials[run], float(values[run, done - 1]))
-        # Percentiles of infinite values, those of diverged runs, are NaN with a warning.
+        # Diverged runs have infinite values, and NumPy warns of their percentiles.
         with np.errstate(invalid="ignore"):
-            return [done < self._seen.max_epochs and self._stays(run) for run, done in reports]
+            return [done < epochs and not self._is_pruned(trials[run]) for run, done in reports]
 
-    def _stays(self, run: int) -> bool:
-        trial = self._trials[run]
+    def _is_pruned(self, trial: optuna.Trial) -> bool:
         if not trial.should_prune():
-            return True
+            return False
         self._study.tell(trial, state=TrialState.PRUNED)
-        return False
+        return True
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep Optuna from a line of log for every study, and from calling a pruner experimental."""
+def _silent() -> Iterator[None]:
+    """Suppress Optuna's log line for every study, and its warning of experimental pruners."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
     try:

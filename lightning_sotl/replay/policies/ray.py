@@ -13,12 +13,12 @@ import numpy as np
 from lightning_sotl._utils.extras import require
 from lightning_sotl.policies.adaptive import Signal
 from lightning_sotl.replay.policy import (
+    VALIDATED_FROM,
+    NeverResumes,
     Observations,
     PolicyRun,
-    StopsForGood,
     check_signal,
     split_signal,
-    validated_from,
 )
 
 require("ray.tune", extra="ray", purpose="replay its scheduler")
@@ -32,16 +32,15 @@ NAME = "ray-asha"
 class RayPolicy:
     """Ray's ASHAScheduler with its defaults (grace period 1, reduction factor 4, one bracket).
 
-    It must know E, its `max_t`. A stopped run stays stopped. It is told of a value in the call that
-    decides, so of those of one instant it knows the ones of runs that started before. A new
-    scheduler is made for every repeat.
+    Its `max_t` is E. A stopped run stays stopped. The scheduler gets a value in the call that
+    decides, so among the values of one instant it knows those of runs that started earlier. Every
+    repeat has a new scheduler.
 
     Args:
-        name: "ray-asha", or "ray-asha-val" if validation values are reported in place of training
-            losses.
+        name: "ray-asha", or "ray-asha-val" to report validation values in place of training losses.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If the name is neither.
 
     Example:
         >>> RayPolicy("ray-asha").validated_from
@@ -59,41 +58,43 @@ class RayPolicy:
 
     @property
     def validated_from(self) -> int:
-        """By the curve that is reported: training losses cost no validation before the end."""
-        return validated_from(split_signal(self.name)[1])
+        """Every epoch if validation values are reported, otherwise the last."""
+        return VALIDATED_FROM[split_signal(self.name)[1]]
 
-    def begin(self, seen: Observations) -> PolicyRun:
-        """Return a new scheduler that decides.
+    def begin(self, observations: Observations) -> PolicyRun:
+        """Start a new scheduler on the runs of one repeat.
 
         Raises:
             ValueError: If there are no validation values and the policy reports them.
         """
         signal = split_signal(self.name)[1]
-        check_signal(self.name, signal, seen)
-        scheduler = ASHAScheduler(metric="value", mode="min", max_t=seen.max_epochs)
-        return _InAScheduler(seen, signal, scheduler)
+        check_signal(self.name, signal, observations)
+        scheduler = ASHAScheduler(metric="value", mode="min", max_t=observations.max_epochs)
+        return _SchedulerRun(observations, signal, scheduler)
 
 
-class _InAScheduler(StopsForGood):
-    def __init__(self, seen: Observations, signal: Signal, scheduler: Any) -> None:
-        super().__init__(seen, signal)
+class _SchedulerRun(NeverResumes):
+    def __init__(self, observations: Observations, signal: Signal, scheduler: Any) -> None:
+        super().__init__(observations, signal)
         self._scheduler = scheduler
-        # All that the scheduler reads of a trial.
-        self._trials = [SimpleNamespace(trial_id=str(run)) for run in range(len(seen.epochs))]
+        # The scheduler reads nothing else of a trial.
+        self._trials = [
+            SimpleNamespace(trial_id=str(run)) for run in range(len(observations.epochs))
+        ]
         with _global_generator_kept():
             for trial in self._trials:
                 scheduler.on_trial_add(None, trial)
 
-    def goes_on(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
-        values = self._seen.curve(self._signal)
+    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+        values = self._observations.curve(self._signal)
         answers = []
-        # Percentiles of infinite values, those of diverged runs, are NaN with a warning.
+        # Diverged runs have infinite values, and NumPy warns of their percentiles.
         with np.errstate(invalid="ignore"):
             for run, done in reports:
                 result = {"training_iteration": done, "value": float(values[run, done - 1])}
                 trial = self._trials[run]
                 action = self._scheduler.on_trial_result(None, trial, result)
-                if action == TrialScheduler.STOP:  # as Tune's controller does it
+                if action == TrialScheduler.STOP:  # as Tune's controller does
                     self._scheduler.on_trial_complete(None, trial, result)
                 answers.append(action != TrialScheduler.STOP)
         return answers
@@ -101,7 +102,7 @@ class _InAScheduler(StopsForGood):
 
 @contextmanager
 def _global_generator_kept() -> Iterator[None]:
-    """Let the scheduler draw a trial's bracket (of one) without moving NumPy's global generator."""
+    """Restore NumPy's global generator, from which the scheduler draws each trial's bracket."""
     state = np.random.get_state()  # noqa: NPY002 - Ray draws from it
     try:
         yield
