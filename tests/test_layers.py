@@ -1,78 +1,131 @@
+"""Who may import what: the contracts in pyproject.toml, and rules that no contract can state."""
+
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
+from graphlib import TopologicalSorter
 
+import grimp
 import pytest
 
-from tests.support.paths import PACKAGE
+from tests.support.paths import ROOT
 
-# Module or folder -> its floor; imports point down or stay on their floor.
-FLOORS = {
-    "_utils": 0,
-    "losses": 1,
-    "policies": 1,
-    "stats": 1,
-    "metric": 1,
-    "record": 2,
-    "curves": 3,
-    "ranking": 4,
-    "replay": 4,
-    "evaluation": 5,
-    "callbacks": 6,
-    "sweep": 7,
-    "lightning": 8,
-    "pytorch_lightning": 8,
-    "integrations": 9,
-    "plotting": 9,
-    "__init__": 10,
-    "__main__": 10,
-    "cli": 10,
-}
-# What a floor may import from outside, beyond the standard library.
+# Packages from outside that everything below the callbacks may import.
 OUTSIDE = {
-    0: {"lightning_utilities", "numpy", "scipy", "typing_extensions"},
-    1: {"numpy", "optuna", "ray", "scipy", "sklearn", "torch", "torchmetrics", "typing_extensions"},
+    "lightning_utilities",
+    "numpy",
+    "optuna",
+    "pandas",
+    "ray",
+    "scipy",
+    "sklearn",
+    "torch",
+    "torchmetrics",
+    "typing_extensions",
+}
+BELOW_THE_CALLBACKS = {
+    "_utils",
+    "curves",
+    "evaluation",
+    "losses",
+    "metric",
+    "policies",
+    "ranking",
+    "record",
+    "replay",
+    "stats",
+}
+# Modules of one package that another may use: a reporter is a callback.
+SHARED = {("integrations", "callbacks")}
+# Imports that wait for a public name.
+ALLOWED = {
+    ("lightning_sotl.cli.inputs", "lightning_sotl.curves._log_arrays"),
+    ("lightning_sotl.sweep.promotion", "lightning_sotl.curves._log_arrays"),
 }
 
 
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+def test_the_contracts_of_pyproject_are_kept() -> None:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Contracts: 5 kept, 0 broken." in done.stdout
 
 
-def floor_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """Return what each module imports at run time, also inside functions."""
+    graph = grimp.build_graph(
+        "lightning_sotl",
+        include_external_packages=True,
+        exclude_type_checking_imports=True,
+        cache_dir=None,
+    )
+    own = [name for name in graph.modules if name.partition(".")[0] == "lightning_sotl"]
+    return {name: graph.find_modules_directly_imported_by(name) for name in sorted(own)}
 
 
-def imports(path: Path) -> list[str]:
-    """Return every module that a file imports at run time, also inside functions."""
-    tree = ast.parse(path.read_text())
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            node.body.clear()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            if node.module == "lightning_sotl":
-                found += [f"lightning_sotl.{alias.name}" for alias in node.names]
-            else:
-                found.append(node.module)
-    return found
+def part_of(module: str) -> str:
+    return f"{module}.".split(".")[1]
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
-    own = FLOORS[floor_of(path)]
-    for name in imports(path):
-        top, _, rest = name.partition(".")
-        if top == "lightning_sotl" and rest and not rest.startswith("__version__"):
-            assert FLOORS[rest.partition(".")[0]] <= own, f"{path.name} imports {name}"
-        elif top != "lightning_sotl" and own < 6 and top not in sys.stdlib_module_names:
-            assert top in OUTSIDE[min(own, 1)], f"{path.name} imports {name}"
+def test_no_module_imports_itself_through_others(imports: dict[str, set[str]]) -> None:
+    TopologicalSorter(imports).prepare()  # raises a CycleError that names the modules
+
+
+def test_below_the_callbacks_only_known_packages_are_imported(
+    imports: dict[str, set[str]],
+) -> None:
+    known = {"lightning_sotl", *OUTSIDE, *sys.stdlib_module_names}
+    unknown = {
+        (module, name)
+        for module, names in imports.items()
+        for name in names
+        if part_of(module) in BELOW_THE_CALLBACKS and name.partition(".")[0] not in known
+    }
+    assert unknown == set()
+
+
+def home(module: str) -> str | None:
+    """Return the package that a module is internal to, or None if it is public."""
+    names = module.split(".")
+    internal = [i for i, name in enumerate(names) if name[0] == "_" and name[:2] != "__"]
+    return ".".join(names[: internal[-1]]) if internal else None
+
+
+def test_internal_modules_are_imported_from_within_their_package_only(
+    imports: dict[str, set[str]],
+) -> None:
+    found = {
+        (module, name)
+        for module, names in imports.items()
+        for name in names
+        if name.startswith("lightning_sotl.")
+        and (package := home(name)) is not None
+        and not f"{module}.".startswith(f"{package}.")
+        and (part_of(module), part_of(name)) not in SHARED
+    }
+    assert found - ALLOWED == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("lightning_sotl.curves.table", None),
+        ("lightning_sotl.__main__", None),
+        ("lightning_sotl._utils.text", "lightning_sotl"),
+        ("lightning_sotl.curves._runs", "lightning_sotl.curves"),
+        ("lightning_sotl.integrations._ray.session", "lightning_sotl.integrations"),
+    ],
+)
+def test_an_underscore_makes_a_module_internal(module: str, package: str | None) -> None:
+    assert home(module) == package
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -19,8 +19,6 @@ from lightning_sotl.curves._run_source import RunSource
 from lightning_sotl.curves._runs import Progress, RunReader
 from lightning_sotl.curves.run_notes import RunNotes
 
-__all__ = ["LogArrays", "LogKeys", "read_arrays"]
-
 
 @dataclass(frozen=True)
 class LogArrays:

@@ -1,4 +1,4 @@
-"""Faults and load, in seconds; `campaigns/faults.py` has the same in minutes."""
+"""Faults and load for half a minute; `campaigns/faults.py` has the same for many minutes."""
 
 import gc
 import re
@@ -17,6 +17,7 @@ SCRIPT = ["-m", "tests.campaigns.faults"]
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.slow
 def test_killed_runs_and_ranks_go_on_exactly_and_runs_in_the_making_are_ranked_right():
     names = ["killed-runs", "killed-ranks", "read-while-written"]
     done = subprocess.run(

@@ -36,6 +36,7 @@ def table(lines: list[str]) -> list[list[str]]:
     return [line.split() for line in lines if re.match(r" +\d+ ", line)]
 
 
+@pytest.mark.slow
 def test_sweep_trains_the_first_of_its_ranking_and_tests_the_pick_only(tmp_path):
     lines = run_example("digits_sweep", tmp_path)
     rows = table(lines)
@@ -64,8 +65,8 @@ def test_sweep_trains_the_first_of_its_ranking_and_tests_the_pick_only(tmp_path)
         assert len(curve) == (stop if row[5] == "-" else budget)
 
 
+@pytest.mark.slow
 def test_sweep_verifies_its_pick_against_all_runs(tmp_path):
-
     lines = run_example("digits_sweep", tmp_path, "--verify")
     rows = table(lines)
     losses, tests = ([float(row[column]) for row in rows] for column in (3, 6))
@@ -79,6 +80,7 @@ def test_sweep_verifies_its_pick_against_all_runs(tmp_path):
     assert correlation == pytest.approx(spearmanr([-loss for loss in losses], tests)[0], abs=0.005)
 
 
+@pytest.mark.slow
 def test_optuna_sweep_counts_the_epochs_that_its_study_has(tmp_path):
     lines = run_example("optuna_sweep", tmp_path)
     backend = optuna.storages.journal.JournalFileBackend(
@@ -98,6 +100,7 @@ def test_optuna_sweep_counts_the_epochs_that_its_study_has(tmp_path):
     assert f"took {spent} of the 25 epochs of full training ({spent / 25:.0%})" in lines[-1]
 
 
+@pytest.mark.slow
 def test_fabric_loop_has_the_same_right_value_on_two_ranks(tmp_path):
     lines = run_example("fabric_loop", tmp_path, "--devices", "2")
     rows = [row[2:] for row in table(lines)]
@@ -110,6 +113,7 @@ def test_fabric_loop_has_the_same_right_value_on_two_ranks(tmp_path):
     assert "differ by at most 0 nats" in lines[-1]
 
 
+@pytest.mark.slow
 def test_the_same_sweep_under_four_policies_costs_and_picks_what_the_table_says(tmp_path):
     lines = run_example("adaptive_sweep", tmp_path)
     rows = {line[:20].strip(): line[20:].split() for line in lines[:-1] if "%" in line[:40]}

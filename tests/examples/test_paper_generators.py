@@ -247,6 +247,7 @@ def test_committed_table_is_that_of_its_recipe() -> None:
         assert by_sotl(curves, at).selection.correlation == pytest.approx(wanted)
 
 
+@pytest.mark.slow
 def test_example_trains_a_small_table_and_prints_its_means(tmp_path) -> None:
     lines = run_example("paper/fig5_generators", tmp_path)
     curves = LearningCurves.load(tmp_path / TABLE.name)

@@ -10,7 +10,7 @@ import pytest
 from tests.support.paths import ROOT
 
 # Ray starts a dozen processes, each of which imports torch: on a busy machine that takes minutes.
-pytestmark = [pytest.mark.timeout(600), pytest.mark.cluster]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 def test_winners_go_on_from_the_storage_on_another_node_also_when_that_dies(tmp_path):

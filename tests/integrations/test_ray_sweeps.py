@@ -159,6 +159,7 @@ def adaptive(local_ray, tmp_path_factory):
     return errors, Sweep(folder, restored.fit())
 
 
+@pytest.mark.slow
 def test_the_adaptive_scheduler_stops_a_bad_trial_and_the_stopper_gives_policy_as_the_reason(
     adaptive,
 ):
@@ -171,6 +172,7 @@ def test_the_adaptive_scheduler_stops_a_bad_trial_and_the_stopper_gives_policy_a
     assert note["seen"] == ["on_train_end", "success"]
 
 
+@pytest.mark.slow
 def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(adaptive):
     errors, sweep = adaptive
     assert errors == {"good": False, "raises": True, "bad": False}
@@ -180,6 +182,7 @@ def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(adaptiv
     assert len(note["epoch_losses"]) == 4
 
 
+@pytest.mark.slow
 def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep, caplog):
     _, finished = adaptive
     with (
@@ -196,6 +199,7 @@ def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep, caplog):
         assert "nan" not in {w.params["name"] for w in find_winners(sweep.grid, 9)}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_promoted_is_named(adaptive, sweep):
     _, finished = adaptive
     grid = finished.grid
@@ -217,6 +221,7 @@ def test_what_cannot_be_promoted_is_named(adaptive, sweep):
         promote(grid, 1, tune.Trainable)
 
 
+@pytest.mark.slow
 def test_an_interrupted_promotion_goes_on_where_it_was_each_trial_with_its_own_config(
     sweep, tmp_path
 ):
@@ -241,6 +246,7 @@ def test_an_interrupted_promotion_goes_on_where_it_was_each_trial_with_its_own_c
     assert names["killed"] == sorted([*names["stopped"], "only here"])
 
 
+@pytest.mark.slow
 def test_a_winner_without_a_checkpoint_is_named(adaptive):
     _, finished = adaptive
     bare = dataclasses.replace(finished.by_name["good"], checkpoint=None)
@@ -252,6 +258,7 @@ def test_a_winner_without_a_checkpoint_is_named(adaptive):
         find_winners([bare], 1)
 
 
+@pytest.mark.slow
 def test_the_example_trains_the_first_of_its_ranking_to_the_end(local_ray, tmp_path, monkeypatch):
     example = importlib.import_module("ray_sweep")
     monkeypatch.setattr(example, "PROMOTED", 1)

@@ -81,6 +81,7 @@ def test_order_is_the_live_one_before_and_after_promotion(
     assert after["runs"][0]["epochs"] == 4
 
 
+@pytest.mark.slow
 def test_example_ends_in_a_sentence_with_numbers(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")

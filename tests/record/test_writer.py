@@ -106,13 +106,15 @@ def test_another_run_that_writes_into_the_same_directory_is_told_of(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "handler", "raised", "error"),
+    ("number", "handler", "raised", "message", "error"),
     [
-        (signal.SIGINT, signal.default_int_handler, SystemExit, "KeyboardInterrupt"),
-        (signal.SIGTERM, signal.SIG_DFL, SIGTERMException, "SIGTERMException"),
+        (signal.SIGINT, signal.default_int_handler, SystemExit, "1", "KeyboardInterrupt"),
+        (signal.SIGTERM, signal.SIG_DFL, SIGTERMException, "", "SIGTERMException"),
     ],
 )
-def test_a_signal_that_ends_the_run_stands_in_the_record(tmp_path, number, handler, raised, error):
+def test_a_signal_that_ends_the_run_stands_in_the_record(
+    tmp_path, number, handler, raised, message, error
+):
     def loss(epoch, batch):
         if (epoch, batch) == (1, 2):
             os.kill(os.getpid(), number)
@@ -121,7 +123,7 @@ def test_a_signal_that_ends_the_run_stands_in_the_record(tmp_path, number, handl
     # Ray 2.49 leaves a handler behind, and a shell's `&` has SIGINT ignored.
     logger, before = pl.loggers.CSVLogger(tmp_path), signal.signal(number, handler)
     try:
-        with pytest.raises(raised):
+        with pytest.raises(raised, match=f"^{message}$"):
             trainer(tmp_path, callbacks=[SoTLMonitor()], logger=logger).fit(
                 scripted_model(loss=loss), loader(4)
             )

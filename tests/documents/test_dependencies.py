@@ -1,0 +1,34 @@
+"""What pyproject.toml asks of other packages."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.paths import ROOT
+
+BOUND = re.compile(r"([\w.-]+)(\[[\w,-]+\])?>=\d[\w.]*")
+
+
+def requirements() -> list[str]:
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    extras = re.compile(rf"{project['name']}\[[\w,-]+\]")
+    return [entry for entries in lists for entry in entries if not extras.fullmatch(entry)]
+
+
+def test_every_package_has_a_lower_bound_and_nothing_else() -> None:
+    assert [entry for entry in requirements() if not BOUND.fullmatch(entry)] == []
+
+
+@pytest.mark.parametrize("entry", ["a", "a==1.0", "a>=1.0,<2", "a>=1; python_version<'3.12'"])
+def test_anything_else_is_no_lower_bound(entry: str) -> None:
+    assert not BOUND.fullmatch(entry)
+
+
+def test_the_bounds_that_the_oldest_set_takes_are_found() -> None:
+    found = {BOUND.fullmatch(entry)[1] for entry in requirements()}
+    assert {"torch", "pytorch-lightning", "optuna", "ray", "pytest"} <= found
+    assert any(entry.startswith("ray[tune]>=") for entry in requirements())
