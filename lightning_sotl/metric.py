@@ -14,7 +14,7 @@ from lightning_sotl.losses.window import accumulation_dtype
 
 
 class SumOfTrainingLosses(Metric):
-    r"""Sum of the training losses of the last `window` epochs (SoTL-E), over all ranks.
+    r"""The sum of the training losses of the last `window` epochs (SoTL-E), over all ranks.
 
     .. math:: \mathrm{SoTL\mbox{-}E}(T) = \sum_{e=T-E}^{T-1} \frac{1}{B_e} \sum_i \ell(e, i)
 
@@ -33,7 +33,7 @@ class SumOfTrainingLosses(Metric):
 
     Args:
         window: E, at least 1; how many closed epochs are summed.
-        **kwargs: Passed on to `torchmetrics.Metric`.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
         TypeError: If `window` is no integer.
@@ -76,7 +76,7 @@ class SumOfTrainingLosses(Metric):
         Raises:
             ValueError: If `loss` has more than one element.
         """
-        # Torch's default dtype, in which it would take a number, may be bfloat16.
+        # Torch would convert a number to its default dtype, which may be bfloat16.
         dtype = None if isinstance(loss, Tensor) else torch.float64
         value = torch.as_tensor(loss, dtype=dtype).detach()
         if value.numel() != 1:
@@ -87,15 +87,15 @@ class SumOfTrainingLosses(Metric):
         self.counts[0] += 1
 
     def close_epoch(self) -> None:
-        """Complete the open epoch: it becomes the newest of the window, the oldest leaves."""
+        """Complete the open epoch: it enters the window, and the oldest epoch leaves it."""
         for name in ("sums", "counts"):
             state = getattr(self, name)
             setattr(self, name, torch.cat([torch.zeros_like(state[:1]), state[:-1]]))
-        # Not an update, so torchmetrics would give the value of the epoch before again.
+        # Not an update, so torchmetrics would return the value of the epoch before again.
         self._computed = None
 
     def compute(self) -> Tensor:
-        """Return SoTL-E after the closed epochs, see the class. Lower is better."""
+        """Return SoTL-E after the closed epochs; the class describes it. Lower is better."""
         sums, counts = self.sums[1:], self.counts[1:]
         losses = torch.where(counts > 0, sums / counts, torch.nan)
         diverged = (counts > 0) & ~torch.isfinite(losses)
@@ -106,13 +106,13 @@ class SumOfTrainingLosses(Metric):
         return total
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        """Take back the states, and with them forget the value that was computed of others."""
+        """Restore the states, and drop the value that was computed from the states before."""
         super()._load_from_state_dict(*args, **kwargs)
         self._computed = None
-        self._update_count = max(self._update_count, 1)  # or `compute` would warn of none
+        self._update_count = max(self._update_count, 1)  # or `compute` would warn
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Move the states with the module, but keep their dtype: sums in bfloat16 go nowhere."""
+        """Move the states with the module, but keep their dtype: bfloat16 sums stop growing."""
         device = fn(torch.empty(0)).device
 
         def move(tensor: Tensor) -> Tensor:

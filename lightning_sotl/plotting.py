@@ -25,9 +25,9 @@ from lightning_sotl.replay.experiment import Replay, undominated
 from lightning_sotl.stats.correlation import Method
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
-_CROWDED = 40  # from so many runs on the ranks are drawn on a logarithmic axis
-_MOST_DRAWN = 80  # characters of a name
-_NAMED = 10  # so many runs of a bump chart have a colour and a name
+_LINEAR_RUNS = 40  # with more runs the rank axis is logarithmic
+_LONGEST_NAME = 80  # characters
+_NAMED_RUNS = 10  # runs of a bump chart with a colour and a name
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CorrelationLine:
     """One line of the picture of an evaluation.
 
     Attributes:
-        name: The estimator's.
+        name: Name of the estimator.
         rho: Correlation after `k = 1, 2, ...` epochs, shape `(epochs,)`.
         at: The T's that have an interval, shape `(n,)`.
         low: Their lower bounds, shape `(n,)`.
@@ -54,10 +54,10 @@ class RankLines:
     """The lines of a bump chart.
 
     Attributes:
-        names: Of the runs, the best at T first.
-        ranks: Of each run after `k = 1, ..., T` epochs, ties at the lowest, shape `(runs, T)`;
-            NaN where it has no estimate.
-        monitor: What they are ranked by.
+        names: Names of the runs, the best at T first.
+        ranks: Rank of each run after `k = 1, ..., T` epochs, ties at the lowest, shape `(runs, T)`;
+            NaN without an estimate.
+        monitor: The metric that ranks them.
     """
 
     names: tuple[str, ...]
@@ -68,9 +68,9 @@ class RankLines:
 def correlation_lines(
     curves: LearningCurves, result: Evaluation, *, method: Method = "spearman"
 ) -> list[CorrelationLine]:
-    """Return what `draw_evaluation` draws: every T, with the intervals that `result` has.
+    """Return the lines of `draw_evaluation`: every T, with the intervals of `result`.
 
-    The final test loss is known at the end only and is drawn as a level, as in the paper's Fig. 2.
+    The final test loss is known only at the end; its line is level, as in the paper's Fig. 2.
     """
     lines = []
     names = [name for name in result.estimators if name not in (FINAL_LOSS, LCSVR)]
@@ -78,7 +78,7 @@ def correlation_lines(
     for name, values in result.estimators.items():
         if name == FINAL_LOSS:
             rho = np.full(curves.epochs, next(iter(values.values())).rho)
-        elif name == LCSVR:  # fitted at the T's of `result` only
+        elif name == LCSVR:  # fitted only at the T's of `result`
             rho = np.full(curves.epochs, np.nan)
             rho[[epoch - 1 for epoch in values]] = [value.rho for value in values.values()]
         else:
@@ -114,13 +114,12 @@ def draw_evaluation(
     for line in correlation_lines(curves, result, method=method):
         if np.isnan(line.rho).all():
             continue
-        is_level = line.name == FINAL_LOSS
         known = np.isfinite(line.rho)
         style = _style(line.name)
         if line.name == LCSVR or known.sum() == 1:
-            style["marker"] = "o"  # a line of one point would not be seen
+            style["marker"] = "o"  # a line of one point is invisible
         (drawn,) = axes.plot(epochs[known], line.rho[known], label=line.name, **style)
-        if not is_level and len(line.at) > 1:
+        if line.name != FINAL_LOSS and len(line.at) > 1:
             axes.fill_between(
                 line.at, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0
             )
@@ -131,12 +130,12 @@ def draw_evaluation(
     axes.set_xlabel("completed epochs T")
     axes.set_ylabel(f"rank correlation with the target ({method})")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _legend(axes)
     return figure
 
 
 def rank_lines(ranking: Ranking, *, mode: Mode = "min") -> RankLines:
-    """Return what `draw_ranks` draws: the rank of each run at every T up to the ranking's."""
+    """Return the lines of `draw_ranks`: the rank of each run at every T up to the ranking's."""
     scores = ranking.scores[:, : ranking.at]
     ranks = best_ranks(oriented(scores, mode=mode).T).T.astype(np.float64)
     ranks[np.isnan(scores)] = np.nan
@@ -155,32 +154,29 @@ def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
     lines = rank_lines(ranking, mode=mode)
     figure, axes = _figure()
     epochs = np.arange(1, ranking.at + 1)
-    numbered = enumerate(zip(lines.names, lines.ranks, strict=True))
-    for place, (name, ranks) in reversed(list(numbered)):
-        if place < _NAMED:
+    for place in reversed(range(len(lines.names))):
+        name, ranks = lines.names[place], lines.ranks[place]
+        if place < _NAMED_RUNS:
             axes.plot(epochs, ranks, marker="o", markersize=3, label=f"{place + 1}. {_drawn(name)}")
         else:
             axes.plot(epochs, ranks, color="lightgrey", linewidth=0.5, zorder=0)
-    if len(lines.names) > _CROWDED:
-        axes.set_yscale("log")  # who is first matters more than who is last
+    if len(lines.names) > _LINEAR_RUNS:
+        axes.set_yscale("log")  # the first ranks matter more than the last
     else:
         axes.yaxis.get_major_locator().set_params(integer=True)
     axes.invert_yaxis()
     axes.set_xlabel("completed epochs T")
     axes.set_ylabel(f"rank by {_drawn(lines.monitor)}", parse_math=False)
     handles, labels = axes.get_legend_handles_labels()
-    legend = axes.legend(
-        handles[::-1], labels[::-1], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
-    )
-    _as_written(legend)
+    _legend(axes, handles[::-1], labels[::-1])
     return figure
 
 
 def draw_replay(result: Replay) -> Any:
-    """Draw what policies cost against how good their picks are, with standard errors.
+    """Draw the cost of policies against the rank regret of their picks, with standard errors.
 
-    The cost is on a logarithmic axis; a line joins the policies that no other dominates. Policies
-    that read validation values are squares.
+    The cost axis is logarithmic; a line joins the policies that no other dominates. Policies that
+    rank by validation values are squares.
 
     Returns:
         A matplotlib `Figure`, for `save`.
@@ -218,12 +214,12 @@ def draw_replay(result: Replay) -> Any:
     axes.set_xlabel("cost as a share of full training")
     axes.set_ylabel("rank regret of the pick")
     axes.grid(alpha=0.3, which="both")
-    _as_written(axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)))
+    _legend(axes)
     return figure
 
 
 def picture_format(path: str | Path) -> str:
-    """Return the format that a picture's file name asks for by its ending.
+    """Return the format of a picture by the ending of its file name.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
@@ -240,16 +236,16 @@ def picture_format(path: str | Path) -> str:
 
 
 def save(figure: Any, path: str | Path) -> None:
-    """Write a figure as its file name's ending says, making the folder if there is none.
+    """Write a figure in the format of its file name, and make the folder if there is none.
 
     Raises:
-        OSError: If it cannot be written; then what stood there before still does.
+        OSError: If it cannot be written; a file that was there before is unchanged.
         ValueError: If matplotlib does not know the ending, or there is none.
     """
     path, ending = Path(path), picture_format(path)
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the ranking itself has it.
+        # Characters that the font lacks are drawn as boxes; the ranking itself shows them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(content, format=ending, dpi=150, bbox_inches="tight")
     try:
@@ -260,23 +256,25 @@ def save(figure: Any, path: str | Path) -> None:
 
 
 def _drawn(name: str) -> str:
-    """Return a name on one line of bounded width: the picture is as wide as its longest."""
-    return shortened(visible(name), _MOST_DRAWN)
+    """Return a name on one line of bounded width, since the picture grows with it."""
+    return shortened(visible(name), _LONGEST_NAME)
 
 
-def _as_written(legend: Any) -> None:
+def _legend(axes: Any, *entries: Any) -> None:
+    """Put the legend right of the axes, with handles and labels if given."""
+    legend = axes.legend(*entries, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a run may be called "$x"
+        text.set_parse_math(False)  # the name of a run may be "$x"
 
 
 def _style(name: str) -> dict[str, str]:
-    """Return solid lines for training losses and others for what needs a validation."""
+    """Return a solid line for training losses, and others for estimators that need a validation."""
     if name == FINAL_LOSS:
         return {"color": "black", "linestyle": "--"}
     if name == LCSVR:
         return {"linestyle": ":"}
-    curve = named_estimator(name).estimator.curve
-    return {"linestyle": "-" if curve == "train_loss" else "-."}
+    reads_training = named_estimator(name).estimator.curve == "train_loss"
+    return {"linestyle": "-" if reads_training else "-."}
 
 
 def _matplotlib(module: str) -> Any:
@@ -284,7 +282,7 @@ def _matplotlib(module: str) -> Any:
 
 
 def _figure() -> tuple[Any, Any]:
-    # Without pyplot: no window, no backend, no figures that stay in memory.
+    # Not by pyplot, which opens windows and keeps figures in memory.
     figure = _matplotlib("figure").Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -1,4 +1,4 @@
-"""Checks of user arguments, in the one form that every message of this package has."""
+"""Checks of user arguments, with messages of one form."""
 
 from __future__ import annotations
 
@@ -18,15 +18,11 @@ def positive_int(name: str, value: object) -> int:
         Traceback (most recent call last):
         ValueError: Expected `window` to be a positive integer but got 0.
     """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"Expected `{name}` to be a positive integer but got {value!r}.")
-    if value < 1:
-        raise ValueError(f"Expected `{name}` to be a positive integer but got {value!r}.")
-    return int(value)  # numpy's integers are none that a checkpoint can be loaded with
+    return _integer(name, value, 1, "a positive integer")
 
 
-def seed(name: str, value: object, *, or_none: str = "") -> int:
-    """Return `value` if it is an integer of at least 0; `or_none` is said of what else would do.
+def seed(name: str, value: object) -> int:
+    """Return `value` if it is an integer of at least 0.
 
     Raises:
         TypeError: If `value` is no integer; `True` is none.
@@ -37,12 +33,7 @@ def seed(name: str, value: object, *, or_none: str = "") -> int:
         Traceback (most recent call last):
         ValueError: Expected `seed` to be a non-negative integer but got -1.
     """
-    message = f"Expected `{name}` to be a non-negative integer{or_none} but got {value!r}."
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(message)
-    if value < 0:
-        raise ValueError(message)
-    return int(value)
+    return _integer(name, value, 0, "a non-negative integer")
 
 
 def optional_seed(name: str, value: object) -> int | None:
@@ -52,7 +43,16 @@ def optional_seed(name: str, value: object) -> int | None:
         TypeError: If `value` is neither; `True` is no integer.
         ValueError: If `value` is below 0.
     """
-    return None if value is None else seed(name, value, or_none=" or None")
+    return None if value is None else _integer(name, value, 0, "a non-negative integer or None")
+
+
+def _integer(name: str, value: object, least: int, expected: str) -> int:
+    message = f"Expected `{name}` to be {expected} but got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(message)
+    if value < least:
+        raise ValueError(message)
+    return int(value)  # a checkpoint with a NumPy integer cannot be loaded
 
 
 def windows(name: str, value: object) -> tuple[int, ...]:
@@ -60,7 +60,7 @@ def windows(name: str, value: object) -> tuple[int, ...]:
 
     Raises:
         TypeError: If `value`, or one of its entries, is no integer.
-        ValueError: If a window is below 1, if there is none, or if one stands there twice.
+        ValueError: If a window is below 1, if there is none, or if one is there twice.
 
     Example:
         >>> windows("window", 5), windows("window", [1, 10])
@@ -81,12 +81,13 @@ def decay(name: str, value: object) -> float:
 
     Raises:
         TypeError: If `value` is no real number.
-        ValueError: If `value` lies outside (0, 1]; NaN does.
+        ValueError: If `value` is outside (0, 1]; NaN is.
     """
+    message = f"Expected `{name}` to be a number in (0, 1] but got {value!r}."
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"Expected `{name}` to be a number in (0, 1] but got {value!r}.")
+        raise TypeError(message)
     if not 0.0 < value <= 1.0:
-        raise ValueError(f"Expected `{name}` to be a number in (0, 1] but got {value!r}.")
+        raise ValueError(message)
     return float(value)
 
 

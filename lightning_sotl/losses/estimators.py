@@ -12,11 +12,11 @@ from lightning_sotl._utils import validation
 
 
 def sotl(losses: ArrayLike) -> NDArray[np.float64]:
-    r"""Sum of the training losses of all epochs so far (SoTL).
+    r"""Return the sum of the training losses of all epochs so far (SoTL).
 
     .. math:: \mathrm{SoTL}(T) = \sum_{e=0}^{T-1} L(e)
 
-    Lower is better. A non-finite epoch loss makes this and every later sum `+inf`, so that a
+    Lower is better. A non-finite epoch loss makes this and every later sum `+inf`, so a
     diverged run ranks last.
 
     Args:
@@ -39,7 +39,7 @@ def sotl(losses: ArrayLike) -> NDArray[np.float64]:
 
 
 def sotl_e(losses: ArrayLike, *, window: int = 1) -> NDArray[np.float64]:
-    r"""Sum of the training losses of the last E epochs (SoTL-E).
+    r"""Return the sum of the training losses of the last E epochs (SoTL-E).
 
     .. math:: \mathrm{SoTL\mbox{-}E}(T) = \sum_{e=T-E}^{T-1} L(e)
 
@@ -78,7 +78,7 @@ def sotl_e(losses: ArrayLike, *, window: int = 1) -> NDArray[np.float64]:
 
 
 def sotl_ema(losses: ArrayLike, *, decay: float = 0.999) -> NDArray[np.float64]:
-    r"""Exponentially discounted sum of the training losses (SoTL-EMA).
+    r"""Return the exponentially discounted sum of the training losses (SoTL-EMA).
 
     .. math:: \mathrm{SoTL\mbox{-}EMA}(T) = \sum_{e=0}^{T-1} \mathrm{decay}^{T-1-e} L(e)
 
@@ -108,14 +108,14 @@ def sotl_ema(losses: ArrayLike, *, decay: float = 0.999) -> NDArray[np.float64]:
 
 
 def discounted_sum(previous: float, loss: float, *, decay: float = 1.0) -> float:
-    """Carry a SoTL (`decay=1`) or SoTL-EMA on by one epoch: `decay * previous + loss`.
+    """Return SoTL (`decay=1`) or SoTL-EMA after one more epoch: `decay * previous + loss`.
 
-    The step that the pure functions repeat, for a run that is still going: start from 0.0, and
-    each result is the entry that `sotl` or `sotl_ema` gives for the epochs so far.
+    The step that the pure functions repeat, for a run in progress: starting from 0.0, each result
+    is the entry of `sotl` or `sotl_ema` for the epochs so far.
 
     Args:
         previous: The sum before this epoch; 0.0 before the first.
-        loss: The epoch's mean loss; anything that is not finite counts as `+inf`.
+        loss: The epoch's mean loss; a value that is not finite counts as `+inf`.
         decay: Weight of the previous sum, in (0, 1].
 
     Returns:

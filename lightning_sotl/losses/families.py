@@ -25,15 +25,15 @@ class Family:
     """A family of estimates, such as SoTL-E for every E. Lower is better for all of them.
 
     Attributes:
-        name: Its name in tables; the parameter is written after it, as in "sotl-e10".
-        suffix: What a monitor writes between its prefix and the parameter, as in "sotl_e10".
+        name: Its name in tables; the parameter follows it, as in "sotl-e10".
+        suffix: The part of a logged name before the parameter, as in "sotl_e10".
         function: (losses of shape `(..., epochs)`, parameter) -> estimates of the same shape; entry
             `k - 1` is the estimate after `k` epochs, NaN while it is not available.
-        parameter: What the parameter is. After `window` epochs an estimate needs the losses of the
-            last `window` epochs, and any other kind needs those of all epochs.
-        default: The parameter where a name has none.
-        carry: (estimate before, new loss, parameter) -> estimate after it, for a family that needs
-            all epochs: the monitor then takes one step an epoch. It begins at 0.0.
+        parameter: What the parameter is. An estimate with a "window" needs the losses of so many
+            last epochs, any other estimate needs all epochs.
+        default: The parameter of a name without one.
+        carry: (estimate so far, new loss, parameter) -> next estimate, for a family that needs all
+            epochs: the monitor then takes one step an epoch, starting from 0.0.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Family:
 
     @property
     def pattern(self) -> str:
-        """A regular expression for what a monitor writes after its prefix and block."""
+        """A regular expression for the part of a logged name after prefix and block."""
         number = "()" if self.parameter is None else f"({_NUMBERS[self.parameter]})"
         return re.escape(self.suffix) + number
 

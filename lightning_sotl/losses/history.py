@@ -20,8 +20,8 @@ class RunLosses:
     Attributes:
         history: The closed units.
         open: The window of the unit in progress, or None between two units.
-        carries: Whether this process takes over sums that were saved for all ranks. One of them
-            must, and only one.
+        carries: Whether this process takes over sums that were saved for all ranks; exactly one
+            process does.
 
     Example:
         >>> losses = RunLosses({})
@@ -39,7 +39,7 @@ class RunLosses:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is known of any unit."""
+        """Whether no unit was begun."""
         return self.history.completed == 0 and self.open is None
 
     @property
@@ -48,26 +48,28 @@ class RunLosses:
         return bool(self.history.losses()) or (self.open is not None and self.open.result()[1] > 0)
 
     def window(self, unit: int) -> LossWindow:
-        """Return the open window of `unit`; a complete unit is opened again with its losses."""
+        """Return the open window of `unit`; a complete unit opens again with its losses."""
         if self.open is not None and self.open.unit == unit:
             return self.open
         if self.open is not None and self.open.steps:
             cut = self.open
             log.info("Unit %d was cut after %d batches: no epoch loss.", cut.unit, cut.steps)
-        total, count = self.history.get(unit, (0.0, 0))
-        self.open = self._new_window(unit, total, count)
-        if unit < self.history.completed and unit not in self.history:
-            self.open.unseen_steps = 1  # at least: it was completed without a mean, and stays so
+        if unit in self.history:
+            self.open = self._new_window(unit, *self.history[unit])
+        else:
+            self.open = LossWindow(unit)
+            if unit < self.history.completed:
+                self.open.unseen_steps = 1  # it was completed without a mean, and stays so
         return self.open
 
     def drop_from(self, unit: int) -> None:
-        """Forget a unit, and all after it, since it is trained again from its first step."""
+        """Drop a unit, and all after it, since it is trained again from its first step."""
         self.history.drop_from(unit)
         if self.open is not None and self.open.unit >= unit:
             self.open = None
 
     def start_midway(self, unit: int, unseen_steps: int) -> None:
-        """Start in a run in which `unseen_steps` steps of `unit` were trained uncounted."""
+        """Start in a run that has trained `unseen_steps` steps of `unit` without counting them."""
         self.history.completed = unit
         if unseen_steps:
             window = self.window(unit)
@@ -76,14 +78,14 @@ class RunLosses:
     def close(self, total: float, count: int) -> None:
         """Complete the open unit with its sum and number of losses over all ranks.
 
-        If some of its steps were not counted, it gives no loss: a mean of the rest is another.
+        If some of its steps were not counted, it gives no loss: the mean of the rest differs.
         """
         if self.open is not None:
             self.history.close(self.open.unit, total, 0 if self.open.unseen_steps else count)
         self.open = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain numbers; of the open unit, those of this process."""
+        """Return plain numbers; for the open unit, those of this process."""
         window = self.open
         state: dict[str, Any] = {"history": self.history.state_dict(), "open": None}
         if window is not None:
@@ -98,7 +100,7 @@ class RunLosses:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back a state in which the open unit's sum is of all ranks."""
+        """Restore a state in which the open unit's sum is of all ranks."""
         self.history.load_state_dict(state["history"])
         opened = state["open"]
         self.open = None
@@ -113,8 +115,8 @@ class RunLosses:
 class LossHistory:
     """The closed units of a run, and the estimates after the newest of them.
 
-    A unit is an epoch, or a block of training batches. Sums and numbers are kept, not means,
-    since Lightning may open a unit again after a resume and train another batch in it.
+    A unit is an epoch, or a block of training batches. It keeps sums and numbers, not means, since
+    Lightning may open a unit again after a resume and train another batch in it.
 
     Attributes:
         completed: T, the number of completed units, whether or not each gave a loss.
@@ -133,26 +135,25 @@ class LossHistory:
     def __contains__(self, unit: int) -> bool:
         return unit in self._units
 
-    def get(self, unit: int, default: tuple[float, int]) -> tuple[float, int]:
-        """Return sum and number of the losses of a unit, or `default` if it is not closed."""
-        return self._units.get(unit, default)
-
     def __getitem__(self, unit: int) -> tuple[float, int]:
         """Return sum and number of the losses of a closed unit."""
         return self._units[unit]
 
     def close(self, unit: int, total: float, count: int) -> None:
-        """Complete a unit that gave `count` losses with the sum `total`; none leaves a gap."""
+        """Complete a unit that gave `count` losses with the sum `total`; 0 losses leave a gap."""
         self.completed = max(self.completed, unit + 1)
         if count:
             self._units[unit] = (total, count)
         if unit < self._carried:
             self._carried, self._totals = 0, dict.fromkeys(self._totals, 0.0)
         while self._carried in self._units:
-            self._carry(self._loss(self._carried))
+            loss = self._loss(self._carried)
+            for name, sum_so_far in self._totals.items():
+                self._totals[name] = self._logged[name].carry(sum_so_far, loss)
+            self._carried += 1
 
     def drop_from(self, unit: int) -> None:
-        """Take back that a unit, and all after it, were completed."""
+        """Drop a unit and all after it, as if they had not been completed."""
         kept = {known: pair for known, pair in self._units.items() if known < unit}
         self.load_state_dict({"completed": min(self.completed, unit), "units": kept})
 
@@ -161,9 +162,9 @@ class LossHistory:
         return {unit: self._loss(unit) for unit in sorted(self._units)}
 
     def estimates(self) -> dict[str, float]:
-        """Return name -> value after the newest completed unit, of those that are available.
+        """Return name -> available value after the newest completed unit. Lower is better.
 
-        An estimate that needs a unit without a loss is not available. Lower is better.
+        An estimate that needs a unit without a loss is not available.
         """
         values: dict[str, float] = {}
         for name, estimate in self._logged.items():
@@ -178,16 +179,16 @@ class LossHistory:
         return values
 
     def gaps(self) -> list[int]:
-        """Return the completed units that have no loss: while there are any, SoTL has no value."""
+        """Return the completed units without a loss; with any of them SoTL has no value."""
         return [unit for unit in range(self._carried, self.completed) if unit not in self._units]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain numbers that `load_state_dict` takes back exactly."""
+        """Return plain numbers from which `load_state_dict` restores the history exactly."""
         units = {unit: list(pair) for unit, pair in self._units.items()}
         return {"completed": self.completed, "units": units}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` gave, whatever estimates it was written for."""
+        """Restore a state of `state_dict`, whatever estimates it was written for."""
         self._clear()
         for unit, (total, count) in sorted(state["units"].items()):
             self.close(int(unit), float(total), int(count))
@@ -196,7 +197,7 @@ class LossHistory:
     def _clear(self) -> None:
         self.completed = 0
         self._units = {}
-        # Estimates that need all units, after the first `_carried` ones: a step a unit.
+        # Estimates that need all units, after the first `_carried` units.
         self._carried = 0
         self._totals = dict.fromkeys(
             (name for name, estimate in self._logged.items() if estimate.window is None), 0.0
@@ -205,8 +206,3 @@ class LossHistory:
     def _loss(self, unit: int) -> float:
         total, count = self._units[unit]
         return total / count
-
-    def _carry(self, loss: float) -> None:
-        for name, total in self._totals.items():
-            self._totals[name] = self._logged[name].carry(total, loss)
-        self._carried += 1

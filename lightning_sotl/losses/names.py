@@ -13,7 +13,7 @@ from lightning_sotl.losses.families import FAMILIES, Family
 
 _PATTERNS = [
     (family, re.compile(rf"(.+?)(?:_b([1-9][0-9]*))?{family.pattern}"))
-    # A name with a parameter belongs to the family of its suffix, so "" comes last.
+    # The empty suffix matches any name, so it is last.
     for family in sorted(FAMILIES.values(), key=lambda family: -len(family.suffix))
 ]
 
@@ -22,8 +22,8 @@ _PATTERNS = [
 class LoggedEstimate:
     """An estimate that a SoTLMonitor logs.
 
-    The name carries all that makes two values comparable, so that values of different kinds
-    never meet in one ranking by accident.
+    Its name holds everything that makes two values comparable, so values of different kinds are
+    never ranked together by accident.
 
     Attributes:
         family: Its family, such as SoTL-E.
@@ -46,7 +46,7 @@ class LoggedEstimate:
 
     @property
     def window(self) -> int | None:
-        """How many of the last units the estimate needs; None if it needs all of them."""
+        """How many of the last units the estimate needs; None for all units."""
         return int(self.parameter or 1) if self.family.parameter == "window" else None
 
     @property
@@ -61,7 +61,7 @@ class LoggedEstimate:
 
     def carry(self, total: float, loss: float) -> float:
         """Return the estimate after one more unit; only for an estimate that needs all units."""
-        assert self.family.carry is not None  # noqa: S101  # a family without a window has one
+        assert self.family.carry is not None  # noqa: S101  # every family without a window has it
         return self.family.carry(total, loss, self.parameter or 0.0)
 
     def scores(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -75,7 +75,7 @@ def logged_estimates(
     prefix: str = "sotl",
     block: int | None = None,
 ) -> dict[str, LoggedEstimate]:
-    """Return name -> estimate for what a monitor logs.
+    """Return the estimates that a monitor logs, by name.
 
     Args:
         parameters: Name of a family -> its parameters; `[None]` for a family without one.
@@ -97,12 +97,12 @@ def logged_estimates(
 
 
 def parse_monitor(name: str, *, prefix: str = "sotl") -> LoggedEstimate | None:
-    """Return the estimate that a logged name stands for, or None if it is no estimate's name.
+    """Return the estimate of a logged name, or None if it is no estimate's name.
 
     Args:
-        name: The logged name. One that ends in a parameter or a block size may have any prefix; a
-            name without both must be `prefix` itself.
-        prefix: The prefix of a name that is nothing else.
+        name: The logged name. With a parameter or a block size at its end it may have any prefix;
+            without both it must equal `prefix`.
+        prefix: The prefix of the name of SoTL over all epochs.
 
     Example:
         >>> estimate = parse_monitor("sotl_b1000_e5")

@@ -20,22 +20,22 @@ def accumulation_dtype(device: torch.device) -> torch.dtype:
 class LossWindow:
     """Sum and number of the losses of one unit (an epoch or a block) while it is open.
 
-    `add` only keeps a reference: the losses are added in one go when `_BUFFER` of them wait, on
-    their own device and without waiting for it. Memory does not grow with the number of losses.
+    `add` only keeps a reference. When `_BUFFER` losses wait, they are added at once, on their own
+    device and without waiting for it. Memory does not grow with the number of losses.
 
-    The order of addition is the order of arrival, whatever is saved and loaded in between, so
-    that a resumed sum is bit-equal to an uninterrupted one.
+    Losses are added in the order of arrival, whatever is saved and loaded in between, so a resumed
+    sum is bit-equal to an uninterrupted one.
 
     Attributes:
         unit: Index of the epoch or block.
-        steps: Training steps seen in it, with those that gave no loss; the owner counts them.
-        misses: Training steps of it that were trained where nobody counted.
+        steps: Training steps counted in it, also those without a loss; the owner counts them.
+        unseen_steps: Training steps of it that were not counted.
     """
 
     _BUFFER = 256
 
     def __init__(self, unit: int, *, total: float = 0.0, count: int = 0) -> None:
-        """Open the window of `unit` with what this process has added to it before."""
+        """Open the window of `unit` with the sum and number that this process has added before."""
         self.unit = unit
         self.steps = 0
         self.unseen_steps = 0
@@ -85,9 +85,9 @@ class LossWindow:
 def _sum_in_order(terms: Tensor) -> Tensor:
     """Return the sum, added from left to right on the CPU.
 
-    `sum` pairs terms up, so its last bits depend on where they are cut into pieces; a running sum
-    adds one after the other. On a GPU a running sum does not, and raises where deterministic
-    algorithms are asked for. There `sum` will do: float64 sums of float32 losses are exact in any
-    order as long as the losses lie within 8 orders of magnitude.
+    `sum` adds in pairs, so its last bits depend on how the terms are split; a running sum adds one
+    term after the other. On a GPU a running sum does not, and raises with deterministic algorithms.
+    There `sum` is enough: float64 sums of float32 losses are exact in any order as long as the
+    losses are within 8 orders of magnitude.
     """
     return terms.cumsum(0)[-1] if terms.device.type == "cpu" else terms.sum()

@@ -1,4 +1,4 @@
-"""The adaptive rule: of runs that have reached the same epoch, which go on."""
+"""The adaptive rule: which of the runs that have reached the same epoch continue."""
 
 from __future__ import annotations
 
@@ -13,120 +13,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightning_sotl._utils import validation
 
-# One leader may be there by luck; the mean of many is not what the winner did.
-_LEADERS = 2  # `argpartition` below is written for two
-
-
-# Epochs of the last doubling at which the movement is measured; more say the same again.
-_SAMPLES = 4
-
-
-def _first_looked_at(epoch: int) -> int:
-    """Return the first epoch count whose values the movement at `epoch` rests on."""
-    return max(1, _first_sample(epoch) // 2)
-
-
-def recent_values(curve: NDArray[np.float64], epoch: int) -> NDArray[np.float64]:
-    """Return what a decision after `epoch` epochs rests on, shape `(epochs, runs)`."""
-    values = np.array(curve[:, _first_looked_at(epoch) - 1 : epoch].T, order="C")
-    values[np.isneginf(values)] = math.inf  # not finite is the worst, whatever its sign
-    return values
-
-
-def mean_movement(
-    curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int
-) -> tuple[float, float] | None:
-    """Return noise and drift a doubling, in logarithms of places, over the last doubling.
-
-    Noise is once in any difference of places, drift in proportion to the doublings between.
-
-    Args:
-        curve: Values after the epochs that `recent_values` gives, shape `(epochs, runs)`.
-        target: The same of the curve whose leaders are looked at.
-        epoch: Completed epochs, at least 2.
-
-    Returns:
-        None if leaders can be named and followed at none of the epochs looked at.
-    """
-    first = _first_looked_at(epoch)
-    samples = np.linspace(_first_sample(epoch), epoch, _SAMPLES)
-    sampled = np.unique(np.round(samples).astype(int)).tolist()
-    movements = [_movement(curve, target, at, first) for at in sampled]
-    known = [movement for movement in movements if movement is not None]
-    if not known:
-        return None
-    over_half, over_one, half, one = np.mean(known, axis=0).tolist()
-    if half - one < 1e-9:  # after 2 epochs both are the same
-        return 0.0, over_half / half
-    drift = max((over_half - over_one) / (half - one), 0.0)
-    return max(over_one - drift * one, 0.0), drift
-
-
-def _first_sample(epoch: int) -> int:
-    return max(2, epoch // 2 + 1)
-
-
-def _movement(
-    curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int, first: int
-) -> tuple[float, float, float, float] | None:
-    """Return how far behind the leaders after `epoch` epochs once stood, in logarithms of places.
-
-    Args:
-        curve: As in `mean_movement`.
-        target: The same.
-        epoch: After how many epochs the leaders lead.
-        first: After how many epochs the first row of both stands.
-
-    Returns:
-        The worst of the last doubling and the newest before `epoch`, and how many doublings lie
-        between; None if the leaders cannot be named or followed.
-    """
-    half = max(1, epoch // 2)
-    before, aims = curve[half - first : epoch - first], target[epoch - first]
-    reached = ~np.isnan(aims)
-    if np.count_nonzero(reached) < 2:
-        return None
-    if not reached.all():  # only with those that have come so far
-        before, aims = before[:, reached], aims[reached]
-    leaders = np.argpartition(aims, 1)[:_LEADERS]
-    # Some validate each second epoch only.
-    rows = np.flatnonzero(~np.isnan(before[:, leaders]).any(axis=1))
-    if not (np.isfinite(aims[leaders]).all() and len(rows)):
-        return None
-    before = before[rows] if len(rows) < len(before) else before
-    places = np.count_nonzero(before[:, np.newaxis] < before[:, leaders, np.newaxis], axis=2) + 1
-    own = (len(leaders) + 1) / 2  # their mean place now
-    return (
-        math.log(max(places.max(axis=0).mean() / own, 1.0)),
-        math.log(max(places[-1].mean() / own, 1.0)),
-        math.log2(epoch / (half + rows[0])),
-        math.log2(epoch / (half + rows[-1])),
-    )
-
-
 Signal = Literal["train", "validation"]
 
-
-_LEAST_DRIFT = 2.0  # places a doubling: of an order that never moves half go on at each doubling
-
-
-# To change from one curve to the other costs: a run has to stand well in both. So the validation
-# takes over only where training losses would need this many times the places.
+# A single leader may lead by luck; the mean of many does not follow the winner.
+_LEADERS = 2  # `argpartition` below is written for two
+# Epochs of the last doubling at which the movement is measured; more add nothing.
+_SAMPLES = 4
+_LEAST_DRIFT = 2.0  # places a doubling: if the order never moves, half continue at each doubling
+# Changing the curve has a price, as a run then has to rank well in both: the validation takes over
+# only if training losses would need this many times the places.
 _RELUCTANCE = 3.0
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the rule says about one run after one epoch, and why.
+    """The decision about one run after one epoch, and its reasons.
 
     Attributes:
-        goes_on: Whether the run is trained further.
+        goes_on: Whether the run continues.
         epoch: Completed epochs of the run.
         place: Its place among the runs that have completed as many, 1 for the best; runs that tie
-            share the best of their places. None if the run has no value to be placed by.
-        places: How many places go on.
-        compared: The runs that have a value after as many epochs, this one included.
-        signal: The curve that the place is by, or None.
+            share the best of their places. None if the run has no value to rank.
+        places: How many places continue.
+        compared: How many runs have a value after as many epochs, this one included.
+        signal: The curve that ranks the run, or None.
     """
 
     goes_on: bool
@@ -139,31 +49,31 @@ class Decision:
 
 @dataclass(frozen=True)
 class AdaptivePolicy:
-    r"""Decides per run, from the runs that have reached the same epoch, whether to go on.
+    r"""Decides whether a run continues, from the runs that have reached the same epoch.
 
-    After k epochs a run goes on if its place among them is at most
+    After k epochs a run continues if its place among them is at most
 
     .. math:: \text{keep} \cdot \text{noise} \cdot \text{drift}^{\log_2(\text{max\_epochs} / k)}
 
-    where noise and drift (a doubling, at least 2) are by what factor the places of the two present
-    leaders have moved in the last doubling of training. If they once stood far behind, many go
-    on; if they have always led, `keep * max_epochs / k` do. Where runs are given with a validation
-    curve, its leaders are the ones looked at, also in the training losses, by which the run is
-    placed. So a training loss that does not say who generalises is noticed by the validation's
-    leaders standing far behind in it: more go on, and where it would be three times as many as by
-    the validation itself, that places the run.
+    where noise and drift (a doubling, at least 2) are the factors by which the places of the two
+    present leaders have moved in the last doubling of training. If the leaders were far behind
+    then, many runs continue; if they have always led, `keep * max_epochs / k` do. With a validation
+    curve the leaders are those of the validation, also in the training losses, which rank the run.
+    If the training loss does not tell which network generalises, the validation's leaders are far
+    behind in it, and more runs continue; if those would be three times as many as by the validation
+    itself, the validation ranks the run.
 
-    A run can only be compared with what is there. Of a sweep whose runs follow one another, the
-    first ones go further than the later ones; with `runs` given, the places are in proportion to
-    the share of the sweep that has begun.
+    A run is compared only with runs that have begun. If the runs of a sweep follow one another, the
+    first are trained longer than the later ones; with `runs` given, the places are in proportion
+    to the share of the sweep that has begun.
 
     Args:
-        max_epochs: The full budget of a run, in epochs (or in blocks, where the curves are).
-        keep: Above 0; the factor between cost and the risk to lose the best run. 1 is the cheap
-            end, 2 takes a quarter to a half more epochs.
-        runs: How many runs the sweep will have, or None if that is not known; it then keeps more.
-        first: Epochs before the first decision, at least 2. After 2 any movement may be noise or
-            drift, which is a gamble; after 3 the two can be told apart.
+        max_epochs: The full budget of a run, in epochs (or in blocks, if the curves are).
+        keep: Above 0; the factor between cost and the risk to lose the best run. 1 is cheapest, 2
+            takes a quarter to a half more epochs.
+        runs: How many runs the sweep will have, or None if unknown; the policy then keeps more.
+        first: Epochs before the first decision, at least 2. After 2 epochs any movement may be
+            noise or drift; from 3 on the policy can tell them apart.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -196,20 +106,19 @@ class AdaptivePolicy:
     def decide(
         self, run: int, train: ArrayLike | None, validation: ArrayLike | None = None
     ) -> Decision:
-        """Decide whether a run goes on after the epochs that it has completed.
+        """Decide whether a run continues after the epochs that it has completed.
 
-        It is a pure function of what it is given: asked twice with the same curves it says the same
-        twice, and asked again when more runs have come it may say otherwise. A run without any
-        value goes on, since nothing is known of it, and so does one at its end, where there is
-        nothing to stop. One whose value is not finite stands last, and is stopped unless all
-        places go on. Runs that tie in one curve are told apart by the other, and go on together
-        if they tie in both.
+        It is a pure function of its arguments: the same curves give the same decision, and with
+        more runs the decision may change. A run without any value continues, since nothing is
+        known about it, and so does a run at its end. A run whose value is not finite ranks last,
+        and is stopped unless all places continue. The other curve breaks ties; runs that tie in
+        both continue together.
 
         Args:
-            run: Which row.
-            train: L(e) of every run, lower is better, shape `(runs, epochs)`; NaN for what a run
-                has not reached or never reported. None if there is only a validation curve.
-            validation: The same for a validation metric of which LOWER is better.
+            run: Row of the run.
+            train: L(e) of every run, lower is better, shape `(runs, epochs)`; NaN where a run has
+                no value. None if there is only a validation curve.
+            validation: The same for a validation metric, LOWER is better.
 
         Raises:
             ValueError: If there is no curve, if the shapes do not fit, or if there is no such row.
@@ -219,24 +128,23 @@ class AdaptivePolicy:
     def decide_all(
         self, runs: Sequence[int], train: ArrayLike | None, validation: ArrayLike | None = None
     ) -> list[Decision]:
-        """Decide for several runs by the same curves; as `decide` for each, in less time.
+        """Decide about several runs by the same curves, faster than `decide` for each.
 
         Args:
-            runs: Which rows.
+            runs: Rows of the runs.
             train: As in `decide`.
-            validation: The same.
+            validation: As in `decide`.
 
         Returns:
             A decision for each of `runs`, in their order.
 
         Raises:
-            ValueError: As `decide` does.
+            ValueError: As in `decide`.
         """
         curves = _checked(train, validation)
         number = len(next(iter(curves.values())))
         share = 1.0 if self.runs is None else min(_begun(curves) / self.runs, 1.0)
-        recent: dict[int, dict[Signal, NDArray[np.float64]]] = {}
-        places: dict[int, dict[Signal, float]] = {}
+        fields: dict[int, _Field] = {}
         decisions = []
         for run in runs:
             if not 0 <= run < number:
@@ -245,26 +153,26 @@ class AdaptivePolicy:
             if epoch < self.first or epoch >= self.max_epochs:
                 decisions.append(Decision(True, epoch, None, number, 0, None))
                 continue
-            if epoch not in places:
-                recent[epoch] = {
-                    name: recent_values(curve, epoch) for name, curve in curves.items()
-                }
-                places[epoch] = self._places_by(recent[epoch], epoch)
-            values = {name: curve[-1] for name, curve in recent[epoch].items()}
-            decisions.append(_decided(run, epoch, values, places[epoch], share))
+            if epoch not in fields:
+                recent = {name: _recent_values(curve, epoch) for name, curve in curves.items()}
+                newest = {name: curve[-1] for name, curve in recent.items()}
+                fields[epoch] = _Field(epoch, newest, self._places_by(recent, epoch), share)
+            decisions.append(fields[epoch].decide(run))
         return decisions
 
     def _places_by(
         self, curves: dict[Signal, NDArray[np.float64]], epoch: int
     ) -> dict[Signal, float]:
-        """Return how many places go on by each curve, to tell from it which one can be trusted."""
+        """Return how many places continue by each curve."""
         target = curves.get("validation")
         movements = {
-            name: mean_movement(curve, curve if target is None else target, epoch)
+            name: _mean_movement(curve, curve if target is None else target, epoch)
             for name, curve in curves.items()
         }
         if not any(movements.values()):  # the validation names no leaders, or there are none yet
-            movements = {name: mean_movement(curve, curve, epoch) for name, curve in curves.items()}
+            movements = {
+                name: _mean_movement(curve, curve, epoch) for name, curve in curves.items()
+            }
         if not any(movements.values()):
             return {name: self._places(epoch, 0.0, 0.0) for name in curves}
         return {
@@ -273,72 +181,65 @@ class AdaptivePolicy:
         }
 
     def _places(self, epoch: int, noise: float, drift: float) -> float:
-        """Return how many places go on, of noise and drift in logarithms of places."""
+        """Return how many places continue; noise and drift are logarithms of places."""
         doublings = math.log2(self.max_epochs / epoch)
         exponent = math.log(self.keep) + noise + doublings * max(drift, math.log(_LEAST_DRIFT))
-        return math.exp(min(exponent, 700.0))  # beyond it a float is infinite
+        return math.exp(min(exponent, 700.0))  # a float overflows above it
 
 
-def _decided(
-    run: int,
-    epoch: int,
-    values: dict[Signal, NDArray[np.float64]],
-    places: dict[Signal, float],
-    share: float,
-) -> Decision:
-    """Return the decision on a run, by the curve that has fewer go on; see `_RELUCTANCE`.
+@dataclass(frozen=True)
+class _Field:
+    """The runs that have reached one epoch.
 
-    Args:
-        run: Which column.
-        epoch: Its completed epochs.
-        values: Curve -> value of each run after as many, shape `(runs,)`.
-        places: Curve -> how many places go on by it.
-        share: The part of the places that there are for the runs that have begun.
+    Attributes:
+        epoch: Their completed epochs.
+        values: Curve -> newest value of each run, shape `(runs,)`.
+        places: Curve -> how many places continue by it.
+        share: The share of the places for the runs that have begun.
     """
-    here = [name for name, column in values.items() if not math.isnan(column[run])]
-    signal = min(
-        here, key=lambda name: places[name] * (_RELUCTANCE if name == "validation" else 1.0)
-    )
-    other = next((values[name] for name in here if name != signal), None)
-    place = _place(run, values[signal], other)
-    most = values[signal].size
-    # Not to be one place off by the last bit of a power.
-    allowed = max(1, math.ceil(min(places[signal] * share, float(most)) - 1e-9))
-    return Decision(place <= allowed, epoch, place, allowed, _count(values[signal]), signal)
 
+    epoch: int
+    values: dict[Signal, NDArray[np.float64]]
+    places: dict[Signal, float]
+    share: float
 
-def _place(run: int, values: NDArray[np.float64], other: NDArray[np.float64] | None) -> int:
-    """Return the place of a run by `values`, ties broken by `other`; the last if not finite."""
-    own = values[run]
-    if not math.isfinite(own):
-        return _count(values)
-    ahead = values < own
-    if other is not None:
-        ahead |= (values == own) & (other < other[run])
-    return int(ahead.sum()) + 1
-
-
-def _count(values: NDArray[np.float64]) -> int:
-    """Return how many runs have a value."""
-    return int(values.size - np.isnan(values).sum())
+    def decide(self, run: int) -> Decision:
+        """Decide by the curve with fewer places; see `_RELUCTANCE`."""
+        known = [name for name, column in self.values.items() if not math.isnan(column[run])]
+        signal = min(
+            known,
+            key=lambda name: self.places[name] * (_RELUCTANCE if name == "validation" else 1.0),
+        )
+        values = self.values[signal]
+        compared = int(np.count_nonzero(~np.isnan(values)))
+        place = compared  # a value that is not finite ranks last
+        if math.isfinite(values[run]):
+            ahead = values < values[run]
+            for other in (self.values[name] for name in known if name != signal):
+                ahead |= (values == values[run]) & (other < other[run])
+            place = int(ahead.sum()) + 1
+        # The last bit of a power must not cost a place.
+        places = min(self.places[signal] * self.share, float(values.size))
+        places = max(1, math.ceil(places - 1e-9))
+        return Decision(place <= places, self.epoch, place, places, compared, signal)
 
 
 def _epochs_of(values: NDArray[np.float64]) -> int:
-    """Return how many epochs a run has completed: those up to its last value."""
+    """Return how many epochs a run has completed: up to its last value."""
     reached = np.flatnonzero(~np.isnan(values))
     return int(reached[-1]) + 1 if reached.size else 0
 
 
 def _begun(curves: dict[Signal, NDArray[np.float64]]) -> int:
     """Return how many runs have reported anything."""
-    silent = [np.isnan(curve).all(axis=1) for curve in curves.values()]
-    return int((~np.logical_and.reduce(silent)).sum())
+    has_value = [(~np.isnan(curve)).any(axis=1) for curve in curves.values()]
+    return int(np.logical_or.reduce(has_value).sum())
 
 
 def _checked(
     train: ArrayLike | None, validation: ArrayLike | None
 ) -> dict[Signal, NDArray[np.float64]]:
-    """Return the curves that are given, of one shape `(runs, epochs)`."""
+    """Return the curves that are not None, of one shape `(runs, epochs)`."""
     given: dict[Signal, ArrayLike | None] = {"train": train, "validation": validation}
     curves = {
         name: np.asarray(values, dtype=np.float64)
@@ -356,3 +257,86 @@ def _checked(
         shapes = " and ".join(str(curve.shape) for curve in curves.values())
         raise ValueError(f"Expected `train` and `validation` to have one shape but got {shapes}.")
     return curves
+
+
+def _first_sample(epoch: int) -> int:
+    """Return the first of the epochs at which the movement is measured."""
+    return max(2, epoch // 2 + 1)
+
+
+def _first_needed(epoch: int) -> int:
+    """Return the first epoch whose values the movement depends on."""
+    return max(1, _first_sample(epoch) // 2)
+
+
+def _recent_values(curve: NDArray[np.float64], epoch: int) -> NDArray[np.float64]:
+    """Return the values that a decision after `epoch` epochs needs, shape `(epochs, runs)`."""
+    values = np.array(curve[:, _first_needed(epoch) - 1 : epoch].T, order="C")
+    values[np.isneginf(values)] = math.inf  # not finite is the worst, whatever its sign
+    return values
+
+
+def _mean_movement(
+    curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int
+) -> tuple[float, float] | None:
+    """Return noise and drift a doubling, in logarithms of places, over the last doubling.
+
+    A difference of places has the noise once, and the drift in proportion to the doublings between.
+
+    Args:
+        curve: The values of `_recent_values`, shape `(epochs, runs)`.
+        target: The same of the curve that names the leaders.
+        epoch: Completed epochs, at least 2.
+
+    Returns:
+        None if leaders can be named and followed at none of the measured epochs.
+    """
+    samples = np.linspace(_first_sample(epoch), epoch, _SAMPLES)
+    measured = np.unique(np.round(samples).astype(int)).tolist()
+    movements = [_movement(curve, target, at, _first_needed(epoch)) for at in measured]
+    known = [movement for movement in movements if movement is not None]
+    if not known:
+        return None
+    over_half, over_one, half, one = np.mean(known, axis=0).tolist()
+    if half - one < 1e-9:  # after 2 epochs both are the same
+        return 0.0, over_half / half
+    drift = max((over_half - over_one) / (half - one), 0.0)
+    return max(over_one - drift * one, 0.0), drift
+
+
+def _movement(
+    curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int, first: int
+) -> tuple[float, float, float, float] | None:
+    """Return how far behind the leaders after `epoch` epochs once were, in logarithms of places.
+
+    Args:
+        curve: As in `_mean_movement`.
+        target: As in `_mean_movement`.
+        epoch: The epochs after which the leaders lead.
+        first: The epochs of the first row of both.
+
+    Returns:
+        The worst of the last doubling and the newest before `epoch`, and the doublings since each;
+        None if the leaders cannot be named or followed.
+    """
+    half = max(1, epoch // 2)
+    before, now = curve[half - first : epoch - first], target[epoch - first]
+    reached = ~np.isnan(now)
+    if np.count_nonzero(reached) < 2:
+        return None
+    if not reached.all():  # compare only the runs that have reached `epoch`
+        before, now = before[:, reached], now[reached]
+    leaders = np.argpartition(now, 1)[:_LEADERS]
+    # Some runs are validated every second epoch only.
+    rows = np.flatnonzero(~np.isnan(before[:, leaders]).any(axis=1))
+    if not (np.isfinite(now[leaders]).all() and len(rows)):
+        return None
+    before = before[rows] if len(rows) < len(before) else before
+    places = np.count_nonzero(before[:, np.newaxis] < before[:, leaders, np.newaxis], axis=2) + 1
+    own = (_LEADERS + 1) / 2  # their mean place now
+    return (
+        math.log(max(places.max(axis=0).mean() / own, 1.0)),
+        math.log(max(places[-1].mean() / own, 1.0)),
+        math.log2(epoch / (half + rows[0])),
+        math.log2(epoch / (half + rows[-1])),
+    )

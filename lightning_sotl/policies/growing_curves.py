@@ -1,4 +1,4 @@
-"""Values of many runs after each epoch, as they come in, in the one array that a policy reads."""
+"""Values of many runs after each epoch in one array, which grows as they are reported."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 
 class GrowingCurves:
-    """Curves of a sweep that is under way, lower is better.
+    """Curves of a sweep in progress, lower is better.
 
     Args:
-        max_epochs: Values of later epochs are not kept.
+        max_epochs: Values of later epochs are dropped.
 
     Example:
         >>> curves = GrowingCurves(max_epochs=3)
@@ -30,12 +30,12 @@ class GrowingCurves:
         self._used = 0
 
     def put(self, run: Hashable, epoch: int, value: float) -> None:
-        """Take a run's value after epoch `epoch` (0, 1, ...); if not finite it is `+inf`."""
+        """Set a run's value of epoch `epoch` (0, 1, ...); a value that is not finite is `+inf`."""
         if self.reach(run, epoch):
             self._table[self._rows[run], epoch] = value if math.isfinite(value) else math.inf
 
     def reach(self, run: Hashable, epoch: int) -> bool:
-        """Note that a run has got so far, with or without a value; say whether it is kept."""
+        """Make room for a run's epoch, and return whether it is within `max_epochs`."""
         if not 0 <= epoch < self._max_epochs:
             return False
         row = self._rows.setdefault(run, len(self._rows))
@@ -44,18 +44,18 @@ class GrowingCurves:
         return True
 
     def drop_after(self, run: Hashable, epoch: int) -> None:
-        """Forget what a run had after epochs later than `epoch`: it has gone back to it."""
+        """Drop a run's values of later epochs than `epoch`, to which it has returned."""
         row = self._rows.get(run)
         if row is not None:
             self._table[row, epoch + 1 :] = math.nan
 
     def row(self, run: Hashable) -> int | None:
-        """Return which row of `values` is a run's, or None if it has none."""
+        """Return a run's row of `values`, or None if it has none."""
         return self._rows.get(run)
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """Shape `(runs, epochs)`, as many epochs as any run has; NaN where there is no value."""
+        """Shape `(runs, epochs)`, with the epochs of the longest run; NaN without a value."""
         return self._table[: len(self._rows), : self._used]
 
     def _grow(self, runs: int, epochs: int) -> None:

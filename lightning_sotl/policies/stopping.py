@@ -1,27 +1,23 @@
-"""Stopping decisions as pure rules, values in, decision out: at a fixed limit, or adaptive."""
+"""Stopping at a fixed limit as a pure rule, and the reasons of a stop."""
 
 from __future__ import annotations
 
 import math
 from enum import Enum
 
-from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision, Signal
-
-__all__ = ["AdaptivePolicy", "Decision", "Signal", "StoppingReason", "stop_at_limit"]
-
 
 class StoppingReason(str, Enum):
-    """Why a run was ended, or that it was not.
+    """Why a run was stopped, or that it was not.
 
-    The values are plain strings, so that they can stand in a checkpoint and in a record.
+    The values are plain strings, which checkpoints and records can hold.
 
     Attributes:
-        not_stopped: Nothing here has ended the run.
+        not_stopped: The stopper has not ended the run.
         stop_epoch_reached: The run has completed `stop_epoch` epochs and has its estimate.
         stop_batches_reached: The run has trained `stop_batches` batches and has its estimate.
         non_finite_estimate: The limit was reached with an estimate that is not finite: the
             run has diverged and ranks last.
-        policy: An adaptive rule has ended the run before its limit.
+        policy: An adaptive rule ended the run before its limit.
         already_stopped: The run was resumed at or past its limit, so nothing was trained.
 
     Example:
@@ -43,18 +39,18 @@ class StoppingReason(str, Enum):
 def stop_at_limit(
     completed: int, estimate: float | None, *, limit: int, reached: StoppingReason
 ) -> StoppingReason:
-    """Decide whether a run with a fixed limit ends now.
+    """Return whether a run with a fixed limit ends now, and why.
 
     Args:
         completed: Epochs (or batches) that the run has completed.
         estimate: The run's estimate after them, lower is better; None while there is none.
         limit: T, the epochs (or batches) after which the run ends.
-        reached: The reason to give for a run that has reached `limit` in good order.
+        reached: The reason for a run that has reached `limit` with a finite estimate.
 
     Returns:
         `not_stopped` below the limit and while there is no estimate, `non_finite_estimate` for a
-        diverged run, otherwise `reached`. A run that has diverged is not ended before its limit:
-        an estimate over the last E epochs may become finite again.
+        diverged run, otherwise `reached`. A diverged run is not ended before its limit: an estimate
+        over the last E epochs may become finite again.
 
     Example:
         >>> reached = StoppingReason.stop_epoch_reached
