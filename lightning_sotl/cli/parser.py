@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lightning_sotl import __version__
@@ -53,7 +51,9 @@ def parse_options(
 
 
 def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | ReplayOptions:
-    # Imported here, so that `--help` loads neither NumPy nor what needs it.
+    # Imported here, so that `--help` answers at once.
+    from pathlib import Path
+
     from lightning_sotl.cli import options
 
     kinds = {
@@ -63,7 +63,7 @@ def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | Replay
     }
     kind: type[Any] = kinds[parsed.command]
     typed: RankOptions | EvaluateOptions | ReplayOptions = kind(
-        query=options.Query(**_fields(options.Query, parsed)),
+        query=options.Query(**{**_fields(options.Query, parsed), "path": Path(parsed.path)}),
         output=options.Output(**_fields(options.Output, parsed)),
         **_fields(kind, parsed),
     )
@@ -72,8 +72,7 @@ def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | Replay
 
 def _fields(kind: type[Any], parsed: argparse.Namespace) -> dict[str, Any]:
     """Return the parsed values of a dataclass's fields, lists as tuples."""
-    names = [field.name for field in dataclasses.fields(kind) if hasattr(parsed, field.name)]
-    values = {name: getattr(parsed, name) for name in names}
+    values = {name: vars(parsed)[name] for name in kind.__dataclass_fields__ if name in parsed}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
@@ -206,7 +205,6 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
-        type=Path,
         metavar="PATH",
         help="directory of runs (records, CSVLogger, TensorBoardLogger), or an .npz of "
         "LearningCurves",
