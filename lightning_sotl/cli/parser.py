@@ -72,7 +72,11 @@ def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | Replay
 
 def _fields(kind: type[Any], parsed: argparse.Namespace) -> dict[str, Any]:
     """Return the parsed values of a dataclass's fields, lists as tuples."""
-    values = {name: vars(parsed)[name] for name in kind.__dataclass_fields__ if name in parsed}
+    from dataclasses import fields
+
+    values = {
+        field.name: vars(parsed)[field.name] for field in fields(kind) if field.name in parsed
+    }
     return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from tests.fuzz.campaign import Campaign, mutate
 from tests.fuzz.readers import READERS
 
-CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*.bin"))
+CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*/*.bin"))
 
 
-@pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", CORPUS, ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_what_once_crashed_a_reader_is_read_or_refused(tmp_path: Path, file: Path) -> None:
-    reader = READERS[file.stem.rpartition("-")[0]]
+    reader = READERS[file.parent.name]
     reader.check(tmp_path / reader.file, file.read_bytes())
 
 
