@@ -25,9 +25,9 @@ from lightning_sotl.replay.experiment import Replay, undominated
 from lightning_sotl.stats.correlation import Method
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
-_LINEAR_RUNS = 40  # with more runs the rank axis is logarithmic
-_LONGEST_NAME = 80  # characters
-_NAMED_RUNS = 10  # runs of a bump chart with a colour and a name
+_CROWDED = 40  # from so many runs on the ranks are drawn on a logarithmic axis
+_MOST_DRAWN = 80  # characters of a name
+_NAMED = 10  # so many runs of a bump chart have a colour and a name
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CorrelationLine:
     """One line of the picture of an evaluation.
 
     Attributes:
-        name: Name of the estimator.
+        name: The estimator's.
         rho: Correlation after `k = 1, 2, ...` epochs, shape `(epochs,)`.
         at: The T's that have an interval, shape `(n,)`.
         low: Their lower bounds, shape `(n,)`.
@@ -54,10 +54,10 @@ class RankLines:
     """The lines of a bump chart.
 
     Attributes:
-        names: Names of the runs, the best at T first.
-        ranks: Rank of each run after `k = 1, ..., T` epochs, ties at the lowest, shape `(runs, T)`;
-            NaN without an estimate.
-        monitor: The metric that ranks them.
+        names: Of the runs, the best at T first.
+        ranks: Of each run after `k = 1, ..., T` epochs, ties at the lowest, shape `(runs, T)`;
+            NaN where it has no estimate.
+        monitor: What they are ranked by.
     """
 
     names: tuple[str, ...]
@@ -68,9 +68,9 @@ class RankLines:
 def correlation_lines(
     curves: LearningCurves, result: Evaluation, *, method: Method = "spearman"
 ) -> list[CorrelationLine]:
-    """Return the lines of `draw_evaluation`: every T, with the intervals of `result`.
+    """Return what `draw_evaluation` draws: every T, with the intervals that `result` has.
 
-    The final test loss is known only at the end; its line is level, as in the paper's Fig. 2.
+    The final test loss is known at the end only and is drawn as a level, as in the paper's Fig. 2.
     """
     lines = []
     names = [name for name in result.estimators if name not in (FINAL_LOSS, LCSVR)]
@@ -78,20 +78,15 @@ def correlation_lines(
     for name, values in result.estimators.items():
         if name == FINAL_LOSS:
             rho = np.full(curves.epochs, next(iter(values.values())).rho)
-        elif name == LCSVR:  # fitted only at the T's of `result`
+        elif name == LCSVR:  # fitted at the T's of `result` only
             rho = np.full(curves.epochs, np.nan)
             rho[[epoch - 1 for epoch in values]] = [value.rho for value in values.values()]
         else:
             rho = whole[name]
-        lines.append(
-            CorrelationLine(
-                name,
-                rho,
-                np.array(list(values), dtype=np.int64),
-                np.array([value.low for value in values.values()]),
-                np.array([value.high for value in values.values()]),
-            )
-        )
+        at = np.array(list(values), dtype=np.int64)
+        low = np.array([value.low for value in values.values()])
+        high = np.array([value.high for value in values.values()])
+        lines.append(CorrelationLine(name, rho, at, low, high))
     return lines
 
 
@@ -117,9 +112,9 @@ def draw_evaluation(
         known = np.isfinite(line.rho)
         style = _style(line.name)
         if line.name == LCSVR or known.sum() == 1:
-            style["marker"] = "o"  # a line of one point is invisible
+            style["marker"] = "o"  # a line of one point would not be seen
         (drawn,) = axes.plot(epochs[known], line.rho[known], label=line.name, **style)
-        if line.name != FINAL_LOSS and len(line.at) > 1:
+        if len(line.at) > 1:
             axes.fill_between(
                 line.at, line.low, line.high, color=drawn.get_color(), alpha=0.15, linewidth=0
             )
@@ -127,15 +122,13 @@ def draw_evaluation(
         window, epoch = result.recommended.window, result.recommended.epoch
         axes.axvline(epoch, color="grey", linewidth=0.8, linestyle=":")
         axes.set_title(f"{result.runs} runs; recommended E = {window} at T = {epoch}", fontsize=10)
-    axes.set_xlabel("completed epochs T")
-    axes.set_ylabel(f"rank correlation with the target ({method})")
     axes.grid(alpha=0.3)
-    _legend(axes)
+    _label(axes, "completed epochs T", f"rank correlation with the target ({method})")
     return figure
 
 
 def rank_lines(ranking: Ranking, *, mode: Mode = "min") -> RankLines:
-    """Return the lines of `draw_ranks`: the rank of each run at every T up to the ranking's."""
+    """Return what `draw_ranks` draws: the rank of each run at every T up to the ranking's."""
     scores = ranking.scores[:, : ranking.at]
     ranks = best_ranks(oriented(scores, mode=mode).T).T.astype(np.float64)
     ranks[np.isnan(scores)] = np.nan
@@ -155,28 +148,25 @@ def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
     figure, axes = _figure()
     epochs = np.arange(1, ranking.at + 1)
     for place in reversed(range(len(lines.names))):
-        name, ranks = lines.names[place], lines.ranks[place]
-        if place < _NAMED_RUNS:
-            axes.plot(epochs, ranks, marker="o", markersize=3, label=f"{place + 1}. {_drawn(name)}")
+        if place < _NAMED:
+            label = f"{place + 1}. {_drawn(lines.names[place])}"
+            axes.plot(epochs, lines.ranks[place], marker="o", markersize=3, label=label)
         else:
-            axes.plot(epochs, ranks, color="lightgrey", linewidth=0.5, zorder=0)
-    if len(lines.names) > _LINEAR_RUNS:
-        axes.set_yscale("log")  # the first ranks matter more than the last
+            axes.plot(epochs, lines.ranks[place], color="lightgrey", linewidth=0.5, zorder=0)
+    if len(lines.names) > _CROWDED:
+        axes.set_yscale("log")  # who is first matters more than who is last
     else:
         axes.yaxis.get_major_locator().set_params(integer=True)
     axes.invert_yaxis()
-    axes.set_xlabel("completed epochs T")
-    axes.set_ylabel(f"rank by {_drawn(lines.monitor)}", parse_math=False)
-    handles, labels = axes.get_legend_handles_labels()
-    _legend(axes, handles[::-1], labels[::-1])
+    _label(axes, "completed epochs T", f"rank by {_drawn(lines.monitor)}", reverse=True)
     return figure
 
 
 def draw_replay(result: Replay) -> Any:
-    """Draw the cost of policies against the rank regret of their picks, with standard errors.
+    """Draw what policies cost against how good their picks are, with standard errors.
 
-    The cost axis is logarithmic; a line joins the policies that no other dominates. Policies that
-    rank by validation values are squares.
+    The cost is on a logarithmic axis; a line joins the policies that no other dominates. Policies
+    that read validation values are squares.
 
     Returns:
         A matplotlib `Figure`, for `save`.
@@ -211,15 +201,13 @@ def draw_replay(result: Replay) -> Any:
     axes.set_title(
         f"{result.runs} runs, {result.workers} workers, {result.repeats} repeats", fontsize=10
     )
-    axes.set_xlabel("cost as a share of full training")
-    axes.set_ylabel("rank regret of the pick")
     axes.grid(alpha=0.3, which="both")
-    _legend(axes)
+    _label(axes, "cost as a share of full training", "rank regret of the pick")
     return figure
 
 
 def picture_format(path: str | Path) -> str:
-    """Return the format of a picture by the ending of its file name.
+    """Return the format that a picture's file name asks for by its ending.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
@@ -236,16 +224,16 @@ def picture_format(path: str | Path) -> str:
 
 
 def save(figure: Any, path: str | Path) -> None:
-    """Write a figure in the format of its file name, and make the folder if there is none.
+    """Write a figure as its file name's ending says, making the folder if there is none.
 
     Raises:
-        OSError: If it cannot be written; a file that was there before is unchanged.
+        OSError: If it cannot be written; then what stood there before still does.
         ValueError: If matplotlib does not know the ending, or there is none.
     """
     path, ending = Path(path), picture_format(path)
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # Characters that the font lacks are drawn as boxes; the ranking itself shows them.
+        # A name in a script that the font lacks is drawn as boxes; the ranking itself has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(content, format=ending, dpi=150, bbox_inches="tight")
     try:
@@ -256,25 +244,27 @@ def save(figure: Any, path: str | Path) -> None:
 
 
 def _drawn(name: str) -> str:
-    """Return a name on one line of bounded width, since the picture grows with it."""
-    return shortened(visible(name), _LONGEST_NAME)
+    """Return a name on one line of bounded width: the picture is as wide as its longest."""
+    return shortened(visible(name), _MOST_DRAWN)
 
 
-def _legend(axes: Any, *entries: Any) -> None:
-    """Put the legend right of the axes, with handles and labels if given."""
-    legend = axes.legend(*entries, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # the name of a run may be "$x"
+def _label(axes: Any, x: str, y: str, *, reverse: bool = False) -> None:
+    """Name the axes, and the lines in a legend beside them."""
+    axes.set_xlabel(x)
+    y_label = axes.set_ylabel(y)
+    legend = axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), reverse=reverse)
+    for text in (y_label, *legend.get_texts()):
+        text.set_parse_math(False)  # a run may be called "$x"
 
 
 def _style(name: str) -> dict[str, str]:
-    """Return a solid line for training losses, and others for estimators that need a validation."""
+    """Return solid lines for training losses and others for what needs a validation."""
     if name == FINAL_LOSS:
         return {"color": "black", "linestyle": "--"}
     if name == LCSVR:
         return {"linestyle": ":"}
-    reads_training = named_estimator(name).estimator.curve == "train_loss"
-    return {"linestyle": "-" if reads_training else "-."}
+    curve = named_estimator(name).estimator.curve
+    return {"linestyle": "-" if curve == "train_loss" else "-."}
 
 
 def _matplotlib(module: str) -> Any:
@@ -282,7 +272,7 @@ def _matplotlib(module: str) -> Any:
 
 
 def _figure() -> tuple[Any, Any]:
-    # Not by pyplot, which opens windows and keeps figures in memory.
+    # Without pyplot: no window, no backend, no figures that stay in memory.
     figure = _matplotlib("figure").Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.xaxis.get_major_locator().set_params(integer=True)

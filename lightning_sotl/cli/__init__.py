@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lightning_sotl.cli.parser import parse_options
 
@@ -45,30 +46,21 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit as stop:  # argparse has printed why
         return int(stop.code or 0)
     from lightning_sotl.cli.evaluate import evaluate
-    from lightning_sotl.cli.options import (
-        EvaluateOptions,
-        RankOptions,
-        ReplayOptions,
-        UsageError,
-    )
     from lightning_sotl.cli.output import show_error, show_failure
     from lightning_sotl.cli.rank import rank
     from lightning_sotl.cli.replay import replay
     from lightning_sotl.cli.report import NotedError
 
+    commands: dict[str, Callable[[Any], None]]
+    commands = {"rank": rank, "evaluate": evaluate, "replay": replay}
     try:
-        options.check()
-        match options:
-            case RankOptions():
-                rank(options)
-            case EvaluateOptions():
-                evaluate(options)
-            case ReplayOptions():
-                replay(options)
+        try:
+            options.check()
+        except ValueError as error:
+            show_error(f"lightning-sotl {options.command}: {error}")
+            return 2
+        commands[options.command](options)
         sys.stdout.flush()
-    except UsageError as error:
-        show_error(f"lightning-sotl {options.command}: {error}")
-        return 2
     except BrokenPipeError:
         raise
     except (NotedError, ValueError, OSError, ModuleNotFoundError, MemoryError) as error:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning_sotl import plotting
 from lightning_sotl.cli.inputs import load_runs
 from lightning_sotl.cli.options import EvaluateOptions
 from lightning_sotl.cli.output import progress_bar, show, show_evaluation
-from lightning_sotl.cli.report import Report, report_groups
-from lightning_sotl.curves.logs import FoundRuns
+from lightning_sotl.cli.report import report_groups
 from lightning_sotl.evaluation.evaluate import GRID_WINDOWS, Evaluation, notes
 from lightning_sotl.evaluation.evaluate import evaluate as evaluate_curves
 from lightning_sotl.ranking.comparability import comparability_notes
@@ -24,24 +21,6 @@ def evaluate(options: EvaluateOptions) -> None:
     """
     with progress_bar("read", unit="folder") as progress:
         runs = load_runs(options.query, progress=progress)
-    report = evaluate_groups(runs, options)
-
-    def draw(result: Evaluation) -> Any:
-        return plotting.draw_evaluation(runs.curves, result, method=options.method)
-
-    def print_table(result: Evaluation) -> None:
-        target = options.query.target or result.target
-        show_evaluation(result, target=target, mode=runs.curves.final_mode or "max")
-
-    show(report, options.output, draw=draw, print_table=print_table)
-
-
-def evaluate_groups(runs: FoundRuns, options: EvaluateOptions) -> Report[Evaluation]:
-    """Return the evaluation of each group of runs.
-
-    Raises:
-        NotedError: If the data do not allow an evaluation.
-    """
     estimators = list(options.estimators)
     if options.grid:
         windows = [window for window in GRID_WINDOWS if window <= runs.curves.epochs]
@@ -60,4 +39,13 @@ def evaluate_groups(runs: FoundRuns, options: EvaluateOptions) -> Report[Evaluat
         facts = [runs.facts[row] for row in rows]
         return result, [*comparability_notes(facts), *notes(result, curves)]
 
-    return report_groups(runs, options.group_by, evaluate_rows)
+    show(
+        report_groups(runs, options.group_by, evaluate_rows),
+        options.output,
+        draw=lambda result: plotting.draw_evaluation(runs.curves, result, method=options.method),
+        print_table=lambda result: show_evaluation(
+            result,
+            target=options.query.target or result.target,
+            mode=runs.curves.final_mode or "max",
+        ),
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -15,17 +14,6 @@ from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.losses.names import parse_monitor
-
-
-def _load_table(path: Path) -> tuple[LearningCurves, list[str]]:
-    return LearningCurves.load(path), []
-
-
-# What reads a PATH of `--format NAME` that is a file: it returns the curves and notes on them.
-FORMATS: dict[str, Callable[[Path], tuple[LearningCurves, list[str]]]] = {
-    "auto": _load_table,
-    "nas-bench-nlp": read_nas_bench_nlp,
-}
 
 
 def load_runs(
@@ -88,8 +76,22 @@ def _read_directory(
 
 
 def _read_file(query: Query, monitor: str | None) -> FoundRuns:
-    _check_no_keys(query)
-    curves, cautions = FORMATS[query.format](query.path)
+    for_directories = {
+        "--val-loss": query.val_loss,
+        "--val-metric": query.val_metric,
+        "--target": query.target,
+        "--final-loss": query.final_loss,
+        "--train-loss": query.train_loss,
+        "--target-mode": query.target_mode,  # a file has its own
+    }
+    if given := [flag for flag, value in for_directories.items() if value]:
+        raise ValueError(
+            f"{', '.join(given)}: only for a directory of runs, which '{query.path}' is not."
+        )
+    if query.format == "nas-bench-nlp":
+        curves, cautions = read_nas_bench_nlp(query.path)
+    else:
+        curves, cautions = LearningCurves.load(query.path), []
     # For a monitor other than the metric, --metric-mode is the monitor's.
     is_for_metric = monitor in (None, "val_metric")
     if is_for_metric and query.metric_mode not in (None, curves.metric_mode):
@@ -107,20 +109,3 @@ def _read_file(query: Query, monitor: str | None) -> FoundRuns:
         stopped_at=(None,) * curves.runs,
         notes=RunNotes(cautions=cautions),
     )
-
-
-def _check_no_keys(query: Query) -> None:
-    """Raise if an option is given that only a directory of runs has a use for."""
-    options = {
-        "--val-loss": query.val_loss,
-        "--val-metric": query.val_metric,
-        "--target": query.target,
-        "--final-loss": query.final_loss,
-        "--train-loss": query.train_loss,
-        "--target-mode": query.target_mode,  # a file has its own
-    }
-    given = [flag for flag, value in options.items() if value]
-    if given:
-        raise ValueError(
-            f"{', '.join(given)}: only for a directory of runs, which '{query.path}' is not."
-        )

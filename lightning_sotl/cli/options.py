@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,10 +14,6 @@ from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.replay.policies import named_policy
 from lightning_sotl.stats.correlation import Method
 from lightning_sotl.stats.ranks import Mode
-
-
-class UsageError(Exception):
-    """The options contradict each other, or a required one is missing."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +78,7 @@ class RankOptions:
         """Check the options.
 
         Raises:
-            UsageError: If one is out of range or missing, or if two contradict each other.
+            ValueError: If one is out of range or missing, or if two contradict each other.
             ModuleNotFoundError: If a picture is wanted and matplotlib is not installed.
         """
         _check_at_least("--top", 1, self.top)
@@ -112,17 +106,16 @@ class EvaluateOptions:
         """Check the options.
 
         Raises:
-            UsageError: If one is out of range or missing, or if two contradict each other.
+            ValueError: If one is out of range or missing, or if two contradict each other.
             ModuleNotFoundError: If a picture is wanted and matplotlib is not installed.
         """
         _check_at_least("--at", 1, *self.at)
         _check_at_least("--resamples", 1, self.resamples)
         _check_at_least("--seed", 0, self.seed)
         _check_picture(self.output, self.group_by)
-        with _value_error_as_usage_error():
-            for name in self.estimators:
-                if name not in (FINAL_LOSS, LCSVR):
-                    named_estimator(name)
+        for name in self.estimators:
+            if name not in (FINAL_LOSS, LCSVR):
+                named_estimator(name)
         _check_target(self.query)
 
 
@@ -144,7 +137,7 @@ class ReplayOptions:
         """Check the options.
 
         Raises:
-            UsageError: If one is out of range or missing.
+            ValueError: If one is out of range or missing.
             ModuleNotFoundError: If a policy or the picture needs a package that is not installed.
         """
         _check_at_least("--workers", 1, self.workers)
@@ -153,20 +146,19 @@ class ReplayOptions:
         _check_at_least("--seed", 0, self.seed)
         _check_picture(self.output)
         if not (math.isfinite(self.validation_cost) and self.validation_cost >= 0):
-            raise UsageError(
+            raise ValueError(
                 "Expected --validation-cost to be a share of an epoch, at least 0, but got "
                 f"{self.validation_cost}."
             )
         _check_target(self.query)
-        with _value_error_as_usage_error():
-            for name in self.policies:
-                named_policy(name)
+        for name in self.policies:
+            named_policy(name)
 
 
 def _check_at_least(flag: str, least: int, *values: int | None) -> None:
     for value in values:
         if value is not None and value < least:
-            raise UsageError(f"Expected {flag} to be at least {least} but got {value}.")
+            raise ValueError(f"Expected {flag} to be at least {least} but got {value}.")
 
 
 def _check_picture(output: Output, group_by: tuple[str, ...] = ()) -> None:
@@ -174,15 +166,14 @@ def _check_picture(output: Output, group_by: tuple[str, ...] = ()) -> None:
     if not output.plot:
         return
     if group_by:
-        raise UsageError("--plot draws one group of runs; it does not go with --group-by.")
-    with _value_error_as_usage_error():
-        plotting.picture_format(output.plot)
+        raise ValueError("--plot draws one group of runs; it does not go with --group-by.")
+    plotting.picture_format(output.plot)
 
 
 def _check_target(query: Query) -> None:
     """Raise if PATH is a directory of runs and the key of their final metric is missing."""
     if query.is_directory and query.target is None and query.path.exists():
-        raise UsageError("A directory of runs needs --target, the logged key of the final metric.")
+        raise ValueError("A directory of runs needs --target, the logged key of the final metric.")
 
 
 def _check_monitor_mode(monitor: str, query: Query) -> None:
@@ -190,28 +181,18 @@ def _check_monitor_mode(monitor: str, query: Query) -> None:
     if parse_monitor(monitor) is not None:
         # With --val-metric, the mode is that metric's.
         if query.metric_mode == "max" and not query.val_metric:
-            raise UsageError(
+            raise ValueError(
                 f"Expected --metric-mode to be 'min' for --monitor {monitor}, an estimate of "
                 "which lower is better, but got 'max'."
             )
-        return
-    if query.metric_mode is not None:
-        return
-    alternative = monitor.replace("-", "_")  # `evaluate` writes "sotl-e2"
-    if parse_monitor(alternative) is not None:
-        raise UsageError(
-            f"There is no estimate '{monitor}': did you mean '{alternative}'? For a logged key of "
-            "this name --metric-mode has to say which end of it is better."
+    elif query.metric_mode is None:
+        alternative = monitor.replace("-", "_")  # `evaluate` writes "sotl-e2"
+        if parse_monitor(alternative) is not None:
+            raise ValueError(
+                f"There is no estimate '{monitor}': did you mean '{alternative}'? For a logged key "
+                "of this name --metric-mode has to say which end of it is better."
+            )
+        raise ValueError(
+            f"--monitor {monitor} is no estimate from training losses, so --metric-mode has to say "
+            "which end of it is better."
         )
-    raise UsageError(
-        f"--monitor {monitor} is no estimate from training losses, so --metric-mode has to say "
-        "which end of it is better."
-    )
-
-
-@contextlib.contextmanager
-def _value_error_as_usage_error() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(str(error)) from None

@@ -109,14 +109,16 @@ def progress_bar(description: str, *, unit: str) -> Iterator[Callable[[int, int]
 def show_ranking(document: dict[str, Any]) -> None:
     """Print the document of a ranking as a table."""
     runs = document["runs"]
-    has_checkpoints = any(run["checkpoint"] for run in runs)
     headers = ["rank", "run", document["monitor"], "epochs"]
     rows = [
         [str(run["rank"]), run["run_id"], _estimate(run, document), str(run["epochs"])]
-        + ([_checkpoint(run["checkpoint"])] if has_checkpoints else [])
         for run in runs
     ]
-    show_table(headers + ["checkpoint"] * has_checkpoints, rows, left={1, 4})
+    if any(run["checkpoint"] for run in runs):
+        headers.append("checkpoint")
+        for row, run in zip(rows, runs, strict=True):
+            row.append(_checkpoint(run["checkpoint"]))
+    show_table(headers, rows, left={1, 4})
     _print_line(f"Ranked by {document['monitor']} after {document['at']} completed epochs.")
     if "stability" in document:
         value = document["stability"]
@@ -138,8 +140,9 @@ def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
         f"{result.left_out} left out, with 95 % intervals:"
     )
     epochs = sorted({epoch for values in result.estimators.values() for epoch in values})
-    for begin in range(0, len(epochs), _columns_that_fit()):
-        shown = epochs[begin : begin + _columns_that_fit()]
+    columns = _columns_that_fit()
+    for begin in range(0, len(epochs), columns):
+        shown = epochs[begin : begin + columns]
         rows = [
             [name, *(_interval(values.get(epoch)) for epoch in shown)]
             for name, values in result.estimators.items()
@@ -233,11 +236,9 @@ def _interval(value: Correlation | None) -> str:
 
 def _print_json(report: Report[AnyResult]) -> None:
     """Print one JSON document: a list with --group-by, otherwise the one result."""
-    documents: Any = [
-        {"group": group, **result.to_json()} if group else result.to_json()
-        for group, result in report.results
-    ]
-    document = documents if report.results[0][0] else documents[0]
+    document: Any = [{"group": group, **result.to_json()} for group, result in report.results]
+    if not report.results[0][0]:
+        document = report.results[0][1].to_json()
     # JSON escapes control characters itself, and readers get names back as they were.
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 

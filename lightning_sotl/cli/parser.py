@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from lightning_sotl.cli.options import EvaluateOptions, RankOptions, ReplayOptions
 
 
+# For an option with one or more values that may be given repeatedly.
+_SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+
+
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Print the help or the version; unlike argparse, raise if that fails."""
@@ -52,32 +56,30 @@ def parse_options(
 
 def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | ReplayOptions:
     # Imported here, so that `--help` answers at once.
+    from dataclasses import fields
     from pathlib import Path
 
     from lightning_sotl.cli import options
 
-    kinds = {
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(parsed).items()
+    }
+    values["path"] = Path(parsed.path)
+
+    def fill(kind: type[Any], **parts: Any) -> Any:
+        names = values.keys() & {field.name for field in fields(kind)}
+        return kind(**parts, **{name: values[name] for name in names})
+
+    kinds: dict[str, type[Any]] = {
         "rank": options.RankOptions,
         "evaluate": options.EvaluateOptions,
         "replay": options.ReplayOptions,
     }
-    kind: type[Any] = kinds[parsed.command]
-    typed: RankOptions | EvaluateOptions | ReplayOptions = kind(
-        query=options.Query(**{**_fields(options.Query, parsed), "path": Path(parsed.path)}),
-        output=options.Output(**_fields(options.Output, parsed)),
-        **_fields(kind, parsed),
+    typed: RankOptions | EvaluateOptions | ReplayOptions = fill(
+        kinds[parsed.command], query=fill(options.Query), output=fill(options.Output)
     )
     return typed
-
-
-def _fields(kind: type[Any], parsed: argparse.Namespace) -> dict[str, Any]:
-    """Return the parsed values of a dataclass's fields, lists as tuples."""
-    from dataclasses import fields
-
-    values = {
-        field.name: vars(parsed)[field.name] for field in fields(kind) if field.name in parsed
-    }
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -90,20 +92,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lightning-sotl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    _add_rank(
-        commands.add_parser("rank", help="the runs in order, with the checkpoint to go on from")
+    rank = commands.add_parser("rank", help="the runs in order, with the checkpoint to go on from")
+    evaluate = commands.add_parser(
+        "evaluate", help="how well each estimator at each T agrees with what the runs came to"
     )
-    _add_evaluate(
-        commands.add_parser(
-            "evaluate",
-            help="how well each estimator at each T agrees with what the runs came to",
-        )
+    replay = commands.add_parser(
+        "replay", help="what each stopping policy would have cost and picked on these runs"
     )
-    _add_replay(
-        commands.add_parser(
-            "replay", help="what each stopping policy would have cost and picked on these runs"
-        )
-    )
+    _add_rank(rank)
+    _add_evaluate(evaluate)
+    _add_replay(replay)
     return parser
 
 
@@ -134,24 +132,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "95 % bootstrap intervals, and the cheapest (E, T) that is not worse than the best."
     )
     _add_source(parser)
-    parser.add_argument(
-        "--at",
-        type=int,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="T",
-        help="completed epochs",
-    )
-    parser.add_argument(
-        "--estimator",
-        dest="estimators",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="sotl-e10, val-metric and so on",
-    )
+    parser.add_argument("--at", type=int, metavar="T", help="completed epochs", **_SEVERAL)
+    names = "sotl-e10, val-metric and so on"
+    parser.add_argument("--estimator", dest="estimators", metavar="NAME", help=names, **_SEVERAL)
     parser.add_argument(
         "--grid", action="store_true", help="evaluate SoTL-E for a grid of windows E"
     )
@@ -173,13 +156,11 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         dest="policies",
-        nargs="+",
-        action="extend",
-        default=[],
         metavar="NAME",
         help="adaptive, adaptive-keep2, fixed-t10-top5, halving, optuna-median and so on, with the "
         "ending -val by validation values in place of training losses, adaptive with -both by both;"
         " by default all that are built in or installed",
+        **_SEVERAL,
     )
     parser.add_argument(
         "--runs", type=int, default=81, metavar="N", help="that a repeat draws (81)"

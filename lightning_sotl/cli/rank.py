@@ -10,8 +10,7 @@ from lightning_sotl import plotting
 from lightning_sotl.cli.inputs import load_runs
 from lightning_sotl.cli.options import RankOptions
 from lightning_sotl.cli.output import progress_bar, show, show_ranking
-from lightning_sotl.cli.report import Report, report_groups
-from lightning_sotl.curves.logs import FoundRuns
+from lightning_sotl.cli.report import report_groups
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.order import Ranking, rank_runs
@@ -25,12 +24,10 @@ class RankedGroup:
 
     Attributes:
         ranking: All runs.
-        mode: Which end of the estimate is better.
         document: The JSON document, with the best K runs only.
     """
 
     ranking: Ranking
-    mode: Mode
     document: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -47,16 +44,6 @@ def rank(options: RankOptions) -> None:
     """
     with progress_bar("read", unit="folder") as progress:
         runs = load_runs(options.query, options.monitor, progress)
-    report = rank_groups(runs, options)
-    show(report, options.output, draw=_draw, print_table=lambda group: show_ranking(group.document))
-
-
-def rank_groups(runs: FoundRuns, options: RankOptions) -> Report[RankedGroup]:
-    """Return the ranking of each group of runs.
-
-    Raises:
-        NotedError: If the data do not allow a ranking.
-    """
     estimate = parse_monitor(options.monitor)
     # For an estimate, --metric-mode is that of the validation metric.
     mode = "min" if estimate is not None else options.query.metric_mode or "min"
@@ -71,14 +58,14 @@ def rank_groups(runs: FoundRuns, options: RankOptions) -> Report[RankedGroup]:
             document["stability"] = _stability(ranking, mode)
         # The notes are about training losses, so not for a logged key.
         facts = [] if estimate is None else [runs.facts[row] for row in rows]
-        notes = [*comparability_notes(facts), *ranking.notes]
-        return RankedGroup(ranking, mode, document), notes
+        return RankedGroup(ranking, document), [*comparability_notes(facts), *ranking.notes]
 
-    return report_groups(runs, options.group_by, rank_rows)
-
-
-def _draw(group: RankedGroup) -> Any:
-    return plotting.draw_ranks(group.ranking, mode=group.mode)
+    show(
+        report_groups(runs, options.group_by, rank_rows),
+        options.output,
+        draw=lambda group: plotting.draw_ranks(group.ranking, mode=mode),
+        print_table=lambda group: show_ranking(group.document),
+    )
 
 
 def _stability(ranking: Ranking, mode: Mode) -> float | None:

@@ -9,9 +9,7 @@ from lightning_sotl.cli.inputs import load_runs
 from lightning_sotl.cli.options import ReplayOptions
 from lightning_sotl.cli.output import progress_bar, show, show_replay
 from lightning_sotl.cli.report import Report, noted_errors
-from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.ranking.comparability import comparability_notes
-from lightning_sotl.replay.experiment import Replay
 from lightning_sotl.replay.experiment import replay as replay_policies
 from lightning_sotl.replay.policies import default_names, named_policy
 from lightning_sotl.replay.recorded import replayable
@@ -26,23 +24,16 @@ def replay(options: ReplayOptions) -> None:
     """
     with progress_bar("read", unit="folder") as progress:
         runs = load_runs(options.query, progress=progress)
-    report = replay_runs(runs, options)
-    show(report, options.output, draw=plotting.draw_replay, print_table=show_replay)
-
-
-def replay_runs(runs: FoundRuns, options: ReplayOptions) -> Report[Replay]:
-    """Return the scores of the policies.
-
-    Raises:
-        NotedError: If the data or a policy do not allow a replay.
-    """
-    names = list(dict.fromkeys(options.policies))  # each once
     cautions = [*runs.notes.cautions, *comparability_notes(runs.facts)]
     notes = dataclasses.replace(runs.notes, cautions=cautions)
+    names = list(dict.fromkeys(options.policies))  # each once
     with noted_errors(notes), progress_bar("replayed", unit="repeat") as progress:
+        if not names:
+            has_validation = replayable(runs.curves).validation is not None
+            names = default_names(runs.curves.epochs, has_validation=has_validation)
         result = replay_policies(
             runs.curves,
-            [named_policy(name) for name in names or _default_policies(runs)],
+            [named_policy(name) for name in names],
             runs=options.runs,
             repeats=options.repeats,
             workers=options.workers,
@@ -51,9 +42,5 @@ def replay_runs(runs: FoundRuns, options: ReplayOptions) -> Report[Replay]:
             progress=progress,
         )
     notes.cautions.extend(result.notes)
-    return Report([({}, result)], notes)
-
-
-def _default_policies(runs: FoundRuns) -> list[str]:
-    has_validation = replayable(runs.curves).validation is not None
-    return default_names(runs.curves.epochs, has_validation=has_validation)
+    report = Report([({}, result)], notes)
+    show(report, options.output, draw=plotting.draw_replay, print_table=show_replay)

@@ -83,7 +83,7 @@ def report_groups(
     notes = dataclasses.replace(found.notes, cautions=[*found.notes.cautions])
     results = []
     with noted_errors(notes):
-        reason = None
+        reasons = []
         for values, rows in groups_of(found.facts, fields).items():
             group = dict(zip(fields, values, strict=True))
             name = group_name(group)
@@ -92,13 +92,13 @@ def report_groups(
             except ValueError as error:
                 if not group:
                     raise
-                reason = reason or error
+                reasons.append(error)
                 notes.cautions.append(f"Left out the group {name}: {error}")
                 continue
             notes.cautions.extend(f"{name}: {note}" if group else note for note in cautions)
             results.append((group, result))
-        if reason is not None and not results:
-            raise reason
+        if not results:
+            raise reasons[0]
     return Report(results, notes)
 
 

@@ -90,13 +90,13 @@ def _add(
 
 def _number(entry: Any) -> float | None:
     kind = entry.WhichOneof("value")
+    tensor = entry.tensor
     if kind == "simple_value":
         return float(entry.simple_value)
-    if kind != "tensor" or entry.tensor.tensor_shape.dim:
+    if kind != "tensor" or tensor.tensor_shape.dim:
         return None
-    tensor = entry.tensor
-    if tensor.float_val or tensor.double_val:
-        return float((tensor.float_val or tensor.double_val)[0])
+    if values := tensor.float_val or tensor.double_val:
+        return float(values[0])
     layout = _FLOAT_TYPES.get(tensor.dtype)
     if layout is None or len(tensor.tensor_content) != layout.size:
         return None
@@ -162,9 +162,9 @@ def masked_crc32c(data: bytes) -> int:
         >>> hex(masked_crc32c(b"123456789"))
         '0xc78ab0e5'
     """
-    crc, table = 0xFFFFFFFF, _TABLE
+    crc = 0xFFFFFFFF
     for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
+        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
     crc ^= 0xFFFFFFFF
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 

@@ -32,10 +32,6 @@ class _Run:
     seconds: float
     parameters: float
 
-    @property
-    def is_ok(self) -> bool:
-        return self.status == "OK"
-
 
 def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
     """Return the runs of NAS-Bench-NLP, and notes on what could not be read.
@@ -65,12 +61,12 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
     notes: list[str] = []
     epochs = 0
     for name, text in _documents(path, notes):
-        run = _parse(text)
-        if run is None:
+        try:
+            runs[name] = _parse(text)
+        except (ValueError, OverflowError):  # an integer of more digits than a float holds
             unreadable.append(name)
         else:
-            runs[name] = run
-            epochs = max(epochs, run.curves.shape[1])
+            epochs = max(epochs, runs[name].curves.shape[1])
             check_table_size(path, len(runs), epochs, name)
     if not runs:
         raise ValueError(
@@ -80,12 +76,17 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
     return _to_curves(runs, epochs), [*notes, *_notes(runs, unreadable)]
 
 
-def _documents(path: Path, notes: list[str]) -> Iterator[tuple[str, bytes | None]]:
-    """Yield name and text of each document; None if it is too large or cannot be read."""
+def _documents(path: Path, notes: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and text of each document; no text if it is too large or cannot be read."""
     if path.is_dir():
         files = [folder / name for folder, names in walk(path, notes) for name in names]
         for file in sorted(file for file in files if file.suffix == ".json"):
-            yield file.relative_to(path).with_suffix("").as_posix(), _read_document(file)
+            try:
+                with open_regular(file, most=MOST_DOCUMENT_BYTES) as opened:
+                    text = opened.read()
+            except (OSError, UnreadableFileError):
+                text = b""
+            yield file.relative_to(path).with_suffix("").as_posix(), text
         return
     with open_regular(path) as archived:
         if not zipfile.is_zipfile(archived):
@@ -98,49 +99,40 @@ def _documents(path: Path, notes: list[str]) -> Iterator[tuple[str, bytes | None
                 continue
             try:
                 is_small = member.file_size <= MOST_DOCUMENT_BYTES
-                text = read_member(archive, member) if is_small else None
+                text = read_member(archive, member) if is_small else b""
             except ValueError as error:
                 raise ValueError(f"'{path}' cannot be read: {error}") from None
             yield PurePosixPath(name).with_suffix("").as_posix(), text
 
 
-def _read_document(path: Path) -> bytes | None:
-    try:
-        with open_regular(path, most=MOST_DOCUMENT_BYTES) as file:
-            return file.read()
-    except (OSError, UnreadableFileError):
-        return None
+def _parse(text: bytes) -> _Run:
+    """Return the run of a document.
 
-
-def _parse(text: bytes | None) -> _Run | None:
-    """Return the run of a document; None if the document is not of the published form."""
-    document = None if text is None else parse_json(text)
+    Raises:
+        OverflowError: If a number is too large.
+        ValueError: If the document is not of the published form.
+    """
+    document = parse_json(text)
     if not isinstance(document, dict):
-        return None
-    curves = [_numbers(document.get(name)) for name in _CURVES]
+        raise ValueError("Expected a JSON object.")
+    curves = np.stack([_numbers(document.get(name)) for name in _CURVES])
+    if not curves.size:
+        raise ValueError("Expected at least one epoch.")
     seconds = _numbers(document.get("wall_times") or [])
-    parameters = _numbers([document.get("num_params") or np.nan])
-    if seconds is None or parameters is None:
-        return None
-    kept = [curve for curve in curves if curve is not None and curve.size]
-    if len(kept) < len(_CURVES) or len({curve.size for curve in kept}) > 1:
-        return None
+    (parameters,) = _numbers([document.get("num_params") or np.nan])
     return _Run(
-        np.stack(kept),
+        curves,
         shortened(str(document.get("status"))),
         float(seconds.mean()) if seconds.size else np.nan,
-        float(parameters[0]),
+        float(parameters),
     )
 
 
-def _numbers(values: object) -> NDArray[np.float64] | None:
+def _numbers(values: object) -> NDArray[np.float64]:
     # JSON's true and false are bool, which is an int for `isinstance`.
     if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-        return None
-    try:
-        return np.array(values, dtype=np.float64)
-    except OverflowError:  # an integer of more digits than a float holds
-        return None
+        raise ValueError("Expected a list of numbers.")
+    return np.array(values, dtype=np.float64)
 
 
 def _to_curves(runs: dict[str, _Run], epochs: int) -> LearningCurves:
@@ -151,7 +143,7 @@ def _to_curves(runs: dict[str, _Run], epochs: int) -> LearningCurves:
         diverged = np.flatnonzero(~np.isfinite(run.curves[0]))
         table[0, row, diverged] = np.inf
     train_loss, val_loss, test_loss = table
-    is_ok = [run.is_ok for run in runs.values()]
+    is_ok = [run.status == "OK" for run in runs.values()]
     final = np.where(is_ok, test_loss[:, -1], np.nan)  # NaN also for shorter runs
     return LearningCurves(
         train_loss,
@@ -168,7 +160,7 @@ def _to_curves(runs: dict[str, _Run], epochs: int) -> LearningCurves:
 
 def _notes(runs: dict[str, _Run], unreadable: list[str]) -> list[str]:
     notes = []
-    states = Counter(run.status for run in runs.values() if not run.is_ok)
+    states = Counter(run.status for run in runs.values() if run.status != "OK")
     if states:
         described = ", ".join(
             f"{quoted(state)}: {number}" for state, number in states.most_common(_MOST_STATES)

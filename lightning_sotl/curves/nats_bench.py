@@ -72,12 +72,11 @@ def read_nats_bench(
         )
     package = extras.require("nats_bench", extra="nats-bench", purpose="read NATS-Bench")
     benchmark = package.create(str(path), search_space, fast_mode=path.is_dir(), verbose=False)
-    names, tables = [], []
+    tables = {}
     for index in range(len(benchmark)):
         table = _mean_of_seeds(benchmark, index, dataset, hp, seed)
         if table is not None:
-            names.append(str(index))
-            tables.append(table)
+            tables[str(index)] = table
         if progress is not None:
             progress(index + 1, len(benchmark))
     if not tables:
@@ -86,7 +85,9 @@ def read_nats_bench(
             f"None of the {len(benchmark)} architectures in '{path}' has a training on "
             f"{dataset!r}{with_seed} for {hp} epochs."
         )
-    train_loss, val_loss, val_metric, test_loss, test_metric = np.stack(tables, axis=1)
+    train_loss, val_loss, val_metric, test_loss, test_metric = np.stack(
+        list(tables.values()), axis=1
+    )
     has_validation = _SETS[dataset][0] is not None
     return LearningCurves(
         train_loss,
@@ -94,7 +95,7 @@ def read_nats_bench(
         val_metric=val_metric if has_validation else None,
         final_metric=test_metric[:, -1],
         final_loss=test_loss[:, -1],
-        run_ids=names,
+        run_ids=tuple(tables),
     )
 
 
@@ -111,10 +112,8 @@ def _mean_of_seeds(
         benchmark.clear_params(index, hp)
     if not chosen:
         return None
-    mean: NDArray[np.float64] = np.mean(
-        [_training(results.query(dataset, known), dataset) for known in chosen], axis=0
-    )
-    return mean
+    trainings = [_training(results.query(dataset, known), dataset) for known in chosen]
+    return np.asarray(np.mean(trainings, axis=0))
 
 
 def _training(trial: Any, dataset: str) -> NDArray[np.float64]:

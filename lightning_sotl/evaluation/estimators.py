@@ -122,12 +122,7 @@ ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
             Estimator("sova-e", "val_metric", _window_sum, None, default=1, parameter="window"),
             Estimator("val-metric", "val_metric", _newest, None),
             Estimator(
-                "epochs-to-loss",
-                "train_loss",
-                _epochs_to_loss,
-                default=0.1,
-                parameter="threshold",
-                reach="none",
+                "epochs-to-loss", "train_loss", _epochs_to_loss, "min", 0.1, "threshold", "none"
             ),
         )
     }
@@ -191,8 +186,7 @@ class NamedEstimator:
             return np.logical_or.accumulate(absent)
         width = min(self.first_epoch, absent.size)
         number = np.cumsum(np.concatenate([np.zeros(width), absent]))
-        missing: NDArray[np.bool_] = number[width:] > number[:-width]
-        return missing
+        return number[width:] > number[:-width]
 
 
 def named_estimator(name: str) -> NamedEstimator:
@@ -215,18 +209,18 @@ def named_estimator(name: str) -> NamedEstimator:
     if estimator is None:
         # A monitor logs "sotl_e10", easily confused with the estimator's name.
         meant = name.replace("_", "-")
-        hint = (
-            f"did you mean {meant!r}? Available" if _parts(meant)[0] in ESTIMATORS else "available"
-        )
+        is_known = _parts(meant)[0] in ESTIMATORS
+        hint = f"did you mean {meant!r}? Available" if is_known else "available"
         raise ValueError(
             f"There is no estimator {name!r}; {hint}: {', '.join(map(repr, ESTIMATORS))}, "
             "where the number of a window stands at the end, as in 'sotl-e10'."
         )
-    if estimator.parameter is None:
-        if text is not None:
-            raise ValueError(f"Expected '{family}' without a number but got {name!r}.")
-        return NamedEstimator(family, estimator, None)
-    value = estimator.default if text is None else _parameter(estimator.parameter, text, name)
+    if text is None:
+        value = estimator.default
+    elif estimator.parameter is None:
+        raise ValueError(f"Expected '{family}' without a number but got {name!r}.")
+    else:
+        value = _parameter(estimator.parameter, text, name)
     # "sotl-e" and "sotl-e01" become "sotl-e1"; other numbers stay as the user wrote them.
     is_window = estimator.parameter == "window"
     return NamedEstimator(f"{family}{value}" if is_window else name, estimator, value)

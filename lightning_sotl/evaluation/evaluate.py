@@ -14,47 +14,51 @@ from lightning_sotl._utils import validation
 from lightning_sotl._utils.text import pluralize
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.evaluation.estimators import named_estimator
-from lightning_sotl.evaluation.scorer import (
-    FINAL_LOSS,
-    GRID_WINDOWS,
-    LCSVR,
-    Correlation,
-    Recommendation,
-    Scorer,
-    target_of,
-)
+from lightning_sotl.evaluation.lcsvr import LcSVR
 from lightning_sotl.ranking.comparability import ties_and_zeros
 from lightning_sotl.stats.correlation import Method, check_method, rank_correlation_curve
-
-__all__ = [
-    "FEWEST",
-    "FINAL_LOSS",
-    "GRID_WINDOWS",
-    "LCSVR",
-    "Correlation",
-    "Evaluation",
-    "Recommendation",
-    "correlation_curves",
-    "default_epochs",
-    "evaluate",
-    "notes",
-]
-
-_DEFAULT_NAMES = (
-    "sotl",
-    "sotl-e1",
-    "sotl-e10",
-    "sotl-ema",
-    "sovl",
-    "sovl-e1",
-    "sovl-e10",
-    "sova-e10",
-    "val-metric",
-    "epochs-to-loss",
+from lightning_sotl.stats.intervals import (
+    bootstrap_correlations,
+    percentile_bounds,
+    rank_correlation_difference,
 )
+from lightning_sotl.stats.ranks import Mode
+
+FINAL_LOSS, LCSVR = "final-loss", "lcsvr"
+# The windows of the paper's Fig. 3, and two between its first two for short trainings.
+GRID_WINDOWS = (1, 2, 5, 10, 20, 30, 40, 50, 60, 70)
+_TRAINING = ("sotl", "sotl-e1", "sotl-e10", "sotl-ema")
+_VALIDATION = ("sovl", "sovl-e1", "sovl-e10", "sova-e10", "val-metric")
+_DEFAULT_NAMES = (*_TRAINING, *_VALIDATION, "epochs-to-loss")
 # With fewer runs percentile intervals are too narrow, and no E and T are advised.
 FEWEST = 20
 _SHARES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 3 / 10, 1 / 2, 3 / 4, 1)
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """An oriented rank correlation and its interval; NaN where it is undefined."""
+
+    rho: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return plain numbers, null in place of NaN, which JSON does not have."""
+        values = {"rho": self.rho, "low": self.low, "high": self.high}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The cheapest SoTL-E that is not worse than the best one: window E after epoch T."""
+
+    window: int
+    epoch: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the shape of the command line's JSON."""
+        return {"estimator": f"sotl-e{self.window}", "window": self.window, "epoch": self.epoch}
 
 
 @dataclass(frozen=True)
@@ -141,9 +145,11 @@ def evaluate(
         Ru et al., arXiv 2006.04492, section 5 and Figs. 2 to 4.
     """
     check_method(method)
-    has_target = np.isfinite(target_of(curves)[0])
+    target, target_mode = target_of(curves)
     epochs = default_epochs(curves.epochs) if at is None else _checked_epochs(at, curves.epochs)
-    scorer = Scorer(curves, epochs, method, resamples, seed)
+    options = {"method": method, "target_mode": target_mode}
+    bootstrap = {"resamples": resamples, "seed": seed}
+    scorer = _Scorer(curves, target, epochs, options, bootstrap)
     found: dict[str, dict[int, Correlation]] = {}
     unavailable: dict[str, str] = {}
     for name in _default_names(curves) if estimators is None else estimators:
@@ -156,9 +162,10 @@ def evaluate(
     if not found:
         reasons = "; ".join(f"'{name}': {reason}" for name, reason in unavailable.items())
         raise ValueError(f"There is nothing to show: {reasons}.")
+    runs = int(np.isfinite(target).sum())
     return Evaluation(
-        runs=int(has_target.sum()),
-        left_out=int((~has_target).sum()),
+        runs=runs,
+        left_out=curves.runs - runs,
         epochs=curves.epochs,
         target="final_metric",
         estimators=found,
@@ -186,16 +193,12 @@ def correlation_curves(
         ValueError: As `evaluate`.
     """
     target, target_mode = target_of(curves)
+    options: dict[str, Any] = {"method": method, "target_mode": target_mode}
     found = {}
     for name in names:
         estimator = named_estimator(name)
-        found[name] = rank_correlation_curve(
-            estimator.scores(curves),
-            target,
-            method=method,
-            mode=estimator.mode_in(curves),
-            target_mode=target_mode,
-        )
+        scores, mode = estimator.scores(curves), estimator.mode_in(curves)
+        found[name] = rank_correlation_curve(scores, target, mode=mode, **options)
     return found
 
 
@@ -218,8 +221,7 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
         )
     last = max(epoch for values in result.estimators.values() for epoch in values)
     losses = curves.train_loss[np.isfinite(target_of(curves)[0]), last - 1]
-    missing = int((~np.isfinite(losses)).sum())
-    if missing:
+    if missing := int((~np.isfinite(losses)).sum()):
         found.append(
             f"{pluralize(missing, 'run')} with a target but without a finite loss at T = {last} "
             f"(diverged, or shorter) ranked last there."
@@ -245,10 +247,111 @@ def _checked_epochs(at: Sequence[int], epochs: int) -> tuple[int, ...]:
 
 
 def _default_names(curves: LearningCurves) -> list[str]:
-    estimators = map(named_estimator, _DEFAULT_NAMES)
-    names = [
-        estimator.name
-        for estimator in estimators
-        if estimator.is_in(curves) and estimator.first_epoch <= curves.epochs
-    ]
+    def is_available(name: str) -> bool:
+        estimator = named_estimator(name)
+        return estimator.is_in(curves) and estimator.first_epoch <= curves.epochs
+
+    names = list(filter(is_available, _DEFAULT_NAMES))
     return names + [FINAL_LOSS] * (curves.final_loss is not None)
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Correlates any estimator of one table with its final metric, on the same resamples.
+
+    Attributes:
+        curves: Finished runs.
+        target: Their final metric.
+        epochs: The T's, ascending.
+        options: Method and `target_mode` of the rank correlation.
+        bootstrap: Number and seed of the resamples; LcSVR has the same seed.
+    """
+
+    curves: LearningCurves
+    target: NDArray[np.float64]
+    epochs: tuple[int, ...]
+    options: dict[str, Any]
+    bootstrap: dict[str, Any]
+
+    def correlations(self, name: str) -> dict[int, Correlation]:
+        """Return T -> correlation of an estimator, for each T at which it has a value.
+
+        Raises:
+            ValueError: If the estimator does not exist or cannot be judged on these curves.
+        """
+        if name == FINAL_LOSS:  # known after all epochs
+            final_loss = self.curves.final_loss
+            if final_loss is None:
+                raise ValueError(
+                    f"'{FINAL_LOSS}' needs `final_loss`, which the curves do not have."
+                )
+            (found,) = self._correlate(final_loss[:, np.newaxis], self.target, "min")
+            return {self.curves.epochs: found}
+        if name == LCSVR:
+            return {epoch: self._lcsvr(epoch) for epoch in self.epochs}
+        estimator = named_estimator(name)
+        scores = estimator.scores(self.curves)[:, [epoch - 1 for epoch in self.epochs]]
+        rhos = self._correlate(scores, self.target, estimator.mode_in(self.curves))
+        exist = np.flatnonzero(~np.isnan(scores).all(axis=0))
+        return {self.epochs[column]: rhos[column] for column in exist}
+
+    def recommend(self) -> Recommendation | None:
+        """Return the smallest T, and at it the smallest E, not worse than the best (E, T).
+
+        Not worse: in the resamples, the 95 % interval of its correlation less the best one's
+        reaches 0. The windows are `GRID_WINDOWS` up to the last T.
+        """
+        windows = [window for window in GRID_WINDOWS if window <= self.epochs[-1]]
+        estimates = {w: named_estimator(f"sotl-e{w}").scores(self.curves) for w in windows}
+        # All windows at the first T, then all at the second: the order of preference.
+        candidates = [(window, epoch) for epoch in self.epochs for window in windows]
+        scores = np.stack([estimates[w][:, epoch - 1] for w, epoch in candidates], axis=1)
+        values = rank_correlation_curve(scores, self.target, **self.options)
+        if np.isnan(values).all():
+            return None
+        # Among equal correlations the smallest window.
+        best = min(np.flatnonzero(values == np.nanmax(values)), key=lambda index: candidates[index])
+        _, _, high = rank_correlation_difference(
+            scores, scores[:, best], self.target, **self.options, **self.bootstrap
+        )
+        not_worse = ~np.isnan(values) & (high >= 0)
+        not_worse[best] = True
+        return Recommendation(*candidates[int(np.argmax(not_worse))])
+
+    def _lcsvr(self, epoch: int) -> Correlation:
+        """Return the correlation of LcSVR on the runs that it has not learned from."""
+        model = LcSVR(seed=self.bootstrap["seed"]).fit(self.curves, at=epoch)
+        rest = np.setdiff1d(np.arange(self.curves.runs), model.training_rows_)
+        judged = int(np.isfinite(self.target[rest]).sum())
+        if judged < 2:
+            raise ValueError(
+                f"'{LCSVR}' learns from {model.training_rows_.size} runs and can only be "
+                f"judged on others with a finite target, but {judged} are left."
+            )
+        scores = model.predict(self.curves.select(rest), at=epoch)[:, np.newaxis]
+        (found,) = self._correlate(scores, self.target[rest], self.options["target_mode"])
+        return found
+
+    def _correlate(
+        self, scores: NDArray[np.float64], target: NDArray[np.float64], mode: Mode
+    ) -> list[Correlation]:
+        """Return the correlation of each column of scores with the target."""
+        rho = rank_correlation_curve(scores, target, mode=mode, **self.options)
+        samples = bootstrap_correlations(
+            scores, target, mode=mode, **self.options, **self.bootstrap
+        )
+        low, high = percentile_bounds(samples)
+        return [Correlation(*map(float, values)) for values in zip(rho, low, high, strict=True)]
+
+
+def target_of(curves: LearningCurves) -> tuple[NDArray[np.float64], Mode]:
+    """Return the final metric of each run, and which end of it is better.
+
+    Raises:
+        ValueError: If there is no final metric.
+    """
+    if curves.final_metric is None or curves.final_mode is None:
+        raise ValueError(
+            "Expected the curves to have `final_metric`, the target, but it is absent."
+        )
+    return curves.final_metric, curves.final_mode

@@ -85,9 +85,9 @@ def select_generator(
             "Expected `scores`, `target` and `keys` to have one entry a run but got the shapes "
             f"{values.shape}, {goal.shape} and ({len(names)},)."
         )
-    has_target = np.isfinite(goal)
+    known = np.flatnonzero(np.isfinite(goal))
     groups: dict[str, list[int]] = {}
-    for row in np.flatnonzero(has_target):
+    for row in known:
         groups.setdefault(names[row], []).append(int(row))
     if len(groups) < 2:
         raise ValueError(
@@ -101,16 +101,12 @@ def select_generator(
     ]
     means = np.array([group.score for group in found])
     order = np.argsort(oriented(means, mode=mode), kind="stable")
+    targets = [group.target for group in found]
     correlation = rank_correlation(
-        means,
-        [group.target for group in found],
-        method=method,
-        mode=mode,
-        target_mode=target_mode,
+        means, targets, method=method, mode=mode, target_mode=target_mode
     )
-    return GeneratorSelection(
-        tuple(found[index] for index in order), correlation, int((~has_target).sum())
-    )
+    ordered = tuple(found[index] for index in order)
+    return GeneratorSelection(ordered, correlation, goal.size - known.size)
 
 
 def _mean_and_error(values: NDArray[np.float64]) -> tuple[float, float]:

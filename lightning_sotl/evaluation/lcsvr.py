@@ -87,8 +87,7 @@ class LcSVR:
         if curves.final_metric is None:
             raise ValueError("Expected the curves to have `final_metric` but it is absent.")
         inputs = _inputs(curves, at)
-        usable = np.isfinite(curves.final_metric) & np.isfinite(inputs).all(axis=1)
-        rows = np.flatnonzero(usable)
+        rows = np.flatnonzero(np.isfinite(curves.final_metric) & np.isfinite(inputs).all(axis=1))
         if rows.size < _FEWEST:
             raise ValueError(
                 f"Expected at least {_FEWEST} runs with a finite target and a finite validation "

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_sotl._utils import validation
 from lightning_sotl.losses.families import FAMILIES, Family
 
 _PATTERNS = [
@@ -118,20 +119,13 @@ def parse_monitor(name: str, *, prefix: str = "sotl") -> LoggedEstimate | None:
         found_prefix, block, number = match.groups()
         if family.parameter is None and block is None and name != prefix:
             return None
-        parameter = _parameter(family, number)
-        if parameter is None and family.parameter is not None:
-            return None
+        parameter: float | None = None
+        if family.parameter == "window":
+            parameter = int(number)
+        elif family.parameter == "decay":
+            try:
+                parameter = validation.decay("decay", float(number))
+            except ValueError:
+                return None
         return LoggedEstimate(family, parameter, found_prefix, int(block) if block else None)
     return None
-
-
-def _parameter(family: Family, text: str) -> float | None:
-    if family.parameter is None:
-        return None
-    if family.parameter == "window":
-        return int(text)
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if 0.0 < number <= 1.0 else None

@@ -95,10 +95,8 @@ class Replay:
 
     def at_validation_cost(self, cost: float) -> Replay:
         """Return the same decisions with another price of a validation pass."""
-        policies = {
-            name: dataclasses.replace(scores, validation_cost=cost)
-            for name, scores in self.policies.items()
-        }
+        scores = self.policies.items()
+        policies = {name: dataclasses.replace(old, validation_cost=cost) for name, old in scores}
         return dataclasses.replace(self, policies=policies)
 
 
@@ -156,21 +154,24 @@ def replay(
     available = len(recorded.target)
     drawn = min(runs, available)
     workers = drawn if workers is None else min(workers, drawn)
-    draws = [_Draw.of(recorded, drawn, [seed, repeat]) for repeat in range(repeats)]
+    draws = []
+    for repeat in range(repeats):
+        entropy = [seed, repeat]
+        rows = np.random.default_rng(entropy).choice(available, drawn, replace=False)
+        # The seed is for policies that draw themselves.
+        draws.append((rows, int(np.random.SeedSequence(entropy).generate_state(1)[0])))
     for policy in policies:  # a policy that refuses the curves raises now, not after a minute
-        draws[0].outcome(policy, workers)
+        _outcome(policy, recorded, *draws[0], workers)
     scores: dict[str, PolicyScores] = {}
-    total = repeats * len(policies)
+    total, cost = repeats * len(policies), float(validation_cost)
     for index, policy in enumerate(policies):
-        rows = []
+        outcomes = []
         for draw in draws:
-            rows.append(draw.outcome(policy, workers))
+            outcomes.append(_outcome(policy, recorded, *draw, workers))
             if progress is not None:
-                progress(index * repeats + len(rows), total)
-        trained, validated, ranks, metrics = np.transpose(rows)
-        scores[policy.name] = PolicyScores(
-            trained, validated, ranks, metrics, float(validation_cost)
-        )
+                progress(index * repeats + len(outcomes), total)
+        trained, validated, ranks, metrics = np.transpose(outcomes)
+        scores[policy.name] = PolicyScores(trained, validated, ranks, metrics, float(cost))
     notes = (*recorded.notes, *_notes(scores, drawn, available))
     return Replay(drawn, repeats, workers, recorded.left_out, scores, notes)
 
@@ -178,7 +179,7 @@ def replay(
 def _check_numbers(
     runs: int, repeats: int, workers: int | None, seed: int, validation_cost: float
 ) -> None:
-    for name, value in (("runs", runs), ("repeats", repeats)):
+    for name, value in {"runs": runs, "repeats": repeats}.items():
         if validation.positive_int(name, value) < 2:
             raise ValueError(f"Expected `{name}` to be at least 2 but got {value}.")
     if workers is not None:
@@ -190,36 +191,20 @@ def _check_numbers(
         )
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """The runs of one repeat, and a seed for the policies that draw themselves."""
-
-    train: NDArray[np.float64]
-    validation: NDArray[np.float64] | None
-    target: NDArray[np.float64]
-    seed: int
-
-    @staticmethod
-    def of(recorded: Recorded, runs: int, entropy: list[int]) -> _Draw:
-        generator = np.random.default_rng(entropy)
-        rows = generator.choice(len(recorded.target), runs, replace=False)
-        return _Draw(
-            recorded.train[rows],
-            None if recorded.validation is None else recorded.validation[rows],
-            recorded.target[rows],
-            int(np.random.SeedSequence(entropy).generate_state(1)[0]),
-        )
-
-    def outcome(self, policy: Policy, workers: int) -> tuple[float, float, float, float]:
-        """Return epochs and validations as shares of full training's, and both regrets."""
-        outcome = simulate(policy, self.train, self.validation, workers=workers, seed=self.seed)
-        rank = int(best_ranks(self.target)[outcome.pick])
-        return (
-            float(outcome.epochs.sum()) / self.train.size,
-            outcome.validations / self.train.size,
-            (rank - 1) / (len(self.target) - 1),
-            float(self.target[outcome.pick] - self.target.min()),
-        )
+def _outcome(
+    policy: Policy, recorded: Recorded, rows: NDArray[np.int64], seed: int, workers: int
+) -> tuple[float, float, float, float]:
+    """Return a draw's epochs and validations as shares of full training's, and both regrets."""
+    train, target = recorded.train[rows], recorded.target[rows]
+    validation = None if recorded.validation is None else recorded.validation[rows]
+    outcome = simulate(policy, train, validation, workers=workers, seed=seed)
+    rank = int(best_ranks(target)[outcome.pick])
+    return (
+        float(outcome.epochs.sum()) / train.size,
+        outcome.validations / train.size,
+        (rank - 1) / (len(rows) - 1),
+        float(target[outcome.pick] - target.min()),
+    )
 
 
 def _notes(scores: dict[str, PolicyScores], drawn: int, available: int) -> list[str]:
@@ -292,11 +277,9 @@ def undominated(means: dict[str, dict[str, float]]) -> set[str]:
         {'a'}
     """
     points = {name: (values["cost"], values["rank_regret"]) for name, values in means.items()}
-    return {
-        name
-        for name, (cost, regret) in points.items()
-        if not any(
-            other != (cost, regret) and other[0] <= cost and other[1] <= regret
-            for other in points.values()
-        )
-    }
+
+    def is_beaten(point: tuple[float, float]) -> bool:
+        others = (other for other in points.values() if other != point)
+        return any(other[0] <= point[0] and other[1] <= point[1] for other in others)
+
+    return {name for name, point in points.items() if not is_beaten(point)}

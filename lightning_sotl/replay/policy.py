@@ -13,8 +13,6 @@ from lightning_sotl.policies.adaptive import Signal
 
 # The first epoch after which runs are validated, as an index into the epochs.
 EVERY_EPOCH, LAST_EPOCH = 0, -1
-# A policy that ranks by training losses needs no validation before the end.
-VALIDATED_FROM: dict[Signal, int] = {"train": LAST_EPOCH, "validation": EVERY_EPOCH}
 
 
 @dataclass(frozen=True)
@@ -104,8 +102,8 @@ class Policy(Protocol):
         ...
 
 
-class NeverResumes:
-    """The part of a `PolicyRun` that leaves stopped runs stopped and makes the usual pick."""
+class BasicRun:
+    """The parts that most policies share: stopped runs stay stopped, and the usual pick."""
 
     def __init__(self, observations: Observations, signal: Signal) -> None:
         self._observations = observations
@@ -144,25 +142,54 @@ def best_of_the_longest(observations: Observations, signal: Signal) -> int:
     return int(longest[np.argmin(observations.curve(signal)[longest, most - 1])])
 
 
-def check_signal(name: str, signal: Signal, observations: Observations) -> None:
-    """Raise if a policy ranks by a curve that was not recorded.
+def check_validation(name: str, observations: Observations) -> None:
+    """Raise if a policy that reads validation values is to run without them.
 
     Raises:
-        ValueError: If it ranks by validation values and there are none.
+        ValueError: If there are none.
     """
-    if signal == "validation" and not observations.has_validation:
+    if not observations.has_validation:
         raise ValueError(
             f"'{name}' reads validation values, and the curves have neither `val_metric` nor "
             "`val_loss`."
         )
 
 
-def split_signal(name: str) -> tuple[str, Signal]:
-    """Return a policy's name without the ending "-val", and the curve that the policy ranks by.
+@dataclass(frozen=True)
+class OneSignalPolicy:
+    """A policy that ranks by training losses or, with the ending "-val", by validation values.
+
+    Attributes:
+        name: Name of the policy.
 
     Example:
-        >>> split_signal("halving-val"), split_signal("halving")
-        (('halving', 'validation'), ('halving', 'train'))
+        >>> policy = OneSignalPolicy("halving-val")
+        >>> policy.stem, policy.signal
+        ('halving', 'validation')
     """
-    stem = name.removesuffix("-val")
-    return stem, "train" if stem == name else "validation"
+
+    name: str
+
+    @property
+    def stem(self) -> str:
+        """The name without its ending."""
+        return self.name.removesuffix("-val")
+
+    @property
+    def signal(self) -> Signal:
+        """The curve that the policy ranks by."""
+        return "train" if self.stem == self.name else "validation"
+
+    @property
+    def validated_from(self) -> int:
+        """Every epoch for validation values; training losses need no validation before the end."""
+        return LAST_EPOCH if self.signal == "train" else EVERY_EPOCH
+
+    def check_signal(self, observations: Observations) -> None:
+        """Raise if the curve that the policy ranks by was not recorded.
+
+        Raises:
+            ValueError: If it ranks by validation values and there are none.
+        """
+        if self.signal == "validation":
+            check_validation(self.name, observations)

@@ -91,16 +91,14 @@ def _validation(
     curves: LearningCurves, has_target: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64] | None, list[str]]:
     """Return the validation curve, lower is better, without unvalidated epochs, and notes."""
-    known: list[tuple[str, NDArray[np.float64]]] = [
-        (name, values)
-        for name, values in (("val_metric", curves.val_metric), ("val_loss", curves.val_loss))
-        if values is not None and np.isfinite(values[has_target]).any()
-    ]
-    if not known:
+    for name in ("val_metric", "val_loss"):
+        values = getattr(curves, name)
+        if values is not None and np.isfinite(values[has_target]).any():
+            break
+    else:
         return None, [
             "Without validation values the pick is the run with the lowest last training loss."
         ]
-    name, values = known[0]
     if name == "val_metric" and curves.metric_mode == "max":
         values = -values
     absent: NDArray[np.bool_] = np.all(np.isnan(values[has_target]), axis=0)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl.replay.policy import Observations, Policy
-
-_Number = TypeVar("_Number", np.float64, np.int64)
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,13 @@ def simulate(
             resumed = [int(run) for run in policy_run.resume()]
             if not resumed:
                 break
-            _check_resumed(policy.name, resumed, recording.observations)
+            # While none is training, every run that has not ended is paused.
+            paused = np.flatnonzero(recording.observations.epochs < epochs).tolist()
+            if len(set(resumed)) < len(resumed) or not set(resumed).issubset(paused):
+                raise RuntimeError(
+                    f"Expected '{policy.name}' to go on with paused runs, each once, but got "
+                    f"{resumed}."
+                )
             waiting.extend(resumed)
             continue
         reports = recording.train_epoch(training)
@@ -97,15 +101,6 @@ def simulate(
     return recording.outcome(pick)
 
 
-def _check_resumed(name: str, resumed: Sequence[int], observations: Observations) -> None:
-    """Raise unless all runs can resume: while none is training, every unfinished run is paused."""
-    paused = np.flatnonzero(observations.epochs < observations.max_epochs)
-    if len(set(resumed)) < len(resumed) or not set(resumed).issubset(paused.tolist()):
-        raise RuntimeError(
-            f"Expected '{name}' to go on with paused runs, each once, but got {resumed}."
-        )
-
-
 class _Recording:
     """Recorded curves, of which an epoch at a time is copied to the observations."""
 
@@ -121,16 +116,15 @@ class _Recording:
             slice(validated_from, None).indices(self._epochs)[0], self._epochs - 1
         )
         # Lists: reading a single element of an array takes three times as long.
-        self._train: list[list[float]] = train.tolist()
-        self._validation: list[list[float]] | None = (
-            None if validation is None else validation.tolist()
-        )
+        self._train = train.tolist()
+        self._validation = None if validation is None else validation.tolist()
         self._done = [0] * len(train)
-        self._reported = (np.full(train.shape, np.nan), np.full(train.shape, np.nan))
+        self._reported_train = np.full(train.shape, np.nan)
+        self._reported_validation = np.full(train.shape, np.nan)
         self._completed = np.zeros(len(train), dtype=np.int64)
         self.observations = Observations(
-            train=_read_only(self._reported[0]),
-            validation=_read_only(self._reported[1]),
+            train=_read_only(self._reported_train),
+            validation=_read_only(self._reported_validation),
             epochs=_read_only(self._completed),
             max_epochs=self._epochs,
             has_validation=validation is not None,
@@ -139,17 +133,13 @@ class _Recording:
 
     def train_epoch(self, training: Sequence[int]) -> list[tuple[int, int]]:
         """Train an epoch of each run, and return the runs with their completed epochs."""
-        train, validation = self._reported
-        recorded = self._validation
-        reports = []
         for run in training:
             epoch = self._done[run]
-            train[run, epoch] = self._train[run][epoch]
-            if recorded is not None and epoch >= self._validated_from:
-                validation[run, epoch] = recorded[run][epoch]
+            self._reported_train[run, epoch] = self._train[run][epoch]
+            if self._validation is not None and epoch >= self._validated_from:
+                self._reported_validation[run, epoch] = self._validation[run][epoch]
             self._done[run] = self._completed[run] = epoch + 1
-            reports.append((run, epoch + 1))
-        return reports
+        return [(run, self._done[run]) for run in training]
 
     def outcome(self, pick: int) -> Outcome:
         """Return the outcome, with the pick trained to the end."""
@@ -159,7 +149,7 @@ class _Recording:
         return Outcome(pick, epochs, validations if self._validation is not None else 0)
 
 
-def _read_only(array: NDArray[_Number]) -> NDArray[_Number]:
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.setflags(write=False)
     return view

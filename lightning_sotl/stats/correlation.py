@@ -189,9 +189,8 @@ def selection_regret(
         raise ValueError(f"Expected `unit` to be 'target' or 'rank' but got {unit!r}.")
     rows, goal, unknown = prepare(scores, target, mode=mode, target_mode=target_mode)
     _check_k(k, goal.size)
-    regrets = goal - goal.min()
-    if unit == "rank":
-        regrets = (best_ranks(goal) - 1) / (goal.size - 1)
+    is_rank = unit == "rank"
+    regrets = (best_ranks(goal) - 1) / (goal.size - 1) if is_rank else goal - goal.min()
     regret = np.array([_expected_best(row, regrets, k) for row in rows])
     regret[unknown] = np.nan
     return regret.reshape(np.shape(scores)[1:])
@@ -234,7 +233,7 @@ def order_stability(
     half, full = table[:, at // 2 - 1], table[:, at - 1]
     if np.isnan(half).all() or np.isnan(full).all():
         return float("nan")
-    rows = oriented(half, mode=mode)[np.newaxis]
+    rows = oriented(half[np.newaxis], mode=mode)
     return float(correlate(rows, oriented(full, mode=mode), method)[0])
 
 
@@ -297,9 +296,17 @@ def correlate(
     """
     if method == "spearman":
         return _spearman(scores, target)
+    from scipy import stats  # takes a second to import, and only tau needs it
+
+    function = stats.kendalltau if method == "kendall" else stats.weightedtau
     # Ranks in place of values: SciPy would take an infinite score for a missing number.
     ranks, target_ranks = -midranks(scores), -midranks(target)
-    return np.array([_tau(row, target_ranks, method) for row in ranks])
+    taus = np.full(len(ranks), np.nan)
+    if np.ptp(target_ranks) > 0:
+        for index, row in enumerate(ranks):
+            if np.ptp(row) > 0:  # otherwise `weightedtau` would divide by zero
+                taus[index] = function(row, target_ranks).statistic
+    return taus
 
 
 def _spearman(scores: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -310,15 +317,6 @@ def _spearman(scores: NDArray[np.float64], target: NDArray[np.float64]) -> NDArr
     with np.errstate(invalid="ignore"):
         correlation: NDArray[np.float64] = ranks @ target_ranks / scale
     return np.clip(correlation, -1.0, 1.0)
-
-
-def _tau(ranks: NDArray[np.float64], target: NDArray[np.float64], method: Method) -> float:
-    from scipy import stats  # takes a second to import, and only tau needs it
-
-    if np.ptp(ranks) == 0 or np.ptp(target) == 0:
-        return float("nan")  # `weightedtau` would divide by zero
-    function = stats.kendalltau if method == "kendall" else stats.weightedtau
-    return float(function(ranks, target).statistic)
 
 
 def _check_k(k: int, runs: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -203,7 +202,7 @@ def percentile_bounds(
     undefined = np.isnan(samples)
     whole = ~undefined.any(axis=0)
     bounds[:, whole] = np.percentile(samples[:, whole], [tail, 100 - tail], axis=0)
-    for column in np.flatnonzero(undefined.any(axis=0) & ~undefined.all(axis=0)):
+    for column in np.flatnonzero(~whole & ~undefined.all(axis=0)):
         defined = samples[~undefined[:, column], column]
         bounds[:, column] = np.percentile(defined, [tail, 100 - tail])
     return bounds[0], bounds[1]
@@ -227,39 +226,28 @@ def _spearman_samples(
     goal, tie in a resample.
     """
     by_goal = np.argsort(goal, kind="stable")
-    target = _Column.of(goal[by_goal])
-    columns = [_Column.of(row[by_goal]) for row in rows]
+    _, target_starts = _order_and_ties(goal[by_goal])
+    columns = [_order_and_ties(row[by_goal]) for row in rows]
     samples = np.empty((resamples, len(rows)))
     for begin in range(0, resamples, _BLOCK):
-        size = min(_BLOCK, resamples - begin)
-        counts = np.empty((goal.size, size))
-        for sample in range(size):
+        block = samples[begin : begin + _BLOCK]
+        counts = np.empty((goal.size, len(block)))
+        for sample in range(len(block)):
             drawn = generator.integers(goal.size, size=goal.size)
             counts[:, sample] = np.bincount(drawn, minlength=goal.size)
-        block = _Resamples(counts, target)
-        for index, column in enumerate(columns):
-            samples[begin : begin + size, index] = block.spearman(column)
+        drawn_runs = _Resamples(counts, target_starts)
+        for index, (order, starts) in enumerate(columns):
+            block[:, index] = drawn_runs.spearman(order, starts)
     return samples
 
 
-@dataclass(frozen=True)
-class _Column:
-    """One column of scores, sorted.
-
-    Attributes:
-        order: The runs in ascending order of their scores.
-        starts: Where groups of ties begin in `order`; None without ties.
-    """
-
-    order: NDArray[np.int64]
-    starts: NDArray[np.int64] | None
-
-    @staticmethod
-    def of(values: NDArray[np.float64]) -> _Column:
-        order = np.argsort(values, kind="stable")
-        first, _ = tie_bounds(values[order])
-        starts = np.flatnonzero(first == np.arange(values.size))
-        return _Column(order, None if starts.size == values.size else starts)
+def _order_and_ties(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the runs in ascending order, and where groups of ties begin in it."""
+    order = np.argsort(values, kind="stable")
+    first, _ = tie_bounds(values[order])
+    return order, np.unique(first)
 
 
 class _Resamples:
@@ -269,28 +257,27 @@ class _Resamples:
 
     Args:
         counts: How often each run was drawn, shape `(runs, block)`.
-        target: The sorted target.
+        target_starts: Where groups of ties in the target begin.
     """
 
-    def __init__(self, counts: NDArray[np.float64], target: _Column) -> None:
+    def __init__(self, counts: NDArray[np.float64], target_starts: NDArray[np.int64]) -> None:
         self._counts = counts
         self._n = counts.shape[0]
-        starts = np.arange(self._n) if target.starts is None else target.starts
-        sizes = np.add.reduceat(counts, starts, axis=0)
-        ranks = np.repeat(_twice_ranks(sizes), np.diff(np.append(starts, self._n)), axis=0)
+        sizes = np.add.reduceat(counts, target_starts, axis=0)
+        lengths = np.diff(target_starts, append=self._n)
         self._target_spread = self._n**3 - _cubes(sizes)
-        self._weighted = counts * ranks
+        self._weighted = counts * np.repeat(_twice_ranks(sizes), lengths, axis=0)
         # The same for all columns without ties.
         self._spread = self._n**3 - _cubes(counts)
         self._own = np.einsum("ij,ij->j", self._weighted, counts)
         self._picked = np.empty_like(counts)
         self._sums = np.empty_like(counts)
 
-    def spearman(self, column: _Column) -> NDArray[np.float64]:
-        """Return the correlation of a column with the target in each resample."""
-        order, n = column.order, self._n
+    def spearman(self, order: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the correlation of a sorted column with the target in each resample."""
+        n = self._n
         # Four times the sum of the products of the ranks, and 12 times the variance.
-        if column.starts is None:
+        if starts.size == n:  # without ties
             np.take(self._counts, order, axis=0, out=self._picked, mode="clip")
             np.cumsum(self._picked, axis=0, out=self._sums)
             np.take(self._weighted, order, axis=0, out=self._picked, mode="clip")
@@ -298,8 +285,8 @@ class _Resamples:
             products += n * (n + 1) - self._own
             spread = self._spread
         else:
-            sizes = np.add.reduceat(self._counts[order], column.starts, axis=0)
-            weighted = np.add.reduceat(self._weighted[order], column.starts, axis=0)
+            sizes = np.add.reduceat(self._counts[order], starts, axis=0)
+            weighted = np.add.reduceat(self._weighted[order], starts, axis=0)
             products = np.einsum("ij,ij->j", weighted, _twice_ranks(sizes))
             spread = n**3 - _cubes(sizes)
         covariance = 3 * (products - n * (n + 1) ** 2)
@@ -310,8 +297,7 @@ class _Resamples:
 
 def _twice_ranks(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return twice the mean rank of each group of ties, from the sizes of the sorted groups."""
-    ranks: NDArray[np.float64] = 2 * np.cumsum(sizes, axis=0) - sizes + 1
-    return ranks
+    return 2 * np.cumsum(sizes, axis=0) - sizes + 1
 
 
 def _cubes(sizes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 
 from lightning_sotl.replay.policies.adaptive import named_adaptive
 from lightning_sotl.replay.policies.baselines import FIRST_RUNG, named_baseline
@@ -20,15 +19,8 @@ _OPTUNA = (
 _RAY = "ray-asha"
 _ADAPTIVE = ("adaptive", "adaptive-keep2")
 # An example of each kind, for messages.
-_KNOWN = (
-    "full",
-    *_ADAPTIVE,
-    "fixed-t10-top5",
-    "halving",
-    "halving-eta3-from3",
-    *_OPTUNA,
-    _RAY,
-)
+_BASELINES = ("fixed-t10-top5", "halving", "halving-eta3-from3")
+_KNOWN = ("full", *_ADAPTIVE, *_BASELINES, *_OPTUNA, _RAY)
 
 
 def named_policy(name: str) -> Policy:
@@ -46,13 +38,23 @@ def named_policy(name: str) -> Policy:
         >>> named_policy("halving-val").name
         'halving-val'
     """
-    make = _FAMILIES.get(name.partition("-")[0])
-    if make is None:
-        raise ValueError(
-            f"There is no policy {name!r}; available: {', '.join(map(repr, _KNOWN))}, with other "
-            "numbers too, all but 'full' also with the ending '-val', and 'adaptive' with '-both'."
-        )
-    return make(name)
+    match name.partition("-")[0]:
+        case "full" | "fixed" | "halving":
+            return named_baseline(name)
+        case "adaptive":
+            return named_adaptive(name)
+        case "optuna":
+            from lightning_sotl.replay.policies.optuna import OptunaPolicy
+
+            return OptunaPolicy(name)
+        case "ray":
+            from lightning_sotl.replay.policies.ray import RayPolicy
+
+            return RayPolicy(name)
+    raise ValueError(
+        f"There is no policy {name!r}; available: {', '.join(map(repr, _KNOWN))}, with other "
+        "numbers too, all but 'full' also with the ending '-val', and 'adaptive' with '-both'."
+    )
 
 
 def default_names(epochs: int, *, has_validation: bool, peers_read_both: bool = False) -> list[str]:
@@ -85,26 +87,3 @@ def default_names(epochs: int, *, has_validation: bool, peers_read_both: bool = 
         names += [f"{name}-both" for name in _ADAPTIVE]
         names += [f"{name}-val" for name in by_validation]
     return names
-
-
-def _optuna(name: str) -> Policy:
-    from lightning_sotl.replay.policies.optuna import OptunaPolicy
-
-    return OptunaPolicy(name)
-
-
-def _ray(name: str) -> Policy:
-    from lightning_sotl.replay.policies.ray import RayPolicy
-
-    return RayPolicy(name)
-
-
-# Family -> function from a whole name to its policy.
-_FAMILIES: dict[str, Callable[[str], Policy]] = {
-    "full": named_baseline,
-    "adaptive": named_adaptive,
-    "fixed": named_baseline,
-    "halving": named_baseline,
-    "optuna": _optuna,
-    "ray": _ray,
-}

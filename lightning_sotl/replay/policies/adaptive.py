@@ -11,11 +11,11 @@ import numpy as np
 from lightning_sotl.policies.adaptive import AdaptivePolicy
 from lightning_sotl.replay.policy import (
     EVERY_EPOCH,
-    NeverResumes,
+    BasicRun,
     Observations,
     Policy,
     PolicyRun,
-    check_signal,
+    check_validation,
 )
 
 # A single validation is noisy, so runs trained to the end are compared by the mean of a few.
@@ -82,11 +82,12 @@ class Adaptive:
         Raises:
             ValueError: If there are no validation values and the policy reads them.
         """
-        check_signal(self.name, "validation" if self.reads else "train", observations)
+        if self.reads:
+            check_validation(self.name, observations)
         return _AdaptiveRun(observations, self)
 
 
-class _AdaptiveRun(NeverResumes):
+class _AdaptiveRun(BasicRun):
     def __init__(self, observations: Observations, policy: Adaptive) -> None:
         super().__init__(observations, "validation" if policy.reads == "val" else "train")
         self._reads = policy.reads
@@ -112,7 +113,7 @@ class _AdaptiveRun(NeverResumes):
         ended = np.flatnonzero(observations.epochs == observations.max_epochs)
         if not (len(ended) and observations.has_validation):
             return super().pick()
-        last = observations.validation[ended, -min(PICKED_BY_LAST, observations.max_epochs) :]
+        last = observations.validation[ended, -PICKED_BY_LAST:]
         # Not finite: the run has diverged, or the epoch is before the first validation.
         known = np.isfinite(last)
         means = np.where(known, last, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)

@@ -12,16 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_sotl.policies.adaptive import Signal
 from lightning_sotl.replay.policy import (
     EVERY_EPOCH,
-    VALIDATED_FROM,
+    BasicRun,
     Observations,
+    OneSignalPolicy,
     Policy,
     PolicyRun,
-    best_of_the_longest,
-    check_signal,
-    split_signal,
 )
 
 ETA, FIRST_RUNG = 3, 3
@@ -49,17 +46,17 @@ def named_baseline(name: str) -> Policy:
         >>> named_baseline("halving-eta2-from1-val").name
         'halving-eta2-from1-val'
     """
-    stem, signal = split_signal(name)
+    stem = name.removesuffix("-val")
     if name == "full":
-        return Rungs(name, "train")
+        return Rungs(name)
     if match := _FIXED.fullmatch(stem):
         top = int(match[2])
-        return Rungs(name, signal, int(match[1]), lambda _: top)
+        return Rungs(name, int(match[1]), lambda _: top)
     if match := _HALVING.fullmatch(stem):
         eta, first = int(match[1] or ETA), int(match[2] or FIRST_RUNG)
         if eta < 2:
             raise ValueError(f"Expected eta in '{name}' to be at least 2 but got {eta}.")
-        return Rungs(name, signal, first, lambda runs: max(1, runs // eta), eta)
+        return Rungs(name, first, lambda runs: max(1, runs // eta), eta)
     raise ValueError(
         f"There is no policy {name!r}; built in are 'full', 'fixed-t10-top5', 'halving' and "
         "'halving-eta3-from3' with any numbers, the last three also with the ending '-val'."
@@ -67,19 +64,16 @@ def named_baseline(name: str) -> Policy:
 
 
 @dataclass(frozen=True)
-class Rungs:
+class Rungs(OneSignalPolicy):
     """All runs pause at a rung, and the best continue to the next rung, or to the end.
 
     Attributes:
         name: Name of the policy.
-        signal: The curve that it ranks by.
         first: Completed epochs at the first rung; None for no rung.
         kept: (runs at a rung) -> how many of them continue.
         eta: Each further rung is so many times as late as the one before; None for a single rung.
     """
 
-    name: str
-    signal: Signal
     first: int | None = None
     kept: Callable[[int], int] = int
     eta: int | None = None
@@ -87,7 +81,7 @@ class Rungs:
     @property
     def validated_from(self) -> int:
         """Every epoch for `full` and for validation values, otherwise the last."""
-        return EVERY_EPOCH if self.first is None else VALIDATED_FROM[self.signal]
+        return EVERY_EPOCH if self.first is None else super().validated_from
 
     def begin(self, observations: Observations) -> PolicyRun:
         """Start on the runs of one repeat.
@@ -96,7 +90,7 @@ class Rungs:
             ValueError: If the first rung is not before the end, or if there are no validation
                 values and the policy reads them.
         """
-        check_signal(self.name, self.signal, observations)
+        self.check_signal(observations)
         epochs = observations.max_epochs
         if self.first is not None and self.first >= epochs:
             raise ValueError(
@@ -109,9 +103,9 @@ class Rungs:
         return _RungsRun(observations, self, rungs)
 
 
-class _RungsRun:
+class _RungsRun(BasicRun):
     def __init__(self, observations: Observations, policy: Rungs, rungs: list[int]) -> None:
-        self._observations = observations
+        super().__init__(observations, policy.signal)
         self._policy = policy
         self._rungs = rungs  # that no run has reached yet
         self._alive = np.arange(len(observations.epochs))
@@ -123,12 +117,9 @@ class _RungsRun:
     def resume(self) -> Sequence[int]:
         if not self._rungs:
             return ()
-        curve = self._observations.curve(self._policy.signal)
+        curve = self._observations.curve(self._signal)
         values = curve[self._alive, self._rungs.pop(0) - 1]
         best = np.argsort(values, kind="stable")[: self._policy.kept(len(values))]
         # In the order of the draw again, to which ties at the next rung go.
         self._alive = np.sort(self._alive[best[np.isfinite(values[best])]])
         return self._alive.tolist()
-
-    def pick(self) -> int:
-        return best_of_the_longest(self._observations, self._policy.signal)

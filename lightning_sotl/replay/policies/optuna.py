@@ -11,14 +11,7 @@ import numpy as np
 
 from lightning_sotl._utils.extras import require
 from lightning_sotl.policies.adaptive import Signal
-from lightning_sotl.replay.policy import (
-    VALIDATED_FROM,
-    NeverResumes,
-    Observations,
-    PolicyRun,
-    check_signal,
-    split_signal,
-)
+from lightning_sotl.replay.policy import BasicRun, Observations, OneSignalPolicy, PolicyRun
 
 require("optuna", extra="optuna", purpose="replay its pruners")
 
@@ -39,7 +32,7 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 
 
 @dataclass(frozen=True)
-class OptunaPolicy:
+class OptunaPolicy(OneSignalPolicy):
     """One of Optuna's pruners, with its defaults and the number of epochs.
 
     A stopped run stays stopped, and a run that has trained E epochs is complete. All values of an
@@ -61,19 +54,12 @@ class OptunaPolicy:
         0
     """
 
-    name: str
-
     def __post_init__(self) -> None:
-        if split_signal(self.name)[0] not in PRUNERS:
+        if self.stem not in PRUNERS:
             raise ValueError(
                 f"There is no policy {self.name!r}; of Optuna there are "
                 f"{', '.join(map(repr, PRUNERS))}, also with the ending '-val'."
             )
-
-    @property
-    def validated_from(self) -> int:
-        """Every epoch if validation values are reported, otherwise the last."""
-        return VALIDATED_FROM[split_signal(self.name)[1]]
 
     def begin(self, observations: Observations) -> PolicyRun:
         """Start a new study on the runs of one repeat.
@@ -81,19 +67,18 @@ class OptunaPolicy:
         Raises:
             ValueError: If there are no validation values and the policy reports them.
         """
-        stem, signal = split_signal(self.name)
-        check_signal(self.name, signal, observations)
+        self.check_signal(observations)
         with _silent():
             study = optuna.create_study(
                 storage=optuna.storages.InMemoryStorage(),
                 sampler=optuna.samplers.RandomSampler(seed=observations.seed),  # draws nothing
-                pruner=PRUNERS[stem](observations.max_epochs),
+                pruner=PRUNERS[self.stem](observations.max_epochs),
                 study_name=f"replay-{observations.seed}",  # Hyperband derives brackets from it
             )
-        return _StudyRun(observations, signal, study)
+        return _StudyRun(observations, self.signal, study)
 
 
-class _StudyRun(NeverResumes):
+class _StudyRun(BasicRun):
     def __init__(self, observations: Observations, signal: Signal, study: optuna.Study) -> None:
         super().__init__(observations, signal)
         self._study = study

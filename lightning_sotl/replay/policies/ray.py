@@ -12,14 +12,7 @@ import numpy as np
 
 from lightning_sotl._utils.extras import require
 from lightning_sotl.policies.adaptive import Signal
-from lightning_sotl.replay.policy import (
-    VALIDATED_FROM,
-    NeverResumes,
-    Observations,
-    PolicyRun,
-    check_signal,
-    split_signal,
-)
+from lightning_sotl.replay.policy import BasicRun, Observations, OneSignalPolicy, PolicyRun
 
 require("ray.tune", extra="ray", purpose="replay its scheduler")
 
@@ -29,7 +22,7 @@ NAME = "ray-asha"
 
 
 @dataclass(frozen=True)
-class RayPolicy:
+class RayPolicy(OneSignalPolicy):
     """Ray's ASHAScheduler with its defaults (grace period 1, reduction factor 4, one bracket).
 
     Its `max_t` is E. A stopped run stays stopped. The scheduler gets a value in the call that
@@ -47,19 +40,12 @@ class RayPolicy:
         -1
     """
 
-    name: str
-
     def __post_init__(self) -> None:
-        if split_signal(self.name)[0] != NAME:
+        if self.stem != NAME:
             raise ValueError(
                 f"There is no policy {self.name!r}; of Ray Tune there is '{NAME}', also with the "
                 "ending '-val'."
             )
-
-    @property
-    def validated_from(self) -> int:
-        """Every epoch if validation values are reported, otherwise the last."""
-        return VALIDATED_FROM[split_signal(self.name)[1]]
 
     def begin(self, observations: Observations) -> PolicyRun:
         """Start a new scheduler on the runs of one repeat.
@@ -67,13 +53,12 @@ class RayPolicy:
         Raises:
             ValueError: If there are no validation values and the policy reports them.
         """
-        signal = split_signal(self.name)[1]
-        check_signal(self.name, signal, observations)
+        self.check_signal(observations)
         scheduler = ASHAScheduler(metric="value", mode="min", max_t=observations.max_epochs)
-        return _SchedulerRun(observations, signal, scheduler)
+        return _SchedulerRun(observations, self.signal, scheduler)
 
 
-class _SchedulerRun(NeverResumes):
+class _SchedulerRun(BasicRun):
     def __init__(self, observations: Observations, signal: Signal, scheduler: Any) -> None:
         super().__init__(observations, signal)
         self._scheduler = scheduler
