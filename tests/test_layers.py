@@ -38,11 +38,6 @@ BELOW_THE_CALLBACKS = {
 }
 # Modules of one package that another may use: a reporter is a callback.
 SHARED = {("integrations", "callbacks")}
-# Imports that wait for a public name.
-ALLOWED = {
-    ("lightning_sotl.cli.inputs", "lightning_sotl.curves._log_arrays"),
-    ("lightning_sotl.sweep.promotion", "lightning_sotl.curves._log_arrays"),
-}
 
 
 def test_the_contracts_of_pyproject_are_kept() -> None:
@@ -111,7 +106,7 @@ def test_internal_modules_are_imported_from_within_their_package_only(
         and not f"{module}.".startswith(f"{package}.")
         and (part_of(module), part_of(name)) not in SHARED
     }
-    assert found - ALLOWED == set()
+    assert found == set()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -152,16 +151,13 @@ def test_help_and_version_give_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, f"lightning-sotl {__version__}\n", "")
 
 
-def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_that_takes_time() -> None:
     code = (
         "import sys; from lightning_sotl.cli import main; main(['--help']); "
-        "print([name for name in ('numpy', 'scipy', 'torch', 'tqdm') if name in sys.modules])"
+        "heavy = {'numpy', 'scipy', 'torch', 'tqdm', 'inspect'}; print(heavy & set(sys.modules))"
     )
-    begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    # The bound is 0.5 s; a machine that is busy with other tests gets a second more.
-    assert time.perf_counter() - begun < 1.5
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_module_runs_as_a_program(sweep: Path) -> None:
@@ -180,4 +176,4 @@ def test_rank_loads_no_torch(sweep: Path) -> None:
         "if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "set()"
