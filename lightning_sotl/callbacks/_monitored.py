@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks._trainer import Trainer, is_same_value
 from lightning_sotl.callbacks.monitor import SoTLMonitor, monitors_of
@@ -22,12 +23,15 @@ class MonitoredMetric:
 
     Attributes:
         monitor: The SoTLMonitor that logs it; None if the user's module does.
+        counts_blocks: Whether it is logged after blocks of training batches and not after epochs.
     """
 
-    def __init__(self, trainer: Trainer, name: str, *, argument: str = "monitor") -> None:
+    def __init__(self, trainer: Trainer, name: str, argument: str = "monitor") -> None:
         self.name = name
-        self.monitor: SoTLMonitor | None = next(
-            (monitor for monitor in monitors_of(trainer) if name in monitor.metric_names), None
+        producers = [other for other in monitors_of(trainer) if name in other.metric_names]
+        self.monitor: SoTLMonitor | None = producers[0] if producers else None
+        self.counts_blocks = (
+            self.monitor is not None and self.monitor.every_n_train_batches is not None
         )
         # A stopper that outlives its run must not keep the Trainer, and so the model, alive.
         self._trainer: Callable[[], Trainer] = weakref.ref(trainer)
@@ -53,11 +57,6 @@ class MonitoredMetric:
         self._marked = self._shown
 
     @property
-    def counts_blocks(self) -> bool:
-        """Whether it is logged after blocks of training batches and not after epochs."""
-        return self.monitor is not None and self.monitor.every_n_train_batches is not None
-
-    @property
     def units_completed(self) -> int | None:
         """Completed epochs (or blocks) by its SoTLMonitor; None if the module logs it."""
         return None if self.monitor is None else self.monitor.units_completed
@@ -81,6 +80,15 @@ class MonitoredMetric:
         """Return a message that names what is logged, and how to get this metric."""
         logged = quote_all(list(self._trainer().callback_metrics))
         return f"`{self._argument}={self.name!r}` {problem}: {logged}.{self._cure()}"
+
+    def warn_of_earlier_value(self) -> None:
+        """Warn if the epoch of a stop has not logged the metric, for example no validation."""
+        if self.monitor is None and self._shown is not None and not self.is_new:
+            warn_user(
+                f"The estimate `{self.name}` of this run is of an earlier epoch than its stop: "
+                "it was not logged in the last one. Compare it only with runs that log it in the "
+                "same epochs.",
+            )
 
     @property
     def _shown(self) -> Any:

@@ -9,12 +9,11 @@ from lightning_sotl.callbacks._trainer import Trainer
 
 
 class Place(IntEnum):
-    """Where a callback belongs in the list; each class of this package has one as `_place`."""
+    """Where a callback belongs in the list; our classes have one as `_sotl_place`."""
 
     first = 0
     anywhere = 1
     late = 2
-    checkpoints = 3
 
 
 def arrange(trainer: Trainer) -> None:
@@ -27,18 +26,14 @@ def arrange(trainer: Trainer) -> None:
 
     The list is replaced and not changed, since Lightning may be iterating over it.
     """
-    checkpoints = list(trainer.checkpoint_callbacks)
+    checkpoints = trainer.checkpoint_callbacks
 
-    def place_of(callback: Any) -> Place:
-        if any(callback is checkpoint for checkpoint in checkpoints):
-            return Place.checkpoints
-        place = getattr(callback, "_place", None)
-        return place if isinstance(place, Place) else Place.anywhere
+    def place_of(callback: Any) -> tuple[bool, Place]:
+        return callback in checkpoints, getattr(callback, "_sotl_place", Place.anywhere)
 
     trainer.callbacks = sorted(trainer.callbacks, key=place_of)
 
 
 def move_to_front(trainer: Trainer, callback: Any) -> None:
     """Put one callback before all others, for the hooks that are still to come."""
-    others = [other for other in trainer.callbacks if other is not callback]
-    trainer.callbacks = [callback, *others]
+    trainer.callbacks = [callback, *(cb for cb in trainer.callbacks if cb is not callback)]

@@ -41,19 +41,11 @@ def _loggers(trainer: Trainer) -> list[Any]:
 
 def show(trainer: Trainer, names: Iterable[str], estimates: Mapping[str, float]) -> None:
     """Put the newest estimates, and no older ones, where other callbacks look for metrics."""
-    shown = trainer.callback_metrics
+    shown, device = trainer.callback_metrics, trainer.strategy.root_device
     for name in names:
         shown.pop(name, None)
-    device = trainer.strategy.root_device
-    dtype = accumulation_dtype(device)
-    shown.update(
-        {name: torch.tensor(v, dtype=dtype, device=device) for name, v in estimates.items()}
-    )
-
-
-def show_on_progress_bar(trainer: Trainer, estimates: Mapping[str, float]) -> None:
-    """Put estimates that `log_with_epoch` does not log on the progress bar."""
-    trainer.progress_bar_metrics.update(estimates)
+    for name, value in estimates.items():
+        shown[name] = torch.tensor(value, dtype=accumulation_dtype(device), device=device)
 
 
 def log_with_epoch(
@@ -90,6 +82,5 @@ def log_point(trainer: Trainer, estimates: Mapping[str, float], *, epoch: int) -
 
 def log_on_unit_axis(trainer: Trainer, estimates: Mapping[str, float], unit: int) -> None:
     """Write `<name>/epoch` into every logger, at x = the index of the epoch (or block)."""
-    values = {f"{name}/epoch": value for name, value in estimates.items()}
-    for logger in trainer.loggers if values else ():
-        logger.log_metrics(values, step=unit)
+    for logger in trainer.loggers if estimates else ():
+        logger.log_metrics({f"{name}/epoch": v for name, v in estimates.items()}, step=unit)

@@ -16,8 +16,7 @@ def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
     if not trainer.loggers or trainer.fast_dev_run or not trainer.is_global_zero:
         return None
     logger = trainer.loggers[0]
-    directory = getattr(logger, "log_dir", None)
-    parts: list[Any] = []
+    directory, parts = getattr(logger, "log_dir", None), []
     if directory is None:
         # The `save_dir` of these loggers (W&B, MLflow) is one for all runs.
         directory, parts = logger.save_dir, [logger.name, logger.version]
@@ -36,29 +35,20 @@ def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
 def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict[str, Any]:
     """Return what must be alike in two runs for their losses to be comparable."""
     batches = block if block is not None else trainer.num_training_batches
+    schedules = (
+        dict(callback.scheduling)
+        for callback in trainer.callbacks
+        if hasattr(callback, "going_to_accumulate_grad_batches")  # GradientAccumulationScheduler
+    )
+    sizes = (getattr(part, "batch_size", None) for part in training_loaders(trainer))
     return {
         "unit": "epoch" if block is None else block,
         "batches_per_unit": batches if isinstance(batches, int) else None,
-        "batch_size": _batch_size(trainer),
+        "batch_size": next((size for size in sizes if isinstance(size, int)), None),
         "world_size": trainer.world_size,
-        "accumulate_grad_batches": _accumulation(trainer),
+        "accumulate_grad_batches": next(schedules, int(trainer.accumulate_grad_batches)),
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,
         "precision": str(trainer.precision),
         "hparams": dict(pl_module.hparams),
     }
-
-
-def _batch_size(trainer: Trainer) -> int | None:
-    for part in training_loaders(trainer):
-        size = getattr(part, "batch_size", None)
-        if isinstance(size, int):
-            return size
-    return None
-
-
-def _accumulation(trainer: Trainer) -> int | dict[int, int]:
-    for callback in trainer.callbacks:
-        if hasattr(callback, "going_to_accumulate_grad_batches"):  # GradientAccumulationScheduler
-            return dict(callback.scheduling)
-    return int(trainer.accumulate_grad_batches)

@@ -8,17 +8,13 @@ import tempfile
 import uuid
 import weakref
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from lightning_sotl._utils.files import write_whole
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl.callbacks._trainer import Trainer, is_spawned
-
-
-class _HasState(Protocol):
-    def state_dict(self) -> dict[str, Any]: ...
 
 
 class RunBinding:
@@ -68,7 +64,7 @@ class RunBinding:
         self.has_saved_state = True
         return True
 
-    def release(self, trainer: Trainer, stage: str, callback: _HasState) -> None:
+    def release(self, trainer: Trainer, stage: str, callback: Any) -> None:
         """End a stage in `teardown`; a spawned child hands its results to its parent."""
         self.stage = None
         if stage != "fit" or not trainer.is_global_zero or not is_spawned(trainer):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning_sotl._utils.messages import warn_user
+from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks._trainer import Look, Trainer, look_of
 
 
@@ -22,7 +23,7 @@ def refuse_shared_names(names_of_monitors: Iterable[Iterable[str]]) -> None:
     if twice:
         raise ValueError(
             "Expected each SoTLMonitor of a Trainer to log names of its own, but two log "
-            f"{', '.join(map(repr, twice))}. Give one of them another `prefix`."
+            f"{quote_all(twice)}. Give one of them another `prefix`."
         )
 
 
@@ -47,7 +48,7 @@ def _problem(trainer: Trainer, callback: Any, first_value: int) -> str | None:
     look = look_of(trainer, callback)
     if look is None:
         return None
-    cure = f"Pass `{look.argument}=True`."
+    cure = f"Pass `{'check' if look.stops else 'save'}_on_train_epoch_end=True`."
     if look.stops and not look.at_epoch_end and not trainer.enable_validation:
         return f"looks only after validation, and there is none. {cure}"
     epoch = trainer.num_training_batches

@@ -7,6 +7,7 @@ finds half-written it finds whole the next time.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 
 from lightning_sotl._utils.files import walk
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl.callbacks._limits import HasLimits
+from lightning_sotl._utils.text import quote_all
+from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._trainer import Trainer
-from lightning_sotl.callbacks.monitor import SoTLMonitor, monitors_of
+from lightning_sotl.callbacks.monitor import monitors_of
 from lightning_sotl.losses.names import LoggedEstimate, parse_monitor
 from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
 from lightning_sotl.policies.growing_curves import GrowingCurves
@@ -67,11 +69,11 @@ class SharedRuns:
         self._set_curve(run_id, losses)
         row, planned = self._curves.row(run_id), self._policy.runs
         if planned is not None and len(self._facts) > planned:
-            note = (
+            self._warn_once(
+                "runs",
                 f"Below '{self.directory}' are {len(self._facts)} runs, where the policy has "
-                f"runs={planned}: give each sweep a directory of its own."
+                f"runs={planned}: give each sweep a directory of its own.",
             )
-            self._warn("runs", [note])
         if row is None or completed - 1 not in losses:
             return Decision(True, completed, None, 0, 0, None)
         return self._policy.decide(row, self._curves.values)
@@ -93,14 +95,9 @@ class SharedRuns:
 
     def _update(self, run_ids: set[str], *, own: str) -> None:
         """Put the newest state of runs into the table; a run may lie in several records."""
-        parts = [
-            session
-            for sessions in self._sessions.values()
-            for session in sessions
-            if session.run_id in run_ids
-        ]
+        sessions = chain.from_iterable(self._sessions.values())
         known = len(self._facts)
-        for run in merge_sessions(parts):
+        for run in merge_sessions([each for each in sessions if each.run_id in run_ids]):
             if (
                 run.losses  # one that was refused has a header and nothing else
                 and run.facts.get("unit") == self._estimate.unit
@@ -110,24 +107,25 @@ class SharedRuns:
                 if run.run_id != own:
                     self._set_curve(run.run_id, run.losses)
         if len(self._facts) > known:
-            self._warn("unlike", comparability_notes(list(self._facts.values())))
+            notes = comparability_notes(list(self._facts.values()))
+            self._warn_once("unlike", " ".join(notes))
 
     def _has_same_budget(self, facts: Mapping[str, Any]) -> bool:
         budget = facts.get("max_epochs")
         if self._estimate.block is not None or budget in (None, -1, self._policy.max_epochs):
             return True
-        note = (
+        self._warn_once(
+            "budget",
             f"Below '{self.directory}' is a run with max_epochs={budget!r}, with which the policy "
             f"does not compare, as its own is {self._policy.max_epochs}: give each sweep a "
-            "directory of its own."
+            "directory of its own.",
         )
-        self._warn("budget", [note])
         return False
 
-    def _warn(self, about: str, notes: list[str]) -> None:
-        if notes and about not in self._warned_about:
+    def _warn_once(self, about: str, note: str) -> None:
+        if note and about not in self._warned_about:
             self._warned_about.add(about)
-            warn_user(" ".join(notes))
+            warn_user(note)
 
     def _set_curve(self, run_id: str, losses: Mapping[int, float]) -> None:
         if not losses:
@@ -152,44 +150,40 @@ def _sessions_of(path: Path) -> list[Session]:
 
 
 def share_runs(
-    trainer: Trainer, stopper: HasLimits, monitor: SoTLMonitor | None
+    trainer: Trainer, metric: MonitoredMetric, policy: AdaptivePolicy, directory: str | Path
 ) -> SharedRuns | None:
     """Return on rank 0 what a policy reads, before the first batch; on the others None.
-
-    Args:
-        trainer: The run's Trainer.
-        stopper: Its arguments; `policy` and `directory` are given.
-        monitor: The monitor that logs the stopper's metric, if there is one.
 
     Raises:
         ValueError: On all ranks, if the run cannot be compared with others.
     """
-    problem = _problem(trainer, stopper, monitor) if trainer.is_global_zero else None
+    # Only rank 0 knows where the record is.
+    problem = _problem(trainer, metric, policy, directory) if trainer.is_global_zero else None
     problem = trainer.strategy.broadcast(problem)
     if problem is not None:
         raise ValueError(problem)
-    estimate = parse_monitor(stopper.monitor)
-    if not trainer.is_global_zero or not (estimate and stopper.policy and stopper.directory):
+    estimate = parse_monitor(metric.name)
+    if not trainer.is_global_zero or estimate is None:
         return None
-    return SharedRuns(stopper.directory, estimate=estimate, policy=stopper.policy)
+    return SharedRuns(directory, estimate=estimate, policy=policy)
 
 
-def _problem(trainer: Trainer, stopper: HasLimits, monitor: SoTLMonitor | None) -> str | None:
-    estimate, policy = parse_monitor(stopper.monitor), stopper.policy
-    if estimate is None or monitor is None:
-        names = [repr(name) for other in monitors_of(trainer) for name in other.metric_names]
+def _problem(
+    trainer: Trainer, metric: MonitoredMetric, policy: AdaptivePolicy, directory: str | Path
+) -> str | None:
+    estimate = parse_monitor(metric.name)
+    if estimate is None or metric.monitor is None:
+        names = [name for monitor in monitors_of(trainer) for name in monitor.metric_names]
         return (
             "Expected `monitor` to be an estimate of a SoTLMonitor of this Trainer, by which a "
-            f"policy compares runs, but got {stopper.monitor!r}; available: "
-            f"{', '.join(names) or 'nothing'}."
+            f"policy compares runs, but got {metric.name!r}; available: {quote_all(names)}."
         )
-    known = trainer.max_epochs not in (None, -1)
-    if known and estimate.block is None and policy and policy.max_epochs != trainer.max_epochs:
+    if estimate.block is None and trainer.max_epochs not in (None, -1, policy.max_epochs):
         return (
             f"Expected `policy.max_epochs` to be the Trainer's `max_epochs`, {trainer.max_epochs}, "
             f"but got {policy.max_epochs}."
         )
-    path, directory = monitor.record_path, Path(stopper.directory or "")
+    path, directory = metric.monitor.record_path, Path(directory)
     if path is None or not path.resolve().is_relative_to(directory.resolve()):
         return (
             f"Expected the run's record to lie below `directory`, '{directory}', where the others "

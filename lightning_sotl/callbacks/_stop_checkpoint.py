@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_sotl._utils.text import visible
 from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
     begin_next_epoch_afresh,
-    is_distributed,
     loader_states,
     set_loader_states,
     training_loaders,
@@ -28,10 +26,9 @@ def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
     With it goes the state of loaders that have one. All ranks must call it: it gathers from all.
     """
     own = _random_state(trainer)
-    if not is_distributed(trainer):
-        return [own]
-    states: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(states, own)
+    states = [own] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(states, own)
     return states
 
 
@@ -42,11 +39,17 @@ def resume_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) -
         RuntimeError: If the states are of another number of ranks than now train, or of another
             number of loader generators.
     """
-    _restore(trainer, states)
+    if len(states) != trainer.world_size:
+        raise RuntimeError(
+            f"Expected to resume on {len(states)} ranks, as the random state was saved on, but "
+            f"got {trainer.world_size}."
+        )
+    state = states[trainer.global_rank]
+    _set_random_state(trainer, state)
     if batches_into_epoch(trainer) == 0:
         begin_next_epoch_afresh(trainer)
         # The iterator that is thrown away was one more than an uninterrupted run makes.
-        set_loader_states(trainer, states[trainer.global_rank].get("loader_states", []))
+        set_loader_states(trainer, state.get("loader_states", []))
 
 
 def saved_loader_states(checkpoint: dict[str, Any]) -> list[Any]:
@@ -66,37 +69,14 @@ def new_checkpoint_path(trainer: Trainer, at: str) -> str:
     Runs without a logger share that folder, so the name has to be one of a kind.
     """
     folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
-    folder = next((str(found) for found in folders if found), None)
-    if folder is None:
-        folder = str(Path(trainer.default_root_dir) / "checkpoints")
+    folder = str(next(filter(None, folders), Path(trainer.default_root_dir) / "checkpoints"))
     if "://" not in folder:
         folder = str(Path(folder).absolute())  # the record is read from other directories too
     path = f"{folder.rstrip('/')}/stopped-{at}-{uuid.uuid4().hex[:8]}.ckpt"
     return str(trainer.strategy.broadcast(path))
 
 
-def save_checkpoint(trainer: Trainer, path: str) -> None:
-    """Save what a run goes on from after its stop.
-
-    Raises:
-        OSError: If it cannot be written; the message names it.
-    """
-    try:
-        trainer.save_checkpoint(path, weights_only=False)
-    except OSError as error:
-        raise OSError(
-            f"'{visible(path)}' cannot be written: {error.strerror or error}. The run has come to "
-            "its stop, as its record says, and has no checkpoint to go on from."
-        ) from error
-
-
-def _restore(trainer: Trainer, states: list[dict[str, Any]]) -> None:
-    if len(states) != trainer.world_size:
-        raise RuntimeError(
-            f"Expected to resume on {len(states)} ranks, as the random state was saved on, but "
-            f"got {trainer.world_size}."
-        )
-    state = states[trainer.global_rank]
+def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -138,9 +118,6 @@ def _random_state(trainer: Trainer) -> dict[str, Any]:
 
 def _loader_generators(trainer: Trainer) -> list[torch.Generator]:
     """Return the generators that the user gave to the training loaders or their samplers."""
-    found: list[torch.Generator] = []
-    for part in training_loaders(trainer):
-        generator = getattr(part, "generator", None)
-        if isinstance(generator, torch.Generator) and all(generator is not g for g in found):
-            found.append(generator)
-    return found
+    found = (getattr(part, "generator", None) for part in training_loaders(trainer))
+    # A loader and its sampler share theirs.
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

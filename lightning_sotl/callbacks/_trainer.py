@@ -55,14 +55,13 @@ def limits_allow_stop(trainer: Trainer, epochs: int) -> bool:
 
 def training_loaders(trainer: Trainer) -> list[Any]:
     """Return the training loaders, and then their samplers and batch samplers, each once."""
-    parts: list[Any] = []
-    layer = list(trainer.fit_loop._combined_loader.flattened)
+    parts: dict[int, Any] = {}  # by id
+    layer = trainer.fit_loop._combined_loader.flattened
     for _ in range(3):  # a loader holds a batch sampler, which holds a sampler
-        parts += [part for part in layer if all(part is not known for known in parts)]
+        parts |= {id(part): part for part in layer if part is not None}
         names = ("sampler", "batch_sampler")
-        inner = [getattr(part, name, None) for part in layer for name in names]
-        layer = [part for part in inner if part is not None]
-    return parts
+        layer = [getattr(part, name, None) for part in layer for name in names]
+    return list(parts.values())
 
 
 def begins_epoch_anew(trainer: Trainer) -> bool:
@@ -77,6 +76,11 @@ def begins_epoch_anew(trainer: Trainer) -> bool:
 def batches_behind(trainer: Trainer) -> int:
     """Return how many batches the run has trained, in all epochs; one that raised is none."""
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
+
+
+def epochs_behind(trainer: Trainer) -> int:
+    """Return, in `on_train_start`, how many epochs the run has completed."""
+    return int(trainer.fit_loop.epoch_progress.current.processed)
 
 
 def batches_into_epoch(trainer: Trainer) -> int:
@@ -134,11 +138,6 @@ def validation_is_due(trainer: Trainer) -> bool:
     """Return, at a batch's end, whether Lightning will validate before the next batch."""
     loop = trainer.fit_loop
     return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
-
-
-def is_distributed(trainer: Trainer) -> bool:
-    """Return whether several processes train together."""
-    return int(trainer.world_size) > 1
 
 
 def sum_over_ranks(trainer: Trainer, total: float, count: int) -> tuple[float, int]:
@@ -224,14 +223,12 @@ class Look:
 
     Attributes:
         stops: Whether it is an EarlyStopping, and otherwise a ModelCheckpoint.
-        argument: Its argument that says whether it looks at the end of an epoch.
-        at_epoch_end: Whether it does; otherwise it looks after validations.
+        at_epoch_end: Whether it looks at the end of an epoch; otherwise after validations.
         every: Every how many epochs it looks.
         raises: Whether it raises if there is no value.
     """
 
     stops: bool
-    argument: str
     at_epoch_end: bool
     every: int
     raises: bool
@@ -240,12 +237,10 @@ class Look:
 def look_of(trainer: Trainer, callback: Any) -> Look | None:
     """Return when a callback looks at its metric; None for callbacks that do not monitor one."""
     if hasattr(callback, "_check_on_train_epoch_end"):
-        at_epoch_end = bool(callback._check_on_train_epoch_end)
-        return Look(True, "check_on_train_epoch_end", at_epoch_end, 1, bool(callback.strict))
+        return Look(True, callback._check_on_train_epoch_end, every=1, raises=callback.strict)
     if hasattr(callback, "_should_save_on_train_epoch_end"):
-        every = int(callback._every_n_epochs)
+        every = callback._every_n_epochs
         # One that saves by steps waits for the value, and one without validation only warns.
-        raises = every >= 1 and bool(trainer.enable_validation)
-        at_epoch_end = bool(callback._should_save_on_train_epoch_end(trainer))
-        return Look(False, "save_on_train_epoch_end", at_epoch_end, every, raises)
+        raises = every >= 1 and trainer.enable_validation
+        return Look(False, callback._should_save_on_train_epoch_end(trainer), every, raises)
     return None

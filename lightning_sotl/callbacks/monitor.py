@@ -14,10 +14,12 @@ from torch import Tensor
 
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl.callbacks import _publishing, _setup_checks
+from lightning_sotl._utils.text import quote_all
+from lightning_sotl.callbacks import _publishing
 from lightning_sotl.callbacks._order import Place, arrange
 from lightning_sotl.callbacks._record_facts import find_record, run_facts
 from lightning_sotl.callbacks._run import RunBinding, attributes_without
+from lightning_sotl.callbacks._setup_checks import refuse_shared_names, warn_of_early_looks
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
@@ -26,12 +28,11 @@ from lightning_sotl.callbacks._trainer import (
     batches_not_seen,
     begins_epoch_anew,
     epoch_is_whole,
-    is_distributed,
     sum_over_ranks,
     train_whole_epochs_after_resume,
     trains_without_backward,
 )
-from lightning_sotl.losses.history import RunLosses
+from lightning_sotl.losses.history import LossHistory, RunLosses
 from lightning_sotl.losses.names import logged_estimates
 from lightning_sotl.losses.window import LossWindow
 from lightning_sotl.record.recorder import Recorder
@@ -111,7 +112,7 @@ class SoTLMonitor:
         2021 version.
     """
 
-    _place = Place.first
+    _sotl_place = Place.first
 
     def __init__(
         self,
@@ -155,20 +156,17 @@ class SoTLMonitor:
     @property
     def epoch_losses(self) -> dict[int, float]:
         """Epoch (or block) -> its L(e), for those completed with a loss, over all ranks."""
-        self._receive_from_child()
-        return self._state.losses.history.losses()
+        return self._history().losses()
 
     @property
     def estimates(self) -> dict[str, float]:
         """Name -> newest value of each estimate that is available. Lower is better."""
-        self._receive_from_child()
-        return self._state.losses.history.estimates()
+        return self._history().estimates()
 
     @property
     def units_completed(self) -> int:
         """T, the number of completed epochs (or blocks)."""
-        self._receive_from_child()
-        return self._state.losses.history.completed
+        return self._history().completed
 
     @property
     def batches_completed(self) -> int:
@@ -238,7 +236,7 @@ class SoTLMonitor:
     ) -> None:
         """Replace rank 0's sum, the only one that Lightning keeps, by the sum over all ranks."""
         state = checkpoint["callbacks"][self.state_key]["open"]
-        if not is_distributed(trainer) or state is None:
+        if trainer.world_size == 1 or state is None:
             return
         if self._fit.raised:
             # Perhaps only one rank is here; a collective would hang and lose the checkpoint.
@@ -257,7 +255,7 @@ class SoTLMonitor:
         self._fit = _Fit()
         if self._run.is_new:
             self._reset()
-        _setup_checks.refuse_shared_names(monitor.metric_names for monitor in monitors_of(trainer))
+        refuse_shared_names(monitor.metric_names for monitor in monitors_of(trainer))
         arrange(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
@@ -269,19 +267,22 @@ class SoTLMonitor:
             self._resume(trainer)
         # Only the automatic loss is a clone already.
         self._fit.takes_loss_as_it_is = self.loss_key == "loss" and pl_module.automatic_optimization
-        self._warn_of_early_looks(trainer)
+        history = self._state.losses.history
+        estimates, newest = history.estimates(), history.completed - 1
+        batches = self.every_n_train_batches or trainer.num_training_batches
+        missing = self._estimates.keys() - estimates
+        warn_of_early_looks(trainer, {name: self.units_needed(name) * batches for name in missing})
         if self._state.lost_ranks:
             self._warn_of_lost_ranks()
-        self._start_record(trainer, pl_module)
-        history = self._state.losses.history
-        _publishing.show(trainer, self._estimates, history.estimates())
-        newest = history.completed - 1
+        if self.record:
+            self._start_record(trainer, pl_module)
+        _publishing.show(trainer, self._estimates, estimates)
         if (
             self.every_n_train_batches is None
             and self._state.logged < newest < trainer.current_epoch
         ):
             # Resumed from the epoch's last batch: Lightning calls no epoch end for it any more.
-            _publishing.log_point(trainer, history.estimates(), epoch=newest)
+            _publishing.log_point(trainer, estimates, epoch=newest)
             self._state.logged = newest
 
     def on_train_batch_end(
@@ -313,7 +314,7 @@ class SoTLMonitor:
         if window.steps == block if block else loop.epoch_loop.batch_progress.is_last_batch:
             if not block and unit >= losses.history.completed:
                 self._note_partial_epoch(window, batches_not_seen(trainer, window.steps))
-            self._close(trainer, pl_module)
+            self._close(trainer, pl_module, window)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Close an epoch whose end only its loader knew; log one that a resume has closed."""
@@ -324,7 +325,7 @@ class SoTLMonitor:
         if window is not None and window.unit == epoch and window.steps:
             # Lightning trains one more batch of a complete epoch on some resumes.
             if epoch in losses.history or epoch_is_whole(trainer):
-                self._close(trainer, pl_module)
+                self._close(trainer, pl_module, window)
         elif losses.history.completed == epoch + 1 and self._memory.handed_to_lightning < epoch:
             self._publish(trainer, pl_module, epoch)
         if losses.history.completed == epoch + 1:
@@ -371,11 +372,12 @@ class SoTLMonitor:
         )
         self._memory = _Memory(loss_seen=losses.has_any)
 
-    def _receive_from_child(self) -> None:
+    def _history(self) -> LossHistory:
+        """Return the closed units, after a fit in spawned processes those of rank 0."""
         state = self._run.state_from_child()
         if state is not None:
-            self._reset()
             self._restore(state)
+        return self._state.losses.history
 
     def _resume(self, trainer: Trainer) -> None:
         if trainer.ckpt_path is not None and not self._run.has_saved_state:
@@ -402,11 +404,12 @@ class SoTLMonitor:
             )
 
     def _start_record(self, trainer: Trainer, pl_module: Module) -> None:
-        if not self.record:
-            return
         self._fit.recorder = Recorder(find_record(trainer, prefix=self.prefix))
-        facts = run_facts(trainer, pl_module, block=self.every_n_train_batches)
-        facts = {"prefix": self.prefix, "loss_key": self.loss_key, **facts}
+        facts = {
+            "prefix": self.prefix,
+            "loss_key": self.loss_key,
+            **run_facts(trainer, pl_module, block=self.every_n_train_batches),
+        }
         state = self._state
         state.begun = self._fit.recorder.start(
             state.run_id, facts, state.losses.history, after=state.begun
@@ -420,7 +423,7 @@ class SoTLMonitor:
             if not self._memory.loss_seen and self.loss_key not in outputs:
                 raise RuntimeError(
                     f"`loss_key={self.loss_key!r}` is not in the output of `training_step`; "
-                    f"available: {', '.join(map(repr, outputs))}."
+                    f"available: {quote_all(list(outputs))}."
                 )
             return None
         self._memory.loss_seen = True
@@ -440,11 +443,9 @@ class SoTLMonitor:
             loss = loss.detach().clone()
         return loss.reshape(()) if loss.ndim else loss
 
-    def _close(self, trainer: Trainer, pl_module: Module) -> None:
-        window = self._state.losses.open
-        assert window is not None  # noqa: S101  # both callers have just looked at it
+    def _close(self, trainer: Trainer, pl_module: Module, window: LossWindow) -> None:
         total, count = window.result()
-        if is_distributed(trainer):
+        if trainer.world_size > 1:
             total, count = sum_over_ranks(trainer, total, count)
         if not count and not window.unseen_steps:
             unit = "epoch" if self.every_n_train_batches is None else "block"
@@ -466,7 +467,7 @@ class SoTLMonitor:
         else:
             _publishing.log_point(trainer, estimates, epoch=trainer.current_epoch)
             if self.prog_bar:
-                _publishing.show_on_progress_bar(trainer, estimates)
+                trainer.progress_bar_metrics.update(estimates)
         if self.epoch_axis:
             _publishing.log_on_unit_axis(trainer, estimates, unit)
 
@@ -481,13 +482,6 @@ class SoTLMonitor:
                 "epoch loss and counts in no estimate.",
             )
 
-    def _warn_of_early_looks(self, trainer: Trainer) -> None:
-        batches = self.every_n_train_batches or trainer.num_training_batches
-        missing = set(self._estimates) - set(self._state.losses.history.estimates())
-        _setup_checks.warn_of_early_looks(
-            trainer, {name: self.units_needed(name) * batches for name in missing}
-        )
-
     def _warn_of_lost_ranks(self) -> None:
         window = self._state.losses.open
         warn_user(
@@ -496,14 +490,8 @@ class SoTLMonitor:
             f"batches of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
         )
 
-    # --- copies
-
     def __getstate__(self) -> dict[str, Any]:
-        return attributes_without(self, "_fit")
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._fit = _Fit()
+        return {**attributes_without(self), "_fit": _Fit()}
 
 
 def monitors_of(trainer: Trainer) -> list[SoTLMonitor]:

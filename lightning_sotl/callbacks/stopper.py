@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import inform_user, warn_user
-from lightning_sotl._utils.text import pluralize
+from lightning_sotl._utils.text import pluralize, visible
 from lightning_sotl.callbacks import _publishing, _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits
 from lightning_sotl.callbacks._monitored import MonitoredMetric
@@ -21,6 +21,7 @@ from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
     epoch_is_whole,
+    epochs_behind,
     has_pending_gradients,
     limits_allow_stop,
     train_whole_epochs_after_resume,
@@ -128,7 +129,7 @@ class EarlyRankingStopper:
         Ru et al., arXiv 2006.04492, section 5.5: search by SoTL-E at an early T.
     """
 
-    _place = Place.late
+    _sotl_place = Place.late
     _metric: MonitoredMetric  # from `setup` on
 
     def __init__(
@@ -167,35 +168,30 @@ class EarlyRankingStopper:
         self.directory = directory
         self._state_key = f"{type(self).__qualname__}{{'monitor': {monitor!r}}}"
         self._run = RunBinding()
-        self._result = StopResult()
-        self._memory = _Memory()
         self._fit = _Fit()
+        self._reset()
 
     # --- results
 
     @property
     def estimate(self) -> float | None:
         """The monitored value at the stop, None before; `+inf` if the run has diverged."""
-        self._receive_from_child()
-        return self._result.estimate
+        return self._received().estimate
 
     @property
     def epochs_completed(self) -> int | None:
         """Completed epochs at the stop, or None before."""
-        self._receive_from_child()
-        return self._result.epochs_completed
+        return self._received().epochs_completed
 
     @property
     def stopping_reason(self) -> StoppingReason:
         """Why the run was ended, or that it was not."""
-        self._receive_from_child()
-        return self._result.stopping_reason
+        return self._received().stopping_reason
 
     @property
     def checkpoint_path(self) -> str | None:
         """The checkpoint to promote from; None before the stop and with checkpointing off."""
-        self._receive_from_child()
-        return self._result.checkpoint_path
+        return self._received().checkpoint_path
 
     @property
     def decision(self) -> Decision | None:
@@ -217,10 +213,8 @@ class EarlyRankingStopper:
         return {
             "stop_epoch": self.stop_epoch,
             "stop_batches": self.stop_batches,
-            "estimate": self._result.estimate,
-            "epochs_completed": self._result.epochs_completed,
+            **asdict(self._result),
             "stopping_reason": self._result.stopping_reason.value,
-            "checkpoint_path": self._result.checkpoint_path,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -238,8 +232,7 @@ class EarlyRankingStopper:
         """
         fit = self._fit
         if fit.random_states_at_stop is not None:
-            state = checkpoint["callbacks"][self.state_key]
-            state["random_states"] = fit.random_states_at_stop
+            checkpoint["callbacks"][self.state_key]["random_states"] = fit.random_states_at_stop
         already_stopped = self._result.stopping_reason == StoppingReason.already_stopped
         if already_stopped and fit.loaded_loader_states:
             _stop_checkpoint.put_loader_states(checkpoint, fit.loaded_loader_states)
@@ -260,10 +253,10 @@ class EarlyRankingStopper:
             self._reset()
         self._fit = _Fit()
         self._metric = MonitoredMetric(trainer, self.monitor)
-        check_limits(trainer, monitors_of(trainer), self)
-        self._fit.in_blocks = self.stop_batches is not None or (
-            self.policy is not None and self._metric.counts_blocks
-        )
+        check_limits(trainer, self._metric, self.stop_epoch, self.stop_batches)
+        # A `stop_epoch` is looked at only when epochs end, whatever the estimate is over.
+        decides_after_units = self.stop_batches is not None or self.policy is not None
+        self._fit.in_blocks = decides_after_units and self._metric.counts_blocks
         if self.hp_metric:
             _publishing.warn_without_tensorboard(trainer)
         arrange(trainer)
@@ -288,8 +281,10 @@ class EarlyRankingStopper:
             self._warn_of_inexact_promotion(trainer)
         if self._result.estimate is not None:
             self._show_hp_metric(trainer)
-        if self.policy is not None and not self._is_idle(trainer):
-            self._memory.shared_runs = share_runs(trainer, self, self._metric.monitor)
+        if self.policy and self.directory is not None and not self._is_idle(trainer):
+            self._memory.shared_runs = share_runs(
+                trainer, self._metric, self.policy, self.directory
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Mark the value that is shown already: it belongs to an earlier epoch."""
@@ -324,10 +319,7 @@ class EarlyRankingStopper:
         if trainer.current_epoch and self._metric.value is None and self._metric.lacks_monitor:
             raise RuntimeError(self._metric.explain_missing())
         if self._decide(trainer, trainer.current_epoch + 1):
-            # What others do in `on_train_end`, such as swapping averaged weights in, comes after
-            # the save.
-            move_to_front(trainer, self)
-            self._fit.stop_unfinished = True
+            self._finish_at_end_of_training(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Finish a stop at an epoch's end, when all of the epoch is done.
@@ -338,8 +330,8 @@ class EarlyRankingStopper:
         if self._fit.stop_unfinished:
             result = self._result
             result.estimate = self._metric.value
-            if self._limit is not None and result.stopping_reason != StoppingReason.policy:
-                result.stopping_reason = self._decide_by_limit(self._limit, result.estimate)
+            if result.stopping_reason != StoppingReason.policy:
+                result.stopping_reason = self._decide_by_limit(result.estimate)
             self._finish_stop(trainer)
         self._show_hp_metric(trainer)
 
@@ -354,24 +346,18 @@ class EarlyRankingStopper:
     ) -> None:
         """Take the decision of a pruner or scheduler, which a reporter received, as one's own.
 
-        At the limit this stopper decides by itself: a run that has reached T is complete.
-
-        Args:
-            trainer: Whose `should_stop` the reporter has set.
-            epochs: Completed epochs.
-            inside_epoch: Whether the epoch's end is still to come.
-            save: Whether to save the stop's checkpoint.
+        At the limit this stopper decides by itself: a run that has reached T is complete. The
+        stop has a checkpoint of its own if `save` is true.
         """
         if self._is_idle(trainer) or self._is_at_limit(epochs):
             return
-        self._stop(self._metric.value, epochs, StoppingReason.policy)
+        self._stop(trainer, self._metric.value, epochs, StoppingReason.policy)
         if not save:
             self._write_stop(trainer)
         elif inside_epoch:
             self._finish_stop(trainer)
         else:
-            move_to_front(trainer, self)
-            self._fit.stop_unfinished = True
+            self._finish_at_end_of_training(trainer)
 
     def _decide(self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False) -> bool:
         """Stop if a rule demands it and Lightning's own minima are met; return whether it did."""
@@ -386,25 +372,22 @@ class EarlyRankingStopper:
         if at_limit:
             if estimate is None:
                 self._require_monitor()
-            reason = self._decide_by_limit(self._completed(epochs), estimate)
+            reason = self._decide_by_limit(estimate)
         if reason == StoppingReason.not_stopped and asks_policy:
             reason = self._decide_by_policy(trainer)
         stop = reason != StoppingReason.not_stopped
         if not trainer.strategy.reduce_boolean_decision(stop, all=False):
             return False
-        self._stop(estimate, epochs, reason)
-        trainer.should_stop = True
+        self._stop(trainer, estimate, epochs, reason)
         return True
 
-    def _decide_by_limit(self, completed: int, estimate: float | None) -> StoppingReason:
-        """Decide by `stop_epoch` or `stop_batches`, whichever is given."""
-        for limit, reached in (
-            (self.stop_epoch, StoppingReason.stop_epoch_reached),
-            (self.stop_batches, StoppingReason.stop_batches_reached),
-        ):
-            if limit is not None:
-                return stop_at_limit(completed, estimate, limit=limit, reached=reached)
-        return StoppingReason.not_stopped
+    def _decide_by_limit(self, estimate: float | None) -> StoppingReason:
+        """Decide for a run that has reached its limit."""
+        reached = StoppingReason.stop_epoch_reached
+        if self.stop_batches is not None:
+            reached = StoppingReason.stop_batches_reached
+        limit = self._limit or 0
+        return stop_at_limit(limit, estimate, limit=limit, reached=reached)
 
     def _decide_by_policy(self, trainer: Trainer) -> StoppingReason:
         """Ask the policy once a unit, on rank 0, which reads the others' records."""
@@ -412,18 +395,14 @@ class EarlyRankingStopper:
         # `share_runs` has refused a policy without a monitor.
         if monitor is None or monitor.units_completed == memory.last_decision_at:
             return StoppingReason.not_stopped
-        memory.last_decision_at = monitor.units_completed
+        units = memory.last_decision_at = monitor.units_completed
         decision = None
-        if memory.shared_runs is not None:
-            decision = memory.shared_runs.decide(
-                monitor.run_id, monitor.epoch_losses, monitor.units_completed
-            )
+        if memory.shared_runs is not None:  # on rank 0
+            decision = memory.shared_runs.decide(monitor.run_id, monitor.epoch_losses, units)
         decision = trainer.strategy.broadcast(decision)
-        if decision is not None and decision.place is not None:  # none is needed at the end
+        if decision.place is not None:  # none is needed at the end
             memory.decision = decision
-        if decision is None or decision.goes_on:
-            return StoppingReason.not_stopped
-        return StoppingReason.policy
+        return StoppingReason.not_stopped if decision.goes_on else StoppingReason.policy
 
     def _require_monitor(self) -> None:
         """Raise if nobody will log the metric; warn if its monitor has no value yet."""
@@ -440,12 +419,9 @@ class EarlyRankingStopper:
     def _limit(self) -> int | None:
         return self.stop_epoch if self.stop_batches is None else self.stop_batches
 
-    def _completed(self, epochs: int) -> int:
-        """Return how far the run has come, in the unit of its limit: batches, or else epochs."""
-        return epochs if self.stop_batches is None else self._metric.batches_completed
-
     def _is_at_limit(self, epochs: int) -> bool:
-        return self._limit is not None and self._completed(epochs) >= self._limit
+        completed = epochs if self.stop_batches is None else self._metric.batches_completed
+        return self._limit is not None and completed >= self._limit
 
     def _is_idle(self, trainer: Trainer) -> bool:
         fit = self._fit
@@ -455,44 +431,62 @@ class EarlyRankingStopper:
 
     # --- the stop
 
-    def _stop(self, estimate: float | None, epochs: int, reason: StoppingReason) -> None:
-        self._fit.stopped = True
+    def _stop(
+        self, trainer: Trainer, estimate: float | None, epochs: int | None, reason: StoppingReason
+    ) -> None:
+        trainer.should_stop = self._fit.stopped = True
         result = self._result
         result.estimate, result.epochs_completed, result.stopping_reason = estimate, epochs, reason
 
     def _stop_inside_epoch(self, trainer: Trainer) -> None:
-        if self._is_idle(trainer):
+        epochs = trainer.current_epoch
+        if self._is_idle(trainer) or not self._decide(trainer, epochs, inside_epoch=True):
             return
-        if self._decide(trainer, trainer.current_epoch, inside_epoch=True):
-            if has_pending_gradients(trainer):
-                warn_user(
-                    f"The run stops after {self._metric.batches_completed} batches with "
-                    "gradients that are accumulated but not applied, and no checkpoint has them: "
-                    "promoted, it will differ from a run that was never stopped. Stop at a "
-                    "multiple of `accumulate_grad_batches`.",
-                )
-            self._finish_stop(trainer)
+        if has_pending_gradients(trainer):
+            warn_user(
+                f"The run stops after {self._metric.batches_completed} batches with gradients "
+                "that are accumulated but not applied, and no checkpoint has them: promoted, it "
+                "will differ from a run that was never stopped. Stop at a multiple of "
+                "`accumulate_grad_batches`.",
+            )
+        self._finish_stop(trainer)
+
+    def _finish_at_end_of_training(self, trainer: Trainer) -> None:
+        # What others do in `on_train_end`, such as swapping averaged weights in, comes after the
+        # save.
+        move_to_front(trainer, self)
+        self._fit.stop_unfinished = True
 
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""
         self._fit.stop_unfinished = False
-        self._warn_of_earlier_estimate()
+        self._metric.warn_of_earlier_value()
         self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(trainer)
         self._write_stop(trainer)
-        if not trainer.checkpoint_callbacks:  # checkpointing is off
-            self._inform_of_stop()
-            return
+        if trainer.checkpoint_callbacks:  # otherwise checkpointing is off
+            self._save_checkpoint(trainer)
+        stop = f"The run ends after {pluralize(self._result.epochs_completed or 0, 'epoch')}"
+        if self._result.estimate is not None:
+            stop += f" with `{self.monitor}` = {self._result.estimate:.6g}"
+        if self._result.checkpoint_path is None:
+            inform_user(f"{stop}, and cannot go on later: checkpointing is off.")
+        else:
+            inform_user(f"{stop}; it can go on from '{self._result.checkpoint_path}'.")
+
+    def _save_checkpoint(self, trainer: Trainer) -> None:
         at = f"epoch={trainer.current_epoch}"
         if self._fit.in_blocks and self._metric.is_between_units:
             at = f"batches={self._metric.batches_completed}"
         path = _stop_checkpoint.new_checkpoint_path(trainer, at)
         self._result.checkpoint_path = path  # the checkpoint itself has it, too
         try:
-            _stop_checkpoint.save_checkpoint(trainer, path)
-        except OSError:
+            trainer.save_checkpoint(path, weights_only=False)
+        except OSError as error:
             self._result.checkpoint_path = None
-            raise
-        self._inform_of_stop()
+            raise OSError(
+                f"'{visible(path)}' cannot be written: {error.strerror or error}. The run has come "
+                "to its stop, as its record says, and has no checkpoint to go on from."
+            ) from error
         for monitor in monitors_of(trainer):
             monitor.write_checkpoint(path)
 
@@ -512,12 +506,16 @@ class EarlyRankingStopper:
         result = self._result
         if result.stopping_reason == StoppingReason.policy:
             return True
-        epochs = int(trainer.fit_loop.epoch_progress.current.processed)
+        epochs = epochs_behind(trainer)
         if not self._is_at_limit(epochs) or not limits_allow_stop(trainer, epochs):
             return False
         if result.estimate is not None:
             return True
-        if self._run.has_saved_state and not self._is_at_border(trainer):
+        inside = batches_into_epoch(trainer) > 0
+        at_border = not inside
+        if self.stop_batches is not None:
+            at_border = self._metric.is_between_units and not (inside and trainer.is_last_batch)
+        if self._run.has_saved_state and not at_border:
             return False  # it was trained past its limit, and stops at the next border
         if self._metric.monitor is not None and self._metric.value is None:
             self._require_monitor()
@@ -528,15 +526,14 @@ class EarlyRankingStopper:
         result = self._result
         estimate, epochs = result.estimate, result.epochs_completed
         if estimate is None:  # the checkpoint is from a run that had no stopper
-            estimate = self._metric.value
-            epochs = int(trainer.fit_loop.epoch_progress.current.processed)
-        if result.checkpoint_path is None and self._resumes_at_stop(trainer, epochs):
+            estimate, epochs = self._metric.value, epochs_behind(trainer)
+        at_stop = epochs_behind(trainer) == epochs
+        if self.stop_batches is not None:
+            at_stop = self._metric.batches_completed == self.stop_batches
+        if result.checkpoint_path is None and trainer.ckpt_path is not None and at_stop:
             # A kill came between the decision and the save.
             result.checkpoint_path = str(trainer.ckpt_path)
-        self._fit.stopped = True
-        result.estimate, result.epochs_completed = estimate, epochs
-        result.stopping_reason = StoppingReason.already_stopped
-        trainer.should_stop = True
+        self._stop(trainer, estimate, epochs, StoppingReason.already_stopped)
         inform_user(
             f"The run was ended after {pluralize(epochs or 0, 'epoch')} before and trains nothing "
             "more. To go on with it, give its stopper `promoted=True` or a later limit."
@@ -546,21 +543,6 @@ class EarlyRankingStopper:
             for monitor in monitors_of(trainer):
                 monitor.write_checkpoint(result.checkpoint_path)
         self._show_hp_metric(trainer)
-
-    def _is_at_border(self, trainer: Trainer) -> bool:
-        """Return, in `on_train_start`, whether the run is between two epochs (or blocks)."""
-        inside = batches_into_epoch(trainer) > 0
-        if self.stop_batches is None:
-            return not inside
-        return self._metric.is_between_units and not (inside and trainer.is_last_batch)
-
-    def _resumes_at_stop(self, trainer: Trainer, epochs: int | None) -> bool:
-        """Return whether the run was resumed from a checkpoint of its stop."""
-        if trainer.ckpt_path is None:
-            return False
-        if self.stop_batches is not None:
-            return self._metric.batches_completed == self.stop_batches
-        return int(trainer.fit_loop.epoch_progress.current.processed) == epochs
 
     # --- messages
 
@@ -581,39 +563,14 @@ class EarlyRankingStopper:
         _publishing.log_hp_metric(trainer, value)
         self._fit.shows_hp_metric = True
 
-    def _warn_of_earlier_estimate(self) -> None:
-        """Warn if the epoch of the stop has not logged the metric, for example no validation."""
-        metric = self._metric
-        if metric.monitor is None and metric.value is not None and not metric.is_new:
-            warn_user(
-                f"The estimate `{self.monitor}` of this run is of an earlier epoch than its stop: "
-                "it was not logged in the last one. Compare it only with runs that log it in the "
-                "same epochs.",
-            )
-
     def _warn_of_inexact_promotion(self, trainer: Trainer) -> None:
-        if trainer.ckpt_path is not None:
-            log.warning(
-                "The promoted run goes on from a checkpoint without a stop's random state, so it "
-                "differs from one that was never stopped. `checkpoint_path` of the stopper has it."
-            )
-        else:
-            log.warning(
-                "The promoted run goes on from no checkpoint: it is trained from its beginning to "
-                "the end, and never stopped."
-            )
-
-    def _inform_of_stop(self) -> None:
-        result = self._result
-        stop = f"The run ends after {pluralize(result.epochs_completed or 0, 'epoch')}"
-        if result.estimate is not None:
-            stop += f" with `{self.monitor}` = {result.estimate:.6g}"
-        if result.checkpoint_path is None:
-            inform_user(f"{stop}, and cannot go on later: checkpointing is off.")
-        else:
-            inform_user(f"{stop}; it can go on from '{result.checkpoint_path}'.")
-
-    # --- the run
+        log.warning(
+            "The promoted run goes on from no checkpoint: it is trained from its beginning to "
+            "the end, and never stopped."
+            if trainer.ckpt_path is None
+            else "The promoted run goes on from a checkpoint without a stop's random state, so it "
+            "differs from one that was never stopped. `checkpoint_path` of the stopper has it."
+        )
 
     def _reset(self) -> None:
         self._result = StopResult()
@@ -621,26 +578,20 @@ class EarlyRankingStopper:
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Restore the results, and the random states if the stop itself saved the checkpoint."""
-        self._result = StopResult(
-            estimate=state["estimate"],
-            epochs_completed=state["epochs_completed"],
-            stopping_reason=StoppingReason(state["stopping_reason"]),
-            checkpoint_path=state["checkpoint_path"],
-        )
+        self._result = StopResult(**{field.name: state[field.name] for field in fields(StopResult)})
+        self._result.stopping_reason = StoppingReason(state["stopping_reason"])
         self._fit.loaded_random_states = state.get("random_states")
 
-    def _receive_from_child(self) -> None:
+    def _received(self) -> StopResult:
+        """Return the results, after a fit in spawned processes those of rank 0."""
         state = self._run.state_from_child()
         if state is not None:
             self._reset()
             self._restore(state)
+        return self._result
 
     def __getstate__(self) -> dict[str, Any]:
-        return attributes_without(self, "_fit", "_metric")
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._fit = _Fit()
+        return {**attributes_without(self, "_metric"), "_fit": _Fit()}
 
 
 def stoppers_of(trainer: Trainer) -> list[EarlyRankingStopper]:

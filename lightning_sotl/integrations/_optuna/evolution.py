@@ -33,16 +33,17 @@ def draw(random: np.random.Generator, distribution: BaseDistribution) -> Any:
     """
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[random.integers(len(distribution.choices))]
-    low, high, step = _range(distribution)
-    if _is_log(distribution):
+    low, high, step, log = _range(distribution)
+    if log:
         # An integer's cell reaches half a step to both sides, as in Optuna's random sampler.
         half = 0.0 if step is None else 0.5
         value = math.exp(_between(random, math.log(low - half), math.log(high + half)))
         value = value if step is None else round(value)
-        return min(max(value, low), high)
-    if step is None:
-        return min(max(_between(random, low, high), low), high)
-    return _grid_value(distribution, _index(random, _grid_size(low, high, step)))
+    elif step is None:
+        value = _between(random, low, high)
+    else:
+        value = low + step * _index(random, _grid_size(low, high, step))
+    return min(max(value, low), high)
 
 
 def draw_other(random: np.random.Generator, distribution: BaseDistribution, value: Any) -> Any:
@@ -57,10 +58,10 @@ def draw_other(random: np.random.Generator, distribution: BaseDistribution, valu
     if isinstance(distribution, CategoricalDistribution):
         others = [choice for choice in distribution.choices if not _same(choice, value)]
         return others[random.integers(len(others))]
-    low, high, step = _range(distribution)
+    low, high, step, log = _range(distribution)
     if step is None:
         return draw(random, distribution)
-    for _ in range(_TRIES if _is_log(distribution) else 0):
+    for _ in range(_TRIES if log else 0):
         other = draw(random, distribution)
         if other != value:
             return other
@@ -70,7 +71,7 @@ def draw_other(random: np.random.Generator, distribution: BaseDistribution, valu
     if abs(position - index) > 1e-8 or not 0 <= index < size:  # enqueued from outside of it
         return draw(random, distribution)
     other = _index(random, size - 1)
-    return _grid_value(distribution, other + (other >= index))
+    return min(low + step * (other + (other >= index)), high)
 
 
 def has_two_values(distribution: BaseDistribution) -> bool:
@@ -90,15 +91,11 @@ def _same(choice: Any, other: Any) -> bool:
     return bool(choice == other or (choice != choice and other != other))
 
 
-def _range(distribution: BaseDistribution) -> tuple[Any, Any, Any]:
-    """Return low, high and step, in the distribution's own type, int or float."""
+def _range(distribution: BaseDistribution) -> tuple[Any, Any, Any, bool]:
+    """Return low, high and step, in the distribution's own type, and whether it is logarithmic."""
     if not isinstance(distribution, (IntDistribution, FloatDistribution)):
         raise TypeError(f"Expected a distribution of Optuna's but got {distribution!r}.")
-    return distribution.low, distribution.high, distribution.step
-
-
-def _is_log(distribution: BaseDistribution) -> bool:
-    return isinstance(distribution, (IntDistribution, FloatDistribution)) and distribution.log
+    return distribution.low, distribution.high, distribution.step, distribution.log
 
 
 def _between(random: np.random.Generator, low: float, high: float) -> float:
@@ -112,11 +109,6 @@ def _grid_size(low: float, high: float, step: float) -> int:
 
 def _index(random: np.random.Generator, size: int) -> int:
     return min(int(random.random() * size), size - 1)  # Generator.integers ends at 64 bits
-
-
-def _grid_value(distribution: BaseDistribution, index: int) -> Any:
-    low, high, step = _range(distribution)
-    return min(low + index * step, high)
 
 
 class _Handover(threading.local):
@@ -223,10 +215,8 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
     ) -> dict[str, Any]:
         """Return the parent's values of the parameters in `search_space`, one of them changed."""
         # Chosen only once: another worker may have finished a trial since.
-        if self._handover.trial is trial:
-            parent = self._handover.parent
-        else:
-            parent = self._choose_parent(study, trial)
+        chosen = self._handover.trial is trial
+        parent = self._handover.parent if chosen else self._choose_parent(study, trial)
         if parent is None:
             return {}
         # Sorted, since storages keep them in different orders.
@@ -273,9 +263,9 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
         if len(finished) < self.population_size:
             return None
         complete = [other for other in finished if other.state == TrialState.COMPLETE]
-        population = sorted(complete, key=_completion)[-self.population_size :]
-        if not population:
+        if not complete:
             return None
+        population = sorted(complete, key=_completion)[-self.population_size :]
         drawn = self._generator(trial, 0).integers(len(population), size=self.tournament_size)
         # The first drawn of equals wins, so that age decides no tie.
         contestants = [

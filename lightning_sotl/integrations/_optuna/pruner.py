@@ -98,11 +98,6 @@ class AdaptivePruner(BasePruner):
         self._finished = set()
         self._known = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[type[AdaptivePruner], tuple[AdaptivePolicy]]:
         """Leave out what is read again, and the lock."""
-        return {"policy": self.policy}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.policy = state["policy"]
-        self._lock = threading.Lock()
-        self._reset()
+        return type(self), (self.policy,)

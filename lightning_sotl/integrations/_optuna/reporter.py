@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,6 @@ from lightning_sotl.integrations._optuna.storage import (
     report_pending,
     reported_values,
     retry_storage,
-    should_prune,
     sign_of,
     validations_of,
 )
@@ -56,24 +56,8 @@ class _Fit:
     """One call of `fit`."""
 
     hopeless: bool = False  # not finite from the start
-    in_blocks: bool = False
     validations: dict[int, float] = field(default_factory=dict)  # step -> value, lower is better
     to_compare: dict[int, float] = field(default_factory=dict)  # what the study had before
-
-
-@dataclass
-class _Report:
-    """What rank 0 reported and learned.
-
-    Attributes:
-        value: The value as reported.
-        hopeless: Whether no value of the run was ever finite.
-        pruned: Whether the pruner ends the run.
-    """
-
-    value: float
-    hopeless: bool
-    pruned: bool
 
 
 class OptunaReporter:
@@ -110,7 +94,7 @@ class OptunaReporter:
         'sotl_e1'
     """
 
-    _place = Place.late
+    _sotl_place = Place.late
     _metric: MonitoredMetric  # from `setup` on
     _validation_metric: MonitoredMetric | None
 
@@ -130,8 +114,7 @@ class OptunaReporter:
         self._worst = math.inf
         if isinstance(trial, optuna.Trial):
             self._worst = _sign_of(trial, monitor) * math.inf
-            name = partial(trial.set_user_attr, process_key(trial.number), own_identity())
-            retry_storage(name, otherwise=None)
+            retry_storage(partial(trial.set_user_attr, process_key(trial.number), own_identity()))
         self._run = RunBinding()
         self._state = _State()
         self._fit = _Fit()
@@ -145,20 +128,12 @@ class OptunaReporter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was reported and decided, in plain types."""
-        state = self._state
-        return {
-            "reported": state.reported,
-            "pending": state.pending,
-            "value": state.value,
-            "pruned": state.pruned,
-            "reached_limit": state.reached_limit,
-            "checkpoint": state.checkpoint,
-        }
+        return asdict(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, unless it is loaded to validate or test."""
         if self._run.takes_state():
-            self._restore(state_dict)
+            self._state = _State(**copy.deepcopy(state_dict))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
@@ -167,10 +142,8 @@ class OptunaReporter:
 
         Lightning would ask it for this callback. The storage has what was reported.
         """
-        if any(
-            stopper.stopping_reason != StoppingReason.not_stopped
-            for stopper in stoppers_of(trainer)
-        ):
+        reasons = {stopper.stopping_reason for stopper in stoppers_of(trainer)}
+        if reasons - {StoppingReason.not_stopped}:
             checkpoint["callbacks"].pop(self.state_key, None)
 
     # --- Lightning's hooks, in the order of a run
@@ -183,11 +156,10 @@ class OptunaReporter:
             self._state = _State()
         self._fit = _Fit()
         self._metric = MonitoredMetric(trainer, self.monitor)
-        self._validation_metric = None
-        if self.validation is not None:
-            self._validation_metric = MonitoredMetric(
-                trainer, self.validation, argument="validation"
-            )
+        if self.validation is None:
+            self._validation_metric = None
+        else:
+            self._validation_metric = MonitoredMetric(trainer, self.validation, "validation")
         if trainer.is_global_zero:
             self._required_trial()  # rather than at the first report
         arrange(trainer)
@@ -196,12 +168,10 @@ class OptunaReporter:
         """Note what was reported to the trial before, and decide afresh."""
         state, fit = self._state, self._fit
         state.pruned = state.reached_limit = False
-        fit.in_blocks = self._metric.counts_blocks
         if trainer.is_global_zero:
+            read = partial(reported_values, self.trial)
             # If the storage is down, what the checkpoint knows has to do.
-            state.reported = retry_storage(
-                partial(reported_values, self.trial), otherwise=state.reported
-            )
+            state.reported = retry_storage(read, otherwise=state.reported)
             fit.to_compare = dict(state.reported)
             if self.validation is not None and isinstance(self.trial, optuna.Trial):
                 fit.validations = validations_of(self.trial)
@@ -218,7 +188,7 @@ class OptunaReporter:
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Report a block that this batch has filled."""
-        if not self._fit.in_blocks:  # nothing else is done in a step
+        if not self._metric.counts_blocks:  # nothing else is done in a step
             return
         units = self._metric.units_completed
         if units is not None and self._metric.is_between_units:
@@ -232,7 +202,7 @@ class OptunaReporter:
         units, whole = self._metric.units_completed, epoch_is_whole(trainer)
         if units is None and whole:
             self._report(trainer, trainer.current_epoch)
-        elif units is not None and not self._fit.in_blocks:
+        elif units is not None and not self._metric.counts_blocks:
             self._report(trainer, units - 1)
         if whole:
             self._stop_if_allowed(trainer, trainer.current_epoch + 1)
@@ -243,19 +213,12 @@ class OptunaReporter:
         if self._metric.value is not None:
             state.value = self._metric.value
         if self._metric.monitor is None and not state.reported:
-            warn_user(
-                self._metric.explain_missing(
-                    "was never reported: it is not logged in training or validation steps; "
-                    "logged are"
-                )
-            )
+            problem = "was never reported: it is not logged in training or validation steps"
+            warn_user(self._metric.explain_missing(f"{problem}; logged are"))
         noted = not trainer.is_global_zero or self._fit.validations
         if self._validation_metric is not None and not noted:
-            warn_user(
-                self._validation_metric.explain_missing(
-                    "was never noted: it is not logged by the end of an epoch; logged are"
-                )
-            )
+            problem = "was never noted: it is not logged by the end of an epoch"
+            warn_user(self._validation_metric.explain_missing(f"{problem}; logged are"))
         for stopper in stoppers_of(trainer):
             if stopper.stopping_reason == StoppingReason.policy:
                 state.pruned = True  # also by a policy of the stopper's own
@@ -280,29 +243,26 @@ class OptunaReporter:
             optuna.TrialPruned: If the pruner has ended the run.
             RuntimeError: If the run has no value, because no unit was completed.
         """
-        self._receive_from_child()
-        state = self._state
+        from_child = self._run.state_from_child()
+        state = self._state = self._state if from_child is None else _State(**from_child)
         if isinstance(self.trial, optuna.Trial):
             trial = self.trial
             stored = retry_storage(partial(reported_values, trial), otherwise={})
             for step, value in {**state.reported, **state.pending}.items():
                 if step not in stored:
-                    retry_storage(partial(trial.report, value, step), otherwise=None)
+                    retry_storage(partial(trial.report, value, step))
             if state.checkpoint is not None:
-                name = partial(trial.set_user_attr, CHECKPOINT_KEY, state.checkpoint)
-                retry_storage(name, otherwise=None)
+                retry_storage(partial(trial.set_user_attr, CHECKPOINT_KEY, state.checkpoint))
         diverged = state.value is not None and not math.isfinite(state.value)
         if state.pruned and not state.reached_limit and not diverged:
             raise optuna.TrialPruned(f"Pruned after step {max(state.reported, default=0)}.")
         if state.value is None:
-            raise RuntimeError(
+            problem = (
                 f"The run has ended before `{self.monitor}` was available, so it has no value."
-                + (
-                    ""
-                    if self._run.was_in_trainer
-                    else " This OptunaReporter was in no Trainer's callbacks."
-                )
             )
+            if not self._run.was_in_trainer:
+                problem += " This OptunaReporter was in no Trainer's callbacks."
+            raise RuntimeError(problem)
         return state.value if math.isfinite(state.value) else self._worst
 
     # --- one report
@@ -323,15 +283,20 @@ class OptunaReporter:
         report = trainer.strategy.broadcast(report)
         if report is None:
             return
-        state.value = report.value
+        state.value, hopeless, pruned = report
         if not trainer.is_global_zero:
-            state.reported[step] = report.value
+            state.reported[step] = state.value
         # A decision holds: Lightning's own minima may delay the stop to a later report.
-        fit.hopeless |= report.hopeless
-        state.pruned |= report.pruned
+        fit.hopeless |= hopeless
+        state.pruned |= pruned
 
-    def _report_value(self, step: int, shown: float | None) -> _Report:
-        """Report a value and note its validation, on rank 0."""
+    def _report_value(self, step: int, shown: float | None) -> tuple[float, bool, bool]:
+        """Report a value and note its validation, on rank 0.
+
+        Returns:
+            The value as reported, whether none of the run was ever finite, and whether the pruner
+            ends the run.
+        """
         trial, state, fit = self._required_trial(), self._state, self._fit
         value = shown if shown is not None and math.isfinite(shown) else self._worst
         known = [*state.reported.values(), *state.pending.values(), value]
@@ -343,21 +308,21 @@ class OptunaReporter:
             fit.validations[step] = sign * validation.value
             note_validation(trial, fit.validations)
         is_stored = report_pending(trial, state.pending, state.reported)
-        pruned = is_stored and not hopeless and should_prune(trial)
-        return _Report(value, hopeless, pruned)
+        # While the storage is away, the run goes on.
+        pruned = is_stored and not hopeless and retry_storage(trial.should_prune, otherwise=False)
+        return value, hopeless, pruned
 
     def _compare(self, step: int, shown: float | None) -> None:
         """Warn if the study has another value of a step than the run, for example after a kill."""
         stored = self._fit.to_compare.pop(step)
-        if shown is None or not math.isfinite(stored):
+        if shown is None or not math.isfinite(stored) or math.isclose(shown, stored, rel_tol=1e-6):
             return
-        if not math.isclose(shown, stored, rel_tol=1e-6):
-            self._fit.to_compare = {}
-            warn_user(
-                f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
-                f"{shown:.6g}: it did not go on from the trial's checkpoint. The study "
-                "keeps what was reported first."
-            )
+        self._fit.to_compare = {}
+        warn_user(
+            f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
+            f"{shown:.6g}: it did not go on from the trial's checkpoint. The study keeps what was "
+            "reported first."
+        )
 
     def _stop_if_allowed(
         self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False
@@ -374,29 +339,8 @@ class OptunaReporter:
             raise ValueError("Expected `trial` to be an Optuna trial on rank 0 but got None.")
         return self.trial
 
-    # --- the run
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._state = _State(
-            reported=dict(state["reported"]),
-            pending=dict(state["pending"]),
-            value=state["value"],
-            pruned=state["pruned"],
-            reached_limit=state["reached_limit"],
-            checkpoint=state["checkpoint"],
-        )
-
-    def _receive_from_child(self) -> None:
-        state = self._run.state_from_child()
-        if state is not None:
-            self._restore(state)
-
     def __getstate__(self) -> dict[str, Any]:
-        return attributes_without(self, "_fit", "_metric", "_validation_metric")
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._fit = _Fit()
+        return {**attributes_without(self, "_metric", "_validation_metric"), "_fit": _Fit()}
 
 
 def _sign_of(trial: optuna.Trial, monitor: str) -> float:
@@ -407,10 +351,8 @@ def _sign_of(trial: optuna.Trial, monitor: str) -> float:
     """
     sign = sign_of(
         trial.study,
-        several=(
-            ": Optuna cannot prune trials of several. Return `stopper.estimate` as one of the "
-            "objectives instead."
-        ),
+        several=": Optuna cannot prune trials of several. Return `stopper.estimate` as one of the "
+        "objectives instead.",
     )
     if sign < 0 and parse_monitor(monitor) is not None:
         raise ValueError(

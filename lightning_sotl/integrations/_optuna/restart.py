@@ -126,13 +126,13 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         identity = trial.user_attrs.get(process_key(trial.number))
         if alone or (identity is not None and is_gone(identity)):
-            if _claim(study, trial, identity):
+            if _hand_over(study, trial, identity, own_identity()):
                 claimed.append(trial)
         elif identity is None or not is_of_this_host(identity):
             left.append(trial.number)
     if claimed and not alone:
         time.sleep(_CLAIM_SECONDS)
-    numbers = [trial.number for trial in claimed if _requeue(study, trial)]
+    numbers = [t.number for t in claimed if _hand_over(study, t, own_identity(), None)]
     if left:
         warn_user(
             f"{pluralize(len(left), 'running trial')} of another host or of no known process left "
@@ -142,24 +142,18 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
     return numbers
 
 
-def _claim(study: optuna.Study, trial: FrozenTrial, identity: str | None) -> bool:
+def _hand_over(study: optuna.Study, trial: FrozenTrial, old: str | None, new: str | None) -> bool:
+    """Give a running trial from one process to another, or to the queue if `new` is None.
+
+    Returns:
+        False if another process was faster: the trial has ended, or is not that of `old` any more.
+    """
     key = process_key(trial.number)
     with suppress(optuna.exceptions.UpdateFinishedTrialError):
-        newest = stored_trial(study, trial)  # another may have been faster
-        if newest.state == TrialState.RUNNING and newest.user_attrs.get(key) == identity:
-            set_stored_attribute(study, trial, key, own_identity())
+        newest = stored_trial(study, trial)
+        if newest.state == TrialState.RUNNING and newest.user_attrs.get(key) == old:
+            set_stored_attribute(study, trial, key, new)
+            if new is None:
+                requeue_trial(study, trial)
             return True
-    return False
-
-
-def _requeue(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Queue a claimed trial again, if no other process has claimed it at the same time, later."""
-    key = process_key(trial.number)
-    newest = stored_trial(study, trial)
-    if newest.state != TrialState.RUNNING or newest.user_attrs.get(key) != own_identity():
-        return False
-    with suppress(optuna.exceptions.UpdateFinishedTrialError):
-        set_stored_attribute(study, trial, key, None)
-        requeue_trial(study, trial)
-        return True
     return False

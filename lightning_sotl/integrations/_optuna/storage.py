@@ -49,7 +49,7 @@ _OURS = (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError)
 _WAITS = (0.1, 0.5)  # seconds between the tries
 
 
-def retry_storage(function: Callable[[], Any], *, otherwise: Any) -> Any:
+def retry_storage(function: Callable[[], Any], *, otherwise: Any = None) -> Any:
     """Return what a call of the storage gives, or `otherwise` where it fails three times.
 
     Args:
@@ -118,16 +118,10 @@ def report_pending(
         reported: The same.
     """
     for step, value in list(pending.items()):
-        failed = object()
-        if retry_storage(partial(trial.report, value, step), otherwise=failed) is failed:
-            return False
+        if retry_storage(partial(trial.report, value, step), otherwise=False) is False:
+            return False  # `report` itself returns None
         reported[step] = pending.pop(step)
     return True
-
-
-def should_prune(trial: optuna.trial.BaseTrial) -> bool:
-    """Return what the pruner says; False while the storage is away."""
-    return bool(retry_storage(trial.should_prune, otherwise=False))
 
 
 def validations_of(trial: optuna.trial.FrozenTrial | optuna.Trial) -> dict[int, float]:
@@ -142,4 +136,4 @@ def note_validation(trial: optuna.trial.BaseTrial, values: dict[int, float]) -> 
     JSON has no infinity, and its keys are strings.
     """
     plain = {str(step): value if math.isfinite(value) else None for step, value in values.items()}
-    retry_storage(partial(trial.set_user_attr, VALIDATION_KEY, plain), otherwise=None)
+    retry_storage(partial(trial.set_user_attr, VALIDATION_KEY, plain))

@@ -57,14 +57,18 @@ def find_winners(
     trials = sorted(
         (_trial(result, monitor) for result in _all(results)), key=lambda t: t[1].run_id
     )
-    finite = [(units, c) for units, c in trials if units and _is_finite(c.estimate)]
-    at = max((units for units, _ in finite), default=0)
+    finite = [
+        (units, trial)
+        for units, trial in trials
+        if units and trial.estimate is not None and math.isfinite(trial.estimate)
+    ]
     if not finite:
         raise ValueError(
             f"None of the {pluralize(len(trials), 'trial')} has a finite `{monitor}`, so there is "
             "none to promote."
         )
-    at_end = [candidate for units, candidate in finite if units == at]
+    at = max(units for units, _ in finite)
+    at_end = [trial for units, trial in finite if units == at]
     if len(at_end) < len(finite):
         log.warning(
             "%s ended before T = %d and do not compete.",
@@ -131,13 +135,12 @@ def promote(
     continued = _continue(trainable, origins)
     if restore is not None:
         return tune.Tuner.restore(restore, trainable=continued, resume_errored=True).fit()
-    tuner = tune.Tuner(
+    return tune.Tuner(
         continued,
         param_space=_param_space(winners),
         tune_config=tune_config,
         run_config=_without_rays_own_callbacks(run_config),
-    )
-    return tuner.fit()
+    ).fit()
 
 
 def _all(results: tune.ResultGrid) -> list[tune.Result]:
@@ -153,10 +156,6 @@ def _trial(result: tune.Result, monitor: str) -> tuple[int, Candidate]:
     config = {key: v for key, v in (result.config or {}).items() if key != PROMOTED_FROM}
     candidate = Candidate(name, metrics.get(monitor), config, path)
     return int(metrics.get("training_iteration", 0)), candidate
-
-
-def _is_finite(estimate: float | None) -> bool:
-    return estimate is not None and math.isfinite(estimate)
 
 
 def _continue(

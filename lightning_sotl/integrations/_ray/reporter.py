@@ -84,7 +84,7 @@ class RayReporter:
         'sotl_e1'
     """
 
-    _place = Place.late
+    _sotl_place = Place.late
     _metric: MonitoredMetric  # from `setup` on
     _other_metrics: list[MonitoredMetric]
 
@@ -122,10 +122,10 @@ class RayReporter:
             )
         if not session.in_trial():
             warn_user("This is no trial of Ray Tune, so nothing is reported.")
-        self._fit = _Fit()
         self._metric = MonitoredMetric(trainer, self.monitor)
+        self._fit = _Fit(in_blocks=self._metric.counts_blocks)
         self._other_metrics = [MonitoredMetric(trainer, name) for name in self.metrics]
-        trainer.callbacks = [cb for cb in trainer.callbacks if cb is not self] + [self]
+        trainer.callbacks = [*(cb for cb in trainer.callbacks if cb is not self), self]
         arrange(trainer)
 
     def on_load_checkpoint(
@@ -137,7 +137,6 @@ class RayReporter:
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Resume after the epochs that the checkpoint has, which were reported."""
         fit = self._fit
-        fit.in_blocks = self._metric.counts_blocks
         fit.whole_epochs = trainer.current_epoch
         fit.units_reported = self._units_completed
         fit.any_finite = fit.units_reported > 0
@@ -198,10 +197,9 @@ class RayReporter:
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
         """Add the random state to the checkpoints of reports, where a stopper expects it."""
-        states = self._fit.random_states_to_save
-        if states is None or not self._fit.saving:
+        if not self._fit.saving:
             return
-        stoppers = stoppers_of(trainer)
+        states, stoppers = self._fit.random_states_to_save, stoppers_of(trainer)
         for stopper in stoppers:
             checkpoint["callbacks"][stopper.state_key].setdefault("random_states", states)
         if not stoppers:
@@ -221,12 +219,12 @@ class RayReporter:
         fit.units_reported = unit
         value = self._metric.value if math.isfinite(self._metric.value) else math.inf
         metrics: dict[str, Any] = {
-            metric.name: metric.value if metric.is_new else math.nan
-            for metric in self._other_metrics
+            **{each.name: each.value if each.is_new else math.nan for each in self._other_metrics},
+            self.monitor: value,
+            "epochs_completed": fit.whole_epochs,
+            "training_iteration": unit,
         }
         self._mark_metrics()
-        metrics |= {self.monitor: value, "epochs_completed": fit.whole_epochs}
-        metrics["training_iteration"] = unit
         fit.any_finite = fit.any_finite or math.isfinite(value)
         every = self.checkpoint_every
         saves = every is not None and (last or unit % every == 0)
@@ -241,12 +239,11 @@ class RayReporter:
 
     def _send(self, trainer: Trainer, metrics: dict[str, Any], *, with_checkpoint: bool) -> bool:
         """Report to Ray, and return whether Ray wants the trial to end."""
+        if not with_checkpoint:
+            return session.report(metrics, None)
         with tempfile.TemporaryDirectory() as folder:  # when `report` returns, Ray has copied it
-            checkpoint = None
-            if with_checkpoint:
-                self._save(trainer, str(Path(folder) / CHECKPOINT_NAME))
-                checkpoint = tune.Checkpoint.from_directory(folder)
-            return session.report(metrics, checkpoint)
+            self._save(trainer, str(Path(folder) / CHECKPOINT_NAME))
+            return session.report(metrics, tune.Checkpoint.from_directory(folder))
 
     def _save(self, trainer: Trainer, path: str) -> None:
         fit = self._fit
@@ -268,8 +265,4 @@ class RayReporter:
         return self._fit.whole_epochs if units is None else units
 
     def __getstate__(self) -> dict[str, Any]:
-        return attributes_without(self, "_fit", "_metric", "_other_metrics")
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._fit = _Fit()
+        return {**attributes_without(self, "_metric", "_other_metrics"), "_fit": _Fit()}

@@ -69,27 +69,23 @@ class AdaptiveScheduler(FIFOScheduler):
             curves, value = self._curves[name], result.get(name)
             curves.drop_after(trial.trial_id, epoch)  # it may have gone back to a checkpoint
             curves.reach(trial.trial_id, epoch)
-            if value is None:
-                self._warn_of_missing(name, result)
-            else:
+            if value is not None:
                 sign = -1.0 if mode == "max" else 1.0
                 curves.put(trial.trial_id, epoch, sign * float(value))
                 is_judged = True
+            elif name not in self._warned_of:
+                self._warned_of.add(name)
+                warnings.warn(
+                    f"{name!r} is not reported; available: {quote_all(list(result))}.", stacklevel=1
+                )
         if not is_judged or epoch + 1 >= self.policy.max_epochs:
             return str(self.CONTINUE)
         tables = [curves.values for curves in self._curves.values()]
-        row = self._curves[next(iter(self._looks_at))].row(trial.trial_id)
+        row = next(iter(self._curves.values())).row(trial.trial_id)
         if row is None or self.policy.decide(row, *tables).goes_on:
             return str(self.CONTINUE)
         self.stopped += 1
         return str(self.STOP)
-
-    def _warn_of_missing(self, name: str, result: dict[str, Any]) -> None:
-        if name not in self._warned_of:
-            self._warned_of.add(name)
-            warnings.warn(
-                f"{name!r} is not reported; available: {quote_all(list(result))}.", stacklevel=2
-            )
 
     def debug_string(self) -> str:
         """Say what it has done, on Ray's screen."""

@@ -23,11 +23,11 @@ class _Join:
     """
 
     def __init__(self, join: Any) -> None:
-        self._start_midway = join
+        self._join = join
         self.stops_in_good_order = False
 
     def __call__(self, timeout: float | None = None) -> Any:
-        return self._start_midway(None if self.stops_in_good_order else timeout)
+        return self._join(None if self.stops_in_good_order else timeout)
 
 
 def report(metrics: dict[str, Any], checkpoint: Any) -> bool:
