@@ -147,3 +147,12 @@ def test_selection_compares_policies_on_tables(tmp_path):
     assert costs == ["0.1870"] * 3 + [f"{(202 + 0.1) / (1080 * 1.1):.4f}"] * 3
     assert (tmp_path / "selection_8_workers.png").read_bytes().startswith(b"\x89PNG")
     assert lines[-1].startswith("With 8 workers no policy dominates halving")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deciding", "evolution", "overhead", "ranking", "reporting"])
+def test_a_benchmark_ends_in_a_sentence_with_numbers(name):
+    command = [sys.executable, EXAMPLES / "benchmarks" / f"{name}.py", "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d.*\.$", done.stdout.splitlines()[-1])
