@@ -74,12 +74,12 @@ class MonitoredMetric:
     @property
     def lacks_monitor(self) -> bool:
         """Whether only a SoTLMonitor would log it, and the Trainer has none that does."""
-        return self.monitor is None and bool(self._cure())
+        return self.monitor is None and bool(self._advice())
 
     def explain_missing(self, problem: str = "is not logged; available") -> str:
         """Return a message that names what is logged, and how to get this metric."""
         logged = quote_all(list(self._trainer().callback_metrics))
-        return f"`{self._argument}={self.name!r}` {problem}: {logged}.{self._cure()}"
+        return f"`{self._argument}={self.name!r}` {problem}: {logged}.{self._advice()}"
 
     def warn_of_earlier_value(self) -> None:
         """Warn if the epoch of a stop has not logged the metric, for example no validation."""
@@ -94,7 +94,7 @@ class MonitoredMetric:
     def _shown(self) -> Any:
         return self._trainer().callback_metrics.get(self.name)
 
-    def _cure(self) -> str:
+    def _advice(self) -> str:
         """Return why no monitor logs it; empty if the name is not an estimate's."""
         monitors = monitors_of(self._trainer())
         estimate = parse_monitor(self.name)

@@ -28,7 +28,7 @@ def refuse_shared_names(names_of_monitors: Iterable[Iterable[str]]) -> None:
 
 
 def warn_of_early_looks(trainer: Trainer, first_values: Mapping[str, int]) -> None:
-    """Warn where EarlyStopping or ModelCheckpoint will look, and raise, before a value exists.
+    """Warn if EarlyStopping or ModelCheckpoint will read a metric before it exists, and raise.
 
     Args:
         trainer: The Trainer, with its loaders set up.

@@ -1,7 +1,7 @@
 """The adaptive rule for plain processes: each reads the others' records below one directory.
 
-There is no server and no lock. Each run writes its own record and nothing else, and what a reader
-finds half-written it finds whole the next time.
+There is no server and no lock. Each run writes only its own record. If a reader finds a
+line half-written, it reads the whole line next time.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from lightning_sotl.record.reader import Session, merge_sessions, read_record
 
 
 class SharedRuns:
-    """Decides by the records below a directory, and reads those anew that have grown.
+    """Decides from the records below a directory, and rereads those that have changed.
 
-    Runs of another unit (epochs or blocks) or another `max_epochs` are not compared with, the
-    latter with a warning: their schedules are others. What else makes training losses mean
-    different things, as batch size or dropout, is warned of once.
+    Runs with another unit (epochs or blocks) are left out. So are runs with another `max_epochs`,
+    with a warning, since their schedules differ. Other settings that change what a training loss
+    means, such as batch size or dropout, cause one warning.
 
     Args:
         directory: Where the runs of one sweep write, at any depth.
@@ -56,12 +56,12 @@ class SharedRuns:
         """Decide for the run that asks, from its own losses and the others' records.
 
         Args:
-            run_id: The run's; what is on disk of it does not count.
+            run_id: The id of the run that asks; its losses on disk are ignored.
             losses: Its L(e), e -> loss.
-            completed: Its completed units. One whose newest unit gave no loss goes on.
+            completed: Its number of completed units. If the newest has no loss, the run continues.
         """
         changed: set[str] = set()
-        for path in self._grown():
+        for path in self._changed_records():
             old, new = self._sessions.get(path, []), _sessions_of(path)
             self._sessions[path] = new
             changed |= {session.run_id for session in [*old, *new]}
@@ -78,7 +78,7 @@ class SharedRuns:
             return Decision(True, completed, None, 0, 0, None)
         return self._policy.decide(row, self._curves.values)
 
-    def _grown(self) -> list[Path]:
+    def _changed_records(self) -> list[Path]:
         name, grown = file_name(self._estimate.prefix), []
         for folder, files in walk(self.directory, []):
             if name in files:

@@ -1,4 +1,4 @@
-"""Promotion: what a stop saves, and how a run goes on from it as if it had never stopped."""
+"""Promotion: what a stop saves, and how a run resumes from it as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
-    begin_next_epoch_afresh,
     loader_states,
     set_loader_states,
+    start_next_epoch_fresh,
     training_loaders,
 )
 
@@ -36,8 +36,7 @@ def resume_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) -
     """Set the random state that a stop saved, in `on_train_start` of the resumed run.
 
     Raises:
-        RuntimeError: If the states are of another number of ranks than now train, or of another
-            number of loader generators.
+        RuntimeError: If the states were saved with another number of ranks or of loader generators.
     """
     if len(states) != trainer.world_size:
         raise RuntimeError(
@@ -47,13 +46,13 @@ def resume_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) -
     state = states[trainer.global_rank]
     _set_random_state(trainer, state)
     if batches_into_epoch(trainer) == 0:
-        begin_next_epoch_afresh(trainer)
+        start_next_epoch_fresh(trainer)
         # The iterator that is thrown away was one more than an uninterrupted run makes.
         set_loader_states(trainer, state.get("loader_states", []))
 
 
 def saved_loader_states(checkpoint: dict[str, Any]) -> list[Any]:
-    """Return what a checkpoint has of the states of the training loaders; nothing of most."""
+    """Return the states of the training loaders in a checkpoint; most loaders have none."""
     loop = checkpoint.get("loops", {}).get("fit_loop", {})
     return list(loop.get("state_dict", {}).get("combined_loader", []))
 

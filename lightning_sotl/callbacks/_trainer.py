@@ -29,9 +29,9 @@ def trains_without_backward(trainer: Trainer) -> bool:
 def epoch_is_whole(trainer: Trainer) -> bool:
     """Return, at the epoch's end, whether its last batch was trained or its loader ran out.
 
-    A loader without length that ends below `limit_train_batches` never sets `is_last_batch`; that
-    it ran out is known to the data fetcher only. An epoch that was cut has neither. One that the
-    module ends at its first batch has both, and was not trained.
+    If a loader without a length ends before `limit_train_batches`, `is_last_batch` stays false and
+    only the data fetcher knows that the loader ran out. Neither is true of an epoch that was cut
+    short. If the module ends an epoch at its first batch, both are, but nothing was trained.
     """
     loop = trainer.fit_loop
     began = loop.epoch_loop.batch_progress.current.started > 0
@@ -64,21 +64,21 @@ def training_loaders(trainer: Trainer) -> list[Any]:
     return list(parts.values())
 
 
-def begins_epoch_anew(trainer: Trainer) -> bool:
+def is_at_epoch_start(trainer: Trainer) -> bool:
     """Return, in `on_train_start`, whether the next batch is the first of its epoch.
 
-    So it is also where an exception has broken an epoch off and the same Trainer fits once more
-    without a checkpoint: Lightning trains all of that epoch again.
+    This includes an epoch that an exception ended, if the same Trainer fits again without a
+    checkpoint: Lightning then repeats the whole epoch.
     """
     return not trainer.fit_loop.restarting
 
 
-def batches_behind(trainer: Trainer) -> int:
-    """Return how many batches the run has trained, in all epochs; one that raised is none."""
+def trained_batches(trainer: Trainer) -> int:
+    """Return how many batches the run has trained in all epochs, except one that raised."""
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
 
 
-def epochs_behind(trainer: Trainer) -> int:
+def completed_epochs(trainer: Trainer) -> int:
     """Return, in `on_train_start`, how many epochs the run has completed."""
     return int(trainer.fit_loop.epoch_progress.current.processed)
 
@@ -89,16 +89,16 @@ def batches_into_epoch(trainer: Trainer) -> int:
     0 between two epochs; all of them where Lightning is about to repeat an epoch's end.
     """
     progress = trainer.fit_loop.epoch_progress.current
-    if progress.ready == progress.completed or begins_epoch_anew(trainer):
+    if progress.ready == progress.completed or is_at_epoch_start(trainer):
         return 0
     return int(trainer.fit_loop.epoch_loop.batch_progress.current.processed)
 
 
 def batches_not_seen(trainer: Trainer, seen: int) -> int:
-    """Return, at an epoch's last batch, how many of its batches Lightning counts beside those seen.
+    """Return, at an epoch's last batch, how many batches Lightning counts beyond the `seen` ones.
 
-    After some resumes it counts batches of another epoch as this one's, and trains only the rest.
-    Where a loader has no length, its count goes on from epoch to epoch, and tells nothing.
+    After some resumes Lightning counts batches of another epoch in this one, and trains only the
+    rest. If a loader has no length, the count never restarts at an epoch, so the answer is 0.
     """
     if not math.isfinite(trainer.num_training_batches):
         return 0
@@ -106,18 +106,17 @@ def batches_not_seen(trainer: Trainer, seen: int) -> int:
 
 
 def train_whole_epochs_after_resume(trainer: Trainer) -> None:
-    """Have Lightning train, in `on_train_start`, what the epoch still needs: no more and no less.
+    """Correct, in `on_train_start`, three positions that Lightning restores wrongly.
 
-    A run that is resumed from the last batch of an epoch has finished that epoch by now, yet is
-    taken for one in its middle: no `on_train_epoch_start` would be called for the next epoch, and
-    the epoch would not be counted. Of the checkpoints of such a run, those saved inside an epoch
-    begin it again when they are resumed, and those saved at its end skip the next one.
+    Resumed from an epoch's last batch, a run has finished that epoch, but Lightning treats it as
+    mid-epoch: it would not call `on_train_epoch_start` for the next epoch, nor count it. Resuming
+    from a later checkpoint would repeat an epoch (saved inside it) or skip one (saved at its end).
 
-    A run that is resumed from `on_train_epoch_start` counts the batches of the epoch before as
-    those of this one, of which it would train one more, or none with a validation.
+    Resumed from `on_train_epoch_start`, Lightning counts the previous epoch's batches in this one
+    and would train only one more, or none if there is validation.
 
-    One that is resumed from inside the step of the last batch, as where that step has failed, has
-    that batch before it, yet is taken to be at its end.
+    Resumed from inside the step of the last batch, for example because that step failed, the batch
+    is still to be trained, but Lightning treats the epoch as complete.
     """
     loop = trainer.fit_loop
     progress, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
@@ -175,13 +174,13 @@ def set_loader_states(trainer: Trainer, states: list[Any]) -> None:
     trainer.fit_loop._combined_loader._load_state_dicts(states)
 
 
-def begin_next_epoch_afresh(trainer: Trainer) -> None:
+def start_next_epoch_fresh(trainer: Trainer) -> None:
     """Make Lightning begin the next epoch as in a run that was not resumed.
 
-    At an epoch's border an uninterrupted run makes its iterator, and so draws its shuffle, when
-    the epoch begins; a resumed run has made it already, before the random state was restored. With
-    `max_steps` a resumed run also takes the finished epoch for an unfinished one, runs it empty
-    and counts it. And a loader that is due to be made anew would not be.
+    Between epochs, an uninterrupted run creates its iterator, and so draws its shuffle, when the
+    next epoch begins; a resumed run has created it before the random state was restored. With
+    `max_steps`, a resumed run also treats the finished epoch as unfinished: it runs no batch of it
+    and counts it again. Finally, a loader that is due to be reloaded would not be.
     """
     loop = trainer.fit_loop
     loop.epoch_loop.restarting = False
@@ -205,7 +204,7 @@ def before_epoch(trainer: Trainer) -> Iterator[None]:
         _count_ready(trainer, +1)
 
 
-def begin_no_epoch(trainer: Trainer) -> NoReturn:
+def end_epoch_loop(trainer: Trainer) -> NoReturn:
     """End, in `on_train_epoch_start`, Lightning's loop over the epochs, whatever its minima."""
     _count_ready(trainer, -1)
     raise StopIteration

@@ -23,13 +23,13 @@ from lightning_sotl.callbacks._setup_checks import refuse_shared_names, warn_of_
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
-    batches_behind,
     batches_into_epoch,
     batches_not_seen,
-    begins_epoch_anew,
     epoch_is_whole,
+    is_at_epoch_start,
     sum_over_ranks,
     train_whole_epochs_after_resume,
+    trained_batches,
     trains_without_backward,
 )
 from lightning_sotl.losses.history import LossHistory, RunLosses
@@ -62,12 +62,12 @@ class _Fit:
     """One call of `fit`."""
 
     recorder: Recorder = field(default_factory=Recorder)
-    takes_loss_as_it_is: bool = False
+    loss_needs_no_copy: bool = False
     raised: bool = False
 
 
 class SoTLMonitor:
-    r"""Gives the sum of training losses (SoTL-E) of a run as a metric, from what training yields.
+    r"""Logs the sum of training losses (SoTL-E) of a run, from what `training_step` returns.
 
     It adds up the losses that `training_step` returns, undivided, over all ranks, and at the last
     batch of each epoch makes the estimates visible under their names: `sotl` (the sum over all
@@ -79,8 +79,8 @@ class SoTLMonitor:
     After k completed epochs (0 to k - 1) the values are in `trainer.callback_metrics` from the last
     batch of epoch k - 1 on, so at its validation and at every `on_train_epoch_end`, wherever the
     callback stands in the list. Before a value exists its name is absent. An epoch that was cut
-    short gives no L(e); one that an exception broke off, and that the same Trainer trains again,
-    gives that of the second time. A non-finite loss makes every estimate that contains it `+inf`.
+    short has no L(e). If an exception ends an epoch and the same Trainer trains it again, L(e) is
+    from the second attempt. A non-finite loss makes every estimate that contains it `+inf`.
 
     Args:
         window: E, or several, each at least 1: over how many of the last epochs to sum. Each
@@ -266,7 +266,7 @@ class SoTLMonitor:
         else:
             self._resume(trainer)
         # Only the automatic loss is a clone already.
-        self._fit.takes_loss_as_it_is = self.loss_key == "loss" and pl_module.automatic_optimization
+        self._fit.loss_needs_no_copy = self.loss_key == "loss" and pl_module.automatic_optimization
         history = self._state.losses.history
         estimates, newest = history.estimates(), history.completed - 1
         batches = self.every_n_train_batches or trainer.num_training_batches
@@ -293,7 +293,7 @@ class SoTLMonitor:
         Closing here, and not at the epoch's end, makes the estimate visible to the validation
         that follows the last batch.
         """
-        # A step's cost is mostly calls, so the usual case makes few: properties are spelled out.
+        # Most of a step's cost is function calls, so the common case inlines the properties.
         loop, losses, block = trainer.fit_loop, self._state.losses, self.every_n_train_batches
         window = losses.open
         unit = losses.history.completed if block else loop.epoch_progress.current.completed
@@ -303,7 +303,7 @@ class SoTLMonitor:
             window = losses.window(unit)
         window.steps += 1
         loss = outputs.get(self.loss_key) if outputs else None
-        if self._fit.takes_loss_as_it_is and type(loss) is Tensor and not loss.ndim:
+        if self._fit.loss_needs_no_copy and type(loss) is Tensor and not loss.ndim:
             self._memory.loss_seen = True
             window.add(loss, trainer.accumulate_grad_batches)
         elif outputs:
@@ -317,7 +317,7 @@ class SoTLMonitor:
             self._close(trainer, pl_module, window)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Close an epoch whose end only its loader knew; log one that a resume has closed."""
+        """Close an epoch that had no last-batch flag; log one that was closed before a resume."""
         if self.every_n_train_batches is not None or trains_without_backward(trainer):
             return
         losses, epoch = self._state.losses, trainer.current_epoch
@@ -384,7 +384,7 @@ class SoTLMonitor:
             self._reset()  # these losses were trained before that checkpoint was loaded
         if self._state.losses.is_empty:
             self._start_midway(trainer)
-        elif self.every_n_train_batches is None and begins_epoch_anew(trainer):
+        elif self.every_n_train_batches is None and is_at_epoch_start(trainer):
             self._state.losses.drop_from(trainer.current_epoch)
             self._state.logged = min(self._state.logged, trainer.current_epoch - 1)
 
@@ -394,7 +394,7 @@ class SoTLMonitor:
         if block is None:
             unit, unseen_steps = trainer.current_epoch, batches_into_epoch(trainer)
         else:
-            unit, unseen_steps = divmod(batches_behind(trainer), block)
+            unit, unseen_steps = divmod(trained_batches(trainer), block)
         self._state.losses.start_midway(unit, unseen_steps)
         if unseen_steps:
             warn_user(
@@ -439,7 +439,7 @@ class SoTLMonitor:
                 f"Expected `outputs[{self.loss_key!r}]` to be one number but got the shape "
                 f"{tuple(loss.shape)}."
             )
-        if not self._fit.takes_loss_as_it_is:
+        if not self._fit.loss_needs_no_copy:
             loss = loss.detach().clone()
         return loss.reshape(()) if loss.ndim else loss
 

@@ -20,8 +20,8 @@ from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
     batches_into_epoch,
+    completed_epochs,
     epoch_is_whole,
-    epochs_behind,
     has_pending_gradients,
     limits_allow_stop,
     train_whole_epochs_after_resume,
@@ -91,20 +91,20 @@ class EarlyRankingStopper:
             after T completed epochs. Exactly one of the two limits has to be given, or a policy.
         stop_batches: The same in training batches per rank, for a monitor with
             `every_n_train_batches=N`: a multiple of N.
-        monitor: The logged metric that the run is ranked by; any that is logged will do. One that
-            the module logs in its own `on_train_epoch_end` is known from the second epoch on. Of
-            one that is not logged in the epoch of the stop, as between two validations, the newest
-            value counts, with a warning.
+        monitor: The logged metric to rank by; any logged metric works. If the module logs it
+            in its own `on_train_epoch_end`, it is available from the second epoch on. If it is not
+            logged in the epoch of the stop, for example between two validations, its newest value
+            is used, with a warning.
         promoted: Whether this run has won and shall be trained to the end.
         hp_metric: Whether TensorBoard's HPARAMS tab shows the estimate as `hp_metric`, to sort runs
             by. It is the estimate at T, also for a promoted run, which shows it from its start. A
             run that ends before T shows its last value, with a warning; one that has none or
             breaks off shows nothing, or the -1 of a TensorBoardLogger without
             `default_hp_metric=False`. A diverged run shows `inf`, which the table puts last.
-        policy: Decides after each epoch (or block) whether the run goes on, from the runs whose
-            records lie below `directory`; with a limit too, the run ends there at the latest.
-            `monitor` is then an estimate of this Trainer's SoTLMonitor, and its `max_epochs` the
-            Trainer's.
+        policy: Decides after each epoch (or block) whether the run continues, from the runs that
+            have records below `directory`. A limit, if given too, still ends the run.
+            `monitor` must be an estimate of this Trainer's SoTLMonitor, and `policy.max_epochs`
+            must equal the Trainer's.
         directory: Where all runs of this sweep, and of no other, have their loggers, at any depth.
             Each run writes its own record there and reads those of the others; nothing else is
             shared.
@@ -227,8 +227,8 @@ class EarlyRankingStopper:
     ) -> None:
         """Add the random state of the stop to its own checkpoint and to later ones.
 
-        A run that trains nothing more saves the loaders as it found them: Lightning has moved
-        them on for a batch that never came.
+        A run that ends before its first batch saves the loader states that it loaded, since
+        Lightning has already advanced the loaders for a batch that is never trained.
         """
         fit = self._fit
         if fit.random_states_at_stop is not None:
@@ -296,8 +296,8 @@ class EarlyRankingStopper:
     ) -> None:
         """Stop after a block, saving before Lightning closes the epoch.
 
-        A validation that is due now comes first, and at an epoch's last batch the epoch's end
-        decides: a run that resumes from the stop must find them done.
+        If a validation is due, it runs first; at an epoch's last batch the epoch's end decides. A
+        run that resumes from the stop then finds both done.
         """
         if not self._fit.in_blocks or not self._metric.is_between_units:
             return
@@ -324,8 +324,8 @@ class EarlyRankingStopper:
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Finish a stop at an epoch's end, when all of the epoch is done.
 
-        In `on_train_epoch_end` the step of ReduceLROnPlateau is still to come, and what the module
-        logs in its own hook.
+        During this callback's `on_train_epoch_end`, ReduceLROnPlateau has not stepped yet, and the
+        module's own hook has not logged yet.
         """
         if self._fit.stop_unfinished:
             result = self._result
@@ -344,10 +344,10 @@ class EarlyRankingStopper:
     def end_by_policy(
         self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False, save: bool = True
     ) -> None:
-        """Take the decision of a pruner or scheduler, which a reporter received, as one's own.
+        """Stop the run because a reporter was told to by its pruner or scheduler.
 
-        At the limit this stopper decides by itself: a run that has reached T is complete. The
-        stop has a checkpoint of its own if `save` is true.
+        At the limit the stopper decides for itself: a run that has reached T is complete. With
+        `save`, the stop saves its own checkpoint.
         """
         if self._is_idle(trainer) or self._is_at_limit(epochs):
             return
@@ -506,7 +506,7 @@ class EarlyRankingStopper:
         result = self._result
         if result.stopping_reason == StoppingReason.policy:
             return True
-        epochs = epochs_behind(trainer)
+        epochs = completed_epochs(trainer)
         if not self._is_at_limit(epochs) or not limits_allow_stop(trainer, epochs):
             return False
         if result.estimate is not None:
@@ -526,8 +526,8 @@ class EarlyRankingStopper:
         result = self._result
         estimate, epochs = result.estimate, result.epochs_completed
         if estimate is None:  # the checkpoint is from a run that had no stopper
-            estimate, epochs = self._metric.value, epochs_behind(trainer)
-        at_stop = epochs_behind(trainer) == epochs
+            estimate, epochs = self._metric.value, completed_epochs(trainer)
+        at_stop = completed_epochs(trainer) == epochs
         if self.stop_batches is not None:
             at_stop = self._metric.batches_completed == self.stop_batches
         if result.checkpoint_path is None and trainer.ckpt_path is not None and at_stop:

@@ -177,7 +177,7 @@ def _check_target(query: Query) -> None:
 
 
 def _check_monitor_mode(monitor: str, query: Query) -> None:
-    """Raise if it is unknown which end of the monitored value is better, or given wrongly."""
+    """Raise if --metric-mode is missing for a logged key, or is wrong for an estimate."""
     if parse_monitor(monitor) is not None:
         # With --val-metric, the mode is that metric's.
         if query.metric_mode == "max" and not query.val_metric:

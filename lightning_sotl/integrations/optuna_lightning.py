@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback
 
-from lightning_sotl.integrations._optuna import reporter
-from lightning_sotl.integrations._optuna.evolution import RegularizedEvolutionSampler
-from lightning_sotl.integrations._optuna.promotion import find_winners, promote
-from lightning_sotl.integrations._optuna.pruner import AdaptivePruner
-from lightning_sotl.integrations._optuna.restart import requeue_interrupted
+from lightning_sotl._utils.extras import require
+
+require("optuna", extra="optuna", purpose="report to a study")
+
+from lightning_sotl.integrations._optuna import reporter  # noqa: E402
+from lightning_sotl.integrations._optuna.evolution import RegularizedEvolutionSampler  # noqa: E402
+from lightning_sotl.integrations._optuna.promotion import find_winners, promote  # noqa: E402
+from lightning_sotl.integrations._optuna.pruner import AdaptivePruner  # noqa: E402
+from lightning_sotl.integrations._optuna.restart import requeue_interrupted  # noqa: E402
 
 __all__ = [
     "AdaptivePruner",

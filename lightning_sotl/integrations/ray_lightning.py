@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback
 
-from lightning_sotl.integrations._ray import reporter
-from lightning_sotl.integrations._ray.promotion import find_winners, promote
-from lightning_sotl.integrations._ray.scheduler import AdaptiveScheduler
-from lightning_sotl.integrations._ray.starting_point import StartingPoint, starting_point
+from lightning_sotl._utils.extras import require
+
+require("ray.tune", extra="ray", purpose="report to Ray Tune")
+
+from lightning_sotl.integrations._ray import reporter  # noqa: E402
+from lightning_sotl.integrations._ray.promotion import find_winners, promote  # noqa: E402
+from lightning_sotl.integrations._ray.scheduler import AdaptiveScheduler  # noqa: E402
+from lightning_sotl.integrations._ray.starting_point import StartingPoint, starting_point  # noqa: E402
 
 __all__ = [
     "AdaptiveScheduler",

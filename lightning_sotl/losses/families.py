@@ -29,8 +29,8 @@ class Family:
         suffix: The part of a logged name before the parameter, as in "sotl_e10".
         function: (losses of shape `(..., epochs)`, parameter) -> estimates of the same shape; entry
             `k - 1` is the estimate after `k` epochs, NaN while it is not available.
-        parameter: What the parameter is. An estimate with a "window" needs the losses of so many
-            last epochs, any other estimate needs all epochs.
+        parameter: The kind of parameter. A family with a "window" needs only the losses of
+            that many last epochs; every other family needs all epochs.
         default: The parameter of a name without one.
         carry: (estimate so far, new loss, parameter) -> next estimate, for a family that needs all
             epochs: the monitor then takes one step an epoch, starting from 0.0.

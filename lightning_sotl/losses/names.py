@@ -102,7 +102,7 @@ def parse_monitor(name: str, *, prefix: str = "sotl") -> LoggedEstimate | None:
 
     Args:
         name: The logged name. With a parameter or a block size at its end it may have any prefix;
-            without both it must equal `prefix`.
+            without either it must equal `prefix`.
         prefix: The prefix of the name of SoTL over all epochs.
 
     Example:

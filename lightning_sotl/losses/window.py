@@ -86,8 +86,8 @@ def _sum_in_order(terms: Tensor) -> Tensor:
     """Return the sum, added from left to right on the CPU.
 
     `sum` adds in pairs, so its last bits depend on how the terms are split; a running sum adds one
-    term after the other. On a GPU a running sum does not, and raises with deterministic algorithms.
-    There `sum` is enough: float64 sums of float32 losses are exact in any order as long as the
-    losses are within 8 orders of magnitude.
+    term after the other. On a GPU, `cumsum` keeps no such order, and raises with deterministic
+    algorithms. There `sum` is enough: float64 sums of float32 losses are exact in any order as
+    long as the losses are within 8 orders of magnitude.
     """
     return terms.cumsum(0)[-1] if terms.device.type == "cpu" else terms.sum()

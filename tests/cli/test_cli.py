@@ -176,4 +176,4 @@ def test_rank_loads_no_torch(sweep: Path) -> None:
         "if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "set()"
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -165,7 +165,7 @@ def main() -> None:
         import atheris
 
         with atheris.instrument_imports(include=["lightning_sotl"]):
-            import fuzz.readers  # noqa: F401  # what is imported here is instrumented
+            import tests.fuzz.readers  # noqa: F401  # what is imported here is instrumented
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     signal.signal(signal.SIGALRM, _too_slow)
     warnings.simplefilter("ignore")  # of zipfile, of what the mutations ask it to write

@@ -21,7 +21,7 @@ from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
     before_epoch,
-    begin_no_epoch,
+    end_epoch_loop,
     epoch_is_whole,
     limits_allow_stop,
     trains_without_backward,
@@ -187,7 +187,7 @@ class RayReporter:
             self._report(trainer)
         if self._fit.ends:
             trainer.should_stop = True
-            begin_no_epoch(trainer)
+            end_epoch_loop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Report the last epoch, after a stopper that has ended the run."""
