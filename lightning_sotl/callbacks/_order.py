@@ -29,7 +29,8 @@ def arrange(trainer: Trainer) -> None:
     checkpoints = trainer.checkpoint_callbacks
 
     def place_of(callback: Any) -> tuple[bool, Place]:
-        return callback in checkpoints, getattr(callback, "_sotl_place", Place.anywhere)
+        is_checkpoint = any(callback is checkpoint for checkpoint in checkpoints)
+        return is_checkpoint, getattr(type(callback), "_sotl_place", Place.anywhere)
 
     trainer.callbacks = sorted(trainer.callbacks, key=place_of)
 

@@ -53,6 +53,7 @@ class _State:
 class _Memory:
     """What this process remembers of a run."""
 
+    recorder: Recorder = field(default_factory=Recorder)
     loss_seen: bool = False
     handed_to_lightning: int = -1  # the newest epoch that was given to `log`
 
@@ -61,7 +62,6 @@ class _Memory:
 class _Fit:
     """One call of `fit`."""
 
-    recorder: Recorder = field(default_factory=Recorder)
     loss_needs_no_copy: bool = False
     raised: bool = False
 
@@ -197,16 +197,16 @@ class SoTLMonitor:
     @property
     def record_path(self) -> Path | None:
         """The file of this run's record; None on other ranks and where there is none."""
-        return self._fit.recorder.path
+        return self._memory.recorder.path
 
     def write_stop(self, **facts: Any) -> None:
         """Write into the record that the run was stopped, and why."""
-        self._fit.recorder.status("stopped", **facts)
+        self._memory.recorder.status("stopped", **facts)
 
     def write_checkpoint(self, path: str) -> None:
         """Name a checkpoint of the run after its newest unit in the record."""
         history = self._state.losses.history
-        self._fit.recorder.unit(history, history.completed - 1, path)
+        self._memory.recorder.unit(history, history.completed - 1, path)
 
     # --- state
 
@@ -334,14 +334,14 @@ class SoTLMonitor:
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Write into the record how the run ended, unless a stopper has."""
         if trainer.should_stop:
-            self._fit.recorder.status("stopped", reason="trainer.should_stop")
+            self._memory.recorder.status("stopped", reason="trainer.should_stop")
         else:
-            self._fit.recorder.status("finished")
+            self._memory.recorder.status("finished")
 
     def on_exception(self, trainer: Trainer, pl_module: Module, exception: BaseException) -> None:
         """Write into the record that the run broke off."""
         self._fit.raised = True
-        self._fit.recorder.status("interrupted", error=type(exception).__name__)
+        self._memory.recorder.status("interrupted", error=type(exception).__name__)
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Hand the results to a parent process that waits for them."""
@@ -370,7 +370,7 @@ class SoTLMonitor:
             logged=state["logged"],
             lost_ranks=(state["open"] or {}).get("lost_ranks", 0),
         )
-        self._memory = _Memory(loss_seen=losses.has_any)
+        self._memory = _Memory(self._memory.recorder, loss_seen=losses.has_any)
 
     def _history(self) -> LossHistory:
         """Return the closed units, after a fit in spawned processes those of rank 0."""
@@ -404,14 +404,14 @@ class SoTLMonitor:
             )
 
     def _start_record(self, trainer: Trainer, pl_module: Module) -> None:
-        self._fit.recorder = Recorder(find_record(trainer, prefix=self.prefix))
+        self._memory.recorder = Recorder(find_record(trainer, prefix=self.prefix))
         facts = {
             "prefix": self.prefix,
             "loss_key": self.loss_key,
             **run_facts(trainer, pl_module, block=self.every_n_train_batches),
         }
         state = self._state
-        state.begun = self._fit.recorder.start(
+        state.begun = self._memory.recorder.start(
             state.run_id, facts, state.losses.history, after=state.begun
         )
 
@@ -455,7 +455,7 @@ class SoTLMonitor:
                 "under manual optimization too.",
             )
         self._state.losses.close(total, count)
-        self._fit.recorder.unit(self._state.losses.history, window.unit)
+        self._memory.recorder.unit(self._state.losses.history, window.unit)
         self._publish(trainer, pl_module, window.unit)
 
     def _publish(self, trainer: Trainer, pl_module: Module, unit: int) -> None:

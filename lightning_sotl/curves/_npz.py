@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils.files import open_regular, write_whole
-from lightning_sotl._utils.text import quote_all, visible
+from lightning_sotl._utils.text import quote_all, quoted, visible
 from lightning_sotl.curves._archives import open_archive, read_member
 from lightning_sotl.curves._log_values import MOST_ENTRIES, check_table_size
 
@@ -108,9 +108,13 @@ def parse_npy(content: bytes) -> NDArray[Any]:
             version = np.lib.format.read_magic(file)
             shape, _, dtype = _HEADER_READERS[version](file)
     except Exception as error:  # NumPy's parser raises errors of many classes
-        raise ValueError(f"it is no array of numbers or of text ({error}).") from None
-    if dtype.kind not in "biufU" or len(shape) > 3:
-        raise ValueError(f"it is no array of numbers or of text but {dtype} of shape {shape}.")
+        reason = quoted(str(error))
+        raise ValueError(f"it is no array of numbers or of text, by NumPy's {reason}.") from None
+    # A dimension of a damaged header may be True, which is an integer to `isinstance`.
+    is_sized = all(type(length) is int and 0 <= length < 2**63 for length in shape)
+    if dtype.kind not in "biufU" or len(shape) > 3 or not is_sized:
+        described = quoted(f"{dtype} of shape {shape}") if is_sized else "of impossible shape"
+        raise ValueError(f"it is no array of numbers or of text but {described}.")
     entries, size = math.prod(shape), len(content) - file.tell()
     if entries > MOST_ENTRIES or entries * dtype.itemsize != size:
         raise ValueError(

@@ -1,6 +1,8 @@
 """The run's own record: what it holds, where it lies, and how it says that the run ended."""
 
+import copy
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,19 @@ def test_the_record_holds_float64_and_what_runs_must_share(tmp_path):
         e: {"e": e, "loss": mean, "steps": 4, "checkpoint": None} for e, mean in means.items()
     }
     assert [status["status"] for status in statuses] == ["finished"]
+
+
+def test_a_finished_monitor_and_its_copies_know_the_record(tmp_path):
+    logger = pl.loggers.CSVLogger(tmp_path)
+    monitor, model = SoTLMonitor(), scripted_model()
+    run = trainer(tmp_path, callbacks=[monitor], logger=logger)
+    run.fit(model, loader())
+    path = Path(logger.log_dir) / "sotl.jsonl"
+    assert monitor.record_path == path
+    assert copy.deepcopy(monitor).record_path == path
+    assert pickle.loads(pickle.dumps(monitor)).record_path == path  # noqa: S301  # our own
+    run.fit(model, loader())  # which has nothing to train
+    assert monitor.record_path == path
 
 
 def test_the_record_of_blocks_and_of_a_changing_accumulation(tmp_path):

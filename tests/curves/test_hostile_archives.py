@@ -157,6 +157,18 @@ def described(kind: str, shape: str) -> str:
         (npy(described("|V8", "(1,)"), b"\0" * 8), "it is no array of numbers or of text"),
         (npy("__import__('os').abort()"), "it is no array of numbers or of text"),
         (npy("-" * 9000 + "1"), "it is no array of numbers or of text"),
+        (
+            npy(described("<f8", "(2, True)"), b"\0" * 16),
+            "it is no array of numbers or of text but of impossible shape",
+        ),
+        (
+            npy(described("<f8", "(-2, -3)"), b"\0" * 48),
+            "it is no array of numbers or of text but of impossible shape",
+        ),
+        (
+            npy(described("<f8", f"({'9' * 4000},)")),
+            "it is no array of numbers or of text but of impossible shape",
+        ),
         (npy("(" * 9000), "it is no array of numbers or of text"),
         (npy(described("<U1", "(1,)"), b"\xff\xff\xff\x7f"), "it holds text of characters that"),
         (b"\x80\x04\x95", "it is no array of numbers or of text"),

@@ -43,7 +43,6 @@ class _Fit:
     units_reported: int = 0
     whole_epochs: int = 0
     any_finite: bool = False
-    stopped_by_ray: bool = False
     ends: bool = False
     saving: bool = False
     loaded_random_states: list[dict[str, Any]] | None = None
@@ -101,12 +100,8 @@ class RayReporter:
         if checkpoint_every is not None:
             checkpoint_every = validation.positive_int("checkpoint_every", checkpoint_every)
         self.checkpoint_every = checkpoint_every
+        self.stopped_by_ray = False
         self._fit = _Fit()
-
-    @property
-    def stopped_by_ray(self) -> bool:
-        """Whether Ray has stopped the trial in one of its reports."""
-        return self._fit.stopped_by_ray
 
     # --- Lightning's hooks, in the order of a run
 
@@ -136,6 +131,7 @@ class RayReporter:
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Resume after the epochs that the checkpoint has, which were reported."""
+        self.stopped_by_ray = False
         fit = self._fit
         fit.whole_epochs = trainer.current_epoch
         fit.units_reported = self._units_completed
@@ -209,7 +205,7 @@ class RayReporter:
 
     def _report(self, trainer: Trainer, *, last: bool = False) -> None:
         fit, unit = self._fit, self._units_completed
-        if unit <= fit.units_reported or not session.in_trial() or fit.stopped_by_ray:
+        if unit <= fit.units_reported or not session.in_trial() or self.stopped_by_ray:
             return
         if self._metric.value is None or not self._metric.is_new:
             if self._metric.monitor is None and self._metric.value is None:
@@ -228,11 +224,11 @@ class RayReporter:
         fit.any_finite = fit.any_finite or math.isfinite(value)
         every = self.checkpoint_every
         saves = every is not None and (last or unit % every == 0)
-        fit.stopped_by_ray = self._send(trainer, metrics, with_checkpoint=saves)
-        fit.ends = fit.stopped_by_ray or not fit.any_finite
+        self.stopped_by_ray = self._send(trainer, metrics, with_checkpoint=saves)
+        fit.ends = self.stopped_by_ray or not fit.any_finite
         if fit.ends and limits_allow_stop(trainer, fit.whole_epochs):
             trainer.should_stop = True
-            if fit.stopped_by_ray:
+            if self.stopped_by_ray:
                 for stopper in stoppers_of(trainer):
                     # The trial resumes from the checkpoint of the report.
                     stopper.end_by_policy(trainer, fit.whole_epochs, save=False)
