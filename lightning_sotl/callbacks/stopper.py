@@ -79,7 +79,7 @@ class EarlyRankingStopper:
     stop together.
 
     At the stop it saves a checkpoint of its own, with the random state of every rank. To promote
-    the run, fit it again from that checkpoint with `promoted=True`: it never stops, and goes on bit
+    the run, fit it again from that checkpoint with `promoted=True`: it never stops, and resumes bit
     for bit as if it had never been stopped. Without `promoted`, a run that is resumed at or past
     its limit ends before the first batch, with reason `already_stopped` and its saved estimate.
     Bit-equal does not hold where randomness is drawn in `on_train_start`, or kept outside of
@@ -95,7 +95,7 @@ class EarlyRankingStopper:
             in its own `on_train_epoch_end`, it is available from the second epoch on. If it is not
             logged in the epoch of the stop, for example between two validations, its newest value
             is used, with a warning.
-        promoted: Whether this run has won and shall be trained to the end.
+        promoted: Whether this run has won and is to be trained to the end.
         hp_metric: Whether TensorBoard's HPARAMS tab shows the estimate as `hp_metric`, to sort runs
             by. It is the estimate at T, also for a promoted run, which shows it from its start. A
             run that ends before T shows its last value, with a warning; one that has none or

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -133,7 +133,8 @@ class OptunaReporter:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, unless it is loaded to validate or test."""
         if self._run.takes_state():
-            self._state = _State(**copy.deepcopy(state_dict))
+            state = {field.name: state_dict[field.name] for field in fields(_State)}
+            self._state = _State(**copy.deepcopy(state))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
@@ -360,6 +361,3 @@ def _sign_of(trial: optuna.Trial, monitor: str) -> float:
             "is better, but got 'maximize'."
         )
     return sign
-
-
-CHECKPOINT_KEY = "lightning_sotl:checkpoint_path"
