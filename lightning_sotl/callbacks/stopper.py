@@ -14,7 +14,12 @@ from lightning_sotl.callbacks import _publishing, _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
-from lightning_sotl.callbacks._run import RunBinding, attributes_without
+from lightning_sotl.callbacks._run import (
+    RunBinding,
+    attributes_without,
+    deep_copy,
+    is_spawning,
+)
 from lightning_sotl.callbacks._shared_runs import SharedRuns, share_runs
 from lightning_sotl.callbacks._trainer import (
     Module,
@@ -172,7 +177,11 @@ class EarlyRankingStopper:
         if checkpoint_dir is not None and not isinstance(checkpoint_dir, (str, Path)):
             raise TypeError(f"Expected `checkpoint_dir` to be a path but got {checkpoint_dir!r}.")
         self.checkpoint_dir = checkpoint_dir
-        self._state_key = f"{type(self).__qualname__}{{'monitor': {monitor!r}}}"
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what a new stopper and a copy have."""
+        self._state_key = f"{type(self).__qualname__}{{'monitor': {self.monitor!r}}}"
         self._run = RunBinding()
         self._fit = _Fit()
         self._reset()
@@ -182,29 +191,34 @@ class EarlyRankingStopper:
     @property
     def estimate(self) -> float | None:
         """The monitored value at the stop, None before; `+inf` if the run has diverged."""
-        return self._received().estimate
+        self._receive()
+        return self._result.estimate
 
     @property
     def epochs_completed(self) -> int | None:
         """Completed epochs at the stop, or None before."""
-        return self._received().epochs_completed
+        self._receive()
+        return self._result.epochs_completed
 
     @property
     def stopping_reason(self) -> StoppingReason:
         """Why the run was ended, or that it was not."""
-        return self._received().stopping_reason
+        self._receive()
+        return self._result.stopping_reason
 
     @property
     def checkpoint_path(self) -> str | None:
         """The checkpoint to promote from; None before the stop, and if none was to be saved."""
-        return self._received().checkpoint_path
+        self._receive()
+        return self._result.checkpoint_path
 
     @property
     def decision(self) -> Decision | None:
         """The policy's newest decision and its reason; None without a policy and before the first.
 
-        It stays in the process that trains, and is not in checkpoints.
+        It is not in checkpoints.
         """
+        self._receive()
         return self._memory.decision
 
     # --- state
@@ -347,8 +361,8 @@ class EarlyRankingStopper:
         self._show_hp_metric(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process that waits for them."""
-        self._run.release(trainer, stage, self)
+        """Hand the results to a parent process, or to the stopper that this is a copy of."""
+        self._run.release(trainer, stage, type(self).__name__, self._results())
 
     # --- the decision
 
@@ -596,16 +610,44 @@ class EarlyRankingStopper:
         self._result.stopping_reason = StoppingReason(state["stopping_reason"])
         self._fit.loaded_random_states = state.get("random_states")
 
-    def _received(self) -> StopResult:
-        """Return the results, after a fit in spawned processes those of rank 0."""
-        state = self._run.state_from_child()
-        if state is not None:
-            self._reset()
-            self._restore(state)
-        return self._result
+    # --- copies
+
+    def _results(self) -> dict[str, Any]:
+        """Return what a copy has in common with this stopper, in plain types."""
+        decision = self._memory.decision
+        return {**self.state_dict(), "decision": None if decision is None else asdict(decision)}
+
+    def _take_results(self, results: dict[str, Any]) -> None:
+        self._reset()
+        self._restore(results)
+        decision = results["decision"]
+        self._memory.decision = None if decision is None else Decision(**decision)
+
+    def _receive(self) -> None:
+        """Take the results of a spawned process or of a copy, if there are newer ones."""
+        results = self._run.newer_results()
+        if results is not None:
+            self._take_results(results)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**attributes_without(self, "_metric"), "_fit": _Fit()}
+        """Return the arguments and the results, in types that restricted unpicklers load."""
+        self._receive()
+        internal = ("_result", "_memory", "_fit", "_metric", "_run")
+        state = {**attributes_without(self, *internal), "_results": self._results()}
+        return {**state, "_run": self._run} if is_spawning() else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = dict(state)
+        results = own.pop("_results")
+        self.__dict__.update(own)
+        self._begin()
+        self._run = state.get("_run", self._run)
+        self._take_results(results)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EarlyRankingStopper:
+        twin: EarlyRankingStopper = deep_copy(self, memo)
+        twin._run = self._run.copy()
+        return twin
 
 
 def stoppers_of(trainer: Trainer) -> list[EarlyRankingStopper]:

@@ -229,7 +229,7 @@ class OptunaReporter:
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Hand the results to a parent process that waits for them."""
-        self._run.release(trainer, stage, self)
+        self._run.release(trainer, stage, type(self).__name__, self.state_dict())
 
     # --- for the objective
 
@@ -244,7 +244,7 @@ class OptunaReporter:
             optuna.TrialPruned: If the pruner has ended the run.
             RuntimeError: If the run has no value, because no unit was completed.
         """
-        from_child = self._run.state_from_child()
+        from_child = self._run.newer_results()
         state = self._state = self._state if from_child is None else _State(**from_child)
         if isinstance(self.trial, optuna.Trial):
             trial = self.trial
