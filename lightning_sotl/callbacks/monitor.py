@@ -62,6 +62,7 @@ class _Memory:
 
     recorder: Recorder = field(default_factory=Recorder)
     loss_seen: bool = False
+    warned_of_no_loss: bool = False
     handed_to_lightning: int = -1  # the newest epoch that was given to `log`
 
 
@@ -212,6 +213,11 @@ class SoTLMonitor:
     def is_between_units(self) -> bool:
         """Whether no loss has come since the newest completed unit."""
         return self._state.losses.open is None
+
+    @property
+    def lacks_losses(self) -> bool:
+        """Whether units were trained whole and none of their steps returned a loss."""
+        return self._memory.warned_of_no_loss and self._state.losses.history.is_empty
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -510,12 +516,13 @@ class SoTLMonitor:
         total, count = window.result()
         if trainer.world_size > 1:
             total, count = sum_over_ranks(trainer, total, count)
-        if not count and not window.unseen_steps:
+        if not count and not window.unseen_steps and not self._memory.warned_of_no_loss:
+            self._memory.warned_of_no_loss = True
             unit = "epoch" if self.every_n_train_batches is None else "block"
             warn_user(
-                f"None of the {window.steps} steps of {unit} {window.unit} gave a loss, so it has "
-                "no epoch loss and counts in no estimate. Return the loss from `training_step`, "
-                "under manual optimization too.",
+                f"None of the {window.steps} steps of {unit} {window.unit} returned a loss, so it "
+                "has no epoch loss and counts in no estimate. Return the loss from "
+                "`training_step`, under manual optimization too.",
             )
         self._state.losses.close(total, count)
         self._memory.recorder.unit(self._state.losses.history, window.unit)

@@ -274,6 +274,8 @@ class EarlyRankingStopper:
         self._fit = _Fit()
         self._metric = MonitoredMetric(trainer, self.monitor)
         check_limits(trainer, self._metric, self.stop_epoch, self.stop_batches)
+        if not self.promoted:
+            self._metric.refuse_unknown(pl_module)
         # A `stop_epoch` is looked at only when epochs end, whatever the estimate is over.
         decides_after_units = self.stop_batches is not None or self.policy is not None
         self._fit.in_blocks = decides_after_units and self._metric.counts_blocks
@@ -326,6 +328,7 @@ class EarlyRankingStopper:
         """
         if not self._fit.in_blocks or not self._metric.is_between_units:
             return
+        self._metric.refuse_lossless()
         if not trainer.is_last_batch and not validation_is_due(trainer):
             self._stop_inside_epoch(trainer)
 
@@ -339,10 +342,9 @@ class EarlyRankingStopper:
         """Stop at the end of the first complete epoch at which the limit is reached."""
         if self._is_idle(trainer) or not epoch_is_whole(trainer):
             return
-        # A module that logs the name in its own `on_train_epoch_end` has done so by the second
-        # epoch. Without a monitor that logs it, the run would fail only at T.
-        if trainer.current_epoch and self._metric.value is None and self._metric.lacks_monitor:
-            raise RuntimeError(self._metric.explain_missing())
+        self._metric.refuse_lossless()
+        if self._metric.value is None and self._metric.monitor is None:
+            self._warn_if_never_logged(trainer)
         if self._decide(trainer, trainer.current_epoch + 1):
             self._finish_at_end_of_training(trainer)
 
@@ -573,6 +575,17 @@ class EarlyRankingStopper:
         self._show_hp_metric(trainer)
 
     # --- messages
+
+    def _warn_if_never_logged(self, trainer: Trainer) -> None:
+        """Warn, long before T, of a name that may be misspelled."""
+        # A module that logs it in its own `on_train_epoch_end` has done so an epoch later.
+        first = trainer.check_val_every_n_epoch if trainer.enable_validation else 1
+        if trainer.current_epoch < (first or 1) or self._memory.warned_of_missing:
+            return
+        self._memory.warned_of_missing = True
+        after = pluralize(trainer.current_epoch + 1, "epoch")
+        problem = f"is not logged in the first {after}; logged are"
+        warn_user(f"{self._metric.explain_missing(problem)} Without it the run fails at its limit.")
 
     def _show_hp_metric(self, trainer: Trainer) -> None:
         """Show the estimate at T in TensorBoard, or at the end of a run that had none at T."""
