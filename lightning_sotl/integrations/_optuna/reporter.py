@@ -157,6 +157,7 @@ class OptunaReporter:
             self._state = _State()
         self._fit = _Fit()
         self._metric = MonitoredMetric(trainer, self.monitor)
+        self._metric.refuse_unknown(pl_module)
         if self.validation is None:
             self._validation_metric = None
         else:
@@ -200,6 +201,7 @@ class OptunaReporter:
         """Report an epoch that is complete."""
         if trains_without_backward(trainer):
             return
+        self._metric.refuse_lossless()
         units, whole = self._metric.units_completed, epoch_is_whole(trainer)
         if units is None and whole:
             self._report(trainer, trainer.current_epoch)
