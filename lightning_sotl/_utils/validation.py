@@ -106,6 +106,18 @@ def text(name: str, value: object) -> str:
     return value
 
 
+def names(name: str, value: object) -> tuple[str, ...]:
+    """Return `value`, a sequence of non-empty strings, as a tuple.
+
+    Raises:
+        TypeError: If it is a single string or no sequence, or if an entry is no string.
+        ValueError: If an entry is empty.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"Expected `{name}` to be a sequence of names but got {value!r}.")
+    return tuple(text(name, entry) for entry in value)
+
+
 def boolean(name: str, value: object) -> bool:
     """Return `value` if it is `True` or `False`.
 

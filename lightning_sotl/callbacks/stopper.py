@@ -177,6 +177,7 @@ class EarlyRankingStopper:
         if checkpoint_dir is not None and not isinstance(checkpoint_dir, (str, Path)):
             raise TypeError(f"Expected `checkpoint_dir` to be a path but got {checkpoint_dir!r}.")
         self.checkpoint_dir = checkpoint_dir
+        self.pauses = False  # whether the limit only ends a turn, as a Sweep sets it
         self._begin()
 
     def _begin(self) -> None:
@@ -413,6 +414,8 @@ class EarlyRankingStopper:
         reached = StoppingReason.stop_epoch_reached
         if self.stop_batches is not None:
             reached = StoppingReason.stop_batches_reached
+        if self.pauses:
+            reached = StoppingReason.paused
         limit = self._limit or 0
         return stop_at_limit(limit, estimate, limit=limit, reached=reached)
 
@@ -492,7 +495,8 @@ class EarlyRankingStopper:
         self._write_stop(trainer)
         if self._saves_checkpoint(trainer):
             self._save_checkpoint(trainer)
-        stop = f"The run ends after {pluralize(self._result.epochs_completed or 0, 'epoch')}"
+        verb = "is paused" if self._result.stopping_reason == StoppingReason.paused else "ends"
+        stop = f"The run {verb} after {pluralize(self._result.epochs_completed or 0, 'epoch')}"
         if self._result.estimate is not None:
             stop += f" with `{self.monitor}` = {self._result.estimate:.6g}"
         if self._result.checkpoint_path is None:
@@ -521,8 +525,10 @@ class EarlyRankingStopper:
             monitor.write_checkpoint(path)
 
     def _write_stop(self, trainer: Trainer) -> None:
+        paused = self._result.stopping_reason == StoppingReason.paused
         for monitor in monitors_of(trainer):
             monitor.write_stop(
+                "paused" if paused else "stopped",
                 reason=self._result.stopping_reason.value,
                 epochs=self._result.epochs_completed,
                 monitor=self.monitor,

@@ -124,6 +124,7 @@ _MONITOR = [
     ("prog_bar", False),
     ("epoch_axis", False),
     ("record", True),
+    ("record_metrics", ()),
     ("name", None),
     ("params", None),
     ("directory", None),
@@ -341,6 +342,7 @@ ATTRIBUTES = {
         "prefix",
         "prog_bar",
         "record",
+        "record_metrics",
         "record_path",
         "run_id",
         "units_completed",
@@ -366,7 +368,13 @@ ATTRIBUTES = {
     "RayReporter": ["checkpoint_every", "metrics", "monitor", "stopped_by_ray"],
 }
 # Public by name only: one callback calls another's, and no document has them.
-BETWEEN_CALLBACKS = {"write_checkpoint", "write_stop", "end_by_policy", "lacks_losses"}
+BETWEEN_CALLBACKS = {
+    "write_checkpoint",
+    "write_stop",
+    "end_by_policy",
+    "lacks_losses",
+    "pauses",
+}
 MADE_WITH: dict[str, list[Any]] = {"EarlyRankingStopper": [3], "OptunaReporter": [None]}
 
 
