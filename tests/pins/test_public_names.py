@@ -369,6 +369,7 @@ ATTRIBUTES = {
 }
 # Public by name only: one callback calls another's, and no document has them.
 BETWEEN_CALLBACKS = {
+    "begun",
     "write_checkpoint",
     "write_stop",
     "end_by_policy",
