@@ -177,7 +177,8 @@ class EarlyRankingStopper:
         if checkpoint_dir is not None and not isinstance(checkpoint_dir, (str, Path)):
             raise TypeError(f"Expected `checkpoint_dir` to be a path but got {checkpoint_dir!r}.")
         self.checkpoint_dir = checkpoint_dir
-        self.pauses = False  # whether the limit only ends a turn, as a Sweep sets it
+        # A Sweep sets it: the run takes turns, and this one ends for this reason.
+        self.reason_at_limit: StoppingReason | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -414,8 +415,7 @@ class EarlyRankingStopper:
         reached = StoppingReason.stop_epoch_reached
         if self.stop_batches is not None:
             reached = StoppingReason.stop_batches_reached
-        if self.pauses:
-            reached = StoppingReason.paused
+        reached = self.reason_at_limit or reached
         limit = self._limit or 0
         return stop_at_limit(limit, estimate, limit=limit, reached=reached)
 
@@ -494,9 +494,13 @@ class EarlyRankingStopper:
         self._fit.stop_unfinished = False
         self._metric.warn_of_earlier_value()
         self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(trainer)
-        self._write_stop(trainer)
+        # A turn is over when its checkpoint is named: a kill before that repeats the turn.
+        if self.reason_at_limit is None:
+            self._write_stop(trainer)
         if self._saves_checkpoint(trainer):
             self._save_checkpoint(trainer)
+        if self.reason_at_limit is not None:
+            self._write_stop(trainer)
         verb = "is paused" if self._result.stopping_reason == StoppingReason.paused else "ends"
         stop = f"The run {verb} after {pluralize(self._result.epochs_completed or 0, 'epoch')}"
         if self._result.estimate is not None:

@@ -48,9 +48,16 @@ class RunReader:
         self._read_folders(folders, progress)
         runs = _without_false_starts(merge_sessions(self._sessions))
         self._note_copies(runs)
-        sources = self._match_records(runs)
         recorded = {folder for run in runs for folder in run.folders}
-        rest = [folder.path for folder in folders if folder.path not in recorded]
+        rest = []
+        for path in (folder.path for folder in folders if folder.path not in recorded):
+            # A monitor with a `directory` writes its record above the logger's folders.
+            home = next((parent for parent in path.parents if parent in recorded), None)
+            if home is None:
+                rest.append(path)
+            else:
+                self._logs[home].update_resumed(self._logs[path])
+        sources = self._match_records(runs)
         sources += self._match_logs(rest, sources)
         if replaced := sum(source.logged.replaced for source in sources):
             self._notes.cautions.append(
@@ -139,6 +146,7 @@ class RunReader:
                         f"'{self._name(folder)}' holds {runs_in[folder]} runs; its logs cannot be "
                         "told apart and only the records count."
                     )
+            logged.update(_recorded_metrics(run, self._keys))
             for folder in run.contradicted:
                 self._notes.cautions.append(
                     f"Run '{name}' has other losses in '{self._name(folder)}' than in "
@@ -205,6 +213,17 @@ class RunReader:
     def _name(self, path: Path) -> str:
         relative = path.relative_to(self._root)
         return relative.as_posix() if relative.parts else self._root.resolve().name
+
+
+def _recorded_metrics(run: RecordedRun, keys: LogKeys) -> Logged:
+    """Return the metrics in a record, which win over those in the logs beside it."""
+    found = Logged(())
+    if run.facts.get("unit", "epoch") == keys.unit:
+        for epoch, metrics in sorted(run.metrics.items()):
+            for name, value in metrics.items():
+                found.keys.add(name)
+                found.add(name, epoch, value)
+    return found
 
 
 def _without_false_starts(runs: list[RecordedRun]) -> list[RecordedRun]:

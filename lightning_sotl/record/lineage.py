@@ -43,6 +43,7 @@ class RecordedRun:
         facts: The newest header.
         losses: e -> L(e), `+inf` where it was not finite.
         checkpoints: e -> the checkpoint saved after it.
+        metrics: e -> the recorded metrics of that epoch, by name.
         status: The newest status line; empty while the run is being trained.
         stopped_at: T at which a stopper first ended it, or None.
         ends: Each T at which a process ended the run in good order.
@@ -58,6 +59,7 @@ class RecordedRun:
     facts: dict[str, Any] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     stopped_at: int | None = None
     ends: set[int] = field(default_factory=set)
@@ -128,6 +130,7 @@ class _Part:
         self.alive = max(copy.alive for copy in copies)
         self.losses = {unit: loss for copy in copies for unit, loss in copy.losses.items()}
         self.checkpoints = {unit: at for copy in copies for unit, at in copy.checkpoints.items()}
+        self.metrics = {unit: found for copy in copies for unit, found in copy.metrics.items()}
         self.start, self.tip = 0, root
         self.parent: _Part | None = None
         self.absorbed: list[_Part] = []
@@ -162,6 +165,11 @@ class _Part:
         self.checkpoints |= {
             unit: path
             for unit, path in other.checkpoints.items()
+            if self.tip.has(unit, other.losses[unit])
+        }
+        self.metrics |= {
+            unit: found
+            for unit, found in other.metrics.items()
             if self.tip.has(unit, other.losses[unit])
         }
 
@@ -342,6 +350,7 @@ class _Tree:
     def _add_part(self, run: RecordedRun, part: _Part, end: float) -> None:
         """Add what is known of a part up to the unit from which the next one resumed."""
         run.checkpoints |= {unit: path for unit, path in part.checkpoints.items() if unit < end}
+        run.metrics |= {unit: found for unit, found in part.metrics.items() if unit < end}
         if not part.tip.depth or part.units > end:
             return
         if part.status.get("status") in _ENDS:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from filelock import FileLock
 from lightning_sotl._utils.files import UnreadableFileError, is_gone, parse_json, write_whole
 from lightning_sotl._utils.text import quoted
 from lightning_sotl.record.format import file_name
-from lightning_sotl.record.reader import RecordedRun, merge_sessions, read_record
+from lightning_sotl.record.lineage import RecordedRun
+from lightning_sotl.record.reader import merge_sessions, read_record
 from lightning_sotl.sweep._plan import Progress
 
 SCHEMA = 1
@@ -133,27 +133,27 @@ class SweepFolder:
 
     def progress(self, run: RunFolder) -> Progress:
         """Return what a run has reached, by its record."""
-        recorded = self.recorded(run)
-        set_aside = run.failure.exists()
+        recorded, set_aside = self.recorded(run), run.failure.exists()
         if recorded is None:
             return Progress(set_aside=set_aside)
-        ended = is_ended(recorded)
-        epochs = len_of(recorded) if ended else paused_at(recorded)
-        newest = self.checkpoint(run)
-        validations = {}
-        if self._validation is not None:
-            validations = {
-                e: metrics[self._validation]
-                for e, metrics in recorded.metrics.items()
-                if self._validation in metrics
-            }
+        # A turn counts when its checkpoint is named; before that it is open.
+        epochs = max(recorded.checkpoints, default=-1) + 1
+        completed = max(recorded.losses) + 1
+        ended = recorded.status.get("status") in ("stopped", "finished")
+        if ended:
+            epochs = completed
+        start, _ = self.checkpoint(run)
         return Progress(
             epochs,
             ended=ended,
-            can_resume=epochs == 0 or newest is not None,
+            can_resume=epochs == 0 or start > 0,
             set_aside=set_aside,
             losses=recorded.losses,
-            validations=validations,
+            validations={
+                epoch: metrics[self._validation]
+                for epoch, metrics in recorded.metrics.items()
+                if self._validation in metrics
+            },
         )
 
     def recorded(self, run: RunFolder) -> RecordedRun | None:
@@ -169,17 +169,18 @@ class SweepFolder:
             self._read[path] = (stamp, trained[-1] if trained else None)
         return self._read[path][1]
 
-    def checkpoint(self, run: RunFolder) -> str | None:
-        """Return the newest checkpoint of a run that is still there, and None without one.
+    def checkpoint(self, run: RunFolder) -> tuple[int, str | None]:
+        """Return the newest checkpoint of a run that is there, after the epochs that it has.
 
         It is looked for in the run's own folder, since the sweep may have been moved.
         """
         recorded = self.recorded(run)
-        for unit in sorted(recorded.checkpoints if recorded else (), reverse=True):
-            path = run.path / Path(recorded.checkpoints[unit]).name  # type: ignore[union-attr]
-            if not is_gone(str(path)):
-                return str(path)
-        return None
+        if recorded is not None:
+            for unit, path in sorted(recorded.checkpoints.items(), reverse=True):
+                here = run.path / Path(path).name
+                if not is_gone(str(here)):
+                    return unit + 1, str(here)
+        return 0, None
 
 
 def identity(candidate: dict[str, Any]) -> str:

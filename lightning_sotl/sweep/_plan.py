@@ -156,9 +156,7 @@ def _affordable(
     # A run on its way to the rung counts as if it had not left the one before, so that the answer
     # is the same while others are training.
     spent = [before if before < run.epochs <= rung else run.epochs for run in runs]
-    spent = [
-        run.epochs if run.ended else epochs for run, epochs in zip(runs, spent, strict=True)
-    ]
+    spent = [run.epochs if run.ended else epochs for run, epochs in zip(runs, spent, strict=True)]
     total = sum(spent)
     furthest = max((run.epochs for run in runs if run.ended or run.can_resume), default=0)
     reserve = 0 if any(run.ended and run.epochs >= end for run in runs) else end

@@ -374,7 +374,7 @@ BETWEEN_CALLBACKS = {
     "write_stop",
     "end_by_policy",
     "lacks_losses",
-    "pauses",
+    "reason_at_limit",
 }
 MADE_WITH: dict[str, list[Any]] = {"EarlyRankingStopper": [3], "OptunaReporter": [None]}
 

@@ -1,0 +1,95 @@
+"""`Turn`: one run of a sweep, trained from where it was paused to the next rung."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_sotl.callbacks.monitor import SoTLMonitor
+from lightning_sotl.callbacks.stopper import EarlyRankingStopper
+from lightning_sotl.policies.stopping import StoppingReason
+from lightning_sotl.sweep.promotion import loading
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A run of a sweep, to be trained from `start_epoch` to `stop_epoch`.
+
+    Attributes:
+        params: The candidate.
+        run_id: The run's name in `Sweep.ranking()` and in `lightning-sotl rank`.
+        directory: The run's own folder: its record and its checkpoints, and a good place for a
+            Trainer's `default_root_dir`.
+        start_epoch: Completed epochs (or blocks) at its beginning.
+        stop_epoch: Completed epochs (or blocks) at its end.
+        checkpoint_path: What it resumes from; None on the first turn.
+        callbacks: For the Trainer: a SoTLMonitor and an EarlyRankingStopper, which write into
+            `directory`.
+        max_epochs: What the Trainer's `max_epochs` has to be; None if the units are blocks.
+    """
+
+    params: dict[str, Any]
+    run_id: str
+    directory: Path
+    start_epoch: int
+    stop_epoch: int
+    checkpoint_path: str | None
+    callbacks: list[Any]
+    max_epochs: int | None
+
+    def fit(self, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> None:
+        """Train the turn: `trainer.fit(model, ...)` from the run's checkpoint.
+
+        Args:
+            trainer: A new Trainer with `callbacks` among its callbacks, on one device.
+            model: The module, made with `params`.
+            *args: Further arguments of `trainer.fit`, for example loaders or a data module.
+            **kwargs: The same. `weights_only` is False by default, since the sweep has written the
+                checkpoint itself.
+
+        Raises:
+            ValueError: If the Trainer has another `max_epochs`, lacks the callbacks, or trains in
+                several processes.
+        """
+        monitor, stopper = self._callbacks_in(trainer)
+        if trainer.world_size > 1:
+            raise ValueError(
+                "Expected the Trainer of a turn to have 1 process but got "
+                f"{trainer.world_size}: the runs of a Sweep take turns on one device."
+            )
+        if self.max_epochs is not None and trainer.max_epochs != self.max_epochs:
+            raise ValueError(
+                f"Expected the Trainer's `max_epochs` to be the policy's, {self.max_epochs}, but "
+                f"got {trainer.max_epochs}: learning-rate schedules follow it."
+            )
+        weights_only = kwargs.pop("weights_only", False)
+        with warnings.catch_warnings():
+            # Each turn has a logger folder of its own.
+            warnings.filterwarnings("ignore", message="The dirpath has changed")
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")
+            if self.checkpoint_path is None:
+                trainer.fit(model, *args, **kwargs)
+            else:
+                with loading(trainer, self.checkpoint_path, weights_only) as how:
+                    trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **how)
+        if stopper.stopping_reason == StoppingReason.not_stopped and monitor.units_completed:
+            # Something else ended the run: it is complete here.
+            path = self.directory / f"stopped-epoch={monitor.units_completed}-end.ckpt"
+            trainer.save_checkpoint(path)
+            monitor.write_checkpoint(str(path))
+
+    def _callbacks_in(self, trainer: Any) -> tuple[SoTLMonitor, EarlyRankingStopper]:
+        monitor, stopper = self.callbacks
+        missing = [
+            type(own).__name__
+            for own in self.callbacks
+            if not any(own is callback for callback in trainer.callbacks)
+        ]
+        if missing:
+            raise ValueError(
+                "Expected the Trainer's callbacks to include those of the turn, "
+                f"`callbacks=[*turn.callbacks, ...]`, but it lacks its {' and '.join(missing)}."
+            )
+        return monitor, stopper
