@@ -243,3 +243,11 @@ def promote(
         ValueError: Expected `k` to be a positive integer but got 0.
     """
     return train_winners(find_winners(directory, k, monitor=monitor, at=at), train)
+
+
+from contextlib import contextmanager  # noqa: E402
+
+
+@contextmanager
+def loading(trainer, path, weights_only):  # type: ignore
+    yield {"weights_only": weights_only}

@@ -302,7 +302,8 @@ got 20.
             start,
             stop_epoch,
             checkpoint,
-            [monitor, stopper],
+            monitor,
+            stopper,
             self.policy.max_epochs if block is None else None,
         )
 

@@ -25,8 +25,8 @@ class Turn:
         start_epoch: Completed epochs (or blocks) at its beginning.
         stop_epoch: Completed epochs (or blocks) at its end.
         checkpoint_path: What it resumes from; None on the first turn.
-        callbacks: For the Trainer: a SoTLMonitor and an EarlyRankingStopper, which write into
-            `directory`.
+        monitor: The SoTLMonitor, which writes the record into `directory`.
+        stopper: The EarlyRankingStopper, which ends the turn and saves into `directory`.
         max_epochs: What the Trainer's `max_epochs` has to be; None if the units are blocks.
     """
 
@@ -36,8 +36,14 @@ class Turn:
     start_epoch: int
     stop_epoch: int
     checkpoint_path: str | None
-    callbacks: list[Any]
+    monitor: SoTLMonitor
+    stopper: EarlyRankingStopper
     max_epochs: int | None
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The monitor and the stopper, for the Trainer."""
+        return [self.monitor, self.stopper]  # a new list, since a Trainer adds to its own
 
     def fit(self, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> None:
         """Train the turn: `trainer.fit(model, ...)` from the run's checkpoint.
@@ -53,7 +59,7 @@ class Turn:
             ValueError: If the Trainer has another `max_epochs`, lacks the callbacks, or trains in
                 several processes.
         """
-        monitor, stopper = self._callbacks_in(trainer)
+        self._refuse_other_callbacks(trainer)
         if trainer.world_size > 1:
             raise ValueError(
                 "Expected the Trainer of a turn to have 1 process but got "
@@ -74,14 +80,14 @@ class Turn:
             else:
                 with loading(trainer, self.checkpoint_path, weights_only) as how:
                     trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **how)
-        if stopper.stopping_reason == StoppingReason.not_stopped and monitor.units_completed:
+        completed = self.monitor.units_completed
+        if self.stopper.stopping_reason == StoppingReason.not_stopped and completed:
             # Something else ended the run: it is complete here.
-            path = self.directory / f"stopped-epoch={monitor.units_completed}-end.ckpt"
+            path = self.directory.absolute() / f"stopped-epoch={completed}-end.ckpt"
             trainer.save_checkpoint(path)
-            monitor.write_checkpoint(str(path))
+            self.monitor.write_checkpoint(str(path))
 
-    def _callbacks_in(self, trainer: Any) -> tuple[SoTLMonitor, EarlyRankingStopper]:
-        monitor, stopper = self.callbacks
+    def _refuse_other_callbacks(self, trainer: Any) -> None:
         missing = [
             type(own).__name__
             for own in self.callbacks
@@ -92,4 +98,3 @@ class Turn:
                 "Expected the Trainer's callbacks to include those of the turn, "
                 f"`callbacks=[*turn.callbacks, ...]`, but it lacks its {' and '.join(missing)}."
             )
-        return monitor, stopper
