@@ -19,8 +19,9 @@ class RunRecord:
 
     Each process begins with a header (`schema`, `run_id`, ...); a resumed run keeps its `run_id`.
     Each completed unit adds a line `{"e", "loss", "steps", "checkpoint"}`, and its validation a
-    second one with "metrics"; each change of status adds a line `{"status", ...}`. If an `e` is repeated under the same `run_id`, the last line wins.
-    Losses are float64 (JSON keeps all digits); a loss that is not finite is null.
+    second one with "metrics"; each change of status adds a line `{"status", ...}`. If an `e` is
+    repeated under the same `run_id`, the last line wins. Losses are float64 (JSON keeps all
+    digits); a loss that is not finite is null.
 
     Lines belong to the header above them. After a failed write, and after lines of another process,
     the header is repeated.

@@ -196,15 +196,18 @@ got 20.
             train: Called with each turn; makes Trainer and model, and calls `turn.fit`.
 
         Raises:
-            RuntimeError: If no candidate is left.
+            RuntimeError: If no candidate is left, if `train` did not train its turn, or if
+                `validation` is not logged.
             OSError: From `train`, if the disk is full or cannot be written.
         """
+        cause: Exception | None = None
         for turn, run in self._shown(self._turns()):
             try:
                 train(turn)
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in _DISK:
                     raise
+                cause = error
                 run.set_aside(traceback.format_exc())
                 log.exception("Candidate %s is set aside: %s", run.run_id, turn.params)
         best = self.best
@@ -212,7 +215,7 @@ got 20.
             raise RuntimeError(
                 f"No candidate of '{self.directory}' was trained to the end: "
                 f"{self._why_none_is_left()}."
-            )
+            ) from cause
         self._report_end(best)
         return best
 
@@ -332,10 +335,12 @@ got 20.
         now = self._folder.progress(run)
         if not (now.epochs >= turn.stop_epoch or now.ended):
             raise RuntimeError(
-                f"The turn of {turn.run_id!r} to epoch {turn.stop_epoch} was not trained: its record "
-                f"has {pluralize(now.epochs, 'epoch')}. Call `turn.fit(trainer, model, ...)` with a "
-                "Trainer that has `turn.callbacks`."
+                f"The turn of {turn.run_id!r} to epoch {turn.stop_epoch} was not trained: its "
+                f"record has {pluralize(now.epochs, 'epoch')}. Call `turn.fit(trainer, model, "
+                "...)` with a Trainer that has `turn.callbacks`."
             )
+        if turn.unlogged is not None:
+            raise RuntimeError(f"The sweep records a metric that does not exist: {turn.unlogged}.")
 
     # --- the end
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks.monitor import SoTLMonitor
 from lightning_sotl.callbacks.stopper import EarlyRankingStopper
 from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.sweep.promotion import loading
 
 
-@dataclass(frozen=True)
+@dataclass
 class Turn:
     """A run of a sweep, to be trained from `start_epoch` to `stop_epoch`.
 
@@ -28,6 +29,7 @@ class Turn:
         monitor: The SoTLMonitor, which writes the record into `directory`.
         stopper: The EarlyRankingStopper, which ends the turn and saves into `directory`.
         max_epochs: What the Trainer's `max_epochs` has to be; None if the units are blocks.
+        unlogged: After `fit`, why a metric that the sweep records has no value; otherwise None.
     """
 
     params: dict[str, Any]
@@ -39,6 +41,7 @@ class Turn:
     monitor: SoTLMonitor
     stopper: EarlyRankingStopper
     max_epochs: int | None
+    unlogged: str | None = field(default=None, init=False)
 
     @property
     def callbacks(self) -> list[Any]:
@@ -80,6 +83,10 @@ class Turn:
             else:
                 with loading(trainer, self.checkpoint_path, weights_only) as how:
                     trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **how)
+        logged = list(trainer.callback_metrics)
+        missing = [name for name in self.monitor.record_metrics if name not in logged]
+        if missing and trainer.current_epoch >= (trainer.check_val_every_n_epoch or 1):
+            self.unlogged = f"{missing[0]!r} is not logged; available: {quote_all(logged)}"
         completed = self.monitor.units_completed
         if self.stopper.stopping_reason == StoppingReason.not_stopped and completed:
             # Something else ended the run: it is complete here.
