@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +106,7 @@ got 20.
         checks.local_directory("directory", directory)
         if not isinstance(policy, AdaptivePolicy):
             raise TypeError(f"Expected `policy` to be an AdaptivePolicy but got {policy!r}.")
-        if isinstance(growth, bool) or not isinstance(growth, Real):
-            raise TypeError(f"Expected `growth` to be a number but got {growth!r}.")
-        if not 1.0 < growth < math.inf:
-            raise ValueError(f"Expected `growth` to be above 1 and finite but got {growth!r}.")
+        self.rungs = rungs(policy.first, policy.max_epochs, growth=growth)
         if max_total_epochs is not None:
             checks.positive_int("max_total_epochs", max_total_epochs)
             if max_total_epochs < policy.max_epochs:
@@ -126,7 +122,6 @@ got 20.
         self.validation = validation
         self.validation_mode = validation_mode
         self.monitor_args = dict(monitor_args or {})
-        self.rungs = rungs(policy.first, policy.max_epochs, growth=self.growth)
         self._check_monitor_args()
         self._monitor_name = next(
             name for name in self._new_monitor().metric_names if name.endswith("_e1")
