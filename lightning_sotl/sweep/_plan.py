@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
+from lightning_sotl.policies.rungs import decide_at_rung
 
 
 @dataclass(frozen=True)
@@ -122,15 +123,13 @@ def _decide(
     policy: AdaptivePolicy,
     lower_is_better: bool | None,
 ) -> dict[int, Decision]:
-    if not rows:
-        return {}
     train = curves([run.losses for run in runs], epochs)
     validation = None
     if lower_is_better is not None:
         validation = curves([run.validations for run in runs], epochs)
         if not lower_is_better:
             validation = -validation
-    return dict(zip(rows, policy.decide_all(rows, train, validation), strict=True))
+    return decide_at_rung(policy, epochs, rows, train, validation)
 
 
 def curves(values: Sequence[Mapping[int, float]], epochs: int) -> NDArray[np.float64]:

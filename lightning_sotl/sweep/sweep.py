@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from lightning_sotl._utils import validation as checks
@@ -24,7 +23,7 @@ from lightning_sotl.callbacks.stopper import EarlyRankingStopper
 from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.policies.adaptive import AdaptivePolicy
-from lightning_sotl.policies.rungs import rungs
+from lightning_sotl.policies.rungs import final_score, rungs
 from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.ranking.order import RankedRun, rank_runs
 from lightning_sotl.record.format import check_params
@@ -36,8 +35,6 @@ from lightning_sotl.sweep.turn import Turn
 
 log = logging.getLogger(__name__)
 
-# A pick by the final training loss, or by one noisy validation, is much worse.
-_LAST_VALIDATIONS = 3
 _POLL = 0.2  # seconds between two looks at runs that other processes train
 _MANAGED = ("name", "params", "directory", "record")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -355,11 +352,8 @@ got 20.
     def _score(self, now: Progress, estimate: float) -> float:
         if self.validation is None:
             return estimate
-        values = [now.validations[epoch] for epoch in sorted(now.validations)][-_LAST_VALIDATIONS:]
-        mean = float(np.mean(values)) if values else math.nan
-        if not math.isfinite(mean):
-            return math.inf
-        return mean if self.validation_mode == "min" else -mean
+        sign = 1.0 if self.validation_mode == "min" else -1.0
+        return final_score([sign * now.validations[epoch] for epoch in sorted(now.validations)])
 
     def _why_none_is_left(self) -> str:
         runs = self._folder.runs()
