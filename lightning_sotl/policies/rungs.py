@@ -9,8 +9,6 @@ from numbers import Real
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
-
 # A single validation is noisy, so runs trained to the end are compared by the mean of a few.
 PICKED_BY_LAST = 3
 
@@ -40,41 +38,6 @@ def rungs(first: int, max_epochs: int, *, growth: float = 1.5) -> list[int]:
     while found[-1] < max_epochs:
         found.append(min(max(found[-1] + 1, round(growth * found[-1])), max_epochs))
     return found
-
-
-def decide_at_rung(
-    policy: AdaptivePolicy,
-    rung: int,
-    runs: Sequence[int],
-    train: NDArray[np.float64] | None,
-    validation: NDArray[np.float64] | None = None,
-) -> dict[int, Decision]:
-    """Return the decision about each run that has reached a rung, by the curves up to the rung.
-
-    What runs have been trained beyond it does not count, so the answer is the same later.
-
-    Args:
-        policy: Decides.
-        rung: Completed epochs of the rung.
-        runs: Rows of the runs that have reached it.
-        train: L(e) of every run of the sweep, lower is better, NaN where a run has no value, shape
-            `(runs, epochs)`; None if only `validation` is compared.
-        validation: The same for a validation metric, LOWER is better.
-
-    Example:
-        >>> losses = np.array([[3.0, 2.0, 1.0 + run] for run in range(8)])
-        >>> found = decide_at_rung(AdaptivePolicy(max_epochs=12), 3, range(8), losses)
-        >>> [run for run, decision in found.items() if decision.goes_on]
-        [0, 1, 2, 3]
-    """
-    if not runs:
-        return {}
-    decisions = policy.decide_all(
-        runs,
-        None if train is None else train[:, :rung],
-        None if validation is None else validation[:, :rung],
-    )
-    return dict(zip(runs, decisions, strict=True))
 
 
 def final_score(validations: Sequence[float] | NDArray[np.float64]) -> float:

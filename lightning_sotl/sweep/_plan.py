@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
-from lightning_sotl.policies.rungs import decide_at_rung
 
 
 @dataclass(frozen=True)
@@ -123,13 +122,15 @@ def _decide(
     policy: AdaptivePolicy,
     lower_is_better: bool | None,
 ) -> dict[int, Decision]:
+    if not rows:
+        return {}
     train = curves([run.losses for run in runs], epochs)
     validation = None
     if lower_is_better is not None:
         validation = curves([run.validations for run in runs], epochs)
         if not lower_is_better:
             validation = -validation
-    return decide_at_rung(policy, epochs, rows, train, validation)
+    return dict(zip(rows, policy.decide_at_rung(epochs, rows, train, validation), strict=True))
 
 
 def curves(values: Sequence[Mapping[int, float]], epochs: int) -> NDArray[np.float64]:

@@ -68,7 +68,7 @@ def in_turns_by_hand(
             for table, curve in zip(tables, curves, strict=True):
                 table[run, :rung] = curve[run, :rung]
             done[run] = rung
-        alive = [run for run in alive if policy.decide(run, *tables).goes_on]
+        alive = [run for run in alive if policy.decide_at_rung(rung, [run], *tables)[0].goes_on]
     return done
 
 

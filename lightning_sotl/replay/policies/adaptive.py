@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl.policies.adaptive import AdaptivePolicy
-from lightning_sotl.policies.rungs import PICKED_BY_LAST, decide_at_rung, final_score, rungs
+from lightning_sotl.policies.rungs import PICKED_BY_LAST, final_score, rungs
 from lightning_sotl.replay.policy import (
     EVERY_EPOCH,
     BasicRun,
@@ -153,6 +153,8 @@ class _RunsInTurns(_AdaptiveRun):
     def resume(self) -> Sequence[int]:
         if len(self._rungs) == 1:
             return ()
-        decisions = decide_at_rung(self._rule, self._rungs.pop(0), self._training, *self._curves)
-        self._training = [run for run, decision in decisions.items() if decision.goes_on]
+        decisions = self._rule.decide_at_rung(self._rungs.pop(0), self._training, *self._curves)
+        self._training = [
+            run for run, decision in zip(self._training, decisions, strict=True) if decision.goes_on
+        ]
         return self._training

@@ -183,8 +183,10 @@ class _PromotingRun(BasicRun):
         levels = list(zip(self._rungs, self._arrived, self._promoted, strict=True))
         for rung, arrived, promoted in reversed(levels):
             values = curve[arrived, rung - 1]
-            best = np.argsort(values, kind="stable")[: len(arrived) // self._eta]
-            for place in best.tolist():
+            best: list[int] = np.argsort(values, kind="stable")[
+                : len(arrived) // self._eta
+            ].tolist()
+            for place in best:
                 run = arrived[place]
                 if run not in promoted and np.isfinite(values[place]):
                     promoted.add(run)
