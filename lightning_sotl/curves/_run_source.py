@@ -11,7 +11,7 @@ from typing import Any
 from lightning_sotl._utils.files import exists
 from lightning_sotl.curves._log_keys import LogKeys
 from lightning_sotl.curves._log_values import Logged
-from lightning_sotl.record.reader import RecordedRun
+from lightning_sotl.record.lineage import RecordedRun
 
 
 @dataclass
@@ -101,7 +101,8 @@ class RunSource:
         name = Path(path).name
         if exists(path) or name in ("", ".."):
             return path
-        moved = [folder / "checkpoints" / name for folder in self.record.folders]
+        folders = [*self.record.folders, *self.record.inherited]
+        moved = [folder / "checkpoints" / name for folder in folders]
         return next((str(other.absolute()) for other in moved if exists(other)), path)
 
     @property
