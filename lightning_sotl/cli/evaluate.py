@@ -10,6 +10,7 @@ from lightning_sotl.cli.report import report_groups
 from lightning_sotl.evaluation.evaluate import GRID_WINDOWS, Evaluation, notes
 from lightning_sotl.evaluation.evaluate import evaluate as evaluate_curves
 from lightning_sotl.ranking.comparability import comparability_notes
+from lightning_sotl.ranking.configurations import repeats_notes
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -37,7 +38,8 @@ def evaluate(options: EvaluateOptions) -> None:
             seed=options.seed,
         )
         facts = [runs.facts[row] for row in rows]
-        return result, [*comparability_notes(facts), *notes(result, curves)]
+        cautions = [*comparability_notes(facts), *repeats_notes(curves.names, facts)]
+        return result, [*cautions, *notes(result, curves)]
 
     show(
         report_groups(runs, options.group_by, evaluate_rows),

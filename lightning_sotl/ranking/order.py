@@ -16,6 +16,7 @@ from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.curves.table import count_epochs
 from lightning_sotl.losses.names import LoggedEstimate
 from lightning_sotl.ranking.comparability import ties_and_zeros
+from lightning_sotl.ranking.configurations import repeats_notes
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
 # The default T is completed by at least this share of the runs.
@@ -139,6 +140,7 @@ def rank_runs(
         for row in order
     )
     notes += _notes_on_last(names, completed, costs, at)
+    notes += repeats_notes(names, [found.facts[run] for run in chosen])
     losses = found.curves.train_loss[chosen, at - 1] if estimate is not None else None
     notes += ties_and_zeros(losses, costs, at=at, monitor=monitor)
     return Ranking(monitor, at, runs, scores[order], notes)

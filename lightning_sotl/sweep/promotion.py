@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -18,7 +18,8 @@ from lightning_sotl.callbacks.stopper import EarlyRankingStopper
 from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
-from lightning_sotl.ranking.order import rank_runs
+from lightning_sotl.ranking.configurations import named_repeats, repeats
+from lightning_sotl.ranking.order import Ranking, rank_runs
 from lightning_sotl.stats.ranks import Mode, oriented
 
 Result = TypeVar("Result")
@@ -147,6 +148,9 @@ def find_winners(
     """Return the best `k` runs of a directory at T, best first, with their checkpoints.
 
     It warns about what could not be read, and about runs whose training losses are not comparable.
+    Of runs with the same parameters, for example of a script that was started twice, only the
+    newest that reached T counts; a warning names them. To keep repeats with other seeds apart, put
+    the seed into `SoTLMonitor(params=...)` or the module's hyper-parameters.
 
     Args:
         directory: Holds runs with records, at any depth.
@@ -177,6 +181,7 @@ def find_winners(
         warn_user(note)
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
     facts = dict(zip(found.curves.names, found.facts, strict=True))
+    older = _older_repeats(ranking, facts)
     return best_of(
         (
             Candidate(
@@ -186,9 +191,22 @@ def find_winners(
                 run.checkpoint,
             )
             for run in ranking.runs
+            if run.run_id not in older
         ),
         k,
     )
+
+
+def _older_repeats(ranking: Ranking, facts: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the runs of which a newer one with the same parameters has reached T; warn of them."""
+    names = [run.run_id for run in ranking.runs if run.epochs >= ranking.at]
+    groups = repeats([facts[name] for name in names])
+    if groups:
+        warn_user(
+            "Of runs with the same parameters only the newest counts; to keep repeats apart, put "
+            f"the seed into `params`: {named_repeats(names, groups)}."
+        )
+    return {names[row] for group in groups for row in group[:-1]}
 
 
 def promote(

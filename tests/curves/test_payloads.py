@@ -67,7 +67,7 @@ def test_a_directory_of_runs_is_read_and_nothing_in_it_runs(
         checkpoint = folder / "checkpoints" / "x.ckpt"
         checkpoint.parent.mkdir(parents=True)
         checkpoint.write_bytes(pickle.dumps({"state_dict": Payload(mark)}))
-        hparams = {"__reduce__": ["builtins.exec", code], "py/object": "os.system", "__class__": 1}
+        hparams = {"__reduce__": ["builtins.exec", code], "py/object": "os.system", "run": place}
         write_record(folder, losses, hparams=hparams, checkpoint=str(checkpoint))
         write_csv_log(folder, csv_rows(losses, acc=acc, **{f"=cmd|' /C {code}'!A0": acc}))
         write_events(folder, event_rows(losses, **{code: acc}))
