@@ -425,7 +425,9 @@ class EarlyRankingStopper:
         units = memory.last_decision_at = monitor.units_completed
         decision = None
         if memory.shared_runs is not None:  # on rank 0
-            decision = memory.shared_runs.decide(monitor.run_id, monitor.epoch_losses, units)
+            decision = memory.shared_runs.decide(
+                monitor.run_id, monitor.epoch_losses, units, session=monitor.begun
+            )
         decision = trainer.strategy.broadcast(decision)
         if decision.place is not None:  # none is needed at the end
             memory.decision = decision
