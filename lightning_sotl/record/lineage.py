@@ -159,11 +159,15 @@ class _Part:
                 self.status = other.status
             if not self.tip.depth:
                 self.facts = other.facts
-        self.checkpoints |= {
+        saved = {
             unit: path
             for unit, path in other.checkpoints.items()
             if self.tip.has(unit, other.losses[unit])
         }
+        # One that had ended before names the checkpoint that it was resumed from, which may be any.
+        self.checkpoints = (
+            {**self.checkpoints, **saved} if other.has_ended else {**saved, **self.checkpoints}
+        )
 
 
 class _Tree:

@@ -199,9 +199,10 @@ def test_a_restart_that_trains_nothing_is_no_fork(records: Records) -> None:
 
 def test_a_restart_that_trains_nothing_keeps_the_reason_of_the_stop(records: Records) -> None:
     base = stopped(records, BASE, reason="policy", checkpoint="x.ckpt")
-    stopped(records, [], (base, 3), reason="already_stopped")
+    stopped(records, [], (base, 3), reason="already_stopped", checkpoint="newest.ckpt")
     (run,) = records.runs()
     assert (run.status["reason"], run.has_ended) == ("policy", True)
+    assert run.checkpoints == {2: "x.ckpt"}
     records.train([], (base, 3), status="interrupted")
     (run,) = records.runs()
     assert (run.status["reason"], run.has_ended) == ("policy", True)
