@@ -191,7 +191,7 @@ class _Tree:
         folder = part.folders[0]
         known = self._by_time.get(_number(part.facts.get("parent")))
         units = part.facts.get("parent_units")
-        if known is not None and isinstance(units, int) and units >= 0:
+        if known is not None and type(units) is int and units >= 0:
             base = known.tip.below(units)
             is_new = self._extend(part, base)
             part.parent, part.start = _at(known, units), units
