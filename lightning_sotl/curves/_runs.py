@@ -110,8 +110,12 @@ class RunReader:
         for session in self._sessions:
             header = (session.run_id, header_time(session.facts))
             folders.setdefault(header, set()).add(session.folder)
-        copied = {run_id for (run_id, _), copies in folders.items() if len(copies) > 1}
-        names = [self._name(run.folders[0]) for run in runs if run.run_id in copied]
+        copied = {header for header, copies in folders.items() if len(copies) > 1}
+        names = [
+            self._name(run.folders[0])
+            for run in runs
+            if any((run.run_id, time) in copied for time in run.sessions)
+        ]
         if names:
             self._notes.cautions.append(
                 f"{pluralize(len(names), 'run')} with records in several folders that are copies "
