@@ -43,6 +43,7 @@ class RecordedRun:
         facts: The newest header.
         losses: e -> L(e), `+inf` where it was not finite.
         checkpoints: e -> the checkpoint saved after it.
+        checkpoint_facts: The header of the process that trained the newest of them.
         status: The newest status line; empty while the run is being trained.
         stopped_at: T at which a stopper first ended it, or None.
         ends: Each T at which a process ended the run in good order.
@@ -58,6 +59,7 @@ class RecordedRun:
     facts: dict[str, Any] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
+    checkpoint_facts: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     stopped_at: int | None = None
     ends: set[int] = field(default_factory=set)
@@ -345,7 +347,10 @@ class _Tree:
 
     def _add_part(self, run: RecordedRun, part: _Part, end: float) -> None:
         """Add what is known of a part up to the unit from which the next one resumed."""
-        run.checkpoints |= {unit: path for unit, path in part.checkpoints.items() if unit < end}
+        saved = {unit: path for unit, path in part.checkpoints.items() if unit < end}
+        if not saved.items() <= run.checkpoints.items():
+            run.checkpoint_facts = part.facts
+        run.checkpoints |= saved
         if not part.tip.depth or part.units > end:
             return
         if part.status.get("status") in _ENDS:

@@ -103,6 +103,7 @@ def test_three_forks_of_a_base_are_three_runs(records: Records) -> None:
     assert [run.stopped_at for run in runs] == [3, 3, 3]
     assert [run.ends for run in runs] == [{3, 5}] * 3
     assert [run.checkpoints for run in runs] == [{2: "base.ckpt"}] * 3
+    assert [run.checkpoint_facts["hparams"] for run in runs] == [{}] * 3
     assert len({run.begun for run in runs}) == 3
 
 
