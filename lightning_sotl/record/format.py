@@ -155,6 +155,24 @@ the complex 1j.
         )
 
 
+def run_params(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a run: those given to its monitor, or else its hyper-parameters.
+
+    Args:
+        facts: The header of its record; empty without a record.
+
+    Example:
+        >>> run_params({"hparams": {"width": 8, "path": "x"}, "params": {"width": 8}})
+        {'width': 8}
+        >>> run_params({"hparams": {"width": 8, "path": "x"}, "params": None})
+        {'width': 8, 'path': 'x'}
+    """
+    for key in ("params", "hparams"):
+        if isinstance(values := facts.get(key), dict):  # another writer may have put anything there
+            return dict(values)
+    return {}
+
+
 def writable_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the hyper-parameters that fit into a header, and the names of the others.
 
