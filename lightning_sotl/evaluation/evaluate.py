@@ -15,7 +15,7 @@ from lightning_sotl._utils.text import pluralize
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.evaluation.estimators import named_estimator
 from lightning_sotl.evaluation.lcsvr import LcSVR
-from lightning_sotl.ranking.comparability import ties_and_zeros
+from lightning_sotl.ranking.comparability import near_zero_notes
 from lightning_sotl.stats.correlation import Method, check_method, rank_correlation_curve
 from lightning_sotl.stats.intervals import (
     bootstrap_correlations,
@@ -220,8 +220,8 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
             "is undefined there."
         )
     last = max(epoch for values in result.estimators.values() for epoch in values)
-    losses = curves.train_loss[np.isfinite(target_of(curves)[0]), last - 1]
-    if missing := int((~np.isfinite(losses)).sum()):
+    losses = curves.train_loss[np.isfinite(target_of(curves)[0])]
+    if missing := int((~np.isfinite(losses[:, last - 1])).sum()):
         found.append(
             f"{pluralize(missing, 'run')} with a target but without a finite loss at T = {last} "
             f"(diverged, or shorter) ranked last there."
@@ -232,7 +232,7 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
         )
     if result.runs < FEWEST:
         found.append(f"With {result.runs} runs the intervals are too narrow.")
-    return found + ties_and_zeros(losses, np.empty(0), at=last, monitor="sotl_e1")
+    return found + near_zero_notes(losses, at=last)
 
 
 def _checked_epochs(at: Sequence[int], epochs: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.curves.table import count_epochs
 from lightning_sotl.losses.names import LoggedEstimate
-from lightning_sotl.ranking.comparability import ties_and_zeros
+from lightning_sotl.ranking.comparability import near_zero_notes, tie_notes
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
 # The default T is completed by at least this share of the runs.
@@ -139,8 +139,9 @@ def rank_runs(
         for row in order
     )
     notes += _notes_on_last(names, completed, costs, at)
-    losses = found.curves.train_loss[chosen, at - 1] if estimate is not None else None
-    notes += ties_and_zeros(losses, costs, at=at, monitor=monitor)
+    if estimate is not None:
+        notes += near_zero_notes(found.curves.train_loss[chosen], at=at)
+    notes += tie_notes(costs, monitor=monitor)
     return Ranking(monitor, at, runs, scores[order], notes)
 
 
