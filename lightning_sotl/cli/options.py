@@ -72,6 +72,7 @@ class RankOptions:
     at: int | None  # None for the default
     top: int | None  # None for all
     group_by: tuple[str, ...]
+    params: bool
     stability: bool
 
     def check(self) -> None:

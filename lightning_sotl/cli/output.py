@@ -7,20 +7,23 @@ import json
 import math
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from lightning_sotl import plotting
 from lightning_sotl._utils.files import is_gone
-from lightning_sotl._utils.text import visible
+from lightning_sotl._utils.text import quote_few, shortened, visible
 from lightning_sotl.cli.options import Output
 from lightning_sotl.cli.report import AnyResult, NotedError, Report, group_name
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.evaluation.evaluate import FEWEST, Correlation, Evaluation
 from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.ranking.fields import leaves, value_key, value_text
 from lightning_sotl.replay.experiment import Replay, undominated
 
 _NAME_WIDTH, _INTERVAL_WIDTH = 17, 24  # columns of an evaluation's table
+_PARAM_WIDTH = 30
 _DELAY = 0.5  # seconds before a progress bar appears
 
 
@@ -106,24 +109,72 @@ def progress_bar(description: str, *, unit: str) -> Iterator[Callable[[int, int]
         yield update
 
 
-def show_ranking(document: dict[str, Any]) -> None:
-    """Print the document of a ranking as a table."""
+def show_ranking(document: dict[str, Any], *, all_params: bool) -> None:
+    """Print the document of a ranking as a table.
+
+    Args:
+        document: The ranking.
+        all_params: Whether to show all parameters of the runs; otherwise those that differ, if
+            the table with them fits the terminal.
+    """
     runs = document["runs"]
     headers = ["rank", "run", document["monitor"], "epochs"]
+    names = Counter(run["name"] for run in runs)
     rows = [
-        [str(run["rank"]), run["run_id"], _estimate(run, document), str(run["epochs"])]
+        [str(run["rank"]), _run_name(run, names), _estimate(run, document), str(run["epochs"])]
         for run in runs
     ]
+    params = _param_columns(runs, all_params=all_params)
+    left_out = [] if all_params or _fits([headers, *rows], params) else list(params)
+    for name in [] if left_out else params:
+        headers.append(name)
+        for row, cell in zip(rows, params[name], strict=True):
+            row.append(cell)
+    left = {1, *range(4, len(headers) + 1)}
     if any(run["checkpoint"] for run in runs):
         headers.append("checkpoint")
         for row, run in zip(rows, runs, strict=True):
             row.append(_checkpoint(run["checkpoint"]))
-    show_table(headers, rows, left={1, 4})
+    show_table(headers, rows, left=left)
     _print_line(f"Ranked by {document['monitor']} after {document['at']} completed epochs.")
+    if left_out:
+        _print_line(f"The runs differ in {quote_few(left_out)}; --params shows their parameters.")
     if "stability" in document:
         value = document["stability"]
         known = "is not known" if value is None else f"is {value:.3f}"
         _print_line(f"Rank correlation of the order at T/2 with that at T {known}.")
+
+
+def _run_name(run: dict[str, Any], names: Counter[str | None]) -> str:
+    """Return what the user called a run, with its folder if another has that name."""
+    name, run_id = run["name"], str(run["run_id"])
+    if name is None:
+        return run_id
+    return str(name) if names[name] == 1 else f"{name} ({run_id})"
+
+
+def _param_columns(runs: list[dict[str, Any]], *, all_params: bool) -> dict[str, list[str]]:
+    """Return name -> cells of the runs' parameters; without `all_params` of those that differ."""
+    values = [{leaf.name: leaf.value for leaf in leaves(run["params"])} for run in runs]
+    columns = {}
+    for name in dict.fromkeys(name for params in values for name in params):
+        column = [params.get(name) for params in values]
+        if all_params or len(set(map(value_key, column))) > 1:
+            columns[name] = [_param(value) for value in column]
+    return columns
+
+
+def _param(value: Any) -> str:
+    if value is None:
+        return "-"
+    return shortened(value if isinstance(value, str) else value_text(value), _PARAM_WIDTH)
+
+
+def _fits(rows: list[list[str]], columns: dict[str, list[str]]) -> bool:
+    """Return whether a table fits the terminal, with further columns but without checkpoints."""
+    cells = [*zip(*rows, strict=True), *((name, *column) for name, column in columns.items())]
+    width = sum(max(map(len, column)) + 2 for column in cells) - 2
+    return width <= shutil.get_terminal_size().columns
 
 
 def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:

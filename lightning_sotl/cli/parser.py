@@ -121,6 +121,11 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, metavar="K", help="print the best K only")
     _add_groups(parser)
     parser.add_argument(
+        "--params",
+        action="store_true",
+        help="show all parameters of the runs; by default those that differ, if they fit",
+    )
+    parser.add_argument(
         "--stability", action="store_true", help="also say how the order at T/2 agrees with T's"
     )
     _add_output(parser, "ranks of the runs over the epochs")
@@ -227,8 +232,8 @@ def _add_groups(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="FIELD",
         default=[],
-        help="compare only runs that share a field of their records, as batch_size or "
-        "hparams.dropout, group by group",
+        help="compare only runs that share a field of their records, for example batch_size, "
+        "hparams.model.dropout or params.loss, group by group",
     )
 
 

@@ -64,7 +64,7 @@ def rank(options: RankOptions) -> None:
         report_groups(runs, options.group_by, rank_rows),
         options.output,
         draw=lambda group: plotting.draw_ranks(group.ranking, mode=mode),
-        print_table=lambda group: show_ranking(group.document),
+        print_table=lambda group: show_ranking(group.document, all_params=options.params),
     )
 
 

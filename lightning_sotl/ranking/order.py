@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.curves.table import count_epochs
 from lightning_sotl.losses.names import LoggedEstimate
 from lightning_sotl.ranking.comparability import near_zero_notes, tie_notes
+from lightning_sotl.record.format import plain, run_params
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
 # The default T is completed by at least this share of the runs.
@@ -32,6 +33,8 @@ class RankedRun:
         estimate: Its estimate at T; None if that is not finite or the run has not reached T.
         epochs: How many epochs (or blocks) it has completed.
         checkpoint: The checkpoint to resume from, or None.
+        name: What the user called it, or None.
+        params: Its parameters: those that the user gave, or else its hyper-parameters, as JSON.
     """
 
     rank: int
@@ -39,10 +42,13 @@ class RankedRun:
     estimate: float | None
     epochs: int
     checkpoint: str | None
+    name: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the shape of the command line's JSON."""
-        return asdict(self)
+        # Another writer's record may hold a NaN, which JSON does not have.
+        return {**vars(self), "params": plain(self.params)}
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,8 @@ def rank_runs(
             estimate=float(values[row]) if math.isfinite(costs[row]) else None,
             epochs=int(completed[row]),
             checkpoint=checkpoints[chosen[row]],
+            name=_given_name(found.facts[chosen[row]]),
+            params=run_params(found.facts[chosen[row]]),
         )
         for row in order
     )
@@ -143,6 +151,11 @@ def rank_runs(
         notes += near_zero_notes(found.curves.train_loss[chosen], at=at)
     notes += tie_notes(costs, monitor=monitor)
     return Ranking(monitor, at, runs, scores[order], notes)
+
+
+def _given_name(facts: dict[str, Any]) -> str | None:
+    name = facts.get("name")
+    return name if isinstance(name, str) else None
 
 
 def _scores(

@@ -20,7 +20,8 @@ def test_every_option_of_rank_arrives() -> None:
     found = parse_options(
         ["rank", "x", *SOURCE, *arguments, "--stability", "--json", "--plot", "p.svg"]
     )
-    assert found == RankOptions(QUERY, Output(True, "p.svg"), "m", 3, 2, ("f", "g"), True)
+    assert found == RankOptions(QUERY, Output(True, "p.svg"), "m", 3, 2, ("f", "g"), False, True)
+    assert parse_options(["rank", "x", "--params"]).params
 
 
 def test_every_option_of_evaluate_arrives() -> None:
@@ -42,7 +43,7 @@ def test_every_option_of_replay_arrives() -> None:
 def test_defaults() -> None:
     query, output = Query(Path("x")), Output()
     assert parse_options(["rank", "x"]) == RankOptions(
-        query, output, "sotl_e1", None, None, (), False
+        query, output, "sotl_e1", None, None, (), False, False
     )
     assert parse_options(["evaluate", "x"]) == EvaluateOptions(
         query, output, (), (), False, "spearman", 1000, 0, ()

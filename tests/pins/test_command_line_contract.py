@@ -88,6 +88,7 @@ OPTIONS = {
         "--at": "value",
         "--top": "value",
         "--group-by": "values",
+        "--params": "flag",
         "--stability": "flag",
     },
     "evaluate": {
@@ -164,7 +165,12 @@ def test_options_have_these_defaults(program: Program, table: Path, command: str
 
 
 def ranked(
-    rank: int, run_id: str, estimate: float | None, epochs: int, checkpoint: str | None = None
+    rank: int,
+    run_id: str,
+    estimate: float | None,
+    epochs: int,
+    checkpoint: str | None = None,
+    params: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     return {
         "rank": rank,
@@ -172,6 +178,8 @@ def ranked(
         "estimate": estimate,
         "epochs": epochs,
         "checkpoint": checkpoint,
+        "name": None,
+        "params": params or {},
     }
 
 
@@ -215,10 +223,10 @@ def test_rank_prints_this_document_of_records(program: Program) -> None:
         "monitor": "sotl_e1",
         "at": 3,
         "runs": [
-            ranked(1, "stopped", 1.0, 3, CHECKPOINT),
-            ranked(2, "finished", 1.25, 5),
-            ranked(3, "diverged", None, 3),
-            ranked(3, "interrupted", None, 2),
+            ranked(1, "stopped", 1.0, 3, CHECKPOINT, {"offset": -0.25}),
+            ranked(2, "finished", 1.25, 5, params={"offset": 0.0}),
+            ranked(3, "diverged", None, 3, params={"offset": 0.0}),
+            ranked(3, "interrupted", None, 2, params={"offset": 0.25}),
         ],
     }
 
@@ -233,9 +241,15 @@ def test_rank_prints_a_document_a_group(program: Program) -> None:
             "runs": runs,
         }
         for offset, runs in [
-            ("-0.25", [ranked(1, "stopped", 1.75, 3, CHECKPOINT)]),
-            ("0.0", [ranked(1, "diverged", 2.0, 3), ranked(1, "finished", 2.0, 5)]),
-            ("0.25", [ranked(1, "interrupted", 2.25, 2)]),
+            ("-0.25", [ranked(1, "stopped", 1.75, 3, CHECKPOINT, {"offset": -0.25})]),
+            (
+                "0.0",
+                [
+                    ranked(1, "diverged", 2.0, 3, params={"offset": 0.0}),
+                    ranked(1, "finished", 2.0, 5, params={"offset": 0.0}),
+                ],
+            ),
+            ("0.25", [ranked(1, "interrupted", 2.25, 2, params={"offset": 0.25})]),
         ]
     ]
 
