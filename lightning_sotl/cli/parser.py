@@ -65,7 +65,7 @@ def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | Replay
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(parsed).items()
     }
-    values["path"] = Path(parsed.path)
+    values["paths"] = tuple(map(Path, parsed.paths))
 
     def fill(kind: type[Any], **parts: Any) -> Any:
         names = values.keys() & {field.name for field in fields(kind)}
@@ -194,10 +194,11 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "path",
+        "paths",
+        nargs="+",
         metavar="PATH",
-        help="directory of runs (records, CSVLogger, TensorBoardLogger), or an .npz of "
-        "LearningCurves",
+        help="directories of runs (records, CSVLogger, TensorBoardLogger), or files of theirs; or "
+        "an .npz of LearningCurves",
     )
     parser.add_argument(
         "--format",

@@ -22,6 +22,7 @@ from lightning_sotl._utils.files import (
 from lightning_sotl._utils.text import shortened
 
 SCHEMA = 1
+RECORD_SUFFIX = ".jsonl"
 # A larger epoch is a damaged number, and would need a table of gigabytes.
 MOST_UNITS = 10_000_000
 # The header is one line, of bounded length; each process of a run writes it again.
@@ -37,7 +38,7 @@ def file_name(prefix: str) -> str:
         >>> file_name("sotl"), file_name("train/sotl")
         ('sotl.jsonl', 'train%2Fsotl.jsonl')
     """
-    return f"{quote(prefix, safe='')}.jsonl"
+    return f"{quote(prefix, safe='')}{RECORD_SUFFIX}"
 
 
 def parsed_lines(path: Path) -> Iterator[dict[str, Any] | None]:

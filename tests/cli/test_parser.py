@@ -12,7 +12,7 @@ from lightning_sotl.cli.parser import parse_options
 
 SOURCE = ["--val-loss", "a", "--val-metric", "b", "--target", "c", "--final-loss", "d"]
 SOURCE += ["--train-loss", "e", "--metric-mode", "min", "--target-mode", "max"]
-QUERY = Query(Path("x"), "auto", "a", "b", "c", "d", "e", "min", "max")
+QUERY = Query((Path("x"),), "auto", "a", "b", "c", "d", "e", "min", "max")
 
 
 def test_every_option_of_rank_arrives() -> None:
@@ -41,7 +41,7 @@ def test_every_option_of_replay_arrives() -> None:
 
 
 def test_defaults() -> None:
-    query, output = Query(Path("x")), Output()
+    query, output = Query((Path("x"),)), Output()
     assert parse_options(["rank", "x"]) == RankOptions(
         query, output, "sotl_e1", None, None, (), False, False
     )

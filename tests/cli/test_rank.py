@@ -267,3 +267,48 @@ def test_json_has_names_and_parameters(named: Path, capsys: pytest.CaptureFixtur
         ("v0", None, {"lr": None}),  # JSON has no NaN
         ("v1", None, {"model": {"sizes": [8, 4]}, "lr": 0.1}),
     ]
+
+
+def test_several_paths_and_files_of_runs_are_ranked_together(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "rank", sweep / "v0", sweep / "v2" / "sotl.jsonl", "--json")
+    assert code == 0
+    assert [entry["run_id"] for entry in json.loads(out)["runs"]] == ["v0", "v2"]
+    write_csv_log(sweep / "v7", csv_rows([3.0, 0.5]))
+    code, out, _ = run(capsys, "rank", "--json", sweep / "v7" / "metrics.csv")
+    assert (code, [entry["run_id"] for entry in json.loads(out)["runs"]]) == (0, ["v7"])
+
+
+def test_a_path_that_cannot_be_ranked_says_what_can(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sweep / "results.csv"
+    path.write_text("epoch,sotl_e1\n0,1.0\n")
+    code, out, err = run(capsys, "rank", path)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"lightning-sotl rank: Expected '{path}' to be a directory of runs, a file of a run "
+        "('sotl.jsonl', 'metrics.csv' or 'events.out.tfevents.*'), or an .npz of LearningCurves.\n"
+    )
+    curves = sweep / "x.npz"
+    LearningCurves([[1.0], [2.0]]).save(curves)
+    code, _, err = run(capsys, "rank", curves, sweep / "v0")
+    assert code == 1
+    assert f"Expected '{curves}' to be a directory but it is a file" in err
+    code, _, err = run(capsys, "rank", "--format", "nas-bench-nlp", curves, curves)
+    assert (code, err) == (
+        1,
+        "lightning-sotl rank: Expected one PATH with --format nas-bench-nlp but got 2.\n",
+    )
+
+
+def test_a_monitor_that_no_run_has_lists_those_that_there_are(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, "rank", sweep, "--monitor", "solt_e1")
+    assert (code, err) == (
+        1,
+        "lightning-sotl rank: No monitor of these runs has the prefix 'solt'; they log 'sotl_e1' "
+        "and so on.\n",
+    )

@@ -120,7 +120,7 @@ def test_a_command_has_these_options_and_choices(program: Program, command: str)
     code, out, err = program(command, "--help")
     assert (code, err) == (0, "")
     usage = out.partition("\n")[0]
-    assert usage.endswith(" PATH")
+    assert usage.endswith(" PATH [PATH ...]")
     found = {}
     for name, value, more in re.findall(
         r"\[(-\S+?)(?: (\{.*?\}|[A-Z]+))?( \[[A-Z]+ \.\.\.\])?\]", usage
