@@ -177,17 +177,16 @@ def _fits(rows: list[list[str]], columns: dict[str, list[str]]) -> bool:
     return width <= shutil.get_terminal_size().columns
 
 
-def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
+def show_evaluation(result: Evaluation, *, mode: str) -> None:
     """Print correlations as a table, one column a T.
 
     Args:
         result: The correlations.
-        target: What the target is called.
         mode: "max" if a higher target is better.
     """
     better = "higher" if mode == "max" else "lower"
     _print_line(
-        f"Rank correlation with '{target}' ({better} is better) of {result.runs} runs, "
+        f"Rank correlation with '{result.target}' ({better} is better) of {result.runs} runs, "
         f"{result.left_out} left out, with 95 % intervals:"
     )
     epochs = sorted({epoch for values in result.estimators.values() for epoch in values})
@@ -209,8 +208,8 @@ def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
         )
     elif result.recommended is not None:
         _print_line(
-            f"No E and T are advised: with fewer than {FEWEST} runs the intervals are too narrow "
-            "to say which of them are not worse than the best."
+            f"Too few runs to recommend E and T: with fewer than {FEWEST} the intervals are too "
+            "narrow."
         )
 
 
