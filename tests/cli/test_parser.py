@@ -55,3 +55,17 @@ def test_options_cannot_be_changed() -> None:
     options = parse_options(["rank", "x"])
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'at'"):
         options.at = 3  # type: ignore[misc]  # that it cannot is what is tested
+
+
+def test_help_tells_what_regret_is_and_when_a_mode_is_needed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def help_of(command: str) -> str:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            parse_options([command, "--help"])
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "Rank regret is (place - 1) / (N - 1)" in help_of("replay")
+    needed = "or of a --monitor that is no estimate, which needs it; by default max"
+    assert needed in help_of("rank")
+    assert "which end of the validation metric is better; by default max" in help_of("evaluate")
