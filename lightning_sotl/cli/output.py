@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
@@ -109,20 +108,20 @@ def progress_bar(description: str, *, unit: str) -> Iterator[Callable[[int, int]
         yield update
 
 
-def show_ranking(document: dict[str, Any], *, all_params: bool) -> None:
+def show_ranking(document: dict[str, Any], names: Sequence[str], *, all_params: bool) -> None:
     """Print the document of a ranking as a table.
 
     Args:
         document: The ranking.
+        names: What to call the runs, the best first.
         all_params: Whether to show all parameters of the runs; otherwise those that differ, if
             the table with them fits the terminal.
     """
     runs = document["runs"]
     headers = ["rank", "run", document["monitor"], "epochs"]
-    names = Counter(run["name"] for run in runs)
     rows = [
-        [str(run["rank"]), _run_name(run, names), _estimate(run, document), str(run["epochs"])]
-        for run in runs
+        [str(run["rank"]), name, _estimate(run, document), str(run["epochs"])]
+        for name, run in zip(names, runs, strict=False)  # the best K only
     ]
     params = _param_columns(runs, all_params=all_params)
     left_out = [] if all_params or _fits([headers, *rows], params) else list(params)
@@ -143,14 +142,6 @@ def show_ranking(document: dict[str, Any], *, all_params: bool) -> None:
         value = document["stability"]
         known = "is not known" if value is None else f"is {value:.3f}"
         _print_line(f"Rank correlation of the order at T/2 with that at T {known}.")
-
-
-def _run_name(run: dict[str, Any], names: Counter[str | None]) -> str:
-    """Return what the user called a run, with its folder if another has that name."""
-    name, run_id = run["name"], str(run["run_id"])
-    if name is None:
-        return run_id
-    return str(name) if names[name] == 1 else f"{name} ({run_id})"
 
 
 def _param_columns(runs: list[dict[str, Any]], *, all_params: bool) -> dict[str, list[str]]:

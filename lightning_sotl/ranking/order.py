@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,11 +147,32 @@ def rank_runs(
         )
         for row in order
     )
-    notes += _notes_on_last(names, completed, costs, at)
+    shown = shown_names(
+        (_given_name(found.facts[run]), name) for run, name in zip(chosen, names, strict=True)
+    )
+    notes += _notes_on_last(shown, completed, costs, at)
     if estimate is not None:
         notes += near_zero_notes(found.curves.train_loss[chosen], at=at)
     notes += tie_notes(costs, monitor=monitor)
     return Ranking(monitor, at, runs, scores[order], notes)
+
+
+def shown_names(runs: Iterable[tuple[str | None, str]]) -> list[str]:
+    """Return what to call runs: by the user's name, with the run's own if several share that.
+
+    Args:
+        runs: For each run the name that the user gave it, or None, and its own.
+
+    Example:
+        >>> shown_names([("wide", "version_0"), ("deep", "version_1"), ("deep", "version_2")])
+        ['wide', 'deep (version_1)', 'deep (version_2)']
+    """
+    pairs = list(runs)
+    times = Counter(name for name, _ in pairs)
+    return [
+        run_id if name is None else name if times[name] == 1 else f"{name} ({run_id})"
+        for name, run_id in pairs
+    ]
 
 
 def _given_name(facts: dict[str, Any]) -> str | None:

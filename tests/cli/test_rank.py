@@ -236,6 +236,18 @@ def test_rank_shows_names_and_the_parameters_that_differ(
     ]
 
 
+def test_a_name_that_two_runs_have_is_told_apart_everywhere(
+    named: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_named(named / "v4", "wide", float("inf"))
+    _, out, err = run(capsys, "rank", named, "--top", 2)  # without the other one
+    assert [line.split("  ")[2] for line in out.splitlines()[1:3]] == ["wide (v2)", "deep"]
+    assert err == (
+        "warning: 1 run of 5 without a finite value at T = 1 (diverged, or without a loss) stand "
+        "last: 'wide (v4)'.\n"
+    )
+
+
 def test_parameters_that_do_not_fit_are_named(
     named: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
