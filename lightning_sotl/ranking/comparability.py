@@ -40,9 +40,10 @@ _MATTERS = re.compile(
     | weight_?decay | ^w_?decay$ | ^wd$ | regulari[sz] | penalty
     | (^|_)l[12]_(reg|lambda|weight|penalty|coeff?)
     | augment | mix_?up | cut_?(mix|out) | rand_?aug | (^|_)noise(_|$)
+    | (^|_)mask(ing)?_(ratio|rate|prob)
     # The loss function, and its weights.
     | (^|_)loss(es)?(_|$) | loss$ | criterion | likelihood | objective | distribution | ^distr_
-    | ^reduction$ | ^temperature$ | ^margin$ | (^|_)lambda(_|$)
+    | ^reduction$ | ^temperature$ | ^margin$ | ^quantiles?$ | (^|_)lambda(_|$)
     | class_?weight | pos_?weight
     | (^|_)(kld?|recon(s|struction)?|aux(iliary)?|adv|gp|entropy|vf)_(weight|coeff?|scale)
     # What scales the data, or chooses them.
@@ -59,7 +60,7 @@ _MANY = 0.1  # share of the runs
 _MOST_FIELDS = 1000  # a bound for damaged records; each is looked up in each run
 _MOST_DESCRIBED = 10
 # With fewer values, each is shown even if no two runs share one.
-_FEWEST_SCATTERED = 4
+_FEWEST_SCATTERED = 3
 
 
 def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]:

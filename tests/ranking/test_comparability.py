@@ -103,6 +103,8 @@ def test_warning_counts_each_value() -> None:
         {"scaler_type": "robust"},
         {"target_normalizer": "auto"},
         {"kl_weight": 0.5},
+        {"quantiles": [0.1, 0.9]},
+        {"mask_ratio": 0.75},
         {"noise": 0.3},
         {"data": {"noise_level": 0.3}},
         {"dataset": "cifar100"},
@@ -172,6 +174,11 @@ def test_a_search_over_a_range_is_one_sentence() -> None:
     assert comparability_notes(runs) == [
         "The runs differ in what their training losses depend on, so their order may not say which "
         "is better: hparams.dropout (5 values from 0.03125 to 0.28125)."
+    ]
+    losses = [facts(hparams={"loss": name}) for name in ("mse", "mae", "huber")]
+    assert comparability_notes(losses) == [
+        "The runs differ in what their training losses depend on, so their order may not say which "
+        'is better: hparams.loss ("mse": 1, "mae": 1, "huber": 1).'
     ]
     # Groups of several runs can be ranked.
     assert comparability_notes(2 * runs)[0].endswith(
