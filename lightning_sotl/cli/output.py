@@ -145,12 +145,16 @@ def show_ranking(document: dict[str, Any], names: Sequence[str], *, all_params: 
 
 
 def _param_columns(runs: list[dict[str, Any]], *, all_params: bool) -> dict[str, list[str]]:
-    """Return name -> cells of the runs' parameters; without `all_params` of those that differ."""
+    """Return name -> cells of the runs' parameters; without `all_params` of those that differ.
+
+    A parameter that is null in all runs is left out.
+    """
     values = [{leaf.name: leaf.value for leaf in leaves(run["params"])} for run in runs]
     columns = {}
     for name in dict.fromkeys(name for params in values for name in params):
         column = [params.get(name) for params in values]
-        if all_params or len(set(map(value_key, column))) > 1:
+        different = set(map(value_key, column))
+        if len(different) > 1 or (all_params and different != {value_key(None)}):
             columns[name] = [_param(value) for value in column]
     return columns
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 from lightning_sotl._utils.files import walk
-from lightning_sotl._utils.text import visible
+from lightning_sotl._utils.text import quote_few, visible
 from lightning_sotl.curves import _metrics_csv, _tensorboard
 from lightning_sotl.record.format import RECORD_SUFFIX, file_name, parsed_lines
-
-_MOST_PATHS = 5  # that a message names
 
 
 class NoRunsError(ValueError):
@@ -76,48 +74,50 @@ def find_run_folders(paths: Sequence[Path], notes: list[str], *, prefix: str) ->
     """
     record_name = file_name(prefix)
     found: dict[Path, RunFolder] = {}
-    walked = 0
-    for path, names in _listed(paths, notes):
-        walked += 1
-        record = path / record_name if record_name in names else None
-        csv = path / _metrics_csv.FILE if _metrics_csv.FILE in names else None
-        events = [path / name for name in names if name.startswith(_tensorboard.FILE_PREFIX)]
-        if record or csv or events:
-            found[path] = RunFolder(path, record, csv, events)
+    walked, empty = 0, []
+    for given in paths:
+        seen = 0
+        for path, names in _listed(given, notes):
+            walked += 1
+            record = path / record_name if record_name in names else None
+            csv = path / _metrics_csv.FILE if _metrics_csv.FILE in names else None
+            events = [path / name for name in names if name.startswith(_tensorboard.FILE_PREFIX)]
+            if record or csv or events:
+                seen += 1
+                found[path] = RunFolder(path, record, csv, events)
+        if not seen:
+            empty.append(str(given))
     if not found:
-        places = ", ".join(f"'{path}'" for path in paths[:_MOST_PATHS])
-        if len(paths) > _MOST_PATHS:
-            places += f" and {len(paths) - _MOST_PATHS:,} more"
         raise NoRunsError(
-            f"Expected {places} to hold runs, in files '{record_name}', '{_metrics_csv.FILE}' "
-            f"or '{_tensorboard.FILE_PREFIX}*', but found none in its {walked} folders."
+            f"Expected {quote_few(empty)} to hold runs, in files '{record_name}', "
+            f"'{_metrics_csv.FILE}' or '{_tensorboard.FILE_PREFIX}*', but found none in its "
+            f"{walked} folders."
         )
+    if empty:
+        notes.append(f"Found no run in {quote_few(empty)}.")
     root = common_root(paths)
     return sorted(found.values(), key=lambda folder: natural_order(folder.path.relative_to(root)))
 
 
-def _listed(paths: Sequence[Path], notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
-    """Yield the folders below some paths with the names of their files."""
-    for path in paths:
-        name = visible(str(path))
-        if not path.exists():
-            raise NotADirectoryError(f"Expected a directory of runs but there is no '{name}'.")
-        if path.is_dir():
-            yield from walk(path, notes)
-        elif is_run_file(path):
-            yield from islice(walk(path.parent, notes), 1)
-        else:
-            raise NotADirectoryError(
-                f"Expected '{name}' to be a directory but it is a file, and no record or log of "
-                f"a run ('*{RECORD_SUFFIX}', '{_metrics_csv.FILE}' or "
-                f"'{_tensorboard.FILE_PREFIX}*')."
-            )
+def _listed(path: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
+    """Return the folders below a path, each with the names of its files."""
+    name = visible(str(path))
+    if not path.exists():
+        raise NotADirectoryError(f"Expected a directory of runs but there is no '{name}'.")
+    if path.is_dir():
+        return walk(path, notes)
+    if is_run_file(path):
+        return islice(walk(path.parent, notes), 1)
+    raise NotADirectoryError(
+        f"Expected '{name}' to be a directory but it is a file, and no record or log of a run "
+        f"('*{RECORD_SUFFIX}', '{_metrics_csv.FILE}' or '{_tensorboard.FILE_PREFIX}*')."
+    )
 
 
 def other_monitors(paths: Sequence[Path], *, prefix: str) -> list[str]:
     """Return the names of L(e) in the records of other monitors, if there is none of this one."""
     names = set()
-    for path, files in _listed(paths, []):
+    for path, files in chain.from_iterable(_listed(path, []) for path in paths):
         if file_name(prefix) in files:
             return []
         for file in files:

@@ -197,7 +197,7 @@ def named(tmp_path: Path) -> Path:
     model = {"model": {"sizes": [8, 4]}, "lr": 0.1}
     write_record(tmp_path / "v0", [3.0], hparams={**model, "act": "relu"})
     write_record(tmp_path / "v1", [4.0], hparams=model)
-    given = {"model": {"sizes": [16]}, "lr": 0.1}
+    given = {"model": {"sizes": [16]}, "lr": 0.1, "device": None}
     for folder, name, loss in [("v2", "wide", 1.0), ("v3", "deep", 2.0)]:
         write_named(tmp_path / folder, name, loss, params=given, hparams={"x": 1})
     return tmp_path
@@ -272,7 +272,7 @@ def test_json_has_names_and_parameters(named: Path, capsys: pytest.CaptureFixtur
     )
     _, out, _ = run(capsys, "rank", named, "--json")
     found = [(one["run_id"], one["name"], one["params"]) for one in json.loads(out)["runs"]]
-    given = {"model": {"sizes": [16]}, "lr": 0.1}
+    given = {"model": {"sizes": [16]}, "lr": 0.1, "device": None}
     assert found == [
         ("v2", "wide", given),
         ("v3", "deep", given),

@@ -56,6 +56,13 @@ def test_a_file_of_a_run_stands_for_its_folder_alone(logs: Path, name: str) -> N
     assert read_logs([folder / "v9/metrics.csv", path]).curves.names == ("logs", "v9")
 
 
+def test_a_directory_without_runs_beside_others_is_named(logs: Path) -> None:
+    (logs / "a").mkdir()
+    found = read_logs([logs / "logs", logs / "a"])
+    assert len(found.curves.names) == 3
+    assert found.notes.left_out == [f"Found no run in '{logs / 'a'}'."]
+
+
 def test_what_holds_no_runs_is_named(logs: Path) -> None:
     (logs / "a").mkdir()
     (logs / "b").mkdir()
