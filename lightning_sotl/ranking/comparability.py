@@ -201,12 +201,11 @@ def _is_scattered(values: Counter[str]) -> bool:
 
 
 def _described(values: Counter[str]) -> str:
-    if _is_scattered(values):
-        numbers = [_number(value) for value in values]
-        known = [number for number in numbers if number is not None]
-        if len(known) == len(numbers):
-            return f"{len(values)} values from {min(known):g} to {max(known):g}"
-    return _counts(values)
+    given = [value for value in values if value != "null"]
+    numbers = [number for value in given if (number := _number(value)) is not None]
+    if not _is_scattered(values) or len(numbers) < len(given):
+        return _counts(values)
+    return f"{len(numbers)} values from {min(numbers):g} to {max(numbers):g}"
 
 
 def _number(text: str) -> float | None:

@@ -175,6 +175,7 @@ def test_a_search_over_a_range_is_one_sentence() -> None:
         "The runs differ in what their training losses depend on, so their order may not say which "
         "is better: hparams.dropout (5 values from 0.03125 to 0.28125)."
     ]
+    assert "(5 values from 0.03125 to 0.28125)" in comparability_notes([*runs, facts()])[0]
     losses = [facts(hparams={"loss": name}) for name in ("mse", "mae", "huber")]
     assert comparability_notes(losses) == [
         "The runs differ in what their training losses depend on, so their order may not say which "
