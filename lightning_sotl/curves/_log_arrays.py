@@ -105,7 +105,7 @@ def _with_losses(
             if key in available:
                 raise ValueError(_log_notes.why_no_values(key, sources))
         raise NoRunsError(
-            f"None of the {pluralize(len(sources), 'run')} has {_log_notes.why_no_losses(keys)}. "
+            f"None of the {_log_notes.count_runs(sources)} has {_log_notes.why_no_losses(keys)}. "
             f"Logged are: {quote_all(available)}; `train_loss` (--train-loss) names one to take as "
             "it is."
         )

@@ -11,7 +11,7 @@ from lightning_sotl.curves._run_source import RunSource
 
 def why_no_values(key: str, sources: Sequence[RunSource]) -> str:
     """Return why no run has a value of a key, or none with an epoch."""
-    runs = pluralize(len(sources), "run")
+    runs = count_runs(sources)
     available = logged_keys(sources)
     others = f"available: {quote_all([name for name in available if name != key])}."
     if any(key in source.logged.last for source in sources):
@@ -23,6 +23,12 @@ def why_no_values(key: str, sources: Sequence[RunSource]) -> str:
     if key in available:
         return f"'{key}' is a column of the logs without a value in any of the {runs}; {others}"
     return f"'{key}' is not logged in any of the {runs}; {others}"
+
+
+def count_runs(sources: Sequence[RunSource]) -> str:
+    """Return how many runs there are, or how many folders if two may be of one run's loggers."""
+    without_record = sum(source.record is None for source in sources)
+    return pluralize(len(sources), "folder" if without_record > 1 else "run")
 
 
 def why_no_losses(keys: LogKeys) -> str:
