@@ -132,17 +132,16 @@ def inexact_part(place: str, value: Any, *, most_nested: int = MOST_NESTED) -> s
 
 
 def check_params(name: str, value: object) -> None:
-    r"""Check that `value` is a mapping that a header can hold and JSON gives back unchanged.
+    """Check that `value` is a mapping that a header can hold and JSON gives back unchanged.
 
     Raises:
         TypeError: If `value` is no mapping.
         ValueError: If it has another part (the message names it), or is too large.
 
     Example:
-        >>> check_params("params", {"lr": 1j})
+        >>> check_params("x", {"a": ()})
         Traceback (most recent call last):
-        ValueError: Expected `params` to be what JSON gives back unchanged but `params['lr']` is \
-the complex 1j.
+        ValueError: Expected `x` to be what JSON gives back unchanged but `x['a']` is the tuple ().
     """
     if not isinstance(value, Mapping):
         raise TypeError(f"Expected `{name}` to be a mapping but got {value!r}.")
