@@ -22,7 +22,7 @@ from lightning_sotl.ranking.fields import leaves, value_key, value_text
 from lightning_sotl.replay.experiment import Replay, undominated
 
 _NAME_WIDTH, _INTERVAL_WIDTH = 17, 24  # columns of an evaluation's table
-_PARAM_WIDTH = 30
+_PARAM_WIDTH, _MOST_PARAMS = 30, 1000  # the second is a bound for damaged records
 _DELAY = 0.5  # seconds before a progress bar appears
 
 
@@ -126,7 +126,7 @@ def show_ranking(document: dict[str, Any], names: Sequence[str], *, all_params: 
     params = _param_columns(runs, all_params=all_params)
     left_out = [] if all_params or _fits([headers, *rows], params) else list(params)
     for name in [] if left_out else params:
-        headers.append(name)
+        headers.append(shortened(name))
         for row, cell in zip(rows, params[name], strict=True):
             row.append(cell)
     left = {1, *range(4, len(headers) + 1)}
@@ -151,7 +151,8 @@ def _param_columns(runs: list[dict[str, Any]], *, all_params: bool) -> dict[str,
     """
     values = [{leaf.name: leaf.value for leaf in leaves(run["params"])} for run in runs]
     columns = {}
-    for name in dict.fromkeys(name for params in values for name in params):
+    names = list(dict.fromkeys(name for params in values for name in params))
+    for name in names[:_MOST_PARAMS]:
         column = [params.get(name) for params in values]
         different = set(map(value_key, column))
         if len(different) > 1 or (all_params and different != {value_key(None)}):
@@ -162,6 +163,8 @@ def _param_columns(runs: list[dict[str, Any]], *, all_params: bool) -> dict[str,
 def _param(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return shortened(value if isinstance(value, str) else value_text(value), _PARAM_WIDTH)
 
 

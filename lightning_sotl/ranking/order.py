@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.text import pluralize, quote_few
+from lightning_sotl._utils.text import pluralize, quote_few, shortened
 from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.curves.table import count_epochs
 from lightning_sotl.losses.names import LoggedEstimate
@@ -167,7 +167,7 @@ def shown_names(runs: Iterable[tuple[str | None, str]]) -> list[str]:
         >>> shown_names([("wide", "version_0"), ("deep", "version_1"), ("deep", "version_2")])
         ['wide', 'deep (version_1)', 'deep (version_2)']
     """
-    pairs = list(runs)
+    pairs = [(name and shortened(name), run_id) for name, run_id in runs]
     times = Counter(name for name, _ in pairs)
     return [
         run_id if name is None else name if times[name] == 1 else f"{name} ({run_id})"
@@ -177,7 +177,7 @@ def shown_names(runs: Iterable[tuple[str | None, str]]) -> list[str]:
 
 def _given_name(facts: dict[str, Any]) -> str | None:
     name = facts.get("name")
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) and name else None
 
 
 def _scores(

@@ -236,6 +236,18 @@ def test_rank_shows_names_and_the_parameters_that_differ(
     ]
 
 
+def test_long_values_and_names_are_shortened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = {"lr": 0.1234567891, "loss": "x" * 31, "k" * 999: 1}
+    write_named(tmp_path / "v0", "n" * 999, 1.0, params=params)
+    _, out, _ = run(capsys, "rank", tmp_path, "--params")
+    assert [line.split()[1:] for line in out.splitlines()[:2]] == [
+        ["run", "sotl_e1", "epochs", "lr", "loss", f"{'k' * 200}..."],
+        [f"{'n' * 200}...", "1", "1", "0.123457", f"{'x' * 30}...", "1"],
+    ]
+
+
 def test_a_name_that_two_runs_have_is_told_apart_everywhere(
     named: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
