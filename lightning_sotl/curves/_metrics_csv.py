@@ -77,7 +77,9 @@ class _Table:
             header.index(axis) if axis in header else None for axis in _AXES
         )
         self._timeline = Timeline(logged.wanted)
-        self._nan_cells = NanCells(partial(_has_blanks, path, header), len(logged.keys))
+        self._all = [*self._columns, *self._others]
+        has_blanks = partial(_has_blanks, path, self._all, len(header))
+        self._nan_cells = NanCells(has_blanks, len(logged.keys))
 
     def add(self, row: list[str]) -> None:
         """Add a row."""
@@ -95,9 +97,12 @@ class _Table:
         epoch = _axis(row, self._epoch_place, epoch_of)
         step = _axis(row, self._step_place, step_of)
         cells = self._nan_cells
-        for late in cells.before(epoch):
-            self._timeline.add(*late)
-        numbers.update(cells.values(epoch, step, [*numbers, *others], nans))
+        if cells.are_values is None and "" in row and _has_blank(row, self._all):
+            cells.are_values = True
+        if nans or not cells.are_values:
+            for late in cells.before(epoch):
+                self._timeline.add(*late)
+            numbers.update(cells.values(epoch, step, [*numbers, *others], nans))
         self._timeline.add(epoch, step, numbers, others)
 
     def close(self) -> None:
@@ -116,15 +121,16 @@ class _Table:
             return None
 
 
-def _has_blanks(path: Path, header: list[str]) -> bool:
+def _has_blanks(path: Path, columns: list[tuple[int, str]], width: int) -> bool:
     """Return whether a file has a blank cell, as CSVLogger writes where there is no value."""
     ignored = Logged(())
     lines = _complete_lines(TextLines(path, most=MOST_LOG_BYTES), ignored)
-    return any(
-        len(row) == len(header)
-        and any(not text for text, name in zip(row, header, strict=True) if name not in _AXES)
-        for row in _rows(lines, ignored)
-    )
+    rows = (row for row in _rows(lines, ignored) if len(row) == width)
+    return any(_has_blank(row, columns) for row in rows)
+
+
+def _has_blank(row: list[str], columns: list[tuple[int, str]]) -> bool:
+    return any(not row[place] for place, _ in columns)
 
 
 def _complete_lines(lines: Iterable[str], logged: Logged) -> Iterator[str]:

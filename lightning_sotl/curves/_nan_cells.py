@@ -21,11 +21,14 @@ class NanCells:
     Args:
         has_blanks: Returns whether the file has blank cells; called once, at the first NaN.
         columns: The number of columns besides `epoch` and `step`.
+
+    Attributes:
+        are_values: Whether each NaN of this file is a value; None while that is unknown.
     """
 
     def __init__(self, has_blanks: Callable[[], bool], columns: int) -> None:
-        self._has_blanks, self._columns = has_blanks, columns
-        self._are_values: bool | None = None
+        self._has_blanks = has_blanks
+        self.are_values = True if columns == 1 else None
         self._kinds: set[frozenset[str]] = set()
         self._first_epochs: dict[str, int] = {}
         self._last_epochs: dict[str, int] = {}
@@ -57,13 +60,13 @@ class NanCells:
         """
         found = {}
         for name in nans:
-            if self._are_values is None:
-                self._are_values = self._columns == 1 or self._has_blanks()
-            if self._are_values:
+            if self.are_values is None:
+                self.are_values = self._has_blanks()
+            if self.are_values:
                 found[name] = math.nan
             elif epoch is not None:
                 found.update(self._doubt(epoch, step, numbers, name))
-        if epoch is not None:
+        if epoch is not None and not self.are_values:
             self._note_numbers(epoch, numbers)
         return found
 

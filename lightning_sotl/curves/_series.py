@@ -46,13 +46,17 @@ class Series:
 
     def append(self, row: int, position: Position, value: float) -> None:
         """Add a value; its row may have been held back while others were added."""
-        place = len(self.rows)
-        if place and row < self.rows[-1]:
+        if self.rows and row < self.rows[-1]:
             place = self.count_before(row)
-        self.rows.insert(place, row)
-        self.epochs.insert(place, position[0])
-        self.steps.insert(place, position[1])
-        self.values.insert(place, value)
+            self.rows.insert(place, row)
+            self.epochs.insert(place, position[0])
+            self.steps.insert(place, position[1])
+            self.values.insert(place, value)
+        else:
+            self.rows.append(row)
+            self.epochs.append(position[0])
+            self.steps.append(position[1])
+            self.values.append(value)
 
     def position(self, place: int) -> Position:
         """Return where a value was logged."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lightning_sotl.curves._log_values import Logged
 from lightning_sotl.curves._series import Position, Series
@@ -15,8 +16,7 @@ _UNTRAINED: Position = (0, 0.0)
 _NO_STEP = -1.0
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     number: int
     position: Position
     values: Mapping[str, float]
@@ -177,7 +177,8 @@ class Timeline:
         if self._first_step is None and row.position > _UNTRAINED:
             self._first_step = row
         _append(self._series, row)
-        self._newest.update(dict.fromkeys(row.keys, row.position))
+        for key in (*row.values, *row.others):
+            self._newest[key] = row.position
         self._spans.add(row.position)
         self._position = row.position
 
