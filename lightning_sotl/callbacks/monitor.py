@@ -17,8 +17,13 @@ from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks import _publishing
 from lightning_sotl.callbacks._order import Place, arrange
-from lightning_sotl.callbacks._record_facts import find_record, run_facts
-from lightning_sotl.callbacks._run import RunBinding, attributes_without
+from lightning_sotl.callbacks._record_facts import batch_size_of, find_record, run_facts
+from lightning_sotl.callbacks._run import (
+    RunBinding,
+    attributes_without,
+    deep_copy,
+    is_spawning,
+)
 from lightning_sotl.callbacks._setup_checks import refuse_shared_names, warn_of_early_looks
 from lightning_sotl.callbacks._trainer import (
     Module,
@@ -35,7 +40,9 @@ from lightning_sotl.callbacks._trainer import (
 from lightning_sotl.losses.history import LossHistory, RunLosses
 from lightning_sotl.losses.names import logged_estimates
 from lightning_sotl.losses.window import LossWindow
+from lightning_sotl.record.format import check_params
 from lightning_sotl.record.recorder import Recorder
+from lightning_sotl.record.writer import RunRecord
 
 
 @dataclass
@@ -55,6 +62,7 @@ class _Memory:
 
     recorder: Recorder = field(default_factory=Recorder)
     loss_seen: bool = False
+    warned_of_no_loss: bool = False
     handed_to_lightning: int = -1  # the newest epoch that was given to `log`
 
 
@@ -63,6 +71,7 @@ class _Fit:
     """One call of `fit`."""
 
     loss_needs_no_copy: bool = False
+    needs_batch_size: bool = False  # the loaders do not know it
     raised: bool = False
 
 
@@ -94,10 +103,17 @@ class SoTLMonitor:
         prog_bar: Whether to show the estimates on the progress bar.
         epoch_axis: Whether to log `<name>/epoch` too, with the epoch on the x axis.
         record: Whether to keep the run's record, `sotl.jsonl`, beside the logger's files.
+        name: How to call the run in `rank` and elsewhere; for loggers without versions.
+        params: What tells this run from the others of a sweep, for example `trial.params`. `rank`
+            shows it, and it is `params` of a winner; without it these are the hyper-parameters
+            that the module and the DataModule save. It has to be what JSON gives back unchanged.
+        directory: Where to keep the record, whatever the logger. Runs that train at the same time
+            need one each.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, or if a checkpoint is of another
+        ValueError: If an argument is out of range, if `params` holds for example a tuple or a NaN,
+            if `record=False` comes with a `directory`, or if a checkpoint is of another
             `every_n_train_batches` or `loss_key`.
         RuntimeError: In training, if the first output has no `loss_key` (the message lists what it
             has), or if another callback changed the loss in place.
@@ -124,13 +140,10 @@ class SoTLMonitor:
         prog_bar: bool = False,
         epoch_axis: bool = False,
         record: bool = True,
+        name: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        directory: str | Path | None = None,
     ) -> None:
-        parameters: dict[str, Sequence[float | None]] = {
-            "sotl": [None],
-            "sotl-e": validation.windows("window", window),
-        }
-        if ema_decay is not None:
-            parameters["sotl-ema"] = [validation.decay("ema_decay", ema_decay)]
         if every_n_train_batches is not None:
             every_n_train_batches = validation.positive_int(
                 "every_n_train_batches", every_n_train_batches
@@ -143,10 +156,33 @@ class SoTLMonitor:
         self.prog_bar = validation.boolean("prog_bar", prog_bar)
         self.epoch_axis = validation.boolean("epoch_axis", epoch_axis)
         self.record = validation.boolean("record", record)
-        # Lightning asks for it at every hook of every step, so it is made once.
-        self._state_key = f"{type(self).__qualname__}{{'prefix': {prefix!r}}}"
-        self._estimates = logged_estimates(parameters, prefix=prefix, block=every_n_train_batches)
+        self.name = None if name is None else validation.text("name", name)
+        if params is not None:
+            check_params("params", params)
+        self.params = params
+        if directory is not None:
+            validation.local_directory("directory", directory)
+            if not record:
+                raise ValueError(
+                    f"Expected `record` to be True with a `directory` but got {record}."
+                )
+        self.directory = directory
         self._is_global_zero = True
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make from the arguments what a new monitor and a copy have."""
+        parameters: dict[str, Sequence[float | None]] = {
+            "sotl": [None],
+            "sotl-e": validation.windows("window", self.window),
+        }
+        if self.ema_decay is not None:
+            parameters["sotl-ema"] = [validation.decay("ema_decay", self.ema_decay)]
+        self._estimates = logged_estimates(
+            parameters, prefix=self.prefix, block=self.every_n_train_batches
+        )
+        # Lightning asks for it at every hook of every step, so it is made once.
+        self._state_key = f"{type(self).__qualname__}{{'prefix': {self.prefix!r}}}"
         self._run = RunBinding()
         self._fit = _Fit()
         self._reset()
@@ -179,6 +215,11 @@ class SoTLMonitor:
         return self._state.losses.open is None
 
     @property
+    def lacks_losses(self) -> bool:
+        """Whether units were trained whole and none of their steps returned a loss."""
+        return self._memory.warned_of_no_loss and self._state.losses.history.is_empty
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         """The names that this monitor logs."""
         return tuple(self._estimates)
@@ -192,11 +233,13 @@ class SoTLMonitor:
     @property
     def run_id(self) -> str:
         """The run's name in its record, the same after a resume."""
+        self._receive()
         return self._state.run_id
 
     @property
     def record_path(self) -> Path | None:
         """The file of this run's record; None on other ranks and where there is none."""
+        self._receive()
         return self._memory.recorder.path
 
     def write_stop(self, **facts: Any) -> None:
@@ -301,6 +344,8 @@ class SoTLMonitor:
             if trains_without_backward(trainer):
                 return
             window = losses.window(unit)
+            if self._fit.needs_batch_size:
+                self._note_batch_size(batch)
         window.steps += 1
         loss = outputs.get(self.loss_key) if outputs else None
         if self._fit.loss_needs_no_copy and type(loss) is Tensor and not loss.ndim:
@@ -342,10 +387,11 @@ class SoTLMonitor:
         """Write into the record that the run broke off."""
         self._fit.raised = True
         self._memory.recorder.status("interrupted", error=type(exception).__name__)
+        self._run.hand_to_original(self._results())  # Lightning calls no `teardown`
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process that waits for them."""
-        self._run.release(trainer, stage, self)
+        """Hand the results to a parent process, or to the monitor that this is a copy of."""
+        self._run.release(trainer, stage, type(self).__name__, self._results())
 
     # --- the run
 
@@ -372,11 +418,24 @@ class SoTLMonitor:
         )
         self._memory = _Memory(self._memory.recorder, loss_seen=losses.has_any)
 
+    def _results(self) -> dict[str, Any]:
+        """Return what a copy has in common with this monitor, in plain types."""
+        path = self._memory.recorder.path
+        return {**self.state_dict(), "record_path": None if path is None else str(path)}
+
+    def _take_results(self, results: dict[str, Any]) -> None:
+        self._restore(results)
+        path = results["record_path"]
+        self._memory.recorder = Recorder(None if path is None else RunRecord(Path(path)))
+
+    def _receive(self) -> None:
+        """Take the results of a spawned process or of a copy, if there are newer ones."""
+        results = self._run.newer_results()
+        if results is not None:
+            self._take_results(results)
+
     def _history(self) -> LossHistory:
-        """Return the closed units, after a fit in spawned processes those of rank 0."""
-        state = self._run.state_from_child()
-        if state is not None:
-            self._restore(state)
+        self._receive()
         return self._state.losses.history
 
     def _resume(self, trainer: Trainer) -> None:
@@ -404,16 +463,26 @@ class SoTLMonitor:
             )
 
     def _start_record(self, trainer: Trainer, pl_module: Module) -> None:
-        self._memory.recorder = Recorder(find_record(trainer, prefix=self.prefix))
+        record = find_record(trainer, prefix=self.prefix, directory=self.directory)
+        self._memory.recorder = Recorder(record)
         facts = {
             "prefix": self.prefix,
             "loss_key": self.loss_key,
             **run_facts(trainer, pl_module, block=self.every_n_train_batches),
+            "name": self.name,
+            "params": self.params,
         }
+        self._fit.needs_batch_size = record is not None and facts["batch_size"] is None
         state = self._state
         state.begun = self._memory.recorder.start(
             state.run_id, facts, state.losses.history, after=state.begun
         )
+
+    def _note_batch_size(self, batch: Any) -> None:
+        self._fit.needs_batch_size = False
+        size = batch_size_of(batch)
+        if size is not None:
+            self._memory.recorder.add_facts(batch_size=size)
 
     # --- one step, one unit
 
@@ -447,12 +516,13 @@ class SoTLMonitor:
         total, count = window.result()
         if trainer.world_size > 1:
             total, count = sum_over_ranks(trainer, total, count)
-        if not count and not window.unseen_steps:
+        if not count and not window.unseen_steps and not self._memory.warned_of_no_loss:
+            self._memory.warned_of_no_loss = True
             unit = "epoch" if self.every_n_train_batches is None else "block"
             warn_user(
-                f"None of the {window.steps} steps of {unit} {window.unit} gave a loss, so it has "
-                "no epoch loss and counts in no estimate. Return the loss from `training_step`, "
-                "under manual optimization too.",
+                f"None of the {window.steps} steps of {unit} {window.unit} returned a loss, so it "
+                "has no epoch loss and counts in no estimate. Return the loss from "
+                "`training_step`, under manual optimization too.",
             )
         self._state.losses.close(total, count)
         self._memory.recorder.unit(self._state.losses.history, window.unit)
@@ -490,8 +560,27 @@ class SoTLMonitor:
             f"batches of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
         )
 
+    # --- copies
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**attributes_without(self), "_fit": _Fit()}
+        """Return the arguments and the results, in types that restricted unpicklers load."""
+        self._receive()
+        internal = ("_estimates", "_fit", "_state", "_memory", "_run")
+        state = {**attributes_without(self, *internal), "_results": self._results()}
+        return {**state, "_run": self._run} if is_spawning() else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = dict(state)
+        results = own.pop("_results")
+        self.__dict__.update(own)
+        self._begin()
+        self._run = state.get("_run", self._run)
+        self._take_results(results)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SoTLMonitor:
+        twin: SoTLMonitor = deep_copy(self, memo)
+        twin._run = self._run.copy()
+        return twin
 
 
 def monitors_of(trainer: Trainer) -> list[SoTLMonitor]:

@@ -14,7 +14,12 @@ from lightning_sotl.callbacks import _publishing, _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
-from lightning_sotl.callbacks._run import RunBinding, attributes_without
+from lightning_sotl.callbacks._run import (
+    RunBinding,
+    attributes_without,
+    deep_copy,
+    is_spawning,
+)
 from lightning_sotl.callbacks._shared_runs import SharedRuns, share_runs
 from lightning_sotl.callbacks._trainer import (
     Module,
@@ -108,6 +113,8 @@ class EarlyRankingStopper:
         directory: Where all runs of this sweep, and of no other, have their loggers, at any depth.
             Each run writes its own record there and reads those of the others; nothing else is
             shared.
+        checkpoint_dir: Where to save the stop's checkpoint, also with checkpointing off. None for
+            the folder of Lightning's own checkpoints, or no checkpoint with checkpointing off.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -141,6 +148,7 @@ class EarlyRankingStopper:
         hp_metric: bool = False,
         policy: AdaptivePolicy | None = None,
         directory: str | Path | None = None,
+        checkpoint_dir: str | Path | None = None,
     ) -> None:
         limits = [limit for limit in (stop_epoch, stop_batches) if limit is not None]
         if len(limits) > 1 or not (limits or policy):
@@ -166,7 +174,14 @@ class EarlyRankingStopper:
         self.hp_metric = validation.boolean("hp_metric", hp_metric)
         self.policy = policy
         self.directory = directory
-        self._state_key = f"{type(self).__qualname__}{{'monitor': {monitor!r}}}"
+        if checkpoint_dir is not None and not isinstance(checkpoint_dir, (str, Path)):
+            raise TypeError(f"Expected `checkpoint_dir` to be a path but got {checkpoint_dir!r}.")
+        self.checkpoint_dir = checkpoint_dir
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what a new stopper and a copy have."""
+        self._state_key = f"{type(self).__qualname__}{{'monitor': {self.monitor!r}}}"
         self._run = RunBinding()
         self._fit = _Fit()
         self._reset()
@@ -176,29 +191,34 @@ class EarlyRankingStopper:
     @property
     def estimate(self) -> float | None:
         """The monitored value at the stop, None before; `+inf` if the run has diverged."""
-        return self._received().estimate
+        self._receive()
+        return self._result.estimate
 
     @property
     def epochs_completed(self) -> int | None:
         """Completed epochs at the stop, or None before."""
-        return self._received().epochs_completed
+        self._receive()
+        return self._result.epochs_completed
 
     @property
     def stopping_reason(self) -> StoppingReason:
         """Why the run was ended, or that it was not."""
-        return self._received().stopping_reason
+        self._receive()
+        return self._result.stopping_reason
 
     @property
     def checkpoint_path(self) -> str | None:
-        """The checkpoint to promote from; None before the stop and with checkpointing off."""
-        return self._received().checkpoint_path
+        """The checkpoint to promote from; None before the stop, and if none was to be saved."""
+        self._receive()
+        return self._result.checkpoint_path
 
     @property
     def decision(self) -> Decision | None:
         """The policy's newest decision and its reason; None without a policy and before the first.
 
-        It stays in the process that trains, and is not in checkpoints.
+        It is not in checkpoints.
         """
+        self._receive()
         return self._memory.decision
 
     # --- state
@@ -254,6 +274,8 @@ class EarlyRankingStopper:
         self._fit = _Fit()
         self._metric = MonitoredMetric(trainer, self.monitor)
         check_limits(trainer, self._metric, self.stop_epoch, self.stop_batches)
+        if not self.promoted:
+            self._metric.refuse_unknown(pl_module)
         # A `stop_epoch` is looked at only when epochs end, whatever the estimate is over.
         decides_after_units = self.stop_batches is not None or self.policy is not None
         self._fit.in_blocks = decides_after_units and self._metric.counts_blocks
@@ -281,6 +303,11 @@ class EarlyRankingStopper:
             self._warn_of_inexact_promotion(trainer)
         if self._result.estimate is not None:
             self._show_hp_metric(trainer)
+        if not self._is_idle(trainer) and not self._saves_checkpoint(trainer):
+            inform_user(
+                "The run will save no checkpoint at its stop, since checkpointing is off, so it "
+                "cannot be promoted. Give EarlyRankingStopper a `checkpoint_dir`."
+            )
         if self.policy and self.directory is not None and not self._is_idle(trainer):
             self._memory.shared_runs = share_runs(
                 trainer, self._metric, self.policy, self.directory
@@ -301,6 +328,7 @@ class EarlyRankingStopper:
         """
         if not self._fit.in_blocks or not self._metric.is_between_units:
             return
+        self._metric.refuse_lossless()
         if not trainer.is_last_batch and not validation_is_due(trainer):
             self._stop_inside_epoch(trainer)
 
@@ -314,10 +342,9 @@ class EarlyRankingStopper:
         """Stop at the end of the first complete epoch at which the limit is reached."""
         if self._is_idle(trainer) or not epoch_is_whole(trainer):
             return
-        # A module that logs the name in its own `on_train_epoch_end` has done so by the second
-        # epoch. Without a monitor that logs it, the run would fail only at T.
-        if trainer.current_epoch and self._metric.value is None and self._metric.lacks_monitor:
-            raise RuntimeError(self._metric.explain_missing())
+        self._metric.refuse_lossless()
+        if self._metric.value is None and self._metric.monitor is None:
+            self._warn_if_never_logged(trainer)
         if self._decide(trainer, trainer.current_epoch + 1):
             self._finish_at_end_of_training(trainer)
 
@@ -336,8 +363,8 @@ class EarlyRankingStopper:
         self._show_hp_metric(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process that waits for them."""
-        self._run.release(trainer, stage, self)
+        """Hand the results to a parent process, or to the stopper that this is a copy of."""
+        self._run.release(trainer, stage, type(self).__name__, self._results())
 
     # --- the decision
 
@@ -463,21 +490,24 @@ class EarlyRankingStopper:
         self._metric.warn_of_earlier_value()
         self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(trainer)
         self._write_stop(trainer)
-        if trainer.checkpoint_callbacks:  # otherwise checkpointing is off
+        if self._saves_checkpoint(trainer):
             self._save_checkpoint(trainer)
         stop = f"The run ends after {pluralize(self._result.epochs_completed or 0, 'epoch')}"
         if self._result.estimate is not None:
             stop += f" with `{self.monitor}` = {self._result.estimate:.6g}"
         if self._result.checkpoint_path is None:
-            inform_user(f"{stop}, and cannot go on later: checkpointing is off.")
+            inform_user(f"{stop}, and without a checkpoint, so it cannot be promoted.")
         else:
-            inform_user(f"{stop}; it can go on from '{self._result.checkpoint_path}'.")
+            inform_user(f"{stop}; it can be resumed from '{self._result.checkpoint_path}'.")
+
+    def _saves_checkpoint(self, trainer: Trainer) -> bool:
+        return self.checkpoint_dir is not None or bool(trainer.checkpoint_callbacks)
 
     def _save_checkpoint(self, trainer: Trainer) -> None:
         at = f"epoch={trainer.current_epoch}"
         if self._fit.in_blocks and self._metric.is_between_units:
             at = f"batches={self._metric.batches_completed}"
-        path = _stop_checkpoint.new_checkpoint_path(trainer, at)
+        path = _stop_checkpoint.new_checkpoint_path(trainer, at, self.checkpoint_dir)
         self._result.checkpoint_path = path  # the checkpoint itself has it, too
         try:
             trainer.save_checkpoint(path, weights_only=False)
@@ -546,6 +576,17 @@ class EarlyRankingStopper:
 
     # --- messages
 
+    def _warn_if_never_logged(self, trainer: Trainer) -> None:
+        """Warn, long before T, of a name that may be misspelled."""
+        # A module that logs it in its own `on_train_epoch_end` has done so an epoch later.
+        first = trainer.check_val_every_n_epoch if trainer.enable_validation else 1
+        if trainer.current_epoch < (first or 1) or self._memory.warned_of_missing:
+            return
+        self._memory.warned_of_missing = True
+        after = pluralize(trainer.current_epoch + 1, "epoch")
+        problem = f"is not logged in the first {after}; logged are"
+        warn_user(f"{self._metric.explain_missing(problem)} Without it the run fails at its limit.")
+
     def _show_hp_metric(self, trainer: Trainer) -> None:
         """Show the estimate at T in TensorBoard, or at the end of a run that had none at T."""
         if not self.hp_metric or self._fit.shows_hp_metric:
@@ -582,16 +623,44 @@ class EarlyRankingStopper:
         self._result.stopping_reason = StoppingReason(state["stopping_reason"])
         self._fit.loaded_random_states = state.get("random_states")
 
-    def _received(self) -> StopResult:
-        """Return the results, after a fit in spawned processes those of rank 0."""
-        state = self._run.state_from_child()
-        if state is not None:
-            self._reset()
-            self._restore(state)
-        return self._result
+    # --- copies
+
+    def _results(self) -> dict[str, Any]:
+        """Return what a copy has in common with this stopper, in plain types."""
+        decision = self._memory.decision
+        return {**self.state_dict(), "decision": None if decision is None else asdict(decision)}
+
+    def _take_results(self, results: dict[str, Any]) -> None:
+        self._reset()
+        self._restore(results)
+        decision = results["decision"]
+        self._memory.decision = None if decision is None else Decision(**decision)
+
+    def _receive(self) -> None:
+        """Take the results of a spawned process or of a copy, if there are newer ones."""
+        results = self._run.newer_results()
+        if results is not None:
+            self._take_results(results)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**attributes_without(self, "_metric"), "_fit": _Fit()}
+        """Return the arguments and the results, in types that restricted unpicklers load."""
+        self._receive()
+        internal = ("_result", "_memory", "_fit", "_metric", "_run")
+        state = {**attributes_without(self, *internal), "_results": self._results()}
+        return {**state, "_run": self._run} if is_spawning() else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = dict(state)
+        results = own.pop("_results")
+        self.__dict__.update(own)
+        self._begin()
+        self._run = state.get("_run", self._run)
+        self._take_results(results)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EarlyRankingStopper:
+        twin: EarlyRankingStopper = deep_copy(self, memo)
+        twin._run = self._run.copy()
+        return twin
 
 
 def stoppers_of(trainer: Trainer) -> list[EarlyRankingStopper]:
