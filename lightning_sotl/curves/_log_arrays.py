@@ -134,6 +134,7 @@ def _to_arrays(root: Path, sources: list[RunSource], keys: LogKeys, notes: RunNo
     notes.cautions.extend(_log_notes.notes_on_gaps(sources))
     notes.remarks.extend(_log_notes.notes_on_cut_epochs(sources))
     notes.remarks.extend(_log_notes.notes_on_late_values(sources, list(others)))
+    notes.remarks.extend(_log_notes.notes_on_several_values(sources, list(others)))
     if keys.finals:
         notes.cautions.extend(_log_notes.notes_on_short_runs(sources))
     for key in keys.finals:

@@ -101,10 +101,16 @@ def notes_on_gaps(sources: Sequence[RunSource]) -> list[str]:
     gaps = [run.name for run in sources if run.losses and len(run.losses) <= max(run.losses)]
     if not gaps:
         return []
+    late = [run.name for run in sources if run.record is None and min(run.losses, default=0) == 1]
+    from_one = (
+        f"The first epoch of {pluralize(len(late), 'run')} is 1. If it was counted from 1, each "
+        f"value comes one epoch late: {quote_few(late)}."
+    )
     return [
         f"{pluralize(len(gaps), 'run')} without L(e) for some epochs (no step gave a loss, or a "
         "CSVLogger that resumed has deleted its rows); computed estimates that need those put "
-        f"them last: {quote_few(gaps)}."
+        f"them last: {quote_few(gaps)}.",
+        *([from_one] if late else []),
     ]
 
 
@@ -121,6 +127,18 @@ def notes_on_late_values(sources: Sequence[RunSource], keys: Sequence[str]) -> l
             notes.append(
                 f"Values of '{key}' that {pluralize(len(late), 'run')} logged after the last "
                 f"completed epoch do not count: {quote_few(late)}."
+            )
+    return notes
+
+
+def notes_on_several_values(sources: Sequence[RunSource], keys: Sequence[str]) -> list[str]:
+    """Return which keys were logged several times an epoch."""
+    notes = []
+    for key in keys:
+        if several := [source.name for source in sources if key in source.logged.means]:
+            notes.append(
+                f"'{key}' was logged several times an epoch by {pluralize(len(several), 'run')}; "
+                f"the last value of each epoch counts: {quote_few(several)}."
             )
     return notes
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
@@ -280,3 +282,67 @@ def test_many_restarts_of_many_epochs_take_no_minutes(
     logged = Logged(())
     line.fill(logged)
     assert logged.by_epoch["loss"][19_999] == 3.0
+
+
+def rows_from(
+    start: int, stop: int, process: int, *, batches: int, every: int, rare: int
+) -> list[tuple[int, int, str, float]]:
+    """Return the rows (epoch, step, key, value) of the steps from one to another, as Lightning's.
+
+    Args:
+        start: The first step.
+        stop: The step behind the last.
+        process: A number that makes the values differ between processes.
+        batches: Steps per epoch.
+        every: After how many steps a loss is logged.
+        rare: After how many epochs there is a validation.
+    """
+    found = []
+    for step in range(start, stop):
+        epoch = step // batches
+        if (step + 1) % every == 0:
+            found.append((epoch, step, "loss", 1000.0 * process + step))
+        if (step + 1) % batches == 0:
+            if (epoch + 1) % rare == 0:
+                found.append((epoch, step, "acc", 1000.0 * process + step))
+            found.append((epoch, step, "mean", 1000.0 * process + step))
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    batches=st.integers(2, 6),
+    every=st.integers(1, 5),
+    rare=st.integers(1, 3),
+    processes=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), min_size=1, max_size=4),
+    wanted=st.sets(st.sampled_from(["loss", "acc", "mean"]), min_size=1),
+)
+def test_after_any_resumes_the_values_are_those_of_the_steps_that_count(
+    batches: int,
+    every: int,
+    rare: int,
+    processes: list[tuple[int, int]],
+    wanted: set[str],
+) -> None:
+    """Each process begins at a checkpoint of an earlier one and trains for some epochs."""
+    line, reached = Timeline(wanted), 0
+    counts: list[tuple[int, int, str, float]] = []
+    for process, (place, epochs) in enumerate(processes):
+        start = min(place, reached)
+        stop = max(reached, start) + epochs * batches  # so that it logs again what it has undone
+        new = rows_from(start, stop, process, batches=batches, every=every, rare=rare)
+        counts = [row for row in counts if row[1] < start] + new
+        for epoch, step, key, value in new:
+            values = {key: value} if key in wanted else {}
+            line.add(epoch, step, values, [] if key in wanted else [key])
+        reached = stop
+    logged = Logged(wanted)
+    line.fill(logged)
+    for key in wanted:
+        expected = {epoch: value for epoch, _, other, value in counts if other == key}
+        assert logged.by_epoch.get(key, {}) == expected
+    for epoch, mean in logged.means.get("loss", {}).items():
+        losses = [value for e, _, key, value in counts if (e, key) == (epoch, "loss")]
+        assert mean == pytest.approx(sum(losses) / len(losses))
+    if "loss" in logged.means and reached > batches:  # one epoch does not show its length
+        assert logged.means["loss"].keys() == logged.by_epoch["loss"].keys()

@@ -205,3 +205,26 @@ def test_a_key_step_leaves_no_epoch_and_the_message_names_it(
     )
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
+
+
+def test_of_a_monitored_key_with_several_values_an_epoch_the_last_counts_and_a_note_says_so(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "v0", steps([[1.0, 2.0, 3.0, 6.0], [4.0, 3.0, 2.0, 1.0], [9.0, 9.0]]))
+    found = read_logs(tmp_path, LogKeys(others=["train_loss"]), needs_losses=False)
+    np.testing.assert_array_equal(found.others["train_loss"], [[6.0, 1.0]])
+    assert found.notes.remarks[-1] == (
+        "'train_loss' was logged several times an epoch by 1 run; the last value of each epoch "
+        "counts: 'v0'."
+    )
+
+
+def test_a_log_whose_first_epoch_is_1_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "v0", "1,3,2.0\n2,7,1.0")
+    found = read(tmp_path)
+    np.testing.assert_array_equal(found.curves.train_loss, [[nan, 2.0, 1.0]])
+    said = (
+        "The first epoch of 1 run is 1. If it was counted from 1, each value comes one epoch late: "
+        "'v0'."
+    )
+    assert said in found.notes.cautions
