@@ -24,19 +24,25 @@ class StepsPerEpoch:
         least: The smallest possible number.
         most: The largest.
         distance: How many steps are between two rows.
+        first: The number of the first step: 0, as Lightning counts, or 1.
     """
 
     least: int
     most: int
     distance: float
+    first: int = 0
 
     def ends(self, epoch: int, step: float, distance: float) -> bool:
         """Return whether no further row can be in an epoch after a step, whatever its length."""
-        return step + distance >= (epoch + 1) * self.most
+        return step - self.first + distance >= (epoch + 1) * self.most
+
+    def may_end(self, epoch: int, step: float) -> bool:
+        """Return whether a row at a step may be the last of an epoch."""
+        return step - self.first + self.distance >= (epoch + 1) * self.least
 
     def begins(self, epoch: int, step: float, distance: float) -> bool:
         """Return whether no further row can be in an epoch before a step."""
-        return step - distance < epoch * self.least
+        return step - self.first - distance < epoch * self.least
 
 
 class Spans:
@@ -90,25 +96,33 @@ class Spans:
     def steps_per_epoch(self) -> StepsPerEpoch | None:
         """Return how many steps an epoch has, or None if epochs differ or there is only one."""
         epochs = sorted(self._spans)
-        # The last epoch may be cut. Before a validation after the training, so may the one before.
-        is_lone = bool(epochs) and self._spans[epochs[-1]][0] == self._spans[epochs[-1]][1]
+        if len(epochs) < 2 or min(span[0] for span in self._spans.values()) < 0:
+            return None
         usual = max(self._distances, key=self._distances.__getitem__, default=1.0)
+        # The last epoch may be cut. If a validation was logged after it, the last but one may be.
+        before, (first, last) = self._spans[epochs[-2]], self._spans[epochs[-1]]
+        is_validation = first == last and last - before[1] <= usual
+        wholes = [epochs[:-1], *([epochs[:-2]] if is_validation and len(epochs) > 2 else [])]
+        if len(epochs) == 2 and (bounds := self._bounds(epochs, 1.0, first=1)):
+            return bounds
         for distance in (1.0, usual):
-            for whole in (epochs[:-1], epochs[:-2] if is_lone else []):
-                if bounds := self._bounds(whole, distance):
-                    return bounds
+            for whole in wholes:
+                for origin in (0, 1) if len(whole) > 1 else (0,):
+                    if bounds := self._bounds(whole, distance, first=origin):
+                        return bounds
         return None
 
-    def _bounds(self, whole: Sequence[int], distance: float) -> StepsPerEpoch | None:
-        if not whole or min(span[0] for span in self._spans.values()) < 0:
-            return None
-        least = max(math.ceil((span[1] + 1) / (e + 1)) for e, span in self._spans.items())
+    def _bounds(self, whole: Sequence[int], distance: float, *, first: int) -> StepsPerEpoch | None:
+        """Return how many steps an epoch has if some are whole, or None if they differ."""
+        least = max(
+            math.ceil((span[1] - first + 1) / (epoch + 1)) for epoch, span in self._spans.items()
+        )
         most = min(
-            *(int((self._spans[epoch][1] + distance) // (epoch + 1)) for epoch in whole),
-            *(int(self._spans[epoch][0] // epoch) for epoch in whole if epoch),
+            *(int((self._spans[epoch][1] - first + distance) // (epoch + 1)) for epoch in whole),
+            *(int((self._spans[epoch][0] - first) // epoch) for epoch in whole if epoch),
             MOST_STEPS,
         )
-        return StepsPerEpoch(least, most, distance) if least <= most else None
+        return StepsPerEpoch(least, most, distance, first) if least <= most else None
 
     def count_complete(self, steps: StepsPerEpoch | None) -> int:
         """Return the number of epochs up to the last that is complete.
@@ -117,9 +131,7 @@ class Spans:
         a validation after the training logs is of an epoch without any step.
         """
         epochs = sorted(self._spans)
-        while epochs and steps is not None:
-            if self._spans[epochs[-1]][1] + steps.distance >= (epochs[-1] + 1) * steps.least:
-                break
+        while epochs and steps and not steps.may_end(epochs[-1], self._spans[epochs[-1]][1]):
             epochs.pop()
         return epochs[-1] + 1 if epochs else 0
 

@@ -228,3 +228,24 @@ def test_a_log_whose_first_epoch_is_1_is_named(tmp_path: Path) -> None:
         "'v0'."
     )
     assert said in found.notes.cautions
+
+
+@pytest.mark.parametrize(
+    "ends", [[4, 8], [4, 8, 12], [1000, 2000, 3000], [9, 17, 23], [9, 13, 23], [0, 1, 2], [3, 7]]
+)
+def test_epochs_of_other_programs_that_count_steps_in_other_ways_are_whole(
+    tmp_path: Path, ends: list[int]
+) -> None:
+    write(tmp_path / "v0", "\n".join(f"{epoch},{end},2.0" for epoch, end in enumerate(ends)))
+    found = read(tmp_path)
+    np.testing.assert_array_equal(found.curves.train_loss, [[2.0] * len(ends)])
+    assert found.notes.remarks == []
+
+
+@pytest.mark.parametrize("every", [1, 2, 32])
+def test_steps_that_count_from_1_or_in_samples_are_read(tmp_path: Path, every: int) -> None:
+    rows = [(step // 4, (step + 1) * every, step) for step in range(12)]
+    write(tmp_path / "v0", "\n".join(",".join(map(str, row)) for row in rows))
+    np.testing.assert_array_equal(read(tmp_path).curves.train_loss, [[1.5, 5.5, 9.5]])
+    write(tmp_path / "v1", "\n".join(",".join(map(str, row)) for row in rows[:-1]))
+    np.testing.assert_array_equal(read(tmp_path).curves.train_loss[1], [1.5, 5.5, nan])
