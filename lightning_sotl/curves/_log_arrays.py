@@ -109,12 +109,9 @@ def _with_losses(
             f"Logged are: {quote_all(available)}; `train_loss` (--train-loss) names one to take as "
             "it is."
         )
+    notes.cautions.extend(_log_notes.notes_on_doubtful_losses(sources))
     _note_left_out(sources, kept, f"without {_log_notes.why_no_losses(keys)}", notes)
-    if borrowed := sum(run.loss_key not in (None, keys.monitor) for run in kept):
-        notes.cautions.append(
-            f"Took '{keys.train_loss}' as L(e) of {pluralize(borrowed, 'run')} without a record; "
-            "whether it is the mean of the step losses cannot be told from the logs."
-        )
+    notes.cautions.extend(_log_notes.notes_on_train_loss(kept, keys))
     return kept
 
 
@@ -150,7 +147,9 @@ def _to_arrays(root: Path, sources: list[RunSource], keys: LogKeys, notes: RunNo
     check_table_size(root, len(sources), epochs, longest)
     tables = {key: _table(curves, epochs) for key, curves in others.items()}
     notes.cautions.extend(_log_notes.notes_on_gaps(sources))
+    notes.remarks.extend(_log_notes.notes_on_cut_epochs(sources))
     notes.remarks.extend(_log_notes.notes_on_late_values(sources, list(others)))
+    notes.remarks.extend(_log_notes.notes_on_several_values(sources, list(others)))
     if keys.finals:
         notes.cautions.extend(_log_notes.notes_on_short_runs(sources))
     for key in keys.finals:
