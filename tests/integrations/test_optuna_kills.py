@@ -4,6 +4,7 @@ A process that is killed at some moment is one that was not asked for more: thes
 with another reporter for the same trial. `campaigns/killed_studies.py` kills real processes.
 """
 
+import copy
 import math
 import re
 from functools import partial
@@ -258,3 +259,38 @@ def test_a_requeued_trial_is_found_again_if_its_process_dies_before_it_has_a_rep
     assert requeue_interrupted(trial.study) == [0]
     assert trial.study.ask().number == 0  # and then the process was killed
     assert requeue_interrupted(trial.study) == [0]
+
+
+# --- libraries that train with copies of the callbacks
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
+def test_a_copied_reporter_reports_to_the_trial_itself(tmp_path, kind):
+    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=AfterStep(1))
+
+    def objective(trial):
+        callbacks = [door().SoTLMonitor(), OptunaReporter(trial)]
+        copies = copy.deepcopy(callbacks)
+        assert copies[1].trial is trial
+        epochs = 5 if trial.number else 1
+        trainer(tmp_path, callbacks=copies, max_epochs=epochs).fit(scripted_model(), loader(4))
+        return callbacks[1].finish()
+
+    study.optimize(objective, n_trials=2)
+    complete, pruned = study.trials
+    assert (complete.state.name, complete.value) == ("COMPLETE", LOSSES[0])
+    assert (pruned.state.name, pruned.value) == ("PRUNED", LOSSES[1])
+    assert pruned.intermediate_values == {0: LOSSES[0], 1: LOSSES[1]}
+
+
+def test_a_reporter_has_the_results_of_the_copy_that_trained_last(tmp_path):
+    trial = new_trial(tmp_path, NEVER)
+    reporter = OptunaReporter(trial)
+    said = "The run has ended before `sotl_e1` was available, so it has no value. This "
+    with pytest.raises(RuntimeError, match=f"^{re.escape(said)}OptunaReporter was in no Trainer"):
+        copy.deepcopy(reporter).finish()
+    for epochs in (1, 3):
+        callbacks = [door().SoTLMonitor(), copy.deepcopy(copy.deepcopy(reporter))]
+        trainer(tmp_path, callbacks=callbacks, max_epochs=epochs).fit(scripted_model(), loader(4))
+        assert reporter.finish() == LOSSES[epochs - 1]
+    assert reporter.finish() == LOSSES[2]

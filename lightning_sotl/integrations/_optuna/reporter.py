@@ -14,7 +14,7 @@ from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.validation import text as check_text
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange
-from lightning_sotl.callbacks._run import RunBinding, attributes_without
+from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_copy
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
@@ -462,6 +462,16 @@ class OptunaReporter:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**attributes_without(self, "_metric", "_validation_metric"), "_fit": _Fit()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OptunaReporter:
+        """Return a copy that reports to the same trial, and not to a copy of its study."""
+        memo[id(self.trial)] = self.trial
+        twin: OptunaReporter = deep_copy(self, memo)
+        twin._run = self._run.copy()
+        return twin
 
 
 def _sign_of(trial: optuna.Trial, monitor: str) -> float:
