@@ -82,6 +82,10 @@ class OptunaReporter:
     A storage that fails during a report is tried three times within a second; the run then goes
     on with a warning, and the report is made with the next one or in `finish()`.
 
+    The study also keeps the pruner's decision. A trial that is killed and resumed, see
+    `requeue_interrupted`, so ends as it would have without the kill. A copy of a reporter, as some
+    libraries make it, reports to the same trial.
+
     Args:
         trial: The trial of a study with one objective. With several processes only rank 0 needs
             it, and the others may give None.
