@@ -208,7 +208,7 @@ def test_what_cannot_be_promoted_is_named(adaptive, sweep):
             (TypeError, ValueError), match=r"^Expected `k` to be a positive integer"
         ):
             promote(grid, k, ray_jobs.trial)
-    message = "None of the 3 trials has a finite `val_acc`, so there is none to promote."
+    message = "No trial of 3 has a finite `val_acc`, so there is none to promote."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         promote(grid, 1, ray_jobs.trial, monitor="val_acc")
     message = "Expected `mode` to be 'min' for 'sotl_e1', of which lower is better, but got 'max'."
