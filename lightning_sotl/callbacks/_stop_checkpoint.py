@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_sotl._utils.files import find_moved
 from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
@@ -18,6 +19,8 @@ from lightning_sotl.callbacks._trainer import (
     start_next_epoch_fresh,
     training_loaders,
 )
+
+_PLANS = "lightning_sotl_planned_checkpoints"  # an entry of checkpoints: state key -> path
 
 
 def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
@@ -62,6 +65,18 @@ def put_loader_states(checkpoint: dict[str, Any], states: list[Any]) -> None:
     checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] = states
 
 
+def saved_plan(checkpoint: dict[str, Any], state_key: str) -> str | None:
+    """Return where a stopper was about to save when the checkpoint was saved, or None."""
+    path: str | None = checkpoint.get(_PLANS, {}).get(state_key)
+    return path
+
+
+def put_plan(checkpoint: dict[str, Any], state_key: str, path: str | None) -> None:
+    """Put into a checkpoint where the stopper is about to save, if it is."""
+    if path is not None:
+        checkpoint.setdefault(_PLANS, {})[state_key] = path
+
+
 def new_checkpoint_path(trainer: Trainer, at: str) -> str:
     """Return where a stop saves, the same on all ranks: beside Lightning's own checkpoints.
 
@@ -69,10 +84,25 @@ def new_checkpoint_path(trainer: Trainer, at: str) -> str:
     """
     folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
     folder = str(next(filter(None, folders), Path(trainer.default_root_dir) / "checkpoints"))
-    if "://" not in folder:
-        folder = str(Path(folder).absolute())  # the record is read from other directories too
+    folder = _absolute(folder)  # the record is read from other directories too
     path = f"{folder.rstrip('/')}/stopped-{at}-{uuid.uuid4().hex[:8]}.ckpt"
     return str(trainer.strategy.broadcast(path))
+
+
+def checkpoint_of_stop(planned: str | None, loaded: str) -> str:
+    """Return the checkpoint to promote a run from that is started again at its stop.
+
+    Args:
+        planned: Where the stop was about to save when the loaded checkpoint was saved.
+        loaded: The checkpoint that the run is started from. It is used if a kill came between the
+            decision to stop and the save.
+    """
+    own = None if planned is None else find_moved(planned, [Path(loaded).parent])
+    return _absolute(loaded) if own is None else own
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())
 
 
 def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:

@@ -64,6 +64,8 @@ class _Fit:
     in_blocks: bool = False
     refreshes_statistics: bool = False
     shows_hp_metric: bool = False
+    planned_checkpoint: str | None = None  # where the stop will save, from the decision on
+    loaded_plan: str | None = None
     loaded_random_states: list[dict[str, Any]] | None = None
     random_states_at_stop: list[dict[str, Any]] | None = None
     loaded_loader_states: list[Any] = field(default_factory=list)
@@ -227,12 +229,16 @@ class EarlyRankingStopper:
     ) -> None:
         """Add the random state of the stop to its own checkpoint and to later ones.
 
+        Those that others save between the decision and the stop's own save name the latter. A run
+        that is started again from one of them finds the stop's checkpoint.
+
         A run that ends before its first batch saves the loader states that it loaded, since
         Lightning has already advanced the loaders for a batch that is never trained.
         """
         fit = self._fit
         if fit.random_states_at_stop is not None:
             checkpoint["callbacks"][self.state_key]["random_states"] = fit.random_states_at_stop
+        _stop_checkpoint.put_plan(checkpoint, self.state_key, fit.planned_checkpoint)
         already_stopped = self._result.stopping_reason == StoppingReason.already_stopped
         if already_stopped and fit.loaded_loader_states:
             _stop_checkpoint.put_loader_states(checkpoint, fit.loaded_loader_states)
@@ -240,8 +246,9 @@ class EarlyRankingStopper:
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the state of the loaders until it is known whether the run trains anything more."""
+        """Keep what matters once it is known whether the run trains anything more."""
         self._fit.loaded_loader_states = _stop_checkpoint.saved_loader_states(checkpoint)
+        self._fit.loaded_plan = _stop_checkpoint.saved_plan(checkpoint, self.state_key)
 
     # --- Lightning's hooks, in the order of a run
 
@@ -456,6 +463,8 @@ class EarlyRankingStopper:
         # save.
         move_to_front(trainer, self)
         self._fit.stop_unfinished = True
+        if trainer.checkpoint_callbacks:
+            self._fit.planned_checkpoint = self._new_checkpoint_path(trainer)
 
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""
@@ -473,11 +482,14 @@ class EarlyRankingStopper:
         else:
             inform_user(f"{stop}; it can go on from '{self._result.checkpoint_path}'.")
 
-    def _save_checkpoint(self, trainer: Trainer) -> None:
-        at = f"epoch={trainer.current_epoch}"
+    def _new_checkpoint_path(self, trainer: Trainer) -> str:
+        at = f"epoch={self._result.epochs_completed}"
         if self._fit.in_blocks and self._metric.is_between_units:
             at = f"batches={self._metric.batches_completed}"
-        path = _stop_checkpoint.new_checkpoint_path(trainer, at)
+        return _stop_checkpoint.new_checkpoint_path(trainer, at)
+
+    def _save_checkpoint(self, trainer: Trainer) -> None:
+        path = self._fit.planned_checkpoint or self._new_checkpoint_path(trainer)
         self._result.checkpoint_path = path  # the checkpoint itself has it, too
         try:
             trainer.save_checkpoint(path, weights_only=False)
@@ -531,8 +543,9 @@ class EarlyRankingStopper:
         if self.stop_batches is not None:
             at_stop = self._metric.batches_completed == self.stop_batches
         if result.checkpoint_path is None and trainer.ckpt_path is not None and at_stop:
-            # A kill came between the decision and the save.
-            result.checkpoint_path = str(trainer.ckpt_path)
+            result.checkpoint_path = _stop_checkpoint.checkpoint_of_stop(
+                self._fit.loaded_plan, str(trainer.ckpt_path)
+            )
         self._stop(trainer, estimate, epochs, StoppingReason.already_stopped)
         inform_user(
             f"The run was ended after {pluralize(epochs or 0, 'epoch')} before and trains nothing "

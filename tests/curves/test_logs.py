@@ -276,3 +276,31 @@ def test_link_to_a_run_does_not_count_it_twice(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "v0", csv_rows([3.0]))
     (tmp_path / "latest").symlink_to(tmp_path / "v0", target_is_directory=True)
     assert LearningCurves.from_logs(tmp_path).run_ids == ("v0",)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"C:\runs\v0\checkpoints\stopped-epoch=3.ckpt",
+        r"\\server\runs\v0\checkpoints\stopped-epoch=3.ckpt",
+        r"C:\runs\v0\checkpoints/stopped-epoch=3.ckpt",
+        "C:/runs/v0/checkpoints/stopped-epoch=3.ckpt",
+        "/gone/runs/v0/checkpoints/stopped-epoch=3.ckpt",
+        "/gone/runs/v0/stopped-epoch=3.ckpt",
+    ],
+)
+@pytest.mark.parametrize("place", ["checkpoints", "."])
+def test_a_checkpoint_that_was_moved_with_its_run_is_found(tmp_path, written, place):
+    now = tmp_path / "v0" / place / "stopped-epoch=3.ckpt"
+    now.parent.mkdir(parents=True)
+    now.touch()
+    write_record(tmp_path / "v0", [2.0, 1.0], checkpoint=written)
+    assert LearningCurves.from_logs(tmp_path).checkpoints == (str(now),)
+
+
+@pytest.mark.parametrize(
+    "written", [r"C:\runs\v0\checkpoints\a.ckpt", "s3://bucket/v0/a.ckpt", ".."]
+)
+def test_a_checkpoint_that_is_not_found_keeps_the_path_in_the_record(tmp_path, written):
+    write_record(tmp_path / "v0", [2.0, 1.0], checkpoint=written)
+    assert LearningCurves.from_logs(tmp_path).checkpoints == (written,)
