@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from lightning_sotl._utils.files import find_moved
+from lightning_sotl.callbacks._generators import generator_states, set_generator_states
 from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
@@ -124,12 +125,14 @@ def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
         )
     for generator, generator_state in zip(generators, state["loaders"], strict=True):
         generator.set_state(generator_state)
+    set_generator_states(trainer, state.get("other_generators"))
 
 
 def _random_state(trainer: Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
     version, internal, gauss = random.getstate()
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # the global state is the point
+    others = generator_states(trainer)
     return {
         "torch": torch.get_rng_state(),
         "python": (version, list(internal), gauss),
@@ -142,11 +145,12 @@ def _random_state(trainer: Trainer) -> dict[str, Any]:
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "loaders": [generator.get_state() for generator in _loader_generators(trainer)],
         "loader_states": loader_states(trainer),
+        **({"other_generators": others} if others else {}),
     }
 
 
 def _loader_generators(trainer: Trainer) -> list[torch.Generator]:
-    """Return the generators that the user gave to the training loaders or their samplers."""
+    """Return torch's generators that the user gave to the training loaders or their samplers."""
     found = (getattr(part, "generator", None) for part in training_loaders(trainer))
     # A loader and its sampler share theirs.
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

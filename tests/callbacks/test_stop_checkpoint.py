@@ -1,5 +1,6 @@
 """A promoted run is bit-equal to one that was never stopped."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -268,4 +269,34 @@ def test_a_loader_with_other_generators_is_refused(tmp_path):
     assert str(caught.value) == (
         "Expected the training loaders to have 1 generators, as where the random state was saved, "
         "but got 0."
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_sampler_with_another_kind_of_generator_is_refused(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    SETTINGS["sampler with numpy's generator"].fit(tmp_path, stopper)
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    message = (
+        "Expected the parts of the training loaders to keep these generators, as where the random "
+        "state was saved: numpy PCG64; but got: numpy Philox."
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        SETTINGS["sampler with numpy's Philox"].fit(
+            tmp_path, promoted, checkpoint=stopper.checkpoint_path
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_sampler_with_a_generator_whose_state_was_not_saved_is_named(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    SETTINGS["no validation"].fit(tmp_path, stopper)
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    with pytest.warns(UserWarning, match="has nothing of the generators") as caught:
+        SETTINGS["sampler with numpy's generator"].fit(
+            tmp_path, promoted, checkpoint=stopper.checkpoint_path
+        )
+    assert message_with(caught, "generators") == (
+        "The random state in the checkpoint has nothing of the generators that parts of the "
+        "training loaders keep (numpy PCG64), so the run differs from one that was never stopped."
     )
