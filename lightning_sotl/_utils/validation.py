@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
+from pathlib import Path
 
 
 def positive_int(name: str, value: object) -> int:
@@ -114,3 +115,16 @@ def boolean(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be True or False but got {value!r}.")
     return value
+
+
+def local_directory(name: str, value: object) -> None:
+    """Check that `value` is a path of the local file system.
+
+    Raises:
+        TypeError: If it is neither a string nor a path.
+        ValueError: If it is an address such as `s3://...`, to which nothing can be appended.
+    """
+    if not isinstance(value, (str, Path)):
+        raise TypeError(f"Expected `{name}` to be a path but got {value!r}.")
+    if "://" in str(value):
+        raise ValueError(f"Expected `{name}` to be a local directory but got {str(value)!r}.")

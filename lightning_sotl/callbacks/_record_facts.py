@@ -1,35 +1,60 @@
-"""Which facts of a running Trainer go into the record, and where the record is."""
+"""What of a running Trainer is in its record, and where the record is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_sotl._utils.messages import warn_user
+import torch
+
+from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl.callbacks._trainer import Module, Trainer, training_loaders
 from lightning_sotl.record.format import file_name
 from lightning_sotl.record.writer import RunRecord
 
 
-def find_record(trainer: Trainer, *, prefix: str) -> RunRecord | None:
-    """Return the record of this run; None on other ranks and without a directory for it."""
-    if not trainer.loggers or trainer.fast_dev_run or not trainer.is_global_zero:
+def find_record(trainer: Trainer, *, prefix: str, directory: str | Path | None) -> RunRecord | None:
+    """Return the record of this run; None on other ranks and where there is no directory for it.
+
+    A missing directory is reported once, at the start, with what the user can do about it.
+    """
+    if trainer.fast_dev_run or not trainer.is_global_zero:
         return None
-    logger = trainer.loggers[0]
-    directory, parts = getattr(logger, "log_dir", None), []
-    if directory is None:
+    if directory is not None:
+        return RunRecord(Path(directory) / file_name(prefix))
+    problems = []
+    for logger in trainer.loggers:
+        folder, problem = _folder_of(logger)
+        if folder is not None:
+            return RunRecord(folder / file_name(prefix))
+        problems.append(problem)
+    _report_no_record(problems)
+    return None
+
+
+def _folder_of(logger: Any) -> tuple[Path | None, str]:
+    """Return a logger's local folder for this run; otherwise None and what it has in its place."""
+    folder, parts = getattr(logger, "log_dir", None), []
+    if folder is None:
         # The `save_dir` of these loggers (W&B, MLflow) is one for all runs.
-        directory, parts = logger.save_dir, [logger.name, logger.version]
-    if directory is None:
-        return None
-    if "://" in str(directory):
-        warn_user(
-            f"The run's record is not written: it is appended to, which '{directory}' does not "
-            "allow. Give the Trainer a first logger with a local directory, or `record=False`.",
-        )
-        return None
-    folder = Path(directory).joinpath(*(str(part) for part in parts if part is not None))
-    return RunRecord(folder / file_name(prefix))
+        folder = getattr(logger, "save_dir", None)
+        parts = [getattr(logger, name, None) for name in ("name", "version")]
+    if not isinstance(folder, (str, Path)):  # a mock has any attribute
+        return None, f"{type(logger).__name__} has no directory"
+    if "://" in str(folder):
+        return None, f"'{folder}' cannot be appended to"
+    return Path(folder).joinpath(*(str(part) for part in parts if isinstance(part, (str, int)))), ""
+
+
+def _report_no_record(problems: list[str]) -> None:
+    message = (
+        f"No record of this run is written, since {problems[0] if problems else 'it has no logger'}"
+        ", so `rank`, `evaluate` and `promote` will not find the run. Give SoTLMonitor a "
+        "`directory`, or `record=False`."
+    )
+    # Without a logger, which is the default of several libraries, a warning would be too loud.
+    (warn_user if problems else inform_user)(message)
 
 
 def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict[str, Any]:
@@ -41,6 +66,8 @@ def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict
         if hasattr(callback, "going_to_accumulate_grad_batches")  # GradientAccumulationScheduler
     )
     sizes = (getattr(part, "batch_size", None) for part in training_loaders(trainer))
+    # Lightning logs both; if they disagree on a name it refuses to train with a logger.
+    hparams = {**getattr(trainer.datamodule, "hparams", {}), **pl_module.hparams}
     return {
         "unit": "epoch" if block is None else block,
         "batches_per_unit": batches if isinstance(batches, int) else None,
@@ -50,5 +77,28 @@ def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict
         "max_epochs": trainer.max_epochs,
         "max_steps": trainer.max_steps,
         "precision": str(trainer.precision),
-        "hparams": dict(pl_module.hparams),
+        "hparams": hparams,
     }
+
+
+def batch_size_of(batch: Any) -> int | None:
+    """Return the common first dimension of a batch's tensors; None if they have no common one.
+
+    Example:
+        >>> batch_size_of({"image": torch.zeros(4, 3), "label": [torch.zeros(4)], "name": "a"})
+        4
+    """
+    sizes = set(_first_dimensions(batch))
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _first_dimensions(batch: Any) -> Iterator[int]:
+    if isinstance(batch, torch.Tensor):
+        if batch.ndim:
+            yield len(batch)
+    elif isinstance(batch, Mapping):
+        for part in batch.values():
+            yield from _first_dimensions(part)
+    elif isinstance(batch, (list, tuple)):
+        for part in batch:
+            yield from _first_dimensions(part)

@@ -78,13 +78,15 @@ def put_plan(checkpoint: dict[str, Any], state_key: str, path: str | None) -> No
         checkpoint.setdefault(_PLANS, {})[state_key] = path
 
 
-def new_checkpoint_path(trainer: Trainer, at: str) -> str:
-    """Return where a stop saves, the same on all ranks: beside Lightning's own checkpoints.
+def new_checkpoint_path(trainer: Trainer, at: str, directory: str | Path | None) -> str:
+    """Return where a stop saves, the same on all ranks.
 
-    Runs without a logger share that folder, so the name has to be one of a kind.
+    That is in `directory`, or else beside Lightning's own checkpoints. Runs may share the folder,
+    so the name is unique.
     """
-    folders = (getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks)
-    folder = str(next(filter(None, folders), Path(trainer.default_root_dir) / "checkpoints"))
+    own = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
+    folders = filter(None, [directory, *own, Path(trainer.default_root_dir) / "checkpoints"])
+    folder = str(next(folders))
     folder = _absolute(folder)  # the record is read from other directories too
     path = f"{folder.rstrip('/')}/stopped-{at}-{uuid.uuid4().hex[:8]}.ckpt"
     return str(trainer.strategy.broadcast(path))

@@ -17,7 +17,7 @@ from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks import _publishing
 from lightning_sotl.callbacks._order import Place, arrange
-from lightning_sotl.callbacks._record_facts import find_record, run_facts
+from lightning_sotl.callbacks._record_facts import batch_size_of, find_record, run_facts
 from lightning_sotl.callbacks._run import RunBinding, attributes_without
 from lightning_sotl.callbacks._setup_checks import refuse_shared_names, warn_of_early_looks
 from lightning_sotl.callbacks._trainer import (
@@ -35,6 +35,7 @@ from lightning_sotl.callbacks._trainer import (
 from lightning_sotl.losses.history import LossHistory, RunLosses
 from lightning_sotl.losses.names import logged_estimates
 from lightning_sotl.losses.window import LossWindow
+from lightning_sotl.record.format import check_params
 from lightning_sotl.record.recorder import Recorder
 
 
@@ -63,6 +64,7 @@ class _Fit:
     """One call of `fit`."""
 
     loss_needs_no_copy: bool = False
+    needs_batch_size: bool = False  # the loaders do not know it
     raised: bool = False
 
 
@@ -94,10 +96,17 @@ class SoTLMonitor:
         prog_bar: Whether to show the estimates on the progress bar.
         epoch_axis: Whether to log `<name>/epoch` too, with the epoch on the x axis.
         record: Whether to keep the run's record, `sotl.jsonl`, beside the logger's files.
+        name: How to call the run in `rank` and elsewhere; for loggers without versions.
+        params: What tells this run from the others of a sweep, for example `trial.params`. `rank`
+            shows it, and it is `params` of a winner; without it these are the hyper-parameters
+            that the module and the DataModule save. It has to be what JSON gives back unchanged.
+        directory: Where to keep the record, whatever the logger. Runs that train at the same time
+            need one each.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, or if a checkpoint is of another
+        ValueError: If an argument is out of range, if `params` holds for example a tuple or a NaN,
+            if `record=False` comes with a `directory`, or if a checkpoint is of another
             `every_n_train_batches` or `loss_key`.
         RuntimeError: In training, if the first output has no `loss_key` (the message lists what it
             has), or if another callback changed the loss in place.
@@ -124,6 +133,9 @@ class SoTLMonitor:
         prog_bar: bool = False,
         epoch_axis: bool = False,
         record: bool = True,
+        name: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        directory: str | Path | None = None,
     ) -> None:
         parameters: dict[str, Sequence[float | None]] = {
             "sotl": [None],
@@ -143,6 +155,17 @@ class SoTLMonitor:
         self.prog_bar = validation.boolean("prog_bar", prog_bar)
         self.epoch_axis = validation.boolean("epoch_axis", epoch_axis)
         self.record = validation.boolean("record", record)
+        self.name = None if name is None else validation.text("name", name)
+        if params is not None:
+            check_params("params", params)
+        self.params = params
+        if directory is not None:
+            validation.local_directory("directory", directory)
+            if not record:
+                raise ValueError(
+                    f"Expected `record` to be True with a `directory` but got {record}."
+                )
+        self.directory = directory
         # Lightning asks for it at every hook of every step, so it is made once.
         self._state_key = f"{type(self).__qualname__}{{'prefix': {prefix!r}}}"
         self._estimates = logged_estimates(parameters, prefix=prefix, block=every_n_train_batches)
@@ -301,6 +324,8 @@ class SoTLMonitor:
             if trains_without_backward(trainer):
                 return
             window = losses.window(unit)
+            if self._fit.needs_batch_size:
+                self._note_batch_size(batch)
         window.steps += 1
         loss = outputs.get(self.loss_key) if outputs else None
         if self._fit.loss_needs_no_copy and type(loss) is Tensor and not loss.ndim:
@@ -404,16 +429,26 @@ class SoTLMonitor:
             )
 
     def _start_record(self, trainer: Trainer, pl_module: Module) -> None:
-        self._memory.recorder = Recorder(find_record(trainer, prefix=self.prefix))
+        record = find_record(trainer, prefix=self.prefix, directory=self.directory)
+        self._memory.recorder = Recorder(record)
         facts = {
             "prefix": self.prefix,
             "loss_key": self.loss_key,
             **run_facts(trainer, pl_module, block=self.every_n_train_batches),
+            "name": self.name,
+            "params": self.params,
         }
+        self._fit.needs_batch_size = record is not None and facts["batch_size"] is None
         state = self._state
         state.begun = self._memory.recorder.start(
             state.run_id, facts, state.losses.history, after=state.begun
         )
+
+    def _note_batch_size(self, batch: Any) -> None:
+        self._fit.needs_batch_size = False
+        size = batch_size_of(batch)
+        if size is not None:
+            self._memory.recorder.add_facts(batch_size=size)
 
     # --- one step, one unit
 

@@ -110,6 +110,8 @@ class EarlyRankingStopper:
         directory: Where all runs of this sweep, and of no other, have their loggers, at any depth.
             Each run writes its own record there and reads those of the others; nothing else is
             shared.
+        checkpoint_dir: Where to save the stop's checkpoint, also with checkpointing off. None for
+            the folder of Lightning's own checkpoints, or no checkpoint with checkpointing off.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -143,6 +145,7 @@ class EarlyRankingStopper:
         hp_metric: bool = False,
         policy: AdaptivePolicy | None = None,
         directory: str | Path | None = None,
+        checkpoint_dir: str | Path | None = None,
     ) -> None:
         limits = [limit for limit in (stop_epoch, stop_batches) if limit is not None]
         if len(limits) > 1 or not (limits or policy):
@@ -168,6 +171,9 @@ class EarlyRankingStopper:
         self.hp_metric = validation.boolean("hp_metric", hp_metric)
         self.policy = policy
         self.directory = directory
+        if checkpoint_dir is not None and not isinstance(checkpoint_dir, (str, Path)):
+            raise TypeError(f"Expected `checkpoint_dir` to be a path but got {checkpoint_dir!r}.")
+        self.checkpoint_dir = checkpoint_dir
         self._state_key = f"{type(self).__qualname__}{{'monitor': {monitor!r}}}"
         self._run = RunBinding()
         self._fit = _Fit()
@@ -192,7 +198,7 @@ class EarlyRankingStopper:
 
     @property
     def checkpoint_path(self) -> str | None:
-        """The checkpoint to promote from; None before the stop and with checkpointing off."""
+        """The checkpoint to promote from; None before the stop, and if none was to be saved."""
         return self._received().checkpoint_path
 
     @property
@@ -288,6 +294,11 @@ class EarlyRankingStopper:
             self._warn_of_inexact_promotion(trainer)
         if self._result.estimate is not None:
             self._show_hp_metric(trainer)
+        if not self._is_idle(trainer) and not self._saves_checkpoint(trainer):
+            inform_user(
+                "The run will save no checkpoint at its stop, since checkpointing is off, so it "
+                "cannot be promoted. Give EarlyRankingStopper a `checkpoint_dir`."
+            )
         if self.policy and self.directory is not None and not self._is_idle(trainer):
             self._memory.shared_runs = share_runs(
                 trainer, self._metric, self.policy, self.directory
@@ -463,7 +474,7 @@ class EarlyRankingStopper:
         # save.
         move_to_front(trainer, self)
         self._fit.stop_unfinished = True
-        if trainer.checkpoint_callbacks:
+        if self._saves_checkpoint(trainer):
             self._fit.planned_checkpoint = self._new_checkpoint_path(trainer)
 
     def _finish_stop(self, trainer: Trainer) -> None:
@@ -472,21 +483,24 @@ class EarlyRankingStopper:
         self._metric.warn_of_earlier_value()
         self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(trainer)
         self._write_stop(trainer)
-        if trainer.checkpoint_callbacks:  # otherwise checkpointing is off
+        if self._saves_checkpoint(trainer):
             self._save_checkpoint(trainer)
         stop = f"The run ends after {pluralize(self._result.epochs_completed or 0, 'epoch')}"
         if self._result.estimate is not None:
             stop += f" with `{self.monitor}` = {self._result.estimate:.6g}"
         if self._result.checkpoint_path is None:
-            inform_user(f"{stop}, and cannot go on later: checkpointing is off.")
+            inform_user(f"{stop}, and without a checkpoint, so it cannot be promoted.")
         else:
-            inform_user(f"{stop}; it can go on from '{self._result.checkpoint_path}'.")
+            inform_user(f"{stop}; it can be resumed from '{self._result.checkpoint_path}'.")
+
+    def _saves_checkpoint(self, trainer: Trainer) -> bool:
+        return self.checkpoint_dir is not None or bool(trainer.checkpoint_callbacks)
 
     def _new_checkpoint_path(self, trainer: Trainer) -> str:
         at = f"epoch={self._result.epochs_completed}"
         if self._fit.in_blocks and self._metric.is_between_units:
             at = f"batches={self._metric.batches_completed}"
-        return _stop_checkpoint.new_checkpoint_path(trainer, at)
+        return _stop_checkpoint.new_checkpoint_path(trainer, at, self.checkpoint_dir)
 
     def _save_checkpoint(self, trainer: Trainer) -> None:
         path = self._fit.planned_checkpoint or self._new_checkpoint_path(trainer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,14 @@ from urllib.parse import quote
 
 import numpy as np
 
-from lightning_sotl._utils.files import MOST_LINE_BYTES, MOST_RECORD_BYTES, TextLines, parse_json
+from lightning_sotl._utils.files import (
+    MOST_LINE_BYTES,
+    MOST_NESTED,
+    MOST_RECORD_BYTES,
+    TextLines,
+    parse_json,
+)
+from lightning_sotl._utils.text import shortened
 
 SCHEMA = 1
 # A larger epoch is a damaged number, and would need a table of gigabytes.
@@ -76,7 +83,7 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
         return [plain(entry) for entry in value]
     if isinstance(value, np.generic):
         return plain(value.item())
@@ -85,6 +92,67 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     return repr(value)
+
+
+def inexact_part(place: str, value: Any, *, most_nested: int = MOST_NESTED) -> str | None:
+    """Return which part of `value` JSON does not give back unchanged, in value and type.
+
+    Args:
+        place: How to call `value`.
+        value: What is to be written.
+        most_nested: How many levels it may have.
+
+    Returns:
+        The first such part and what it is, such as a tuple, a key that is no string, or a NaN; None
+        if there is none.
+
+    Example:
+        >>> inexact_part("params", {"lr": 0.1, "sizes": (16, 8)})
+        "`params['sizes']` is the tuple (16, 8)"
+    """
+    if value is None or type(value) in (bool, int, str):
+        return None
+    if type(value) is float:
+        return None if math.isfinite(value) else f"`{place}` is {value}"
+    if type(value) not in (dict, list):
+        return f"`{place}` is the {type(value).__name__} {shortened(repr(value))}"
+    if most_nested == 0:
+        return f"`{shortened(place)}` is nested too deeply"
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str:
+                return f"`{place}` has the key {key!r}, which is no string"
+    entries = value.items() if type(value) is dict else enumerate(value)
+    parts = (
+        inexact_part(f"{place}[{key!r}]", entry, most_nested=most_nested - 1)
+        for key, entry in entries
+    )
+    return next((part for part in parts if part is not None), None)
+
+
+def check_params(name: str, value: object) -> None:
+    r"""Check that `value` is a mapping that a header can hold and JSON gives back unchanged.
+
+    Raises:
+        TypeError: If `value` is no mapping.
+        ValueError: If it has another part (the message names it), or is too large.
+
+    Example:
+        >>> check_params("params", {"lr": 1j})
+        Traceback (most recent call last):
+        ValueError: Expected `params` to be what JSON gives back unchanged but `params['lr']` is \
+the complex 1j.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"Expected `{name}` to be a mapping but got {value!r}.")
+    part = inexact_part(name, dict(value), most_nested=MOST_NESTED // 2)
+    if part is not None:
+        raise ValueError(f"Expected `{name}` to be what JSON gives back unchanged but {part}.")
+    if (size := len(json.dumps(dict(value)))) > MOST_HPARAM_BYTES:
+        raise ValueError(
+            f"Expected `{name}` to have at most {MOST_HPARAM_BYTES:,} bytes as JSON but got "
+            f"{size:,}."
+        )
 
 
 def writable_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -144,6 +144,8 @@ def read_record(path: Path) -> tuple[list[Session], int]:
                         f"Expected '{path}', without repeats, to have at most {MOST_SESSIONS:,} "
                         "headers but it has more."
                     )
+            else:  # a repeated header may know more, such as the size of the first batch
+                current.facts = _facts(line)
         elif current is None or not _add_line(current, line):
             unreadable += 1
     return sessions, unreadable
@@ -168,10 +170,18 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
 
 
 def _begin_session(header: dict[str, Any], path: Path, begun: float) -> Session:
-    hparams = header.get("hparams")
+    return Session(str(header["run_id"]), path.parent, _facts(header), begun)
+
+
+def _facts(header: dict[str, Any]) -> dict[str, Any]:
+    """Return a header in which the hyper-parameters and the parameters are objects or null."""
     # Another writer may have put anything there.
-    facts = header if isinstance(hparams, (dict, type(None))) else {**header, "hparams": None}
-    return Session(str(header["run_id"]), path.parent, facts, begun)
+    odd = [
+        name
+        for name in ("hparams", "params")
+        if not isinstance(header.get(name), (dict, type(None)))
+    ]
+    return {**header, **dict.fromkeys(odd)} if odd else header
 
 
 def _add_line(session: Session, line: dict[str, Any]) -> bool:

@@ -13,7 +13,12 @@ from lightning_sotl._utils.files import MOST_NESTED, UnreadableFileError
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import quote_few
 from lightning_sotl.losses.history import LossHistory
-from lightning_sotl.record.format import MOST_HPARAM_BYTES, plain, writable_hparams
+from lightning_sotl.record.format import (
+    MOST_HPARAM_BYTES,
+    inexact_part,
+    plain,
+    writable_hparams,
+)
 from lightning_sotl.record.writer import RunRecord
 
 # Another attempt reads the whole record, and blocks may end many times a second.
@@ -47,7 +52,8 @@ class Recorder:
     ) -> float:
         """Write the header, and the units that the record lacks after a move or a kill.
 
-        Units in the record are not written again: their lines may name checkpoints.
+        Units in the record are not written again: their lines may name checkpoints. The header
+        names the hyper-parameters that its JSON does not hold exactly.
 
         Returns:
             The time in the header, which is later than `after`; `after` without a record, or if the
@@ -55,17 +61,36 @@ class Recorder:
         """
         if self._record is None:
             return after
-        hparams, left_out = writable_hparams(facts.get("hparams", {}))
+        given = facts.get("hparams", {})
+        hparams, left_out = writable_hparams(given)
         if left_out:
             warn_user(
                 f"The run's record has no {quote_few(left_out)} of the hyper-parameters: it keeps "
                 f"what JSON holds in {MOST_HPARAM_BYTES:,} bytes and {MOST_NESTED} levels. A "
                 "promotion has to give the rest again."
             )
-        header = plain({**facts, "hparams": hparams})
-        self._run, self._is_behind = (run_id, header, history, after), True
+        inexact = (
+            str(name)
+            for name, value in given.items()
+            if str(name) in hparams and inexact_part("", {name: value})
+        )
+        header = {
+            **facts,
+            "hparams": hparams,
+            "inexact_hparams": sorted({*inexact, *left_out}),
+            "parent": after,  # null for a run that starts from nothing
+            "parent_units": history.completed,
+        }
+        self._run, self._is_behind = (run_id, plain(header), history, after), True
         self._write()
         return max(after, self._record.begun)
+
+    def add_facts(self, **facts: Any) -> None:
+        """Repeat the header with facts that were not known at the start of the fit."""
+        if self._run is not None:
+            run_id, header, history, after = self._run
+            self._run, self._is_behind = (run_id, {**header, **plain(facts)}, history, after), True
+            self._write()
 
     def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
         """Write L(e) of a completed unit, and the checkpoint saved after it."""

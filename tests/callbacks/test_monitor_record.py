@@ -37,6 +37,8 @@ def test_the_record_holds_float64_and_what_runs_must_share(tmp_path):
     assert {key: header[key] for key in header if key not in ("run_id", "time")} == {
         "schema": 1,
         "prefix": "sotl",
+        "name": None,
+        "params": None,
         "loss_key": "loss",
         "unit": "epoch",
         "batches_per_unit": 4,
@@ -47,6 +49,9 @@ def test_the_record_holds_float64_and_what_runs_must_share(tmp_path):
         "max_steps": -1,
         "precision": "32-true",
         "hparams": {"width": 8, "weight_decay": 0.1},
+        "inexact_hparams": [],
+        "parent": None,
+        "parent_units": 0,
     }
     means = returned_epoch_losses(model)
     assert units == {

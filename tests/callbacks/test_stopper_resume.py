@@ -117,7 +117,7 @@ def test_a_resumed_run_without_the_estimate_goes_on_until_it_is_there(tmp_path):
 def test_what_becomes_of_a_run_is_told_among_lightnings_own_lines(tmp_path, caplog):
     def told(what, *, saves=True):
         caplog.clear()
-        callbacks = [what, SoTLMonitor()]
+        callbacks = [what, SoTLMonitor(record=False)]
         run = trainer(tmp_path, callbacks=callbacks, max_epochs=4, enable_checkpointing=saves)
         run.fit(scripted_model(), loader(4), ckpt_path=path)
         lines = [record.getMessage() for record in caplog.records]
@@ -128,10 +128,12 @@ def test_what_becomes_of_a_run_is_told_among_lightnings_own_lines(tmp_path, capl
     loss = sum(scripted_loss(1, batch) for batch in range(4)) / 4
     ended = f"The run ends after 2 epochs with `sotl_e1` = {loss:.6g}"
     assert told(EarlyRankingStopper(stop_epoch=2), saves=False) == [
-        f"{ended}, and cannot go on later: checkpointing is off."
+        "The run will save no checkpoint at its stop, since checkpointing is off, so it cannot be "
+        "promoted. Give EarlyRankingStopper a `checkpoint_dir`.",
+        f"{ended}, and without a checkpoint, so it cannot be promoted.",
     ]
     (line,) = told(stopper)
-    assert line == f"{ended}; it can go on from '{stopper.checkpoint_path}'."
+    assert line == f"{ended}; it can be resumed from '{stopper.checkpoint_path}'."
     assert told(EarlyRankingStopper(stop_epoch=2, promoted=True)) == [
         "The promoted run goes on from no checkpoint: it is trained from its beginning to the "
         "end, and never stopped."

@@ -124,6 +124,9 @@ _MONITOR = [
     ("prog_bar", False),
     ("epoch_axis", False),
     ("record", True),
+    ("name", None),
+    ("params", None),
+    ("directory", None),
 ]
 _STOPPER = [
     "self",
@@ -134,6 +137,7 @@ _STOPPER = [
     ("hp_metric", False),
     ("policy", None),
     ("directory", None),
+    ("checkpoint_dir", None),
 ]
 _OPTUNA_REPORTER = [
     "self",
@@ -323,6 +327,7 @@ def test_an_unknown_argument_is_told_by_the_public_name(package: str, name: str)
 ATTRIBUTES = {
     "SoTLMonitor": [
         "batches_completed",
+        "directory",
         "ema_decay",
         "epoch_axis",
         "epoch_losses",
@@ -331,6 +336,8 @@ ATTRIBUTES = {
         "is_between_units",
         "loss_key",
         "metric_names",
+        "name",
+        "params",
         "prefix",
         "prog_bar",
         "record",
@@ -341,6 +348,7 @@ ATTRIBUTES = {
         "window",
     ],
     "EarlyRankingStopper": [
+        "checkpoint_dir",
         "checkpoint_path",
         "decision",
         "directory",
