@@ -52,6 +52,7 @@ class RecordedRun:
         facts: The newest header.
         losses: e -> L(e), `+inf` where it was not finite.
         checkpoints: e -> the checkpoint saved after it.
+        checkpoint_facts: The header of the process that wrote the newest of them.
         status: The newest status line; empty while the run is being trained.
         stopped_at: T at which a stopper first ended it, or None.
         ends: Each T at which a process ended the run in good order.
@@ -63,6 +64,7 @@ class RecordedRun:
     facts: dict[str, Any] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
+    checkpoint_facts: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     stopped_at: int | None = None
     ends: set[int] = field(default_factory=set)
@@ -86,6 +88,9 @@ class RecordedRun:
             if unit not in self.losses:
                 heapq.heappush(self._newest, -unit)
         self.losses.update(losses)
+        # A process that finds the run stopped repeats the line of the stop.
+        if not session.checkpoints.items() <= self.checkpoints.items():
+            self.checkpoint_facts = session.facts
         self.checkpoints.update(session.checkpoints)
         self.facts, self.status = session.facts, session.status
         if session.folder not in self.folders:

@@ -114,3 +114,9 @@ def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
 
     results = promote(study, 2, train)
     assert [(winner.run_id, epochs) for winner, epochs in results] == [("0", [2]), ("1", [2])]
+    # Started again, the script trains nothing twice.
+    again = promote(study, 2, pytest.fail)
+    assert [(winner.run_id, epochs) for winner, epochs in again] == [("0", [2]), ("1", [2])]
+    third = promote(study, 3, train)
+    assert [(winner.run_id, epochs) for winner, epochs in third][2] == ("2", [2])
+    assert promote(study, 1, lambda winner: "anew", retrain=True)[0][1] == "anew"
