@@ -12,7 +12,7 @@ from lightning_sotl.callbacks.monitor import monitors_of
 def check_limits(
     trainer: Trainer, metric: MonitoredMetric, stop_epoch: int | None, stop_batches: int | None
 ) -> None:
-    """Refuse a limit at which the estimate cannot be there, and warn of one never reached.
+    """Refuse a limit at which there can be no estimate, and warn of one that is not kept.
 
     Raises:
         ValueError: If a limit is below the window, or `stop_batches` does not fit the blocks.
@@ -38,6 +38,12 @@ def check_limits(
         raise ValueError(
             f"Expected `{name}` to be at least {needed}, where {metric.name!r} is first "
             f"available, but got {limit}."
+        )
+    least = 0 if trainer.fast_dev_run else trainer.min_epochs or 0
+    if stop_epoch is not None and stop_epoch < least:
+        warn_user(
+            f"`stop_epoch={stop_epoch}` is below the Trainer's `min_epochs={least}`, so the run "
+            f"ends after {least} epochs."
         )
     budget = None if trainer.fast_dev_run else trainer.max_epochs  # which fast_dev_run sets to 1
     if stop_epoch is not None and budget is not None and 0 <= budget < stop_epoch:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import quote_all
-from lightning_sotl.callbacks._trainer import Trainer, is_same_value
+from lightning_sotl.callbacks._trainer import Module, Trainer, is_same_value
 from lightning_sotl.callbacks.monitor import SoTLMonitor, monitors_of
 from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.metric import SumOfTrainingLosses
 
 
 class MonitoredMetric:
@@ -71,10 +73,35 @@ class MonitoredMetric:
         """Whether no loss has come since the newest completed unit; True for the module's own."""
         return self.monitor is None or self.monitor.is_between_units
 
-    @property
-    def lacks_monitor(self) -> bool:
-        """Whether only a SoTLMonitor would log it, and the Trainer has none that does."""
-        return self.monitor is None and bool(self._advice())
+    def refuse_unknown(self, pl_module: Module) -> None:
+        """Raise before training if nobody will log the metric.
+
+        That is known of an estimate's name, and of a name that is nearly one. A module that holds a
+        SumOfTrainingLosses may log it itself.
+
+        Raises:
+            RuntimeError: Naming what the SoTLMonitors of the Trainer log.
+        """
+        holds_metric = any(isinstance(part, SumOfTrainingLosses) for part in pl_module.modules())
+        if self.monitor is None and not holds_metric and (advice := self._advice()):
+            raise RuntimeError(
+                f"Expected `{self._argument}` to be a metric that this Trainer logs but got "
+                f"{self.name!r}.{advice}"
+            )
+
+    def refuse_lossless(self) -> None:
+        """Raise after an epoch (or block) in which no training step returned a loss.
+
+        Raises:
+            RuntimeError: If the metric is an estimate of training losses that never come.
+        """
+        if self.monitor is not None and self.monitor.lacks_losses:
+            raise RuntimeError(
+                f"`{self._argument}={self.name!r}` cannot have a value: no training step returned "
+                f"a loss. Return it from `training_step` ({self.monitor.loss_key!r} of a "
+                "dictionary, or the loss itself), under manual optimization too, or let "
+                f"`{self._argument}` name a metric that the module logs."
+            )
 
     def explain_missing(self, problem: str = "is not logged; available") -> str:
         """Return a message that names what is logged, and how to get this metric."""
@@ -95,13 +122,16 @@ class MonitoredMetric:
         return self._trainer().callback_metrics.get(self.name)
 
     def _advice(self) -> str:
-        """Return why no monitor logs it; empty if the name is not an estimate's."""
+        """Return why no monitor logs it; empty if the name is not nearly an estimate's."""
         monitors = monitors_of(self._trainer())
         estimate = parse_monitor(self.name)
         prefixes = {"sotl", *(monitor.prefix for monitor in monitors)}
+        names = [name for monitor in monitors for name in monitor.metric_names]
         if estimate is None or estimate.prefix not in prefixes:
-            return ""
-        if not monitors:
+            if not get_close_matches(self.name, names or ["sotl", "sotl_e1"], cutoff=0.75):
+                return ""
+        elif not monitors:
             return " A SoTLMonitor logs it, and this Trainer has none among its callbacks."
-        names = quote_all([name for monitor in monitors for name in monitor.metric_names])
-        return f" The SoTLMonitor of this Trainer logs {names}."
+        if not monitors:
+            return " A SoTLMonitor logs 'sotl_e1', and this Trainer has none among its callbacks."
+        return f" The SoTLMonitor of this Trainer logs {quote_all(names)}."

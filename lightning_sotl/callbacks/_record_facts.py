@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lightning_sotl._utils.messages import inform_user, warn_user
+from lightning_sotl._utils.messages import inform_user
 from lightning_sotl.callbacks._trainer import Module, Trainer, training_loaders
 from lightning_sotl.record.format import file_name
 from lightning_sotl.record.writer import RunRecord
@@ -29,7 +29,11 @@ def find_record(trainer: Trainer, *, prefix: str, directory: str | Path | None) 
         if folder is not None:
             return RunRecord(folder / file_name(prefix))
         problems.append(problem)
-    _report_no_record(problems)
+    inform_user(
+        f"No record of this run is written, since {(problems or ['it has no logger'])[0]}, so "
+        "`rank`, `evaluate` and `promote` will not find the run. Give SoTLMonitor a `directory`, "
+        "or `record=False`."
+    )
     return None
 
 
@@ -45,16 +49,6 @@ def _folder_of(logger: Any) -> tuple[Path | None, str]:
     if "://" in str(folder):
         return None, f"'{folder}' cannot be appended to"
     return Path(folder).joinpath(*(str(part) for part in parts if isinstance(part, (str, int)))), ""
-
-
-def _report_no_record(problems: list[str]) -> None:
-    message = (
-        f"No record of this run is written, since {problems[0] if problems else 'it has no logger'}"
-        ", so `rank`, `evaluate` and `promote` will not find the run. Give SoTLMonitor a "
-        "`directory`, or `record=False`."
-    )
-    # Without a logger, which is the default of several libraries, a warning would be too loud.
-    (warn_user if problems else inform_user)(message)
 
 
 def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict[str, Any]:

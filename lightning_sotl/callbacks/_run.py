@@ -1,7 +1,8 @@
-"""Which run the results of a callback belong to, and how they return from a spawned process."""
+"""Which run a callback's results belong to, and how they return from copies and processes."""
 
 from __future__ import annotations
 
+import copy
 import io
 import multiprocessing.context
 import tempfile
@@ -22,7 +23,10 @@ class RunBinding:
 
     With `ddp_spawn` and `ddp_fork`, `fit` runs on a copy of the callback in a child process, and
     Lightning brings nothing of it back. Parent and child share a file name: rank 0 of the children
-    writes its state there at the end of `fit`, and the parent reads it when a result is asked for.
+    writes its results there at the end of `fit`, and the parent reads them when one is asked for.
+
+    Libraries train with deep copies of the user's callbacks. A callback that has not trained itself
+    has the results of its copy that trained last.
 
     Attributes:
         stage: The stage that Lightning is in, such as "fit"; None outside of it.
@@ -37,6 +41,8 @@ class RunBinding:
         self._trainer: weakref.ref[Trainer] | None = None
         self._handoff = _new_file_name()
         self._is_child = False
+        self._original: RunBinding | None = None  # of the callback that this one's is a copy of
+        self._results_of_copy: dict[str, Any] | None = None
 
     @property
     def was_in_trainer(self) -> bool:
@@ -51,7 +57,9 @@ class RunBinding:
         self.has_saved_state = False
         self.is_new = self._trainer is None or self._trainer() is not trainer
         self._trainer = weakref.ref(trainer)
-        self._handoff.unlink(missing_ok=True)  # from an earlier run whose results nobody asked for
+        # Results of an earlier run, for which nobody asked.
+        self._handoff.unlink(missing_ok=True)
+        self._results_of_copy = None
         return True
 
     def takes_state(self) -> bool:
@@ -64,38 +72,74 @@ class RunBinding:
         self.has_saved_state = True
         return True
 
-    def release(self, trainer: Trainer, stage: str, callback: Any) -> None:
-        """End a stage in `teardown`; a spawned child hands its results to its parent."""
+    def release(self, trainer: Trainer, stage: str, owner: str, results: dict[str, Any]) -> None:
+        """End a stage in `teardown`, and hand the results on.
+
+        Args:
+            trainer: The Trainer.
+            stage: The stage that ends.
+            owner: The callback's class, for messages.
+            results: What `newer_results` returns in the parent process and in the original.
+        """
         self.stage = None
-        if stage != "fit" or not trainer.is_global_zero or not is_spawned(trainer):
+        if stage != "fit":
+            return
+        self.hand_to_original(results)
+        if not trainer.is_global_zero or not is_spawned(trainer):
             return
         self._is_child = True
         content = io.BytesIO()
-        torch.save(callback.state_dict(), content)
+        torch.save(results, content)
         try:
             write_whole(self._handoff, content.getvalue())
         except OSError as error:
             warn_user(
-                f"The results of this {type(callback).__name__} cannot be returned to the process "
-                f"that called fit, so they are missing there. {error}",
+                f"The results of this {owner} cannot be returned to the process that called fit, "
+                f"so they are missing there. {error}",
             )
 
-    def state_from_child(self) -> dict[str, Any] | None:
-        """Return the state that a spawned child left, once; None if there is none."""
-        if self._is_child or not self._handoff.exists():
-            return None
-        state: dict[str, Any] = torch.load(self._handoff, weights_only=True)
-        self._handoff.unlink()
-        return state
+    def hand_to_original(self, results: dict[str, Any]) -> None:
+        """Hand the results of a copy to the callbacks that it descends from."""
+        original = self._original
+        while original is not None and not original.was_in_trainer:
+            original._results_of_copy = results
+            original = original._original
+
+    def newer_results(self) -> dict[str, Any] | None:
+        """Return the results of a spawned child or a copy, once; None if there are none."""
+        results, self._results_of_copy = self._results_of_copy, None
+        if not self._is_child and self._handoff.exists():
+            results = torch.load(self._handoff, weights_only=True)
+            self._handoff.unlink()
+        return results
+
+    def copy(self) -> RunBinding:
+        """Return the binding of a copy of this one's callback."""
+        binding = RunBinding()
+        binding._original = self
+        return binding
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_trainer": None}
-        if multiprocessing.context.get_spawning_popen() is None:  # an ordinary copy or pickle
+        state = {**self.__dict__, "_trainer": None, "_original": None}
+        if not is_spawning():  # only parent and child share the file
             del state["_handoff"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({"_handoff": _new_file_name(), **state})
+
+
+def is_spawning() -> bool:
+    """Return whether something is pickled for a process that is being spawned."""
+    return multiprocessing.context.get_spawning_popen() is not None
+
+
+def deep_copy(callback: Any, memo: dict[int, Any]) -> Any:
+    """Return a deep copy of a callback, made from what `__getstate__` returns."""
+    twin = object.__new__(type(callback))
+    memo[id(callback)] = twin
+    twin.__setstate__(copy.deepcopy(callback.__getstate__(), memo))
+    return twin
 
 
 def attributes_without(callback: object, *names: str) -> dict[str, Any]:

@@ -18,7 +18,12 @@ from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks import _publishing
 from lightning_sotl.callbacks._order import Place, arrange
 from lightning_sotl.callbacks._record_facts import batch_size_of, find_record, run_facts
-from lightning_sotl.callbacks._run import RunBinding, attributes_without
+from lightning_sotl.callbacks._run import (
+    RunBinding,
+    attributes_without,
+    deep_copy,
+    is_spawning,
+)
 from lightning_sotl.callbacks._setup_checks import refuse_shared_names, warn_of_early_looks
 from lightning_sotl.callbacks._trainer import (
     Module,
@@ -37,6 +42,7 @@ from lightning_sotl.losses.names import logged_estimates
 from lightning_sotl.losses.window import LossWindow
 from lightning_sotl.record.format import check_params
 from lightning_sotl.record.recorder import Recorder
+from lightning_sotl.record.writer import RunRecord
 
 
 @dataclass
@@ -56,6 +62,7 @@ class _Memory:
 
     recorder: Recorder = field(default_factory=Recorder)
     loss_seen: bool = False
+    warned_of_no_loss: bool = False
     handed_to_lightning: int = -1  # the newest epoch that was given to `log`
 
 
@@ -137,12 +144,6 @@ class SoTLMonitor:
         params: Mapping[str, Any] | None = None,
         directory: str | Path | None = None,
     ) -> None:
-        parameters: dict[str, Sequence[float | None]] = {
-            "sotl": [None],
-            "sotl-e": validation.windows("window", window),
-        }
-        if ema_decay is not None:
-            parameters["sotl-ema"] = [validation.decay("ema_decay", ema_decay)]
         if every_n_train_batches is not None:
             every_n_train_batches = validation.positive_int(
                 "every_n_train_batches", every_n_train_batches
@@ -166,10 +167,22 @@ class SoTLMonitor:
                     f"Expected `record` to be True with a `directory` but got {record}."
                 )
         self.directory = directory
-        # Lightning asks for it at every hook of every step, so it is made once.
-        self._state_key = f"{type(self).__qualname__}{{'prefix': {prefix!r}}}"
-        self._estimates = logged_estimates(parameters, prefix=prefix, block=every_n_train_batches)
         self._is_global_zero = True
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make from the arguments what a new monitor and a copy have."""
+        parameters: dict[str, Sequence[float | None]] = {
+            "sotl": [None],
+            "sotl-e": validation.windows("window", self.window),
+        }
+        if self.ema_decay is not None:
+            parameters["sotl-ema"] = [validation.decay("ema_decay", self.ema_decay)]
+        self._estimates = logged_estimates(
+            parameters, prefix=self.prefix, block=self.every_n_train_batches
+        )
+        # Lightning asks for it at every hook of every step, so it is made once.
+        self._state_key = f"{type(self).__qualname__}{{'prefix': {self.prefix!r}}}"
         self._run = RunBinding()
         self._fit = _Fit()
         self._reset()
@@ -202,6 +215,11 @@ class SoTLMonitor:
         return self._state.losses.open is None
 
     @property
+    def lacks_losses(self) -> bool:
+        """Whether units were trained whole and none of their steps returned a loss."""
+        return self._memory.warned_of_no_loss and self._state.losses.history.is_empty
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         """The names that this monitor logs."""
         return tuple(self._estimates)
@@ -215,11 +233,13 @@ class SoTLMonitor:
     @property
     def run_id(self) -> str:
         """The run's name in its record, the same after a resume."""
+        self._receive()
         return self._state.run_id
 
     @property
     def record_path(self) -> Path | None:
         """The file of this run's record; None on other ranks and where there is none."""
+        self._receive()
         return self._memory.recorder.path
 
     def write_stop(self, **facts: Any) -> None:
@@ -367,10 +387,11 @@ class SoTLMonitor:
         """Write into the record that the run broke off."""
         self._fit.raised = True
         self._memory.recorder.status("interrupted", error=type(exception).__name__)
+        self._run.hand_to_original(self._results())  # Lightning calls no `teardown`
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process that waits for them."""
-        self._run.release(trainer, stage, self)
+        """Hand the results to a parent process, or to the monitor that this is a copy of."""
+        self._run.release(trainer, stage, type(self).__name__, self._results())
 
     # --- the run
 
@@ -397,11 +418,24 @@ class SoTLMonitor:
         )
         self._memory = _Memory(self._memory.recorder, loss_seen=losses.has_any)
 
+    def _results(self) -> dict[str, Any]:
+        """Return what a copy has in common with this monitor, in plain types."""
+        path = self._memory.recorder.path
+        return {**self.state_dict(), "record_path": None if path is None else str(path)}
+
+    def _take_results(self, results: dict[str, Any]) -> None:
+        self._restore(results)
+        path = results["record_path"]
+        self._memory.recorder = Recorder(None if path is None else RunRecord(Path(path)))
+
+    def _receive(self) -> None:
+        """Take the results of a spawned process or of a copy, if there are newer ones."""
+        results = self._run.newer_results()
+        if results is not None:
+            self._take_results(results)
+
     def _history(self) -> LossHistory:
-        """Return the closed units, after a fit in spawned processes those of rank 0."""
-        state = self._run.state_from_child()
-        if state is not None:
-            self._restore(state)
+        self._receive()
         return self._state.losses.history
 
     def _resume(self, trainer: Trainer) -> None:
@@ -482,12 +516,13 @@ class SoTLMonitor:
         total, count = window.result()
         if trainer.world_size > 1:
             total, count = sum_over_ranks(trainer, total, count)
-        if not count and not window.unseen_steps:
+        if not count and not window.unseen_steps and not self._memory.warned_of_no_loss:
+            self._memory.warned_of_no_loss = True
             unit = "epoch" if self.every_n_train_batches is None else "block"
             warn_user(
-                f"None of the {window.steps} steps of {unit} {window.unit} gave a loss, so it has "
-                "no epoch loss and counts in no estimate. Return the loss from `training_step`, "
-                "under manual optimization too.",
+                f"None of the {window.steps} steps of {unit} {window.unit} returned a loss, so it "
+                "has no epoch loss and counts in no estimate. Return the loss from "
+                "`training_step`, under manual optimization too.",
             )
         self._state.losses.close(total, count)
         self._memory.recorder.unit(self._state.losses.history, window.unit)
@@ -525,8 +560,27 @@ class SoTLMonitor:
             f"batches of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
         )
 
+    # --- copies
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**attributes_without(self), "_fit": _Fit()}
+        """Return the arguments and the results, in types that restricted unpicklers load."""
+        self._receive()
+        internal = ("_estimates", "_fit", "_state", "_memory", "_run")
+        state = {**attributes_without(self, *internal), "_results": self._results()}
+        return {**state, "_run": self._run} if is_spawning() else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = dict(state)
+        results = own.pop("_results")
+        self.__dict__.update(own)
+        self._begin()
+        self._run = state.get("_run", self._run)
+        self._take_results(results)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SoTLMonitor:
+        twin: SoTLMonitor = deep_copy(self, memo)
+        twin._run = self._run.copy()
+        return twin
 
 
 def monitors_of(trainer: Trainer) -> list[SoTLMonitor]:

@@ -14,7 +14,12 @@ from lightning_sotl.callbacks import _publishing, _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
-from lightning_sotl.callbacks._run import RunBinding, attributes_without
+from lightning_sotl.callbacks._run import (
+    RunBinding,
+    attributes_without,
+    deep_copy,
+    is_spawning,
+)
 from lightning_sotl.callbacks._shared_runs import SharedRuns, share_runs
 from lightning_sotl.callbacks._trainer import (
     Module,
@@ -174,7 +179,11 @@ class EarlyRankingStopper:
         if checkpoint_dir is not None and not isinstance(checkpoint_dir, (str, Path)):
             raise TypeError(f"Expected `checkpoint_dir` to be a path but got {checkpoint_dir!r}.")
         self.checkpoint_dir = checkpoint_dir
-        self._state_key = f"{type(self).__qualname__}{{'monitor': {monitor!r}}}"
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what a new stopper and a copy have."""
+        self._state_key = f"{type(self).__qualname__}{{'monitor': {self.monitor!r}}}"
         self._run = RunBinding()
         self._fit = _Fit()
         self._reset()
@@ -184,29 +193,34 @@ class EarlyRankingStopper:
     @property
     def estimate(self) -> float | None:
         """The monitored value at the stop, None before; `+inf` if the run has diverged."""
-        return self._received().estimate
+        self._receive()
+        return self._result.estimate
 
     @property
     def epochs_completed(self) -> int | None:
         """Completed epochs at the stop, or None before."""
-        return self._received().epochs_completed
+        self._receive()
+        return self._result.epochs_completed
 
     @property
     def stopping_reason(self) -> StoppingReason:
         """Why the run was ended, or that it was not."""
-        return self._received().stopping_reason
+        self._receive()
+        return self._result.stopping_reason
 
     @property
     def checkpoint_path(self) -> str | None:
         """The checkpoint to promote from; None before the stop, and if none was to be saved."""
-        return self._received().checkpoint_path
+        self._receive()
+        return self._result.checkpoint_path
 
     @property
     def decision(self) -> Decision | None:
         """The policy's newest decision and its reason; None without a policy and before the first.
 
-        It stays in the process that trains, and is not in checkpoints.
+        It is not in checkpoints.
         """
+        self._receive()
         return self._memory.decision
 
     # --- state
@@ -267,6 +281,8 @@ class EarlyRankingStopper:
         self._fit = _Fit()
         self._metric = MonitoredMetric(trainer, self.monitor)
         check_limits(trainer, self._metric, self.stop_epoch, self.stop_batches)
+        if not self.promoted:
+            self._metric.refuse_unknown(pl_module)
         # A `stop_epoch` is looked at only when epochs end, whatever the estimate is over.
         decides_after_units = self.stop_batches is not None or self.policy is not None
         self._fit.in_blocks = decides_after_units and self._metric.counts_blocks
@@ -319,6 +335,7 @@ class EarlyRankingStopper:
         """
         if not self._fit.in_blocks or not self._metric.is_between_units:
             return
+        self._metric.refuse_lossless()
         if not trainer.is_last_batch and not validation_is_due(trainer):
             self._stop_inside_epoch(trainer)
 
@@ -332,10 +349,9 @@ class EarlyRankingStopper:
         """Stop at the end of the first complete epoch at which the limit is reached."""
         if self._is_idle(trainer) or not epoch_is_whole(trainer):
             return
-        # A module that logs the name in its own `on_train_epoch_end` has done so by the second
-        # epoch. Without a monitor that logs it, the run would fail only at T.
-        if trainer.current_epoch and self._metric.value is None and self._metric.lacks_monitor:
-            raise RuntimeError(self._metric.explain_missing())
+        self._metric.refuse_lossless()
+        if self._metric.value is None and self._metric.monitor is None:
+            self._warn_if_never_logged(trainer)
         if self._decide(trainer, trainer.current_epoch + 1):
             self._finish_at_end_of_training(trainer)
 
@@ -354,8 +370,8 @@ class EarlyRankingStopper:
         self._show_hp_metric(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process that waits for them."""
-        self._run.release(trainer, stage, self)
+        """Hand the results to a parent process, or to the stopper that this is a copy of."""
+        self._run.release(trainer, stage, type(self).__name__, self._results())
 
     # --- the decision
 
@@ -573,6 +589,17 @@ class EarlyRankingStopper:
 
     # --- messages
 
+    def _warn_if_never_logged(self, trainer: Trainer) -> None:
+        """Warn, long before T, of a name that may be misspelled."""
+        # A module that logs it in its own `on_train_epoch_end` has done so an epoch later.
+        first = trainer.check_val_every_n_epoch if trainer.enable_validation else 1
+        if trainer.current_epoch < (first or 1) or self._memory.warned_of_missing:
+            return
+        self._memory.warned_of_missing = True
+        after = pluralize(trainer.current_epoch + 1, "epoch")
+        problem = f"is not logged in the first {after}; logged are"
+        warn_user(f"{self._metric.explain_missing(problem)} Without it the run fails at its limit.")
+
     def _show_hp_metric(self, trainer: Trainer) -> None:
         """Show the estimate at T in TensorBoard, or at the end of a run that had none at T."""
         if not self.hp_metric or self._fit.shows_hp_metric:
@@ -609,16 +636,44 @@ class EarlyRankingStopper:
         self._result.stopping_reason = StoppingReason(state["stopping_reason"])
         self._fit.loaded_random_states = state.get("random_states")
 
-    def _received(self) -> StopResult:
-        """Return the results, after a fit in spawned processes those of rank 0."""
-        state = self._run.state_from_child()
-        if state is not None:
-            self._reset()
-            self._restore(state)
-        return self._result
+    # --- copies
+
+    def _results(self) -> dict[str, Any]:
+        """Return what a copy has in common with this stopper, in plain types."""
+        decision = self._memory.decision
+        return {**self.state_dict(), "decision": None if decision is None else asdict(decision)}
+
+    def _take_results(self, results: dict[str, Any]) -> None:
+        self._reset()
+        self._restore(results)
+        decision = results["decision"]
+        self._memory.decision = None if decision is None else Decision(**decision)
+
+    def _receive(self) -> None:
+        """Take the results of a spawned process or of a copy, if there are newer ones."""
+        results = self._run.newer_results()
+        if results is not None:
+            self._take_results(results)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**attributes_without(self, "_metric"), "_fit": _Fit()}
+        """Return the arguments and the results, in types that restricted unpicklers load."""
+        self._receive()
+        internal = ("_result", "_memory", "_fit", "_metric", "_run")
+        state = {**attributes_without(self, *internal), "_results": self._results()}
+        return {**state, "_run": self._run} if is_spawning() else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        own = dict(state)
+        results = own.pop("_results")
+        self.__dict__.update(own)
+        self._begin()
+        self._run = state.get("_run", self._run)
+        self._take_results(results)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EarlyRankingStopper:
+        twin: EarlyRankingStopper = deep_copy(self, memo)
+        twin._run = self._run.copy()
+        return twin
 
 
 def stoppers_of(trainer: Trainer) -> list[EarlyRankingStopper]:

@@ -139,6 +139,11 @@ class LossHistory:
         """Return sum and number of the losses of a closed unit."""
         return self._units[unit]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no completed unit gave a loss."""
+        return not self._units
+
     def close(self, unit: int, total: float, count: int) -> None:
         """Complete a unit that gave `count` losses with the sum `total`; 0 losses leave a gap."""
         self.completed = max(self.completed, unit + 1)

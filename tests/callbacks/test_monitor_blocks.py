@@ -80,7 +80,7 @@ def test_a_block_is_visible_to_callbacks_in_its_last_batch(tmp_path):
 def test_a_block_has_n_batches_whether_or_not_they_gave_a_loss(tmp_path):
     model = scripted_model(loss=lambda e, b: None if b in (0, 3, 4, 5) else 1.0 + b)
     monitor = SoTLMonitor(every_n_train_batches=3)
-    with pytest.warns(UserWarning, match="None of the 3 steps of block 1 gave a loss"):
+    with pytest.warns(UserWarning, match="None of the 3 steps of block 1 returned a loss"):
         trainer(tmp_path, callbacks=[monitor], max_epochs=1).fit(model, loader(9))
     assert monitor.epoch_losses == {0: 2.5, 2: 8.0}
 

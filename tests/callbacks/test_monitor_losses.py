@@ -132,7 +132,7 @@ def test_an_epoch_without_any_loss_warns_and_is_in_no_estimate(tmp_path):
     with pytest.warns(UserWarning, match="None of the 4 steps") as caught:
         monitor, _ = fit(tmp_path, model, callbacks=[Look()])
     assert message_with(caught, "None of the") == (
-        "None of the 4 steps of epoch 1 gave a loss, so it has no epoch loss and counts in no "
+        "None of the 4 steps of epoch 1 returned a loss, so it has no epoch loss and counts in no "
         "estimate. Return the loss from `training_step`, under manual optimization too."
     )
     assert monitor.epoch_losses == returned_epoch_losses(model)

@@ -1,7 +1,6 @@
 """A run's name, parameters and directories, and runs whose record has no place."""
 
 import logging
-import warnings
 from unittest import mock
 
 import pytest
@@ -13,7 +12,6 @@ from tests.support.helpers import (
     Batches,
     lightning,
     loader,
-    message_with,
     returned_epoch_losses,
     scripted_model,
     trainer,
@@ -213,15 +211,16 @@ class RemoteLogger(Logger):
     ],
     ids=["method", "remote", "mock"],
 )
-def test_a_logger_without_local_directory_is_reported_once(tmp_path, monkeypatch, logger, problem):
+def test_a_logger_without_local_directory_is_reported_once(
+    tmp_path, monkeypatch, caplog, logger, problem
+):
+    caplog.set_level(logging.INFO)
     monkeypatch.chdir(tmp_path)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        trainer(tmp_path, callbacks=[SoTLMonitor()], logger=logger).fit(scripted_model(), loader(4))
-    assert message_with(caught, "No record") == (
+    trainer(tmp_path, callbacks=[SoTLMonitor()], logger=logger).fit(scripted_model(), loader(4))
+    assert [entry.message for entry in caplog.records if "No record" in entry.message] == [
         f"No record of this run is written, since {problem}, so `rank`, `evaluate` and `promote` "
         "will not find the run. Give SoTLMonitor a `directory`, or `record=False`."
-    )
+    ]
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_sotl import EarlyRankingStopper, SoTLMonitor, StoppingReason
+from lightning_sotl import (
+    EarlyRankingStopper,
+    SoTLMonitor,
+    StoppingReason,
+    SumOfTrainingLosses,
+)
 from tests.support.helpers import (
     PACKAGES,
     door,
@@ -53,6 +58,7 @@ def test_before_the_stop_there_are_no_results(tmp_path):
     assert stopper.stopping_reason == "not_stopped"
 
 
+@pytest.mark.filterwarnings("ignore:`stop_epoch=3` is below the Trainer's `min_epochs")
 @pytest.mark.parametrize(
     ("options", "epochs"),
     [
@@ -175,23 +181,90 @@ def test_without_the_estimate_a_run_goes_on_until_it_is_there_and_says_so_once(t
     assert (stopper.epochs_completed, stopper.stopping_reason) == (4, "stop_epoch_reached")
 
 
-def test_a_metric_that_nobody_logs_raises_and_lists_what_is_logged(tmp_path):
-    stopper = EarlyRankingStopper(stop_epoch=2, monitor="sotl_e10")
-    with pytest.raises(RuntimeError, match="sotl_e10") as caught:
+@pytest.mark.parametrize(
+    ("name", "monitors", "advice"),
+    [
+        ("sotl_e1", 0, "A SoTLMonitor logs it, and this Trainer has none among its callbacks."),
+        (
+            "solt_e1",
+            0,
+            "A SoTLMonitor logs 'sotl_e1', and this Trainer has none among its callbacks.",
+        ),
+        ("sotl_e10", 1, "The SoTLMonitor of this Trainer logs 'sotl', 'sotl_e1'."),
+        ("solt_e1", 1, "The SoTLMonitor of this Trainer logs 'sotl', 'sotl_e1'."),
+    ],
+)
+def test_an_estimate_that_nobody_logs_is_refused_before_training(tmp_path, name, monitors, advice):
+    stopper, model = EarlyRankingStopper(stop_epoch=3, monitor=name), scripted_model(val=True)
+    callbacks = [stopper, *(SoTLMonitor() for _ in range(monitors))]
+    with pytest.raises(RuntimeError, match="metric that this Trainer logs") as caught:
+        trainer(tmp_path, callbacks=callbacks).fit(model, loader(4), loader(4))
+    assert str(caught.value) == (
+        f"Expected `monitor` to be a metric that this Trainer logs but got {name!r}. {advice}"
+    )
+    assert not model.returned
+
+
+def test_a_module_that_holds_the_metric_may_log_the_estimate_itself(tmp_path):
+    model, stopper = scripted_model(), EarlyRankingStopper(stop_epoch=2)
+    model.losses = SumOfTrainingLosses()
+    model.on_train_batch_end = lambda outputs, *_: model.losses.update(outputs["loss"])
+
+    def log():
+        model.losses.close_epoch()
+        model.log("sotl_e1", model.losses.compute())
+
+    model.on_train_epoch_end = log
+    trainer(tmp_path, callbacks=[stopper]).fit(model, loader(4))
+    assert (stopper.estimate, stopper.epochs_completed) == (returned_epoch_losses(model)[1], 2)
+
+
+def test_a_metric_that_is_logged_by_nobody_is_named_long_before_the_limit(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=4, monitor="val_los")
+    with (
+        pytest.warns(UserWarning, match="val_los") as caught,
+        pytest.raises(RuntimeError, match=r"^`monitor='val_los'` is not logged; available: "),
+    ):
         fit(tmp_path, stopper, model=scripted_model(val=True))
-    assert str(caught.value) == (
-        "`monitor='sotl_e10'` is not logged; available: 'val_loss', 'sotl', 'sotl_e1'. The "
-        "SoTLMonitor of this Trainer logs 'sotl', 'sotl_e1'."
+    assert message_with(caught, "val_los") == (
+        "`monitor='val_los'` is not logged in the first 2 epochs; logged are: 'val_loss', 'sotl', "
+        "'sotl_e1'. Without it the run fails at its limit."
     )
-    alone = EarlyRankingStopper(stop_epoch=7)
-    model = scripted_model()
-    with pytest.raises(RuntimeError, match="available: nothing") as caught:
-        trainer(tmp_path, callbacks=[alone], max_epochs=8).fit(model, loader(4))
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+@pytest.mark.filterwarnings("ignore:None of the 4 steps of epoch 0 returned a loss")
+def test_a_module_that_returns_no_loss_ends_after_its_first_epoch(tmp_path):
+    model = scripted_model(automatic=False, output=lambda value: None)
+    stopper = EarlyRankingStopper(stop_epoch=4)
+    with pytest.raises(RuntimeError, match="cannot have a value") as caught:
+        fit(tmp_path, stopper, model=model)
     assert str(caught.value) == (
-        "`monitor='sotl_e1'` is not logged; available: nothing. A SoTLMonitor logs it, and this "
-        "Trainer has none among its callbacks."
+        "`monitor='sotl_e1'` cannot have a value: no training step returned a loss. Return it from "
+        "`training_step` ('loss' of a dictionary, or the loss itself), under manual optimization "
+        "too, or let `monitor` name a metric that the module logs."
     )
-    assert len(model.returned) == 2 * 4  # long before T
+    assert len(model.returned) == 4
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_a_module_without_losses_may_be_stopped_by_a_metric_of_its_own(tmp_path):
+    model = scripted_model(automatic=False, output=lambda value: None, val=True)
+    stopper = EarlyRankingStopper(stop_epoch=3, monitor="val_loss")
+    with pytest.warns(UserWarning, match="returned a loss") as caught:
+        fit(tmp_path, stopper, model=model)
+    assert sum("returned a loss" in str(entry.message) for entry in caught) == 1  # in 3 epochs
+    assert stopper.epochs_completed == 3
+
+
+def test_min_epochs_above_the_limit_warn_before_training(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    with pytest.warns(UserWarning, match="min_epochs") as caught:
+        fit(tmp_path, stopper, min_epochs=3)
+    assert message_with(caught, "min_epochs") == (
+        "`stop_epoch=2` is below the Trainer's `min_epochs=3`, so the run ends after 3 epochs."
+    )
+    assert stopper.epochs_completed == 3
 
 
 def test_fast_dev_run_is_left_alone(tmp_path):

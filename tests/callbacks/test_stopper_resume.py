@@ -54,6 +54,7 @@ class SaveEachStep(pl.Callback):
         self._save(trainer)
 
 
+@pytest.mark.filterwarnings("ignore:`stop_epoch=2` is below the Trainer's `min_epochs")
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.parametrize(

@@ -375,7 +375,7 @@ ATTRIBUTES = {
     "RayReporter": ["checkpoint_every", "metrics", "monitor", "stopped_by_ray"],
 }
 # Public by name only: one callback calls another's, and no document has them.
-BETWEEN_CALLBACKS = {"write_checkpoint", "write_stop", "end_by_policy"}
+BETWEEN_CALLBACKS = {"write_checkpoint", "write_stop", "end_by_policy", "lacks_losses"}
 MADE_WITH: dict[str, list[Any]] = {"EarlyRankingStopper": [3], "OptunaReporter": [None]}
 
 

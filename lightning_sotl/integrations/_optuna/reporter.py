@@ -157,6 +157,7 @@ class OptunaReporter:
             self._state = _State()
         self._fit = _Fit()
         self._metric = MonitoredMetric(trainer, self.monitor)
+        self._metric.refuse_unknown(pl_module)
         if self.validation is None:
             self._validation_metric = None
         else:
@@ -200,6 +201,7 @@ class OptunaReporter:
         """Report an epoch that is complete."""
         if trains_without_backward(trainer):
             return
+        self._metric.refuse_lossless()
         units, whole = self._metric.units_completed, epoch_is_whole(trainer)
         if units is None and whole:
             self._report(trainer, trainer.current_epoch)
@@ -229,7 +231,7 @@ class OptunaReporter:
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Hand the results to a parent process that waits for them."""
-        self._run.release(trainer, stage, self)
+        self._run.release(trainer, stage, type(self).__name__, self.state_dict())
 
     # --- for the objective
 
@@ -244,7 +246,7 @@ class OptunaReporter:
             optuna.TrialPruned: If the pruner has ended the run.
             RuntimeError: If the run has no value, because no unit was completed.
         """
-        from_child = self._run.state_from_child()
+        from_child = self._run.newer_results()
         state = self._state = self._state if from_child is None else _State(**from_child)
         if isinstance(self.trial, optuna.Trial):
             trial = self.trial

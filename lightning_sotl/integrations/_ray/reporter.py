@@ -118,6 +118,7 @@ class RayReporter:
         if not session.in_trial():
             warn_user("This is no trial of Ray Tune, so nothing is reported.")
         self._metric = MonitoredMetric(trainer, self.monitor)
+        self._metric.refuse_unknown(pl_module)
         self._fit = _Fit(in_blocks=self._metric.counts_blocks)
         self._other_metrics = [MonitoredMetric(trainer, name) for name in self.metrics]
         trainer.callbacks = [*(cb for cb in trainer.callbacks if cb is not self), self]
@@ -164,6 +165,7 @@ class RayReporter:
         """Note a complete epoch; its report comes when the step of ReduceLROnPlateau is done."""
         if trains_without_backward(trainer):
             return
+        self._metric.refuse_lossless()
         if epoch_is_whole(trainer):
             self._fit.whole_epochs = trainer.current_epoch + 1
         if trainer.reload_dataloaders_every_n_epochs:
