@@ -10,7 +10,7 @@ from typing import Any
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl._utils.text import pluralize, visible
-from lightning_sotl.callbacks import _publishing, _stop_checkpoint
+from lightning_sotl.callbacks import _promotion_checks, _publishing, _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
@@ -74,6 +74,8 @@ class _Fit:
     loaded_random_states: list[dict[str, Any]] | None = None
     random_states_at_stop: list[dict[str, Any]] | None = None
     loaded_loader_states: list[Any] = field(default_factory=list)
+    facts: dict[str, Any] | None = None
+    loaded_facts: dict[str, Any] = field(default_factory=dict)
 
 
 class EarlyRankingStopper:
@@ -256,6 +258,7 @@ class EarlyRankingStopper:
         Lightning has already advanced the loaders for a batch that is never trained.
         """
         fit = self._fit
+        _promotion_checks.put_facts(checkpoint, fit.facts)
         if fit.random_states_at_stop is not None:
             checkpoint["callbacks"][self.state_key]["random_states"] = fit.random_states_at_stop
         _stop_checkpoint.put_plan(checkpoint, self.state_key, fit.planned_checkpoint)
@@ -268,6 +271,7 @@ class EarlyRankingStopper:
     ) -> None:
         """Keep what matters once it is known whether the run trains anything more."""
         self._fit.loaded_loader_states = _stop_checkpoint.saved_loader_states(checkpoint)
+        self._fit.loaded_facts = _promotion_checks.saved_facts(checkpoint)
         self._fit.loaded_plan = _stop_checkpoint.saved_plan(checkpoint, self.state_key)
 
     # --- Lightning's hooks, in the order of a run
@@ -298,10 +302,17 @@ class EarlyRankingStopper:
             if self._ends_before_first_batch(trainer):
                 # What others save from here on belongs to the stop, too.
                 self._fit.random_states_at_stop = states
+                self._fit.facts = _promotion_checks.facts_in(self._fit.loaded_facts)
                 self._stop_before_first_batch(trainer)
                 return
             # These belong to an earlier limit.
             self._result.estimate = self._result.epochs_completed = None
+        self._fit.facts = _promotion_checks.facts_of(trainer, pl_module)
+        if self.promoted and trainer.ckpt_path is not None:
+            _promotion_checks.warn_of_differences(
+                trainer, pl_module, self._fit.loaded_facts, self._fit.facts
+            )
+        self._fit.loaded_facts = {}
         self._fit.loaded_loader_states = []
         self._result.stopping_reason = StoppingReason.not_stopped
         if states is not None:

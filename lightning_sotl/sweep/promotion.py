@@ -322,7 +322,7 @@ def find_winners(
     )
     rows = {run_id: row for row, run_id in enumerate(found.curves.names)}
     scores = estimate.scores(found.curves.train_loss)
-    ends = [_end(found, scores, rows[winner.run_id]) for winner in winners]
+    ends = [_end(found, scores, rows[winner.run_id], at=ranking.at) for winner in winners]
     params = _params(winners, [found.checkpoint_facts[rows[winner.run_id]] for winner in winners])
     return [
         replace(winner, params=own, final_epochs=epochs, final_estimate=value)
@@ -331,12 +331,12 @@ def find_winners(
 
 
 def _end(
-    found: FoundRuns, scores: NDArray[np.float64], row: int
+    found: FoundRuns, scores: NDArray[np.float64], row: int, *, at: int
 ) -> tuple[int | None, float | None]:
-    """Return the epochs and the estimate at the end of a run that was trained to it."""
-    if not found.is_finished[row]:
-        return None, None
+    """Return the epochs and the estimate at the end of a run that was trained on from T to it."""
     epochs = int(found.curves.epochs_completed[row])
+    if not found.is_finished[row] or epochs <= at:
+        return None, None
     value = float(scores[row, epochs - 1])
     return epochs, None if math.isnan(value) else value
 
