@@ -89,8 +89,10 @@ class EarlyRankingStopper:
 
     At the stop it saves a checkpoint of its own, with the random state of every rank. To promote
     the run, fit it again from that checkpoint with `promoted=True`: it never stops, and resumes bit
-    for bit as if it had never been stopped. Without `promoted`, a run that is resumed at or past
-    its limit ends before the first batch, with reason `already_stopped` and its saved estimate.
+    for bit as if it had never been stopped. If its schedule, batches or hyper-parameters are not
+    those at the stop, a warning names both values. Without `promoted`, a run that is resumed at or
+    past its limit ends before the first batch, with reason `already_stopped` and its saved
+    estimate.
     Bit-equal does not hold where randomness is drawn in `on_train_start`, or kept outside of
     torch's, numpy's, Python's and the training loaders' generators; the README names what else
     Lightning does not restore in the middle of an epoch.
