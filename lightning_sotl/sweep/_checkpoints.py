@@ -8,7 +8,7 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -57,27 +57,45 @@ def refuse_pickle(path: str, *, run_id: str, method: str) -> None:
         ) from error
 
 
-def keep_result(path: str, estimate: float, result: Any) -> None:
+class Reached(NamedTuple):
+    """What a run reached at its end: completed epochs (or blocks), and its estimate."""
+
+    epochs: int
+    estimate: float | None
+
+
+class Kept(NamedTuple):
+    """What is kept of a promotion: what `train` returned, and what the run reached."""
+
+    result: Any
+    reached: Reached
+
+
+def keep_result(path: str, estimate: float, kept: Kept) -> None:
     """Keep what `train` returned beside the checkpoint, if it is of plain values and tensors."""
-    if not _is_plain(result) or "://" in path:
+    if not _is_plain(kept.result) or "://" in path:
         return
     content = io.BytesIO()
-    torch.save({"estimate": estimate, "result": result}, content)
+    torch.save(
+        {"estimate": estimate, "result": kept.result, "reached": tuple(kept.reached)}, content
+    )
     try:
         write_whole(_result_path(path), content.getvalue())
     except OSError as error:
         warn_user(f"What `train` returned is not kept for a later `promote`. {error}")
 
 
-def kept_result(path: str, estimate: float) -> tuple[Any] | None:
-    """Return what `train` returned, as a tuple of one; None if it was not kept."""
-    kept = _result_path(path)
-    if not _is_local_file(str(kept)):
+def kept_result(path: str, estimate: float) -> Kept | None:
+    """Return what `keep_result` kept of a run with this estimate at T; None if it kept nothing."""
+    file = _result_path(path)
+    if not _is_local_file(str(file)):
         return None
     try:
-        saved = torch.load(kept, map_location="cpu", weights_only=True)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
         # A checkpoint that is not a stop's own may have been written anew by another run.
-        return (saved["result"],) if saved["estimate"] == estimate else None
+        if saved["estimate"] != estimate:
+            return None
+        return Kept(saved["result"], Reached(*saved["reached"]))
     except Exception:  # a damaged file is as good as none
         return None
 

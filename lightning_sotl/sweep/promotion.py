@@ -20,6 +20,7 @@ from lightning_sotl._utils import validation
 from lightning_sotl._utils.files import is_gone
 from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl._utils.text import pluralize, quote_few
+from lightning_sotl.callbacks.monitor import monitors_of
 from lightning_sotl.callbacks.saved_hparams import without_cli_keys
 from lightning_sotl.callbacks.stopper import stoppers_of
 from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
@@ -28,6 +29,8 @@ from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.order import rank_runs
 from lightning_sotl.stats.ranks import Mode, oriented
 from lightning_sotl.sweep._checkpoints import (
+    Kept,
+    Reached,
     forget_result,
     hparams_in,
     keep_result,
@@ -42,8 +45,8 @@ _NO_WEIGHTS_ONLY = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # torch's own switch for 
 _REPR = re.compile(r"<\w.*>", re.DOTALL)
 
 
-# The checkpoints of the winners that `winner.fit` has trained during a call of `train`.
-_trained: ContextVar[set[str]] = ContextVar("trained")
+# Checkpoint -> what `winner.fit` reached from it, during a call of `train`.
+_reached: ContextVar[dict[str, Reached]] = ContextVar("reached")
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ class Winner:
             cannot be read without pickle, they come from the record; what JSON does not hold
             exactly is then left out, with a warning.
         checkpoint_path: The checkpoint to resume from.
-        final_epochs: How many epochs (or blocks) it has completed, if the record shows that it was
-            trained to the end before; otherwise None.
+        final_epochs: How many epochs (or blocks) it completed, if it was trained to the end, as its
+            record or `promote` knows; otherwise None.
         final_estimate: Its estimate at that end, or None.
     """
 
@@ -103,7 +106,7 @@ class Winner:
         with _loading(trainer, self.checkpoint_path, weights_only) as loading:
             trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **loading)
         if not trainer.fast_dev_run and trainer.state.finished:
-            _trained.get(set()).add(self.checkpoint_path)
+            _reached.get({})[self.checkpoint_path] = _end_of(trainer, stoppers[0].monitor)
 
     def load(self, module_class: type[Loaded], **kwargs: Any) -> Loaded:
         """Return the module (or DataModule) of the run at T, made from its checkpoint.
@@ -128,6 +131,15 @@ class Winner:
             self.checkpoint_path, **kwargs
         )
         return loaded
+
+
+def _end_of(trainer: Any, name: str) -> Reached:
+    """Return what a run has reached at the end of `fit`."""
+    for monitor in monitors_of(trainer):
+        if name in monitor.metric_names:
+            return Reached(monitor.units_completed, monitor.estimates.get(name))
+    value = trainer.callback_metrics.get(name)
+    return Reached(int(trainer.current_epoch), None if value is None else float(value))
 
 
 @contextmanager
@@ -230,56 +242,58 @@ def train_winners(
         TypeError: If `retrain` is no boolean.
         FileNotFoundError: Before any training, if the checkpoint of a winner to train is gone.
     """
-    before: dict[str, tuple[Any]] = {}
+    before: dict[str, tuple[Winner, Any]] = {}
     unknown = []
     if not validation.boolean("retrain", retrain):
         for winner in winners:
             kept = kept_result(winner.checkpoint_path, winner.estimate)
-            if kept is None and winner.final_epochs is not None:
-                unknown.append(winner.run_id)
-                kept = (None,)
             if kept is not None:
-                before[winner.run_id] = kept
+                before[winner.run_id] = (_at_end(winner, kept.reached), kept.result)
+            elif winner.final_epochs is not None:
+                unknown.append(winner.run_id)
+                before[winner.run_id] = (winner, None)
     for winner in winners:
         if winner.run_id not in before and is_gone(winner.checkpoint_path):
             raise FileNotFoundError(
                 f"The checkpoint of run {winner.run_id!r} is gone: {winner.checkpoint_path!r}."
             )
     if before:
-        inform_user(
+        message = (
             f"{pluralize(len(before), 'winner')} trained to the end before, and not again: "
-            f"{quote_few(list(before))}. `retrain=True` trains them from T once more."
+            f"{quote_few(list(before))}."
         )
-    if unknown:
-        warn_user(
-            f"The result of {quote_few(unknown)} is None: trained to the end before, and what "
-            "`train` returned then was not kept. That is kept for `winner.fit` in a `train` that "
-            "returns plain numbers, strings, tensors, lists, tuples and dicts. `final_epochs` and "
-            "`final_estimate` of the winner are from its record; `retrain=True` trains it again."
-        )
+        if unknown:
+            message += (
+                f" The result of {quote_few(unknown)} is None: what `train` returns for it is not "
+                "known."
+            )
+        inform_user(f"{message} `retrain=True` trains all winners from T.")
     return [
-        (
-            winner,
-            cast("Result", before[winner.run_id][0])
-            if winner.run_id in before
-            else _train(winner, train),
-        )
+        cast("tuple[Winner, Result]", before[winner.run_id])
+        if winner.run_id in before
+        else _train(winner, train)
         for winner in winners
     ]
 
 
-def _train(winner: Winner, train: Callable[[Winner], Result]) -> Result:
+def _train(winner: Winner, train: Callable[[Winner], Result]) -> tuple[Winner, Result]:
     """Call `train`, and keep its result if it trained the winner to the end."""
     forget_result(winner.checkpoint_path)
-    trained: set[str] = set()
-    token = _trained.set(trained)
+    reached_from: dict[str, Reached] = {}
+    token = _reached.set(reached_from)
     try:
         result = train(winner)
     finally:
-        _trained.reset(token)
-    if winner.checkpoint_path in trained:
-        keep_result(winner.checkpoint_path, winner.estimate, result)
-    return result
+        _reached.reset(token)
+    reached = reached_from.get(winner.checkpoint_path)
+    if reached is None:
+        return replace(winner, final_epochs=None, final_estimate=None), result
+    keep_result(winner.checkpoint_path, winner.estimate, Kept(result, reached))
+    return _at_end(winner, reached), result
+
+
+def _at_end(winner: Winner, reached: Reached) -> Winner:
+    return replace(winner, final_epochs=reached.epochs, final_estimate=reached.estimate)
 
 
 def find_winners(
@@ -409,10 +423,11 @@ def promote(
         retrain: Whether to train winners again, from T, that were trained to the end before.
 
     Returns:
-        Each winner with the result of `train`. For a winner that was trained to the end before,
-        that is what `train` returned then, if it called `winner.fit` and returned plain numbers,
-        strings, tensors, or lists, tuples, sets or dicts of them. Otherwise it is None, with a
-        warning; `winner.final_epochs` and `final_estimate` tell what the winner reached.
+        Each winner with the result of `train`. `winner.final_epochs` and `winner.final_estimate`
+        are what it reached, if it was trained by `winner.fit` or its record has that. For a winner
+        that was trained to the end before, the result is what `train` returned then, if it called
+        `winner.fit` and returned plain numbers, strings, tensors, or lists, tuples, sets or dicts
+        of them. Otherwise it is None, for example after a `winner.fit` outside of `promote`.
 
     Raises:
         TypeError: If `k` or `at` is no integer, `monitor` no string, or `retrain` no boolean.

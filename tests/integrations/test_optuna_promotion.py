@@ -117,6 +117,11 @@ def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
     # Started again, the script trains nothing twice.
     again = promote(study, 2, pytest.fail)
     assert [(winner.run_id, epochs) for winner, epochs in again] == [("0", [2]), ("1", [2])]
+    assert (
+        [(winner.final_epochs, winner.final_estimate) for winner, _ in again]
+        == [(winner.final_epochs, winner.final_estimate) for winner, _ in results]
+        == [(3, 0.0), (3, 1.0)]
+    )
     third = promote(study, 3, train)
     assert [(winner.run_id, epochs) for winner, epochs in third][2] == ("2", [2])
     assert promote(study, 1, lambda winner: "anew", retrain=True)[0][1] == "anew"

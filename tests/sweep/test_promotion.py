@@ -198,13 +198,9 @@ def test_winners_that_were_trained_to_the_end_come_back_with_their_results(
     assert [winner.checkpoint_path for winner, _ in first] == [
         winner.checkpoint_path for winner, _ in again
     ]
-    assert [(winner.final_epochs, winner.final_estimate) for winner, _ in first] == [
-        (None, None)
-    ] * 2
-    assert [(winner.final_epochs, winner.final_estimate) for winner, _ in again] == [
-        (4, 0.25),
-        (4, 0.5),
-    ]
+    for pairs in (first, again):
+        reached = [(winner.final_epochs, winner.final_estimate) for winner, _ in pairs]
+        assert reached == [(4, 0.25), (4, 0.5)]
 
 
 def test_retraining_is_an_explicit_choice(tmp_path: Path) -> None:
@@ -219,7 +215,9 @@ def test_retraining_is_an_explicit_choice(tmp_path: Path) -> None:
         promote_by(tmp_path, list, calls, retrain=1)
 
 
-def test_a_promotion_that_broke_off_begins_with_the_winner_that_it_lost(tmp_path: Path) -> None:
+def test_a_winner_that_reached_its_end_in_another_way_has_no_result(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for level in (1.0, 2.0):
         fit_to_two(tmp_path, level)
     calls: list[str] = []
@@ -232,13 +230,13 @@ def test_a_promotion_that_broke_off_begins_with_the_winner_that_it_lost(tmp_path
     with pytest.raises(RuntimeError, match="killed"):
         promote_by(tmp_path, interrupted, calls)
     # The second has reached its end too, but nothing knows what `train` returns for it.
-    with pytest.warns(UserWarning, match=r"^The result of 'sweep/version_1' is None: ") as caught:
-        again = promote_by(tmp_path, list, calls)
-    assert str(caught[0].message) == (
-        "The result of 'sweep/version_1' is None: trained to the end before, and what `train` "
-        "returned then was not kept. That is kept for `winner.fit` in a `train` that returns plain "
-        "numbers, strings, tensors, lists, tuples and dicts. `final_epochs` and `final_estimate` "
-        "of the winner are from its record; `retrain=True` trains it again."
+    caplog.clear()
+    again = promote_by(tmp_path, list, calls)
+    (message,) = [r.getMessage() for r in caplog.records if "trained to the end" in r.getMessage()]
+    assert message == (
+        "2 winners trained to the end before, and not again: 'sweep/version_0', 'sweep/version_1'. "
+        "The result of 'sweep/version_1' is None: what `train` returns for it is not known. "
+        "`retrain=True` trains all winners from T."
     )
     assert [value for _, value in again] == [[2, 3], None]
     assert len(calls) == 2
