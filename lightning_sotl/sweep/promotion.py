@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -45,8 +45,15 @@ _NO_WEIGHTS_ONLY = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # torch's own switch for 
 _REPR = re.compile(r"<\w.*>", re.DOTALL)
 
 
-# Checkpoint -> what `winner.fit` reached from it, during a call of `train`.
-_reached: ContextVar[dict[str, Reached]] = ContextVar("reached")
+@dataclass
+class _Call:
+    """A call of `train`: the estimate that decides, and what `winner.fit` reached from where."""
+
+    monitor: str | None
+    reached: dict[str, Reached] = field(default_factory=dict)
+
+
+_call: ContextVar[_Call | None] = ContextVar("call", default=None)
 
 
 @dataclass(frozen=True)
@@ -105,8 +112,10 @@ class Winner:
             refuse_pickle(self.checkpoint_path, run_id=self.run_id, method="fit")
         with _loading(trainer, self.checkpoint_path, weights_only) as loading:
             trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **loading)
-        if not trainer.fast_dev_run and trainer.state.finished:
-            _reached.get({})[self.checkpoint_path] = _end_of(trainer, stoppers[0].monitor)
+        call = _call.get()
+        if call is not None and not trainer.fast_dev_run and trainer.state.finished:
+            name = call.monitor or stoppers[0].monitor
+            call.reached[self.checkpoint_path] = _end_of(trainer, name)
 
     def load(self, module_class: type[Loaded], **kwargs: Any) -> Loaded:
         """Return the module (or DataModule) of the run at T, made from its checkpoint.
@@ -231,12 +240,22 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
 
 
 def train_winners(
-    winners: list[Winner], train: Callable[[Winner], Result], *, retrain: bool = False
+    winners: list[Winner],
+    train: Callable[[Winner], Result],
+    *,
+    retrain: bool = False,
+    monitor: str | None = None,
 ) -> list[tuple[Winner, Result]]:
     """Call `train` with each winner, the best first; return each winner with its result.
 
     Winners that were trained to the end before keep what `train` returned then, as `promote`
     explains, unless `retrain` is true.
+
+    Args:
+        winners: The winners.
+        train: Trains one of them.
+        retrain: Whether to train those again that were trained to the end before.
+        monitor: The estimate that decided; None for the one that the stopper monitors.
 
     Raises:
         TypeError: If `retrain` is no boolean.
@@ -271,21 +290,23 @@ def train_winners(
     return [
         cast("tuple[Winner, Result]", before[winner.run_id])
         if winner.run_id in before
-        else _train(winner, train)
+        else _train(winner, train, monitor)
         for winner in winners
     ]
 
 
-def _train(winner: Winner, train: Callable[[Winner], Result]) -> tuple[Winner, Result]:
+def _train(
+    winner: Winner, train: Callable[[Winner], Result], monitor: str | None
+) -> tuple[Winner, Result]:
     """Call `train`, and keep its result if it trained the winner to the end."""
     forget_result(winner.checkpoint_path)
-    reached_from: dict[str, Reached] = {}
-    token = _reached.set(reached_from)
+    call = _Call(monitor)
+    token = _call.set(call)
     try:
         result = train(winner)
     finally:
-        _reached.reset(token)
-    reached = reached_from.get(winner.checkpoint_path)
+        _call.reset(token)
+    reached = call.reached.get(winner.checkpoint_path)
     if reached is None:
         return replace(winner, final_epochs=None, final_estimate=None), result
     keep_result(winner.checkpoint_path, winner.estimate, Kept(result, reached))
@@ -441,4 +462,4 @@ def promote(
         ValueError: Expected `k` to be a positive integer but got 0.
     """
     winners = find_winners(directory, k, monitor=monitor, at=at)
-    return train_winners(winners, train, retrain=retrain)
+    return train_winners(winners, train, retrain=retrain, monitor=monitor)

@@ -285,3 +285,18 @@ def test_a_trained_winner_needs_its_checkpoint_no_more(tmp_path: Path) -> None:
     Path(path).unlink()
     ((winner, epochs),) = promote(tmp_path / "logs", 1, pytest.fail)
     assert (epochs, winner.params) == ([2, 3], {"level": 1.0})
+
+
+def test_what_a_winner_has_reached_is_of_the_estimate_that_decided(tmp_path: Path) -> None:
+    fit_to_two(tmp_path, 1.0)
+    for _ in range(2):
+        ((winner, _),) = promote(
+            tmp_path / "logs",
+            1,
+            lambda winner: continue_to_end(tmp_path, winner),
+            monitor="sotl",
+        )
+        assert (winner.estimate, winner.final_estimate) == (
+            pytest.approx(1 + 1 / 2, rel=1e-6),
+            pytest.approx(1 + 1 / 2 + 1 / 3 + 1 / 4, rel=1e-6),
+        )
