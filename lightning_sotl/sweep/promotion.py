@@ -433,10 +433,12 @@ def _older_repeats(ranking: Ranking, facts: Mapping[str, Mapping[str, Any]]) -> 
     """Return the runs of which a newer one with the same parameters has reached T; warn of them."""
     names = [run.run_id for run in ranking.runs if run.epochs >= ranking.at]
     groups = repeats([facts[name] for name in names])
-    if groups:
+    # Continuations of one stopped run, such as two promotions of it, are the same run at T.
+    other = [group for group in groups if len({facts[names[row]]["run_id"] for row in group}) > 1]
+    if other:
         warn_user(
             "Of runs with the same parameters only the newest counts; to keep repeats apart, put "
-            f"the seed into `params`: {named_repeats(names, groups)}."
+            f"the seed into `params`: {named_repeats(names, other)}."
         )
     return {names[row] for group in groups for row in group[:-1]}
 
