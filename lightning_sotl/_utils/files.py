@@ -21,6 +21,8 @@ MOST_LOG_BYTES = 4 * 2**30
 MOST_LINE_BYTES = 4 * 2**20
 # Levels of a JSON text; Python's own limit is about 1,000.
 MOST_NESTED = 100
+# What git leaves in place of a file where Git LFS is not installed.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class UnreadableFileError(ValueError):
@@ -121,7 +123,7 @@ def open_regular(path: Path, *, most: int | None = None, appends: bool = False) 
 
     Raises:
         OSError: If it cannot be opened.
-        UnreadableFileError: If it is no regular file, or too large.
+        UnreadableFileError: If it is no regular file, is too large, or is a Git LFS pointer.
     """
     # The caller closes it; `Path.open` has no opener.
     file: BinaryIO = open(path, "a+b" if appends else "rb", opener=_open_at_once)  # noqa: SIM115
@@ -131,6 +133,14 @@ def open_regular(path: Path, *, most: int | None = None, appends: bool = False) 
         raise UnreadableFileError(
             f"Expected '{path}' to have at most {most:,} bytes but got {size:,}."
         )
+    if not appends and size:
+        if file.read(len(_POINTER)) == _POINTER:
+            file.close()
+            raise UnreadableFileError(
+                f"Expected '{path}' to be the file itself but it is a Git LFS pointer; `git lfs "
+                "pull` fetches the file."
+            )
+        file.seek(0)
     return file
 
 

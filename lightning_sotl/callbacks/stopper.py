@@ -492,9 +492,7 @@ class EarlyRankingStopper:
         self._write_stop(trainer)
         if self._saves_checkpoint(trainer):
             self._save_checkpoint(trainer)
-        stop = f"The run ends after {pluralize(self._result.epochs_completed or 0, 'epoch')}"
-        if self._result.estimate is not None:
-            stop += f" with `{self.monitor}` = {self._result.estimate:.6g}"
+        stop = self._describe_stop()
         if self._result.checkpoint_path is None:
             inform_user(f"{stop}, and without a checkpoint, so it cannot be promoted.")
         else:
@@ -586,6 +584,22 @@ class EarlyRankingStopper:
         after = pluralize(trainer.current_epoch + 1, "epoch")
         problem = f"is not logged in the first {after}; logged are"
         warn_user(f"{self._metric.explain_missing(problem)} Without it the run fails at its limit.")
+
+    def _describe_stop(self) -> str:
+        """Return when and why the run ends."""
+        result, decision = self._result, self._memory.decision
+        stop = f"The run ends after {pluralize(result.epochs_completed or 0, 'epoch')}"
+        if result.estimate is not None:
+            stop += f" with `{self.monitor}` = {result.estimate:.6g}"
+        if result.stopping_reason != StoppingReason.policy:
+            return stop
+        if decision is None or decision.goes_on:  # a reporter's pruner or scheduler has decided
+            return f"{stop}, as its pruner or scheduler decided"
+        verb = "continues" if decision.places == 1 else "continue"
+        return (
+            f"{stop}, as its policy decided: place {decision.place} of "
+            f"{pluralize(decision.compared, 'run')} compared, where {decision.places} {verb}"
+        )
 
     def _show_hp_metric(self, trainer: Trainer) -> None:
         """Show the estimate at T in TensorBoard, or at the end of a run that had none at T."""

@@ -36,10 +36,16 @@ class RunSource:
         key = self.loss_key
         if key is None:
             return self.recorded_losses
-        return {
-            epoch: value if math.isfinite(value) else math.inf
-            for epoch, value in self.logged.by_epoch[key].items()
-        }
+        if key == self.keys.monitor:
+            curve = self.logged.by_epoch[key]
+        else:
+            curve = self.logged.means.get(key, self.values_of_whole_epochs(key))
+        return {e: value if math.isfinite(value) else math.inf for e, value in curve.items()}
+
+    def values_of_whole_epochs(self, key: str) -> dict[int, float]:
+        """Return e -> the last value of a logged key in epoch e, without an epoch that was cut."""
+        values = self.logged.by_epoch.get(key, {})
+        return {epoch: value for epoch, value in values.items() if epoch < self.logged.completed}
 
     @property
     def recorded_losses(self) -> dict[int, float]:
@@ -58,13 +64,13 @@ class RunSource:
         return self.record.facts.get("unit", "epoch") if self.record else None
 
     def values(self, key: str) -> dict[int, float]:
-        """Return e -> the value of a logged key after epoch e.
+        """Return e -> the last value of a logged key in epoch e.
 
         If some are of completed epochs, only those count: a later value belongs to a validation
         after the training, or to an epoch that was not completed.
         """
         values = self.logged.by_epoch.get(key, {})
-        last = max(self.losses, default=math.inf)
+        last = max(self.losses, default=self.logged.completed - 1)
         return {epoch: value for epoch, value in values.items() if epoch <= last} or values
 
     def why_not_final(self, key: str) -> str | None:

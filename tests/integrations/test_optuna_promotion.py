@@ -46,7 +46,7 @@ def test_trials_that_ended_before_t_do_not_compete():
         for epoch in range(epochs):
             trial.report(value, epoch)
         study.tell(trial, value)
-    message = "1 trial ended before T = 4 and cannot compete: 0."
+    message = "1 trial ended before T = 4 and cannot be compared: 0."
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         best = find_winners(study, 2)
     assert [winner.run_id for winner in best] == ["1", "2"]

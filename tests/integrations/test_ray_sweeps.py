@@ -190,7 +190,7 @@ def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep, caplog):
         pytest.warns(UserWarning, match="^Expected 3 winners but there can be only 2: "),
     ):
         winners = find_winners(finished.grid, 3)
-    assert caplog.messages == ["1 trial ended before T = 4 and cannot compete."]
+    assert caplog.messages == ["1 trial ended before T = 4 and cannot be compared."]
     assert [winner.params["name"] for winner in winners] == ["raises", "good"]
     assert [w.estimate for w in winners] == sorted(w.estimate for w in winners)
     for winner in winners:

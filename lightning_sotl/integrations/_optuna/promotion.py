@@ -49,7 +49,7 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
     at = max((units[t.number] for t in finite), default=0)
     if short := [t.number for t in finite if units[t.number] < at]:
         warn_user(
-            f"{pluralize(len(short), 'trial')} ended before T = {at} and cannot compete: "
+            f"{pluralize(len(short), 'trial')} ended before T = {at} and cannot be compared: "
             f"{quote_few(short)}."
         )
     return best_of(

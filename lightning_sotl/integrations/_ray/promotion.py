@@ -70,7 +70,7 @@ def find_winners(
     at_end = [trial for units, trial in finite if units == at]
     if len(at_end) < len(finite):
         log.warning(
-            "%s ended before T = %d and cannot compete.",
+            "%s ended before T = %d and cannot be compared.",
             pluralize(len(finite) - len(at_end), "trial"),
             at,
         )
