@@ -7,8 +7,8 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from lightning_sotl._utils.text import quoted
@@ -109,6 +109,27 @@ def exists(path: str | Path) -> bool:
 def is_gone(checkpoint: str) -> bool:
     """Return whether a checkpoint was deleted or moved; a URL is not checked."""
     return "://" not in checkpoint and not exists(checkpoint)
+
+
+def find_moved(path: str, folders: Iterable[Path]) -> str | None:
+    r"""Return a file by the path it was written to, or else by its name in the first such folder.
+
+    The path may be of another system: `C:\runs\v0\x.ckpt` names the file `x.ckpt` here too.
+
+    Args:
+        path: Where the file was.
+        folders: Where it may be now.
+
+    Example:
+        >>> find_moved("C:\\runs\\x.ckpt", [Path("nowhere")]) is None
+        True
+    """
+    if exists(path) or "://" in path:
+        return path
+    # A Windows name cannot have a slash, but here a name may have a backslash.
+    names = dict.fromkeys([PurePosixPath(path).name, PureWindowsPath(path).name])
+    moved = [folder / name for folder in folders for name in names if name not in ("", "..")]
+    return next((str(other.absolute()) for other in moved if exists(other)), None)
 
 
 def open_regular(path: Path, *, most: int | None = None, appends: bool = False) -> BinaryIO:

@@ -6,16 +6,17 @@ line half-written, it reads the whole line next time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lightning_sotl._utils.files import walk
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import quote_all
+from lightning_sotl._utils.text import quote_all, quote_few
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._trainer import Trainer
 from lightning_sotl.callbacks.monitor import monitors_of
@@ -23,12 +24,27 @@ from lightning_sotl.losses.names import LoggedEstimate, parse_monitor
 from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
 from lightning_sotl.policies.growing_curves import GrowingCurves
 from lightning_sotl.ranking.comparability import comparability_notes
-from lightning_sotl.record.format import file_name
+from lightning_sotl.ranking.configurations import configuration
+from lightning_sotl.record.format import file_name, header_time
+from lightning_sotl.record.lineage import RecordedRun
 from lightning_sotl.record.reader import Session, merge_sessions, read_record
+
+_OWN = "own"  # the row of the run that asks
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A run that can be compared, and what it shares with others of its configuration."""
+
+    run: RecordedRun
+    configuration: str | None
 
 
 class SharedRuns:
     """Decides from the records below a directory, and rereads those that have changed.
+
+    A run is compared with its forks, but not with older records of its own configuration: they are
+    of a script that was started again. Of another configuration the newest run counts.
 
     Runs with another unit (epochs or blocks) are left out. So are runs with another `max_epochs`,
     with a warning, since their schedules differ. Other settings that change what a training loss
@@ -49,34 +65,90 @@ class SharedRuns:
         self._curves = GrowingCurves(policy.max_epochs)
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._sessions: dict[Path, list[Session]] = {}
-        self._facts: dict[str, dict[str, Any]] = {}  # run id -> its header
+        self._entries: dict[tuple[str, float], _Entry] = {}  # run id, when it began or branched off
         self._warned_about: set[str] = set()
 
-    def decide(self, run_id: str, losses: Mapping[int, float], completed: int) -> Decision:
+    def decide(
+        self,
+        run_id: str,
+        losses: Mapping[int, float],
+        completed: int,
+        *,
+        session: float = -math.inf,
+    ) -> Decision:
         """Decide for the run that asks, from its own losses and the others' records.
 
         Args:
             run_id: The id of the run that asks; its losses on disk are ignored.
             losses: Its L(e), e -> loss.
             completed: Its number of completed units. If the newest has no loss, the run continues.
+            session: The time in the header of this process, which tells the run from its forks. If
+                no record has it, the forks do not count.
         """
         changed: set[str] = set()
         for path in self._changed_records():
             old, new = self._sessions.get(path, []), _sessions_of(path)
             self._sessions[path] = new
             changed |= {session.run_id for session in [*old, *new]}
-        self._update(changed, own=run_id)
-        self._set_curve(run_id, losses)
-        row, planned = self._curves.row(run_id), self._policy.runs
-        if planned is not None and len(self._facts) > planned:
+        number = len(self._entries)
+        self._update(changed)
+        own = self._own(run_id, session)
+        rivals = self._rivals(own)
+        runs = [entry.run for entry in [*own.values(), *rivals.values()]]
+        if len(self._entries) > number:
+            self._warn_once("unlike", " ".join(comparability_notes([run.facts for run in runs])))
+        planned = self._policy.runs
+        if planned is not None and len(rivals) + bool(own) > planned:
             self._warn_once(
                 "runs",
-                f"Below '{self.directory}' are {len(self._facts)} runs, where the policy has "
-                f"runs={planned}: give each sweep a directory of its own.",
+                f"Below '{self.directory}' are {len(rivals) + bool(own)} runs, where the policy "
+                f"has runs={planned}: give each sweep a directory of its own.",
             )
-        if row is None or completed - 1 not in losses:
+        self._set_curve(_OWN, losses)
+        own_row = self._curves.row(_OWN)
+        if own_row is None or completed - 1 not in losses:
             return Decision(True, completed, None, 0, 0, None)
-        return self._policy.decide(row, self._curves.values)
+        rows = sorted(row for key in rivals if (row := self._curves.row(key)) is not None)
+        return self._policy.decide(len(rows), self._curves.values[[*rows, own_row]])
+
+    def _own(self, run_id: str, session: float) -> dict[tuple[str, float], _Entry]:
+        """Return the run that asks, as its record has it; if that cannot be told, all its forks."""
+        forks = {key: entry for key, entry in self._entries.items() if key[0] == run_id}
+        return {
+            key: entry for key, entry in forks.items() if session in entry.run.sessions
+        } or forks
+
+    def _rivals(self, own: Mapping[tuple[str, float], _Entry]) -> dict[tuple[str, float], _Entry]:
+        """Return the runs that the one that asks is compared with: one of each configuration."""
+        mine = {entry.configuration for entry in own.values()} - {None}
+        newest: dict[object, tuple[str, float]] = {}
+        repeated: list[RecordedRun] = []
+        for key, entry in self._entries.items():
+            if key in own:
+                continue
+            if entry.configuration in mine:
+                repeated.append(entry.run)
+                continue
+            group = key if entry.configuration is None else entry.configuration
+            before = newest.setdefault(group, key)
+            if before != key:
+                older, newer = sorted((before, key), key=self._age)
+                newest[group] = newer
+                repeated.append(self._entries[older].run)
+        # A run that broke off was started again; one that ended might be a repeat.
+        ended = [run.folders[0] for run in repeated if run.has_ended]
+        if ended:
+            names = [folder.relative_to(self.directory).as_posix() for folder in ended]
+            self._warn_once(
+                "repeats",
+                f"Of runs with the same parameters below '{self.directory}' the policy counts only "
+                "the newest; to keep repeats apart, put the seed into `params`. Not counted: "
+                f"{quote_few(names)}.",
+            )
+        return {key: self._entries[key] for key in newest.values()}
+
+    def _age(self, key: tuple[str, float]) -> float:
+        return header_time(self._entries[key].run.facts)
 
     def _changed_records(self) -> list[Path]:
         name, grown = file_name(self._estimate.prefix), []
@@ -93,24 +165,25 @@ class SharedRuns:
                     grown.append(path)
         return grown
 
-    def _update(self, run_ids: set[str], *, own: str) -> None:
+    def _update(self, run_ids: set[str]) -> None:
         """Put the newest state of runs into the table; a run may lie in several records."""
+        if not run_ids:
+            return
+        for key in [key for key in self._entries if key[0] in run_ids]:
+            del self._entries[key]
+            self._curves.drop_after(key, -1)
         sessions = chain.from_iterable(self._sessions.values())
-        known = len(self._facts)
         for run in merge_sessions([each for each in sessions if each.run_id in run_ids]):
             if (
                 run.losses  # one that was refused has a header and nothing else
                 and run.facts.get("unit") == self._estimate.unit
                 and self._has_same_budget(run.facts)
             ):
-                self._facts[run.run_id] = run.facts
-                if run.run_id != own:
-                    self._set_curve(run.run_id, run.losses)
-        if len(self._facts) > known:
-            notes = comparability_notes(list(self._facts.values()))
-            self._warn_once("unlike", " ".join(notes))
+                key = run.run_id, run.begun
+                self._entries[key] = _Entry(run, configuration(run.facts))
+                self._set_curve(key, run.losses)
 
-    def _has_same_budget(self, facts: Mapping[str, Any]) -> bool:
+    def _has_same_budget(self, facts: Mapping[str, object]) -> bool:
         budget = facts.get("max_epochs")
         if self._estimate.block is not None or budget in (None, -1, self._policy.max_epochs):
             return True
@@ -127,17 +200,17 @@ class SharedRuns:
             self._warned_about.add(about)
             warn_user(note)
 
-    def _set_curve(self, run_id: str, losses: Mapping[int, float]) -> None:
+    def _set_curve(self, run: str | tuple[str, float], losses: Mapping[int, float]) -> None:
         if not losses:
             return
-        self._curves.drop_after(run_id, -1)
+        self._curves.drop_after(run, -1)
         # A damaged line may tell of epoch 9,999,999.
         kept = {unit: loss for unit, loss in losses.items() if unit < self._policy.max_epochs}
         table = np.full((1, max(kept, default=0) + 1), np.nan)
         table[0, list(kept)] = list(kept.values())
         scores = self._estimate.scores(table)[0]
         for unit in np.flatnonzero(~np.isnan(scores)).tolist():
-            self._curves.put(run_id, unit, scores[unit])
+            self._curves.put(run, unit, scores[unit])
 
 
 def _sessions_of(path: Path) -> list[Session]:

@@ -237,6 +237,11 @@ class SoTLMonitor:
         return self._state.run_id
 
     @property
+    def begun(self) -> float:
+        """The time in this process's header, which tells the run from its forks."""
+        return self._state.begun
+
+    @property
     def record_path(self) -> Path | None:
         """The file of this run's record; None on other ranks and where there is none."""
         self._receive()

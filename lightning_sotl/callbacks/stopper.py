@@ -10,7 +10,7 @@ from typing import Any
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl._utils.text import pluralize, visible
-from lightning_sotl.callbacks import _publishing, _stop_checkpoint
+from lightning_sotl.callbacks import _promotion_checks, _publishing, _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
@@ -69,9 +69,13 @@ class _Fit:
     in_blocks: bool = False
     refreshes_statistics: bool = False
     shows_hp_metric: bool = False
+    planned_checkpoint: str | None = None  # where the stop will save, from the decision on
+    loaded_plan: str | None = None
     loaded_random_states: list[dict[str, Any]] | None = None
     random_states_at_stop: list[dict[str, Any]] | None = None
     loaded_loader_states: list[Any] = field(default_factory=list)
+    facts: dict[str, Any] | None = None
+    loaded_facts: dict[str, Any] = field(default_factory=dict)
 
 
 class EarlyRankingStopper:
@@ -85,8 +89,10 @@ class EarlyRankingStopper:
 
     At the stop it saves a checkpoint of its own, with the random state of every rank. To promote
     the run, fit it again from that checkpoint with `promoted=True`: it never stops, and resumes bit
-    for bit as if it had never been stopped. Without `promoted`, a run that is resumed at or past
-    its limit ends before the first batch, with reason `already_stopped` and its saved estimate.
+    for bit as if it had never been stopped. If its schedule, batches or hyper-parameters are not
+    those at the stop, a warning names both values. Without `promoted`, a run that is resumed at or
+    past its limit ends before the first batch, with reason `already_stopped` and its saved
+    estimate.
     Bit-equal does not hold where randomness is drawn in `on_train_start`, or kept outside of
     torch's, numpy's, Python's and the training loaders' generators; the README names what else
     Lightning does not restore in the middle of an epoch.
@@ -247,12 +253,17 @@ class EarlyRankingStopper:
     ) -> None:
         """Add the random state of the stop to its own checkpoint and to later ones.
 
+        Those that others save between the decision and the stop's own save name the latter. A run
+        that is started again from one of them finds the stop's checkpoint.
+
         A run that ends before its first batch saves the loader states that it loaded, since
         Lightning has already advanced the loaders for a batch that is never trained.
         """
         fit = self._fit
+        _promotion_checks.put_facts(checkpoint, fit.facts)
         if fit.random_states_at_stop is not None:
             checkpoint["callbacks"][self.state_key]["random_states"] = fit.random_states_at_stop
+        _stop_checkpoint.put_plan(checkpoint, self.state_key, fit.planned_checkpoint)
         already_stopped = self._result.stopping_reason == StoppingReason.already_stopped
         if already_stopped and fit.loaded_loader_states:
             _stop_checkpoint.put_loader_states(checkpoint, fit.loaded_loader_states)
@@ -260,8 +271,10 @@ class EarlyRankingStopper:
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the state of the loaders until it is known whether the run trains anything more."""
+        """Keep what matters once it is known whether the run trains anything more."""
         self._fit.loaded_loader_states = _stop_checkpoint.saved_loader_states(checkpoint)
+        self._fit.loaded_facts = _promotion_checks.saved_facts(checkpoint)
+        self._fit.loaded_plan = _stop_checkpoint.saved_plan(checkpoint, self.state_key)
 
     # --- Lightning's hooks, in the order of a run
 
@@ -291,10 +304,17 @@ class EarlyRankingStopper:
             if self._ends_before_first_batch(trainer):
                 # What others save from here on belongs to the stop, too.
                 self._fit.random_states_at_stop = states
+                self._fit.facts = _promotion_checks.facts_in(self._fit.loaded_facts)
                 self._stop_before_first_batch(trainer)
                 return
             # These belong to an earlier limit.
             self._result.estimate = self._result.epochs_completed = None
+        self._fit.facts = _promotion_checks.facts_of(trainer, pl_module)
+        if self.promoted and trainer.ckpt_path is not None:
+            _promotion_checks.warn_of_differences(
+                trainer, pl_module, self._fit.loaded_facts, self._fit.facts
+            )
+        self._fit.loaded_facts = {}
         self._fit.loaded_loader_states = []
         self._result.stopping_reason = StoppingReason.not_stopped
         if states is not None:
@@ -425,7 +445,9 @@ class EarlyRankingStopper:
         units = memory.last_decision_at = monitor.units_completed
         decision = None
         if memory.shared_runs is not None:  # on rank 0
-            decision = memory.shared_runs.decide(monitor.run_id, monitor.epoch_losses, units)
+            decision = memory.shared_runs.decide(
+                monitor.run_id, monitor.epoch_losses, units, session=monitor.begun
+            )
         decision = trainer.strategy.broadcast(decision)
         if decision.place is not None:  # none is needed at the end
             memory.decision = decision
@@ -483,6 +505,8 @@ class EarlyRankingStopper:
         # save.
         move_to_front(trainer, self)
         self._fit.stop_unfinished = True
+        if self._saves_checkpoint(trainer):
+            self._fit.planned_checkpoint = self._new_checkpoint_path(trainer)
 
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""
@@ -501,11 +525,14 @@ class EarlyRankingStopper:
     def _saves_checkpoint(self, trainer: Trainer) -> bool:
         return self.checkpoint_dir is not None or bool(trainer.checkpoint_callbacks)
 
-    def _save_checkpoint(self, trainer: Trainer) -> None:
-        at = f"epoch={trainer.current_epoch}"
+    def _new_checkpoint_path(self, trainer: Trainer) -> str:
+        at = f"epoch={self._result.epochs_completed}"
         if self._fit.in_blocks and self._metric.is_between_units:
             at = f"batches={self._metric.batches_completed}"
-        path = _stop_checkpoint.new_checkpoint_path(trainer, at, self.checkpoint_dir)
+        return _stop_checkpoint.new_checkpoint_path(trainer, at, self.checkpoint_dir)
+
+    def _save_checkpoint(self, trainer: Trainer) -> None:
+        path = self._fit.planned_checkpoint or self._new_checkpoint_path(trainer)
         self._result.checkpoint_path = path  # the checkpoint itself has it, too
         try:
             trainer.save_checkpoint(path, weights_only=False)
@@ -559,8 +586,9 @@ class EarlyRankingStopper:
         if self.stop_batches is not None:
             at_stop = self._metric.batches_completed == self.stop_batches
         if result.checkpoint_path is None and trainer.ckpt_path is not None and at_stop:
-            # A kill came between the decision and the save.
-            result.checkpoint_path = str(trainer.ckpt_path)
+            result.checkpoint_path = _stop_checkpoint.checkpoint_of_stop(
+                self._fit.loaded_plan, str(trainer.ckpt_path)
+            )
         self._stop(trainer, estimate, epochs, StoppingReason.already_stopped)
         inform_user(
             f"The run was ended after {pluralize(epochs or 0, 'epoch')} before and trains nothing "

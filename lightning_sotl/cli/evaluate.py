@@ -13,6 +13,7 @@ from lightning_sotl.evaluation.evaluate import GRID_WINDOWS, Evaluation, notes, 
 from lightning_sotl.evaluation.evaluate import evaluate as evaluate_curves
 from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.ranking.comparability import comparability_notes
+from lightning_sotl.ranking.configurations import repeats_notes
 
 # Why a record says that a run ended, if that was before its end.
 _STOPS = tuple(reason.value for reason in StoppingReason if reason != StoppingReason.not_stopped)
@@ -46,7 +47,11 @@ def evaluate(options: EvaluateOptions) -> None:
             result = dataclasses.replace(result, target=options.query.target)
         facts = [runs.facts[row] for row in rows]
         stopped = [header.get("stopping_reason") in _STOPS for header in facts]
-        cautions = [*comparability_notes(facts), *selection_notes(curves, stopped)]
+        cautions = [
+            *comparability_notes(facts),
+            *repeats_notes(curves.names, facts),
+            *selection_notes(curves, stopped),
+        ]
         return result, [*cautions, *notes(result, curves)]
 
     show(

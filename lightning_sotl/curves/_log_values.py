@@ -94,6 +94,22 @@ class Logged:
     restarts: int = 0
     doubtful: Counter[str] = field(default_factory=Counter)
 
+    def before(self, end: int) -> Logged:
+        """Return the values of the epochs before `end`, as if the run had broken off there."""
+        cut = Logged(self.wanted, set(self.keys), completed=min(self.completed, end))
+        for target, source in ((cut.by_epoch, self.by_epoch), (cut.means, self.means)):
+            for key, values in source.items():
+                kept = {epoch: value for epoch, value in values.items() if epoch < end}
+                if kept:
+                    target[key] = kept
+        cut.last_epochs = {key: max(values) for key, values in cut.by_epoch.items()}
+        cut.last = {
+            key: cut.by_epoch[key][epoch]
+            for key, epoch in cut.last_epochs.items()
+            if epoch is not None
+        }
+        return cut
+
     def update(self, newer: Logged) -> None:
         """Add the values of other logs of the same run; on the same epoch those win."""
         self.keys |= newer.keys

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from lightning_sotl._utils.files import exists
+from lightning_sotl._utils.files import find_moved
 from lightning_sotl.curves._log_keys import LogKeys
 from lightning_sotl.curves._log_values import Logged
-from lightning_sotl.record.reader import RecordedRun
+from lightning_sotl.record.lineage import RecordedRun
 
 
 @dataclass
@@ -104,11 +103,11 @@ class RunSource:
         if self.record is None or not self.record.checkpoints:
             return None
         path = self.record.checkpoints[max(self.record.checkpoints)]
-        name = Path(path).name
-        if exists(path) or name in ("", ".."):
-            return path
-        moved = [folder / "checkpoints" / name for folder in self.record.folders]
-        return next((str(other.absolute()) for other in moved if exists(other)), path)
+        homes = [*self.record.folders, *self.record.inherited]
+        return (
+            find_moved(path, [place for own in homes for place in (own / "checkpoints", own)])
+            or path
+        )
 
     @property
     def stopped_at(self) -> int | None:

@@ -16,7 +16,8 @@ from lightning_sotl.curves._same_logs import in_float32, join_loggers, without_c
 from lightning_sotl.curves._tensorboard import read_event_files
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.record.format import header_time
-from lightning_sotl.record.reader import RecordedRun, Session, merge_sessions, read_record
+from lightning_sotl.record.lineage import RecordedRun
+from lightning_sotl.record.reader import Session, merge_sessions, read_record
 
 Progress = Callable[[int, int], None]
 
@@ -120,8 +121,12 @@ class RunReader:
         for session in self._sessions:
             header = (session.run_id, header_time(session.facts))
             folders.setdefault(header, set()).add(session.folder)
-        copied = {run_id for (run_id, _), copies in folders.items() if len(copies) > 1}
-        names = [self._name(run.folders[0]) for run in runs if run.run_id in copied]
+        copied = {header for header, copies in folders.items() if len(copies) > 1}
+        names = [
+            self._name(run.folders[0])
+            for run in runs
+            if any((run.run_id, time) in copied for time in run.sessions)
+        ]
         if names:
             self._notes.cautions.append(
                 f"{pluralize(len(names), 'run')} with records in several folders that are copies "
@@ -129,13 +134,18 @@ class RunReader:
             )
 
     def _match_records(self, runs: list[RecordedRun]) -> list[RunSource]:
-        """Return the runs with a record, each with the logs beside it."""
+        """Return the runs with a record, each with the logs beside it.
+
+        A fork has the logs of its beginning from the run that it branched off from.
+        """
         runs_in = Counter(folder for run in runs for folder in run.folders)
-        begun_in = Counter(run.folders[0] for run in runs)
-        short_ids = Counter((run.folders[0], run.run_id[:8]) for run in runs)
+        names = self._names_of(runs)
         sources = []
-        for run in runs:
+        for name, run in zip(names, runs, strict=True):
             logged = Logged(self._wanted)
+            for folder, units in run.inherited.items():
+                if runs_in[folder] == 1 and run.facts.get("unit", "epoch") == "epoch":
+                    logged.update_resumed(self._logs[folder].before(units))
             for folder in run.folders:
                 if runs_in[folder] == 1:
                     logged.update_resumed(self._logs[folder])
@@ -144,10 +154,6 @@ class RunReader:
                         f"'{self._name(folder)}' holds {runs_in[folder]} runs; its logs cannot be "
                         "told apart and only the records count."
                     )
-            name = self._name(run.folders[0])
-            if begun_in[run.folders[0]] > 1:
-                is_unique = short_ids[run.folders[0], run.run_id[:8]] == 1
-                name = f"{name}@{run.run_id[:8] if is_unique else run.run_id}"
             for folder in run.contradicted:
                 self._notes.cautions.append(
                     f"Run '{name}' has other losses in '{self._name(folder)}' than in "
@@ -155,6 +161,28 @@ class RunReader:
                 )
             sources.append(RunSource(name, run, logged, self._keys))
         return sources
+
+    def _names_of(self, runs: list[RecordedRun]) -> list[str]:
+        """Return the names of runs: where they began, and what tells several in one folder apart.
+
+        The oldest of the forks of a run keeps its name; the others are named where they branched
+        off. A name does not change when another fork is added.
+        """
+        begun_in = {(run.folders[0], run.run_id) for run in runs}
+        runs_in = Counter(folder for folder, _ in begun_in)
+        short_ids = Counter((folder, run_id[:8]) for folder, run_id in begun_in)
+        names, named = [], set()
+        for run in runs:
+            folder, run_id = run.folders[0], run.run_id
+            name = self._name(folder)
+            if runs_in[folder] > 1:
+                is_unique = short_ids[folder, run_id[:8]] == 1
+                name = f"{name}@{run_id[:8] if is_unique else run_id}"
+            if (folder, run_id) in named:
+                name = f"{name}#{run.place}"
+            named.add((folder, run_id))
+            names.append(name)
+        return names
 
     def _match_logs(self, folders: list[Path], recorded: list[RunSource]) -> list[RunSource]:
         """Return the runs without a record.

@@ -32,6 +32,8 @@ class FoundRuns:
         has_record: Which runs have a record, shape `(runs,)`.
         stopped_at: Per run, the T at which a stopper first ended it, or None.
         notes: What was left out, merged or could not be read.
+        checkpoint_facts: Per run, the header of the process that wrote its newest checkpoint.
+        is_finished: Per run, whether its record shows that it was trained to its end.
     """
 
     curves: LearningCurves
@@ -40,6 +42,8 @@ class FoundRuns:
     has_record: NDArray[np.bool_]
     stopped_at: tuple[int | None, ...]
     notes: RunNotes = field(default_factory=RunNotes)
+    checkpoint_facts: tuple[dict[str, Any], ...] = ()
+    is_finished: tuple[bool, ...] = ()
 
 
 def read_logs(
@@ -87,5 +91,11 @@ def read_logs(
         others=found.others,
         has_record=np.array([source.record is not None for source in found.sources]),
         stopped_at=tuple(source.stopped_at for source in found.sources),
+        checkpoint_facts=tuple(
+            source.record.checkpoint_facts if source.record else {} for source in found.sources
+        ),
+        is_finished=tuple(
+            source.record is not None and not source.is_unfinished for source in found.sources
+        ),
         notes=found.notes,
     )

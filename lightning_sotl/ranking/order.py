@@ -17,6 +17,7 @@ from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.curves.table import count_epochs
 from lightning_sotl.losses.names import LoggedEstimate
 from lightning_sotl.ranking.comparability import near_zero_notes, tie_notes
+from lightning_sotl.ranking.configurations import repeats_notes
 from lightning_sotl.record.format import plain, run_params
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
@@ -151,6 +152,7 @@ def rank_runs(
         (_given_name(found.facts[run]), name) for run, name in zip(chosen, names, strict=True)
     )
     notes += _notes_on_last(shown, completed, costs, at)
+    notes += repeats_notes(shown, [found.facts[run] for run in chosen])
     if estimate is not None:
         notes += near_zero_notes(found.curves.train_loss[chosen], at=at)
     notes += tie_notes(costs, monitor=monitor)

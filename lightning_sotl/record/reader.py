@@ -1,8 +1,7 @@
-"""Reader of run records (`sotl.jsonl`): the newest state of each run."""
+"""Reader of run records (`sotl.jsonl`): the sessions of each run."""
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,11 +11,10 @@ from typing import Any
 from lightning_sotl._utils.files import UnreadableFileError
 from lightning_sotl._utils.text import quoted
 from lightning_sotl.record.format import MOST_UNITS, SCHEMA, header_time, parsed_lines
+from lightning_sotl.record.lineage import RecordedRun, runs_of
 
 # Each process that trains a run writes a session.
 MOST_SESSIONS = 10_000
-
-_STOPS = ("stop_epoch_reached", "stop_batches_reached")
 
 
 @dataclass
@@ -31,6 +29,8 @@ class Session:
         losses: e -> L(e), `+inf` where it was not finite.
         checkpoints: e -> the checkpoint saved after it.
         status: The last status line; empty without one.
+        alive: The newest time at which it is known to have been trained: that of its header, of its
+            status, or of the headers above its last line in the same file.
     """
 
     run_id: str
@@ -40,69 +40,10 @@ class Session:
     losses: dict[int, float] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
+    alive: float = -math.inf
 
-
-@dataclass
-class RecordedRun:
-    """The newest state of one run, over all processes that trained it.
-
-    Attributes:
-        run_id: The run.
-        folders: The folders of its records, the oldest first.
-        facts: The newest header.
-        losses: e -> L(e), `+inf` where it was not finite.
-        checkpoints: e -> the checkpoint saved after it.
-        status: The newest status line; empty while the run is being trained.
-        stopped_at: T at which a stopper first ended it, or None.
-        ends: Each T at which a process ended the run in good order.
-        contradicted: Folders whose losses a newer session in another folder replaced.
-    """
-
-    run_id: str
-    folders: list[Path] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    losses: dict[int, float] = field(default_factory=dict)
-    checkpoints: dict[int, str] = field(default_factory=dict)
-    status: dict[str, Any] = field(default_factory=dict)
-    stopped_at: int | None = None
-    ends: set[int] = field(default_factory=set)
-    contradicted: list[Path] = field(default_factory=list)
-    # A heap of the units in `losses`, negated. Without it, ten thousand sessions that each drop the
-    # last of many units would take minutes.
-    _newest: list[int] = field(default_factory=list, repr=False)
-
-    def add(self, session: Session) -> None:
-        """Add the next session of the run; its losses and checkpoints win."""
-        losses = session.losses
-        changed = [unit for unit, loss in losses.items() if self.losses.get(unit, loss) != loss]
-        if changed:
-            self._drop_from(min(changed))
-            self.contradicted += [
-                folder
-                for folder in self.folders
-                if folder != session.folder and folder not in self.contradicted
-            ]
-        for unit in losses:
-            if unit not in self.losses:
-                heapq.heappush(self._newest, -unit)
-        self.losses.update(losses)
-        self.checkpoints.update(session.checkpoints)
-        self.facts, self.status = session.facts, session.status
-        if session.folder not in self.folders:
-            self.folders.append(session.folder)
-        known = losses or self.losses  # a session need not repeat what the run already has
-        if not known:
-            return
-        if session.status.get("status") in ("stopped", "finished"):
-            self.ends.add(max(known) + 1)
-        if self.stopped_at is None and str(session.status.get("reason", "")) in _STOPS:
-            self.stopped_at = max(known) + 1
-
-    def _drop_from(self, first: int) -> None:
-        while self._newest and -self._newest[0] >= first:
-            unit = -heapq.heappop(self._newest)
-            del self.losses[unit]
-            self.checkpoints.pop(unit, None)
+    def __post_init__(self) -> None:
+        self.alive = max(self.alive, self.begun)
 
 
 def read_record(path: Path) -> tuple[list[Session], int]:
@@ -148,14 +89,23 @@ def read_record(path: Path) -> tuple[list[Session], int]:
                 current.facts = _facts(line)
         elif current is None or not _add_line(current, line):
             unreadable += 1
+        else:
+            current.alive = max(current.alive, newest)
     return sessions, unreadable
 
 
 def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
     """Return the runs of all sessions, in the order in which they began.
 
-    If a session changes the loss of epoch e, the older losses from e on are dropped: they belong to
-    a run that was rewound.
+    Runs that resumed from one checkpoint share their `run_id` and are forks, each with the units
+    that it has from the others. Two continuations of a checkpoint are two runs if both ended by
+    themselves or if their parameters differ. If one broke off, and another with the same
+    parameters began after that, both are one run with the losses of the newer: those of the older
+    belong to a run that was rewound.
+
+    Sessions of older versions do not name what they resumed from. Their place in the tree is
+    inferred: in another folder they repeat the units that they resumed from, in the same file they
+    write only what it does not have.
 
     Example:
         >>> first = Session("a", Path("v0"), {}, begun=1.0, losses={0: 3.0, 1: 2.0, 2: 1.0})
@@ -163,10 +113,7 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
         >>> [run.losses for run in merge_sessions([resumed, first])]
         [{0: 3.0, 1: 2.5}]
     """
-    runs: dict[str, RecordedRun] = {}
-    for session in sorted(sessions, key=lambda entry: entry.begun):
-        runs.setdefault(session.run_id, RecordedRun(session.run_id)).add(session)
-    return list(runs.values())
+    return runs_of(sessions)
 
 
 def _begin_session(header: dict[str, Any], path: Path, begun: float) -> Session:
@@ -188,6 +135,7 @@ def _add_line(session: Session, line: dict[str, Any]) -> bool:
     """Add a status or a unit to its session; return False if the line is neither."""
     if "status" in line:
         session.status = line
+        session.alive = max(session.alive, header_time(line))
         return True
     unit, loss, checkpoint = line.get("e"), line.get("loss", ""), line.get("checkpoint")
     if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < MOST_UNITS:

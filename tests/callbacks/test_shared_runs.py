@@ -329,3 +329,103 @@ def test_of_the_two_packages_both_have_it(tmp_path):
     for package in ("pytorch_lightning", "lightning.pytorch"):
         stopper = door(package).EarlyRankingStopper(policy=POLICY, directory=tmp_path)
         assert stopper.policy == POLICY
+
+
+def test_forks_are_compared_with_each_other_and_not_with_themselves(tmp_path):
+    base = record(tmp_path / "base", "own", [3.0])
+    base.status("stopped", reason="stop_epoch_reached")
+    times = []
+    for place, losses in enumerate(([3.0, 1.0], [3.0, 2.0], [3.0, 0.5])):
+        facts = {"hparams": {"lr": place}, "parent": base.begun, "parent_units": 1}
+        fork = record(tmp_path / str(place), "own", losses, **facts)
+        times.append(fork.begun)
+    sweep = shared(tmp_path)
+    decisions = [
+        sweep.decide("own", {0: 3.0, 1: loss}, 2, session=time)
+        for time, loss in zip(times, (1.0, 2.0, 0.5), strict=True)
+    ]
+    assert [(decision.place, decision.compared) for decision in decisions] == [
+        (2, 3),
+        (3, 3),
+        (1, 3),
+    ]
+
+
+def test_a_process_that_resumed_a_fork_is_no_rival_of_what_it_resumed(tmp_path):
+    first = record(tmp_path / "a", "own", [3.0, 1.0], hparams={"lr": 1})
+    facts = {"hparams": {"lr": 1}, "parent": first.begun, "parent_units": 1}
+    again = record(tmp_path / "b", "own", [3.0, 2.0], **facts)
+    decision = shared(tmp_path).decide("own", {0: 3.0, 1: 2.0}, 2, session=again.begun)
+    assert (decision.place, decision.compared) == (1, 1)
+
+
+@pytest.mark.parametrize("status", [None, "interrupted"])
+def test_a_run_that_was_started_again_does_not_compete_with_itself(tmp_path, status):
+    dead = record(tmp_path / "0", "dead", [1.0, 0.5, 0.25], hparams={"lr": 1})
+    if status is not None:
+        dead.status(status)
+    own = record(tmp_path / "1", "own", [2.0, 1.5], hparams={"lr": 1})
+    decision = shared(tmp_path).decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun)
+    assert (decision.place, decision.compared) == (1, 1)
+
+
+def test_of_another_configuration_the_newest_run_counts(tmp_path):
+    for place, losses in enumerate(([1.0, 0.5], [2.0, 1.75], [9.0, 9.0])):
+        record(tmp_path / str(place), str(place), losses, params={"lr": place // 2})
+    own = record(tmp_path / "own", "own", [2.0, 1.5], params={"lr": 9})
+    sweep = SharedRuns(
+        tmp_path,
+        estimate=parse_monitor("sotl_e1"),
+        policy=AdaptivePolicy(max_epochs=6, keep=0.5, first=2, runs=3),
+    )
+    decision = sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun)
+    assert (decision.place, decision.compared) == (1, 3)  # 3 runs, as the policy was told
+    # The newest of a configuration is started again: its first epoch is all that counts of it.
+    record(tmp_path / "again", "again", [2.0], params={"lr": 0})
+    assert sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun).compared == 2
+
+
+def test_runs_without_parameters_are_rivals(tmp_path):
+    for place in range(3):
+        record(tmp_path / str(place), str(place), [1.0, 0.5], hparams={})
+    own = record(tmp_path / "own", "own", [2.0, 1.5], hparams={})
+    decision = shared(tmp_path).decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun)
+    assert (decision.place, decision.compared) == (4, 4)
+
+
+def test_repeats_that_ended_count_once_and_are_named(tmp_path):
+    for place in range(2):
+        ended = record(tmp_path / f"a{place}", f"a{place}", [1.0, 0.5], hparams={"lr": 1})
+        ended.status("finished")
+    own = record(tmp_path / "own", "own", [2.0, 1.5], hparams={"lr": 2})
+    sweep = shared(tmp_path)
+    message = re.escape(
+        f"Of runs with the same parameters below '{tmp_path}' the policy counts only the newest; "
+        "to keep repeats apart, put the seed into `params`. Not counted: 'a0'."
+    )
+    with pytest.warns(UserWarning, match=f"^{message}$"):
+        decision = sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun)
+    assert (decision.place, decision.compared) == (2, 2)
+    assert sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun).compared == 2  # said once
+
+
+def test_forks_of_one_checkpoint_end_by_the_rule(tmp_path):
+    base = EarlyRankingStopper(stop_epoch=2)
+    fit(tmp_path, 3.0, stopper=base)
+    policy = AdaptivePolicy(max_epochs=6, keep=0.5, first=3)
+
+    def fork(level):
+        stopper = EarlyRankingStopper(policy=policy, directory=tmp_path)
+        model = scripted_model(loss=lambda epoch, batch: level + 1.0 / (epoch + 1))
+        model.save_hyperparameters({"level": level})
+        fit(tmp_path, level, stopper=stopper, model=model, ckpt_path=base.checkpoint_path)
+        return stopper
+
+    curves = [
+        [4.0, 3.5, *(level + 1.0 / (epoch + 1) for epoch in range(2, 6))]
+        for level in (2.0, 1.0, 4.0, 1.5, 5.0)
+    ]
+    stoppers = [fork(level) for level in (2.0, 1.0, 4.0, 1.5, 5.0)]
+    reached = [stopper.epochs_completed or 6 for stopper in stoppers]
+    assert reached == epochs_by_the_rule(policy, curves)
+    assert {str(stopper.stopping_reason) for stopper in stoppers} == {"not_stopped", "policy"}

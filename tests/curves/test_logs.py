@@ -299,3 +299,31 @@ def test_a_pointer_of_git_lfs_is_reported_as_one(tmp_path: Path, name: str) -> N
     assert f"Left out what cannot be read of {message}" in read_logs(tmp_path).notes.left_out
     with pytest.raises(ValueError, match=re.escape(message)):
         read_logs(tmp_path / "v1")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"C:\runs\v0\checkpoints\stopped-epoch=3.ckpt",
+        r"\\server\runs\v0\checkpoints\stopped-epoch=3.ckpt",
+        r"C:\runs\v0\checkpoints/stopped-epoch=3.ckpt",
+        "C:/runs/v0/checkpoints/stopped-epoch=3.ckpt",
+        "/gone/runs/v0/checkpoints/stopped-epoch=3.ckpt",
+        "/gone/runs/v0/stopped-epoch=3.ckpt",
+    ],
+)
+@pytest.mark.parametrize("place", ["checkpoints", "."])
+def test_a_checkpoint_that_was_moved_with_its_run_is_found(tmp_path, written, place):
+    now = tmp_path / "v0" / place / "stopped-epoch=3.ckpt"
+    now.parent.mkdir(parents=True)
+    now.touch()
+    write_record(tmp_path / "v0", [2.0, 1.0], checkpoint=written)
+    assert LearningCurves.from_logs(tmp_path).checkpoints == (str(now),)
+
+
+@pytest.mark.parametrize(
+    "written", [r"C:\runs\v0\checkpoints\a.ckpt", "s3://bucket/v0/a.ckpt", ".."]
+)
+def test_a_checkpoint_that_is_not_found_keeps_the_path_in_the_record(tmp_path, written):
+    write_record(tmp_path / "v0", [2.0, 1.0], checkpoint=written)
+    assert LearningCurves.from_logs(tmp_path).checkpoints == (written,)

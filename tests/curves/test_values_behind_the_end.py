@@ -63,8 +63,11 @@ def test_a_test_of_the_stopped_network_is_no_target_of_the_promoted_one(
             )
             assert said in found.notes.warnings
             np.testing.assert_array_equal(found.curves.final_metric, [nan])
-    np.testing.assert_array_equal(found.curves.final_metric, [8.0])
-    np.testing.assert_array_equal(found.curves.val_loss, [[0.0, 10.0, 20.0, 30.0]])
+            np.testing.assert_array_equal(found.curves.val_loss, [[0.0, 10.0, 20.0, 30.0]])
+    # The winner was promoted twice, once without a test: two runs that share their beginning.
+    assert found.curves.names == ("version_0", "version_2")
+    np.testing.assert_array_equal(found.curves.final_metric, [nan, 8.0])
+    np.testing.assert_array_equal(found.curves.val_loss, [[0.0, 10.0, 20.0, 30.0]] * 2)
 
 
 def test_a_value_behind_the_last_completed_epoch_is_of_none(tmp_path: Path) -> None:

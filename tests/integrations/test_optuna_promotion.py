@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import optuna
 import pytest
@@ -79,6 +80,7 @@ def test_a_run_killed_between_its_stop_and_the_save_is_promoted_from_what_it_was
     study = optuna.create_study(pruner=NEVER)
     trial = study.ask()
     fit(tmp_path, trial, stopper, saves, enable_checkpointing=True)
+    Path(stopper.checkpoint_path).unlink()  # it was never written
     again = door().EarlyRankingStopper(stop_epoch=2)
     newest = str(tmp_path / "newest.ckpt")  # of `on_train_epoch_end` at T, before the stopper's
     assert not torch.load(newest, weights_only=False)["callbacks"][again.state_key][
@@ -112,3 +114,14 @@ def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
 
     results = promote(study, 2, train)
     assert [(winner.run_id, epochs) for winner, epochs in results] == [("0", [2]), ("1", [2])]
+    # Started again, the script trains nothing twice.
+    again = promote(study, 2, pytest.fail)
+    assert [(winner.run_id, epochs) for winner, epochs in again] == [("0", [2]), ("1", [2])]
+    assert (
+        [(winner.final_epochs, winner.final_estimate) for winner, _ in again]
+        == [(winner.final_epochs, winner.final_estimate) for winner, _ in results]
+        == [(3, 0.0), (3, 1.0)]
+    )
+    third = promote(study, 3, train)
+    assert [(winner.run_id, epochs) for winner, epochs in third][2] == ("2", [2])
+    assert promote(study, 1, lambda winner: "anew", retrain=True)[0][1] == "anew"

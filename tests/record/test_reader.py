@@ -58,7 +58,7 @@ def test_checkpoint_survives_that_its_epoch_is_restated(tmp_path: Path) -> None:
 
 
 def test_checkpoint_goes_with_the_training_that_it_was_of(tmp_path: Path) -> None:
-    write_record(tmp_path, [3.0, 2.0], run_id="a", checkpoint="x.ckpt")
+    write_record(tmp_path, [3.0, 2.0], run_id="a", status=None, checkpoint="x.ckpt")
     write_record(tmp_path, [3.0, 2.5], run_id="a")
     (run,), _ = read(tmp_path)
     assert run.checkpoints == {}
@@ -87,8 +87,8 @@ def test_run_that_goes_on_in_another_folder_stays_one(tmp_path: Path) -> None:
     assert run.contradicted == []
 
 
-def test_two_continuations_of_one_checkpoint_are_told(tmp_path: Path) -> None:
-    write_record(tmp_path / "v0", [4.0, 3.0, 1.0], run_id="a")
+def test_continuation_that_broke_off_and_one_that_followed_are_told(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [4.0, 3.0, 1.0], run_id="a", status="interrupted")
     write_record(tmp_path / "v1", [4.0, 3.0, 2.0], run_id="a")
     (run,), _ = read(tmp_path / "v0", tmp_path / "v1")
     assert run.losses[2] == 2.0

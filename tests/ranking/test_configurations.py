@@ -1,0 +1,116 @@
+"""Runs with the same parameters: repeats, and scripts that were started twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor, find_winners
+from lightning_sotl.cli import main
+from lightning_sotl.ranking.configurations import configuration
+from tests.support.helpers import lightning, loader, scripted_model, trainer
+from tests.support.run_folders import csv_rows, write_csv_log, write_record
+
+pl = lightning()
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+
+
+def train(folder: Path, rate: float, level: float, **arguments: Any) -> None:
+    model = scripted_model(loss=lambda epoch, batch: level / (epoch + 1))
+    if not arguments:
+        model.save_hyperparameters({"lr": rate})
+    trainer(
+        folder,
+        callbacks=[SoTLMonitor(**arguments), EarlyRankingStopper(stop_epoch=2)],
+        logger=pl.loggers.CSVLogger(folder, name=""),
+        max_epochs=4,
+        enable_checkpointing=True,
+    ).fit(model, loader(2))
+
+
+def test_a_sweep_that_was_run_twice_gives_each_configuration_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shift in (0.0, 0.5):  # the second time with other seeds
+        for rate, level in ((0.1, 3.0), (0.2, 1.0), (0.3, 2.0)):
+            train(tmp_path, rate, level + shift)
+    with pytest.warns(UserWarning, match=r"^Of runs with the same") as caught:
+        winners = find_winners(tmp_path, 2)
+    assert [(w.run_id, w.estimate, w.params) for w in winners] == [
+        ("version_4", pytest.approx(0.75), {"lr": 0.2}),
+        ("version_5", pytest.approx(1.25), {"lr": 0.3}),
+    ]
+    assert [str(entry.message) for entry in caught] == [
+        "Of runs with the same parameters only the newest counts; to keep repeats apart, put the "
+        "seed into `params`: 'version_1', 'version_4'; 'version_2', 'version_5'; 'version_0', "
+        "'version_3'."
+    ]
+    capsys.readouterr()
+    assert main(["rank", str(tmp_path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["runs"]) == 6
+    assert err.splitlines() == [
+        "warning: Runs with the same parameters, which may be repeats or have been started again, "
+        "all count: 'version_0', 'version_3'; 'version_1', 'version_4'; 'version_2', 'version_5'."
+    ]
+
+
+def test_seeds_in_the_parameters_keep_repeats_apart(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        train(tmp_path, 0.1, 1.0 + seed, params={"lr": 0.1, "seed": seed})
+    assert len(find_winners(tmp_path, 2)) == 2
+
+
+def test_one_that_has_not_reached_t_replaces_none_that_has(tmp_path: Path) -> None:
+    write_record(tmp_path / "a", [3.0, 2.0], hparams={"lr": 1}, status="stopped", checkpoint="x")
+    write_record(tmp_path / "b", [3.0, 1.0], hparams={"lr": 2}, status="stopped", checkpoint="y")
+    write_record(tmp_path / "c", [3.0], hparams={"lr": 2}, status=None)
+    assert [winner.run_id for winner in find_winners(tmp_path, 2)] == ["b", "a"]
+
+
+def test_evaluate_names_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place, name in enumerate("abc"):
+        write_record(tmp_path / name, [3.0, 1.0 + place], hparams={"lr": place // 2})
+        write_csv_log(tmp_path / name, csv_rows([3.0, 1.0 + place], acc=[0.0, 0.5 - place / 10]))
+    assert main(["evaluate", str(tmp_path), "--target", "acc", "--json"]) == 0
+    assert (
+        "warning: Runs with the same parameters, which may be repeats or have been started again, "
+        "all count: 'a', 'b'."
+    ) in capsys.readouterr().err.splitlines()
+
+
+ALIKE = [
+    ({"hparams": {"a": 1, "b": [1, 2]}}, {"hparams": {"b": [1, 2], "a": 1}}),
+    ({"params": {"a": 1}, "hparams": {"x": 1}}, {"params": {"a": 1}, "hparams": {"x": 2}}),
+    ({"params": None, "hparams": {"a": 1}}, {"params": {}, "hparams": {"a": 1}}),
+    ({"name": "n", "hparams": {}}, {"name": "n", "hparams": {}, "params": None}),
+    ({"hparams": {"a": [1, 2]}, "inexact_hparams": ["a"]}, {"hparams": {"a": [1, 2]}}),
+    ({"hparams": {"a": 1}, "max_epochs": 3}, {"hparams": {"a": 1}, "max_epochs": 6}),
+]
+UNLIKE = [
+    ({"hparams": {}}, {"hparams": {}}),
+    ({"hparams": None}, {}),
+    ({"hparams": {"a": 1}}, {"hparams": {"a": 2}}),
+    ({"hparams": {"a": 1}}, {"hparams": {"a": True}}),
+    ({"hparams": {"a": {"b": 1}}}, {"hparams": {"a": {"b": 2}}}),
+    ({"name": "n", "hparams": {"a": 1}}, {"name": "m", "hparams": {"a": 1}}),
+    ({"hparams": {"a": 1}, "batch_size": 8}, {"hparams": {"a": 1}, "batch_size": 16}),
+    # What the record cannot tell apart: inf and NaN, objects, and what it left out.
+    ({"hparams": {"a": None}, "inexact_hparams": ["a"]},) * 2,
+    ({"hparams": {"a": "<Act object at 0x7f01>"}},) * 2,
+    ({"hparams": {"b": 1}, "inexact_hparams": ["a"]},) * 2,
+]
+
+
+@pytest.mark.parametrize(("first", "second"), ALIKE)
+def test_equal_parameters_are_one_configuration(first: Any, second: Any) -> None:
+    assert configuration(first) == configuration(second) is not None
+
+
+@pytest.mark.parametrize(("first", "second"), UNLIKE)
+def test_other_parameters_or_none_are_not_one_configuration(first: Any, second: Any) -> None:
+    assert configuration(first) is None or configuration(first) != configuration(second)
