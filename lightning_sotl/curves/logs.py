@@ -33,6 +33,8 @@ class FoundRuns:
         stopped_at: Per run, the T at which a stopper first ended it, or None.
         notes: What was left out, merged or could not be read.
         checkpoint_facts: Per run, the header of the process that wrote its newest checkpoint.
+        checkpoint_epochs: Per run, after how many epochs (or blocks) that checkpoint was saved; 0
+            without one.
         is_finished: Per run, whether its record shows that it was trained to its end.
     """
 
@@ -43,6 +45,7 @@ class FoundRuns:
     stopped_at: tuple[int | None, ...]
     notes: RunNotes = field(default_factory=RunNotes)
     checkpoint_facts: tuple[dict[str, Any], ...] = ()
+    checkpoint_epochs: tuple[int, ...] = ()
     is_finished: tuple[bool, ...] = ()
 
 
@@ -93,6 +96,10 @@ def read_logs(
         stopped_at=tuple(source.stopped_at for source in found.sources),
         checkpoint_facts=tuple(
             source.record.checkpoint_facts if source.record else {} for source in found.sources
+        ),
+        checkpoint_epochs=tuple(
+            max(source.record.checkpoints, default=-1) + 1 if source.record else 0
+            for source in found.sources
         ),
         is_finished=tuple(
             source.record is not None and not source.is_unfinished for source in found.sources

@@ -368,11 +368,24 @@ def find_winners(
     rows = {run_id: row for row, run_id in enumerate(found.curves.names)}
     scores = estimate.scores(found.curves.train_loss)
     ends = [_end(found, scores, rows[winner.run_id], at=ranking.at) for winner in winners]
-    params = _params(winners, [found.checkpoint_facts[rows[winner.run_id]] for winner in winners])
+    params = _params(winners, [_header(found, rows[each.run_id], ranking.at) for each in winners])
     return [
         replace(winner, params=own, final_epochs=epochs, final_estimate=value)
         for winner, own, (epochs, value) in zip(winners, params, ends, strict=True)
     ]
+
+
+def _header(found: FoundRuns, row: int, at: int) -> tuple[dict[str, Any], bool]:
+    """Return the header of the process that trained a run to T, and if the checkpoint is its own.
+
+    A fork has the checkpoint of the run that it branched off from, perhaps with other parameters.
+    """
+    own, saved = found.facts[row], found.checkpoint_facts[row]
+    names = ("params", "hparams")
+    is_fork = found.checkpoint_epochs[row] < at
+    if is_fork and any(own.get(name) != saved.get(name) for name in names):
+        return own, False
+    return saved, True
 
 
 def _end(
@@ -386,14 +399,18 @@ def _end(
     return epochs, None if math.isnan(value) else value
 
 
-def _params(winners: list[Winner], facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _params(
+    winners: list[Winner], headers: list[tuple[dict[str, Any], bool]]
+) -> list[dict[str, Any]]:
     """Return the exact parameters of each winner; a warning names what is left out."""
     params, left_out = [], {}
-    for winner, header in zip(winners, facts, strict=True):
+    for winner, (header, is_own) in zip(winners, headers, strict=True):
         if header.get("params") is not None:
             params.append(dict(header["params"]))
             continue
-        saved, why = hparams_in(winner.checkpoint_path)
+        saved, why = None, "the checkpoint is of the run that it branched off from"
+        if is_own:
+            saved, why = hparams_in(winner.checkpoint_path)
         if saved is None:
             saved, inexact = _recorded_params(header)
             if inexact:
