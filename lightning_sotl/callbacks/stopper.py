@@ -545,9 +545,14 @@ class EarlyRankingStopper:
             trainer.save_checkpoint(path, weights_only=False)
         except OSError as error:
             self._result.checkpoint_path = None
+            consequence = (
+                "The run has come to its stop, as its record says, and has no checkpoint to go on "
+                "from."
+                if self.reason_at_limit is None
+                else "Free the disk and start the script again: this turn is trained once more."
+            )
             raise OSError(
-                f"'{visible(path)}' cannot be written: {error.strerror or error}. The run has come "
-                "to its stop, as its record says, and has no checkpoint to go on from."
+                f"'{visible(path)}' cannot be written: {error.strerror or error}. {consequence}"
             ) from error
         for monitor in monitors_of(trainer):
             monitor.write_checkpoint(path)
