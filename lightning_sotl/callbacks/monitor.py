@@ -133,6 +133,10 @@ class SoTLMonitor:
     """
 
     _sotl_place = Place.first
+    # A Sweep sets these: it names the checkpoint of a run's end before the end itself, and a first
+    # turn that a kill broke off is trained again as the same run.
+    leaves_end_to_sweep = False
+    first_run_id: str | None = None
 
     def __init__(
         self,
@@ -256,6 +260,13 @@ class SoTLMonitor:
     def write_stop(self, status: str = "stopped", **facts: Any) -> None:
         """Write into the record that the run was stopped or paused, and why."""
         self._memory.recorder.status(status, **facts)
+
+    def write_end(self, trainer: Trainer) -> None:
+        """Write into the record that the run ended, but by no stopper."""
+        if trainer.should_stop:
+            self._memory.recorder.status("stopped", reason="trainer.should_stop")
+        else:
+            self._memory.recorder.status("finished")
 
     def write_checkpoint(self, path: str) -> None:
         """Name a checkpoint of the run after its newest unit in the record."""
@@ -406,10 +417,8 @@ class SoTLMonitor:
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Write into the record how the run ended, unless a stopper has."""
         self._record_metrics(trainer)
-        if trainer.should_stop:
-            self._memory.recorder.status("stopped", reason="trainer.should_stop")
-        else:
-            self._memory.recorder.status("finished")
+        if not self.leaves_end_to_sweep:
+            self.write_end(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: Module, exception: BaseException) -> None:
         """Write into the record that the run broke off."""
@@ -425,6 +434,8 @@ class SoTLMonitor:
 
     def _reset(self) -> None:
         self._state = _State(RunLosses(self._estimates, carries=self._is_global_zero))
+        if self.first_run_id is not None:
+            self._state.run_id = self.first_run_id
         self._memory = _Memory()
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.text import pluralize, quote_few
+from lightning_sotl._utils.text import pluralize, quote_few, shortened
 from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.curves.table import count_epochs
 from lightning_sotl.losses.names import LoggedEstimate
-from lightning_sotl.ranking.comparability import ties_and_zeros
+from lightning_sotl.ranking.comparability import near_zero_notes, tie_notes
 from lightning_sotl.ranking.configurations import repeats_notes
+from lightning_sotl.record.format import plain, run_params
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
 # The default T is completed by at least this share of the runs.
@@ -33,6 +35,8 @@ class RankedRun:
         estimate: Its estimate at T; None if that is not finite or the run has not reached T.
         epochs: How many epochs (or blocks) it has completed.
         checkpoint: The checkpoint to resume from, or None.
+        name: What the user called it, or None.
+        params: Its parameters: those that the user gave, or else its hyper-parameters, as JSON.
     """
 
     rank: int
@@ -40,10 +44,13 @@ class RankedRun:
     estimate: float | None
     epochs: int
     checkpoint: str | None
+    name: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the shape of the command line's JSON."""
-        return asdict(self)
+        # Another writer's record may hold a NaN, which JSON does not have.
+        return {**vars(self), "params": plain(self.params)}
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def rank_runs(
         monitor: The estimate's name, or any key of `found.others`.
         estimate: The parsed name; None for a key that is only read.
         at: T; None for the default: the limit at which a stopper ended runs; else, if a policy or a
-            pruner ended some, the most epochs of any run; else the most epochs that at least three
+            pruner ended some or a sweep has paused some, the most epochs of any run; else the most epochs that at least three
             quarters of the runs have completed.
         mode: "min" if lower is better, as for every estimate from training losses.
         rows: The row numbers of the runs to rank; None for all.
@@ -106,13 +113,14 @@ def rank_runs(
     scores, completed = _scores(found, monitor, estimate)
     scores, completed = scores[chosen], completed[chosen]
     names = [found.curves.names[run] for run in chosen]
-    by_policy = sum(found.facts[run].get("stopping_reason") == "policy" for run in chosen)
+    reasons = Counter(found.facts[run].get("stopping_reason") for run in chosen)
+    by_policy, paused = reasons["policy"], reasons["paused"]
     notes: list[str] = []
     if at is None:
         # A key that is only read may be missing in some epochs, for example a rare validation.
         reached = completed if estimate is not None else count_epochs(scores)
         stops = {stop for run in chosen if (stop := found.stopped_at[run])}
-        at, notes = _default_at(reached, sorted(stops), by_policy)
+        at, notes = _default_at(reached, sorted(stops), by_policy, paused)
     _check_at(at, int(completed.max()), monitor, estimate)
     values = scores[:, at - 1]
     costs = oriented(np.where(completed >= at, values, np.inf), mode=mode)
@@ -122,11 +130,10 @@ def rank_runs(
             f"{pluralize(at, 'epoch')}: there is nothing to rank."
         )
     order = np.argsort(costs, kind="stable")
-    if by_policy:
-        newest = scores[np.arange(len(scores)), np.minimum(completed, at) - 1]
-        diverged = np.isinf(costs) & (completed >= at)
+    if by_policy or paused:
+        newest = oriented(scores[np.arange(len(scores)), np.minimum(completed, at) - 1], mode=mode)
         # A policy has judged a run that it ended earlier as worse: the longest of them are first.
-        order = np.lexsort((oriented(newest, mode=mode), -completed, diverged, costs))
+        order = np.lexsort((newest, -np.minimum(completed, at), ~np.isfinite(newest)))
     ranks = best_ranks(costs)
     checkpoints = found.curves.checkpoints or ()
     runs = tuple(
@@ -136,14 +143,43 @@ def rank_runs(
             estimate=float(values[row]) if math.isfinite(costs[row]) else None,
             epochs=int(completed[row]),
             checkpoint=checkpoints[chosen[row]],
+            name=_given_name(found.facts[chosen[row]]),
+            params=run_params(found.facts[chosen[row]]),
         )
         for row in order
     )
-    notes += _notes_on_last(names, completed, costs, at)
-    notes += repeats_notes(names, [found.facts[run] for run in chosen])
-    losses = found.curves.train_loss[chosen, at - 1] if estimate is not None else None
-    notes += ties_and_zeros(losses, costs, at=at, monitor=monitor)
+    shown = shown_names(
+        (_given_name(found.facts[run]), name) for run, name in zip(chosen, names, strict=True)
+    )
+    notes += _notes_on_last(shown, completed, costs, at)
+    notes += repeats_notes(shown, [found.facts[run] for run in chosen])
+    if estimate is not None:
+        notes += near_zero_notes(found.curves.train_loss[chosen], at=at)
+    notes += tie_notes(costs, monitor=monitor)
     return Ranking(monitor, at, runs, scores[order], notes)
+
+
+def shown_names(runs: Iterable[tuple[str | None, str]]) -> list[str]:
+    """Return what to call runs: by the user's name, with the run's own if several share that.
+
+    Args:
+        runs: For each run the name that the user gave it, or None, and its own.
+
+    Example:
+        >>> shown_names([("wide", "version_0"), ("deep", "version_1"), ("deep", "version_2")])
+        ['wide', 'deep (version_1)', 'deep (version_2)']
+    """
+    pairs = [(name and shortened(name), run_id) for name, run_id in runs]
+    times = Counter(name for name, _ in pairs)
+    return [
+        run_id if name is None else name if times[name] == 1 else f"{name} ({run_id})"
+        for name, run_id in pairs
+    ]
+
+
+def _given_name(facts: dict[str, Any]) -> str | None:
+    name = facts.get("name")
+    return name if isinstance(name, str) and name else None
 
 
 def _scores(
@@ -166,7 +202,7 @@ def _scores(
 
 
 def _default_at(
-    completed: NDArray[np.int64], stops: list[int], by_policy: int
+    completed: NDArray[np.int64], stops: list[int], by_policy: int, paused: int
 ) -> tuple[int, list[str]]:
     """Return T, and why it is that.
 
@@ -174,6 +210,7 @@ def _default_at(
         completed: How many epochs each run has completed.
         stops: Each T at which a stopper ended runs, in ascending order.
         by_policy: How many runs a policy ended.
+        paused: How many runs of a sweep wait for their next turn.
     """
     if len(stops) > 1:
         return stops[0], [
@@ -188,6 +225,8 @@ def _default_at(
             f"at a limit, so T is {completed.max()}, the most epochs of any run: those that it let "
             "go on furthest stand first."
         ]
+    if paused:
+        return int(completed.max()), []
     longest_first = np.sort(completed)[::-1]
     return max(1, int(longest_first[math.ceil(_REACHED_BY * len(completed)) - 1])), []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,11 +54,10 @@ class RunFolder:
         content = json.dumps({"time": time.time(), "traceback": trace})
         write_whole(self.failure, content.encode())
 
-    def drop_checkpoints(self, *, keep: str | None) -> None:
-        """Delete the stops' checkpoints but one."""
-        for path in self.path.glob("stopped-*.ckpt"):
-            if keep is None or path.name != Path(keep).name:
-                path.unlink(missing_ok=True)
+    def checkpoints_but(self, kept: str | None) -> list[Path]:
+        """Return the stops' checkpoints without one of them."""
+        found = sorted(self.path.glob("stopped-*.ckpt"))
+        return [path for path in found if kept is None or path.name != Path(kept).name]
 
 
 class SweepFolder:
@@ -79,6 +79,7 @@ class SweepFolder:
     ) -> None:
         self.directory = directory
         self._settings = settings
+        self._max_epochs: int = settings["policy"]["max_epochs"]
         self._record = file_name(prefix)
         self._validation = validation
         self._read: dict[Path, tuple[tuple[int, int], RecordedRun | None]] = {}
@@ -88,9 +89,18 @@ class SweepFolder:
 
         Raises:
             ValueError: If the directory has other settings; the message names both.
+            UnreadableFileError: If its `sweep.json` is damaged.
+            OSError: If the directory cannot be written.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.directory / ".sweep.lock"):
+        lock = FileLock(self.directory / ".sweep.lock")
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise OSError(
+                f"'{self.directory}' cannot be written: {error.strerror or error}."
+            ) from error
+        try:
             stored = self._load()
             if stored is None:
                 stored = {"schema": SCHEMA, **self._settings, "candidates": []}
@@ -101,13 +111,16 @@ class SweepFolder:
                         f"'{self.directory}' was started with, but got {quoted(value)}. Use "
                         "another directory for another sweep."
                     )
-            known = {identity(candidate) for candidate in stored["candidates"]}
+            known = {identity(candidate): candidate for candidate in stored["candidates"]}
+            before = len(known)
             for candidate in candidates:
-                if identity(candidate) not in known:
-                    known.add(identity(candidate))
-                    stored["candidates"].append(candidate)
-            content = json.dumps(stored, indent=1).encode() + b"\n"
-            write_whole(self.directory / _SETTINGS, content)
+                known.setdefault(identity(candidate), candidate)
+            if len(known) > before:
+                stored["candidates"] = list(known.values())
+                content = json.dumps(stored, indent=1).encode() + b"\n"
+                write_whole(self.directory / _SETTINGS, content)
+        finally:
+            lock.release()
         for run in self.runs():
             run.failure.unlink(missing_ok=True)
 
@@ -123,25 +136,35 @@ class SweepFolder:
         path = self.directory / _SETTINGS
         if not path.exists():
             return None
-        stored = parse_json(path.read_text())
-        if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
+        stored = parse_json(path.read_bytes())
+        candidates = stored.get("candidates") if isinstance(stored, dict) else None
+        if (
+            not isinstance(candidates, list)
+            or not all(isinstance(candidate, dict) for candidate in candidates)
+            or stored.get("schema") != SCHEMA
+        ):
             raise UnreadableFileError(
-                f"Expected '{path}' to be the settings of a sweep, of schema {SCHEMA}, but it is "
-                "not."
+                f"Expected '{path}' to be the settings and candidates of a sweep, of schema "
+                f"{SCHEMA}, but it is not: it is damaged, or of a newer version of this package."
             )
-        return stored
+        return dict(stored)
 
     def progress(self, run: RunFolder) -> Progress:
         """Return what a run has reached, by its record."""
         recorded, set_aside = self.recorded(run), run.failure.exists()
         if recorded is None:
             return Progress(set_aside=set_aside)
-        # A turn counts when its checkpoint is named; before that it is open.
+        # A turn counts when its checkpoint is named; before that it is open. A kill may come before
+        # the line of the status, so the end of a run follows from its losses where it can.
         epochs = max(recorded.checkpoints, default=-1) + 1
-        completed = max(recorded.losses) + 1
-        ended = recorded.status.get("status") in ("stopped", "finished")
-        if ended:
-            epochs = completed
+        ended = epochs > 0 and (
+            epochs >= self._max_epochs
+            or not math.isfinite(recorded.losses[epochs - 1])
+            or (
+                recorded.status.get("status") in ("stopped", "finished")
+                and epochs == max(recorded.losses) + 1
+            )
+        )
         start, _ = self.checkpoint(run)
         return Progress(
             epochs,

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 _POLL = 0.2  # seconds between two looks at runs that other processes train
 _MANAGED = ("name", "params", "directory", "record")
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class Sweep:
@@ -124,7 +124,7 @@ got 20.
             name for name in self._new_monitor().metric_names if name.endswith("_e1")
         )
         self._folder = SweepFolder(
-            self.directory,
+            self.directory.absolute(),  # `train` may change the working directory
             {
                 "policy": asdict(policy),
                 "growth": self.growth,
@@ -168,7 +168,9 @@ got 20.
         estimate = parse_monitor(self._monitor_name)
         if estimate is None or not any(self._folder.recorded(run) for run in self._folder.runs()):
             return []
-        found = read_logs(self.directory, LogKeys(prefix=estimate.prefix, block=estimate.block))
+        found = read_logs(
+            self._folder.directory, LogKeys(prefix=estimate.prefix, block=estimate.block)
+        )
         return list(rank_runs(found, self._monitor_name, estimate=estimate).runs)
 
     # --- training
@@ -190,16 +192,16 @@ got 20.
         Raises:
             RuntimeError: If no candidate is left, if `train` did not train its turn, or if
                 `validation` is not logged.
-            OSError: From `train`, if the disk is full or cannot be written.
+            OSError: If the disk is full or cannot be written: start the script again when it can.
         """
         cause: Exception | None = None
         for turn, run in self._shown(self._turns()):
             try:
                 train(turn)
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in _DISK:
+                if _is_of_disk(error):
                     raise
-                cause = error
+                cause, turn.set_aside = error, True
                 run.set_aside(traceback.format_exc())
                 log.exception("Candidate %s is set aside: %s", run.run_id, turn.params)
         best = self.best
@@ -247,9 +249,8 @@ got 20.
                         break
                     turn = self._turn(run, step.stop_epoch)
                     yield turn, run, step
-                    if not run.failure.exists():
+                    if not turn.set_aside:
                         self._check_trained(turn, run)
-                        run.drop_checkpoints(keep=self._folder.checkpoint(run)[1])
                 finally:
                     lock.release()
                 taken = True
@@ -276,6 +277,9 @@ got 20.
         monitor = self._new_monitor(
             name=run.run_id, params=run.params, directory=run.path.absolute()
         )
+        recorded = self._folder.recorded(run)
+        monitor.first_run_id = None if recorded is None else recorded.run_id
+        monitor.leaves_end_to_sweep = True
         block = monitor.every_n_train_batches
         limit = (
             {"stop_epoch": stop_epoch} if block is None else {"stop_batches": stop_epoch * block}
@@ -326,6 +330,11 @@ got 20.
     def _check_trained(self, turn: Turn, run: RunFolder) -> None:
         now = self._folder.progress(run)
         if not (now.epochs >= turn.stop_epoch or now.ended):
+            if turn.monitor.units_completed >= turn.stop_epoch:
+                raise OSError(
+                    f"The record of {turn.run_id!r} in '{run.path}' cannot be written. Free the "
+                    "disk and start the script again: this turn is trained once more."
+                )
             raise RuntimeError(
                 f"The turn of {turn.run_id!r} to epoch {turn.stop_epoch} was not trained: its "
                 f"record has {pluralize(now.epochs, 'epoch')}. Call `turn.fit(trainer, model, "
@@ -375,19 +384,29 @@ got 20.
     def _free_disk(
         self, runs: list[RunFolder], progress: list[Progress], found: list[Step]
     ) -> None:
-        """Delete the checkpoints of runs that the rest of the budget cannot bring any further."""
-        if self.max_total_epochs is None:
-            return
-        rest = self.max_total_epochs - sum(now.epochs for now in progress)
+        """Delete all checkpoints but the newest of each run, and that too if it cannot continue.
+
+        Here and not where a turn ends, since a kill may come between two turns.
+        """
+        rest = math.inf
+        if self.max_total_epochs is not None:
+            rest = self.max_total_epochs - sum(now.epochs for now in progress)
         for row, (run, now) in enumerate(zip(runs, progress, strict=True)):
-            if now.ended or row in found[-1].admitted or not now.epochs or not now.can_resume:
+            if not now.epochs or not now.can_resume:
                 continue
-            further = next(rung for rung in self.rungs if rung > now.epochs)
-            if further - now.epochs > rest:
-                lock = run.lock()
-                if lock_now(lock):
-                    run.drop_checkpoints(keep=None)
-                    lock.release()
+            kept = self._folder.checkpoint(run)[1]
+            if not now.ended and row not in found[-1].admitted:
+                further = next(rung for rung in self.rungs if rung > now.epochs)
+                kept = kept if further - now.epochs <= rest else None
+            lock = run.lock()
+            if not run.checkpoints_but(kept) or not lock_now(lock):
+                continue
+            try:
+                if self._folder.progress(run).epochs == now.epochs:
+                    for path in run.checkpoints_but(kept):
+                        path.unlink(missing_ok=True)
+            finally:
+                lock.release()
 
     # --- messages
 
@@ -433,6 +452,15 @@ def lock_now(lock: Any) -> bool:
     except Timeout:
         return False
     return True
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+    """Return whether an exception comes from a disk that is full or cannot be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            return True
+        error = error.__cause__
+    return False
 
 
 def _plain(value: Any) -> Any:

@@ -30,6 +30,7 @@ class Turn:
         stopper: The EarlyRankingStopper, which ends the turn and saves into `directory`.
         max_epochs: What the Trainer's `max_epochs` has to be; None if the units are blocks.
         unlogged: After `fit`, why a metric that the sweep records has no value; otherwise None.
+        set_aside: Whether `train` raised for it in `Sweep.run`.
     """
 
     params: dict[str, Any]
@@ -42,6 +43,7 @@ class Turn:
     stopper: EarlyRankingStopper
     max_epochs: int | None
     unlogged: str | None = field(default=None, init=False)
+    set_aside: bool = field(default=False, init=False)
 
     @property
     def callbacks(self) -> list[Any]:
@@ -93,6 +95,7 @@ class Turn:
             path = self.directory.absolute() / f"stopped-epoch={completed}-end.ckpt"
             trainer.save_checkpoint(path)
             self.monitor.write_checkpoint(str(path))
+            self.monitor.write_end(trainer)
 
     def _refuse_other_callbacks(self, trainer: Any) -> None:
         missing = [

@@ -62,10 +62,10 @@ def default_names(epochs: int, *, has_validation: bool) -> list[str]:
 
     These are full training, the adaptive rule for runs that are stopped and for runs that take
     turns, a fixed T, halving, and where Optuna and Ray are installed Hyperband, Optuna's default
-    pruner and ASHA. With validation values come the built-in
-    ones that read them. `all_names` adds their variants, whose results are close to these: other
-    numbers, Optuna's halving, which is ASHA, and its rules that are the median's with other
-    thresholds, ASHA that promotes, and Ray's Hyperband.
+    pruner and ASHA. With validation values come the built-in ones that read them. `all_names` adds
+    their variants, whose results are close to these: other numbers, ASHA that promotes, Optuna's
+    halving, which is ASHA, its rules that are the median's with other thresholds, and Ray's
+    Hyperband.
 
     Args:
         epochs: E of the curves; the fixed T is a fifth of it.
