@@ -168,6 +168,13 @@ SIGNATURES: dict[str, list[Any]] = {
     "lightning_sotl.AdaptivePolicy": ["max_epochs", ("keep", 1.0), ("runs", None), ("first", 3)],
     "lightning_sotl.AdaptivePolicy.decide": ["self", "run", "train", ("validation", None)],
     "lightning_sotl.AdaptivePolicy.decide_all": ["self", "runs", "train", ("validation", None)],
+    "lightning_sotl.AdaptivePolicy.decide_at_rung": [
+        "self",
+        "rung",
+        "runs",
+        "train",
+        ("validation", None),
+    ],
     "lightning_sotl.SumOfTrainingLosses": [("window", 1), "**kwargs"],
     "lightning_sotl.SumOfTrainingLosses.update": ["self", "loss"],
     "lightning_sotl.SumOfTrainingLosses.close_epoch": ["self"],
@@ -441,7 +448,8 @@ def test_a_decision_has_these_attributes() -> None:
 
 def test_a_policy_and_a_winner_have_these_attributes() -> None:
     policy = lightning_sotl.AdaptivePolicy(9)
-    assert public(policy) == ["decide", "decide_all", "first", "keep", "max_epochs", "runs"]
+    methods = ["decide", "decide_all", "decide_at_rung"]
+    assert public(policy) == [*methods, "first", "keep", "max_epochs", "runs"]
     assert str(policy) == "AdaptivePolicy(max_epochs=9, keep=1.0, runs=None, first=3)"
     winner = lightning_sotl.Winner("a", 0.5, {"lr": 0.1}, "a.ckpt")
     assert public(winner) == [
