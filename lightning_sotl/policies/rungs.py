@@ -50,8 +50,8 @@ def final_score(validations: Sequence[float] | NDArray[np.float64]) -> float:
         `+inf`, the worst, if one of the three is not finite or if there is none.
 
     Example:
-        >>> final_score([0.9, 0.5, 0.3, 0.4])
-        0.4
+        >>> final_score([0.9, 0.5, 0.25, 0.75])
+        0.5
     """
     last = validations[-PICKED_BY_LAST:]
     mean = float(np.mean(last)) if len(last) else math.inf

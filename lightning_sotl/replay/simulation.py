@@ -65,6 +65,7 @@ def simulate(
     runs, epochs = train.shape
     recording = _Recording(train, validation, policy.validated_from, seed)
     policy_run = policy.begin(recording.observations)
+    promote = policy_run.promote if isinstance(policy_run, PromotingRun) else lambda: None
     waiting: deque[int] = deque(range(runs))
     training: list[int] = []
 
@@ -78,7 +79,7 @@ def simulate(
 
     while True:
         while len(training) < workers:
-            promoted = policy_run.promote() if isinstance(policy_run, PromotingRun) else None
+            promoted = promote()
             if promoted is not None:
                 check_paused([promoted])
                 training.append(promoted)
