@@ -36,7 +36,8 @@ def rungs(first: int, max_epochs: int, *, growth: float = 1.5) -> list[int]:
         raise ValueError(f"Expected `growth` to be above 1 and finite but got {growth!r}.")
     found = [min(first, max_epochs)]
     while found[-1] < max_epochs:
-        found.append(min(max(found[-1] + 1, round(growth * found[-1])), max_epochs))
+        grown = round(min(growth * found[-1], max_epochs))
+        found.append(min(max(found[-1] + 1, grown), max_epochs))
     return found
 
 
@@ -54,5 +55,4 @@ def final_score(validations: Sequence[float] | NDArray[np.float64]) -> float:
         0.5
     """
     last = validations[-PICKED_BY_LAST:]
-    mean = float(np.mean(last)) if len(last) else math.inf
-    return mean if math.isfinite(mean) else math.inf
+    return float(np.mean(last)) if len(last) and np.isfinite(last).all() else math.inf
