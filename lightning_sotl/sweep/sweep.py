@@ -8,6 +8,7 @@ import logging
 import math
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -281,8 +282,7 @@ got 20.
             name=run.run_id, params=run.params, directory=run.path.absolute()
         )
         recorded = self._folder.recorded(run)
-        monitor.first_run_id = None if recorded is None else recorded.run_id
-        monitor.leaves_end_to_sweep = True
+        monitor.sweep_run_id = uuid.uuid4().hex if recorded is None else recorded.run_id
         block = monitor.every_n_train_batches
         limit = (
             {"stop_epoch": stop_epoch} if block is None else {"stop_batches": stop_epoch * block}
