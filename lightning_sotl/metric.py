@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_sotl._utils import validation
+from lightning_sotl._utils.extras import require
+from lightning_sotl._utils.messages import warn_user
 from lightning_sotl.losses.window import accumulation_dtype
 
 
@@ -29,7 +31,9 @@ class SumOfTrainingLosses(Metric):
       if one of them is not finite. In a distributed run every rank must call it.
 
     All states are sums over ranks and are part of `state_dict`, so a checkpoint of the module
-    carries them. With several ranks save after `sync()`, or each rank's own.
+    carries them. With several ranks save after `sync()`, or each rank's own. A state of another
+    `window` is refused with a RuntimeError. In Lightning log `metric.compute()`, not the metric,
+    which Lightning would reset after each epoch.
 
     Args:
         window: E, at least 1; how many closed epochs are summed.
@@ -55,9 +59,12 @@ class SumOfTrainingLosses(Metric):
     is_differentiable = False
     higher_is_better = False
     full_state_update = False
+    _in_forward = False
+    _early_resets = 0
 
-    sums: Tensor
-    counts: Tensor
+    if TYPE_CHECKING:  # `torch.jit.script` reads a class's annotations, and not as strings
+        sums: Tensor
+        counts: Tensor
 
     def __init__(self, window: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -66,6 +73,15 @@ class SumOfTrainingLosses(Metric):
         for name in ("sums", "counts"):
             empty = torch.zeros(window + 1, dtype=torch.float64)
             self.add_state(name, default=empty, dist_reduce_fx="sum", persistent=True)
+
+    @torch.jit.unused
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Count one training loss, as `update` does; return `compute()` of that loss alone: NaN."""
+        self._in_forward = True
+        try:
+            return super().forward(*args, **kwargs)
+        finally:
+            self._in_forward = False
 
     def update(self, loss: Tensor | float) -> None:
         """Count one training loss of the open epoch.
@@ -105,9 +121,74 @@ class SumOfTrainingLosses(Metric):
             total = total + loss
         return total
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def reset(self) -> None:
+        """Forget all losses: a new run begins.
+
+        Not each epoch, which would leave a window of several epochs without a value; Lightning
+        does that with a metric that is given to `self.log` itself. A warning reports it.
+        """
+        if not self._in_forward:  # torchmetrics resets there, and restores afterwards
+            self._warn_of_early_resets()
+        super().reset()
+
+    def _warn_of_early_resets(self) -> None:
+        closed = int((self.counts[1:] > 0).sum())
+        if not closed:
+            return
+        self._early_resets = self._early_resets + 1 if closed < self.window else 0
+        if self._early_resets == 2:  # one may be a run that ended early
+            warn_user(
+                f"This SumOfTrainingLosses was reset twice before its window of {self.window} "
+                "epochs was full, so it had no value. `self.log(name, metric)` resets the metric "
+                "after each epoch; write `self.log(name, metric.compute())`."
+            )
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
+        """Plot one value, or several in the order of epochs, as other torchmetrics do.
+
+        Args:
+            val: What `compute()` returned, once or after each of several epochs; None for its
+                value now.
+            ax: The matplotlib axes to draw on; None for new ones.
+
+        Returns:
+            Figure (None if `ax` is given) and axes.
+
+        Raises:
+            ModuleNotFoundError: If matplotlib is not installed.
+        """
+        require("matplotlib", extra="plot", purpose="plot a metric")
+        return self._plot(val, ax)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         """Restore the states, and drop the value that was computed from the states before."""
-        super()._load_from_state_dict(*args, **kwargs)
+        for name in ("sums", "counts"):
+            saved = state_dict.get(prefix + name)
+            if saved is not None and saved.shape != getattr(self, name).shape:
+                # Torch raises an error with these messages, also for `strict=False`.
+                error_msgs.append(
+                    f"Expected `window` to be {saved.numel() - 1}, as in the state "
+                    f"'{prefix}{name}', but got {self.window}."
+                )
+                return
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
         self._computed = None
         self._update_count = max(self._update_count, 1)  # or `compute` would warn
 

@@ -20,7 +20,7 @@ from lightning_sotl._utils.text import quote_all, shortened, visible
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.evaluation.estimators import named_estimator
 from lightning_sotl.evaluation.evaluate import FINAL_LOSS, LCSVR, Evaluation, correlation_curves
-from lightning_sotl.ranking.order import Ranking
+from lightning_sotl.ranking.order import Ranking, shown_names
 from lightning_sotl.replay.experiment import Replay, undominated
 from lightning_sotl.stats.correlation import Method
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
@@ -132,7 +132,8 @@ def rank_lines(ranking: Ranking, *, mode: Mode = "min") -> RankLines:
     scores = ranking.scores[:, : ranking.at]
     ranks = best_ranks(oriented(scores, mode=mode).T).T.astype(np.float64)
     ranks[np.isnan(scores)] = np.nan
-    return RankLines(tuple(run.run_id for run in ranking.runs), ranks, ranking.monitor)
+    names = shown_names((run.name, run.run_id) for run in ranking.runs)
+    return RankLines(tuple(names), ranks, ranking.monitor)
 
 
 def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:

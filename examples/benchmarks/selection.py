@@ -36,7 +36,7 @@ from lightning_sotl.replay.experiment import (
     replay,
     undominated,
 )
-from lightning_sotl.replay.policies import default_names, named_policy
+from lightning_sotl.replay.policies import all_names, named_policy
 from lightning_sotl.replay.recorded import replayable
 
 TABLES = Path(__file__).resolve().parents[1] / "paper" / "tables"
@@ -96,9 +96,7 @@ def replayed(
 ) -> Replay:
     """Return all policies on one table."""
     has_validation = replayable(curves).validation is not None
-    names = options.policy or default_names(
-        curves.epochs, has_validation=has_validation, peers_read_both=True
-    )
+    names = options.policy or all_names(curves.epochs, has_validation=has_validation)
     with progress_bar(f"{name}, {workers} workers", unit="repeat") as progress:
         result = replay(
             curves,

@@ -82,7 +82,7 @@ def show(networks: Networks, result: Evaluation) -> None:
     """Print the table of rank correlations and what a reader should know of it."""
     curves = networks.curves
     print(" ".join([f"\nTable '{networks.name}', {curves.epochs} epochs.", *networks.notes]))
-    show_evaluation(result, target="final_metric", mode=str(curves.final_mode))
+    show_evaluation(result, mode=str(curves.final_mode))
     for sentence in notes(result, curves):
         print(f"note: {sentence}")
 

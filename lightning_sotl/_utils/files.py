@@ -7,8 +7,8 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from lightning_sotl._utils.text import quoted
@@ -21,6 +21,8 @@ MOST_LOG_BYTES = 4 * 2**30
 MOST_LINE_BYTES = 4 * 2**20
 # Levels of a JSON text; Python's own limit is about 1,000.
 MOST_NESTED = 100
+# What git leaves in place of a file where Git LFS is not installed.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class UnreadableFileError(ValueError):
@@ -109,6 +111,27 @@ def is_gone(checkpoint: str) -> bool:
     return "://" not in checkpoint and not exists(checkpoint)
 
 
+def find_moved(path: str, folders: Iterable[Path]) -> str | None:
+    r"""Return a file by the path it was written to, or else by its name in the first such folder.
+
+    The path may be of another system: `C:\runs\v0\x.ckpt` names the file `x.ckpt` here too.
+
+    Args:
+        path: Where the file was.
+        folders: Where it may be now.
+
+    Example:
+        >>> find_moved("C:\\runs\\x.ckpt", [Path("nowhere")]) is None
+        True
+    """
+    if exists(path) or "://" in path:
+        return path
+    # A Windows name cannot have a slash, but here a name may have a backslash.
+    names = dict.fromkeys([PurePosixPath(path).name, PureWindowsPath(path).name])
+    moved = [folder / name for folder in folders for name in names if name not in ("", "..")]
+    return next((str(other.absolute()) for other in moved if exists(other)), None)
+
+
 def open_regular(path: Path, *, most: int | None = None, appends: bool = False) -> BinaryIO:
     """Open a regular file to read its bytes.
 
@@ -121,7 +144,7 @@ def open_regular(path: Path, *, most: int | None = None, appends: bool = False) 
 
     Raises:
         OSError: If it cannot be opened.
-        UnreadableFileError: If it is no regular file, or too large.
+        UnreadableFileError: If it is no regular file, is too large, or is a Git LFS pointer.
     """
     # The caller closes it; `Path.open` has no opener.
     file: BinaryIO = open(path, "a+b" if appends else "rb", opener=_open_at_once)  # noqa: SIM115
@@ -131,6 +154,14 @@ def open_regular(path: Path, *, most: int | None = None, appends: bool = False) 
         raise UnreadableFileError(
             f"Expected '{path}' to have at most {most:,} bytes but got {size:,}."
         )
+    if not appends and size:
+        if file.read(len(_POINTER)) == _POINTER:
+            file.close()
+            raise UnreadableFileError(
+                f"Expected '{path}' to be the file itself but it is a Git LFS pointer; `git lfs "
+                "pull` fetches the file."
+            )
+        file.seek(0)
     return file
 
 

@@ -14,10 +14,11 @@ class Place(IntEnum):
     first = 0
     anywhere = 1
     late = 2
+    last = 3
 
 
 def arrange(trainer: Trainer) -> None:
-    """Sort the callbacks: the monitor first, stoppers and reporters late, then checkpoints.
+    """Sort the callbacks: the monitor first, stoppers late, then reporters, then checkpoints.
 
     A callback that saves a checkpoint in `on_train_batch_end` before the monitor has seen that
     batch would store a state that is one loss short, and a stopper must look after all callbacks

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lightning_sotl._utils.files import find_moved
+from lightning_sotl.callbacks._generators import generator_states, set_generator_states
 from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
@@ -18,6 +20,8 @@ from lightning_sotl.callbacks._trainer import (
     start_next_epoch_fresh,
     training_loaders,
 )
+
+_PLANS = "lightning_sotl_planned_checkpoints"  # an entry of checkpoints: state key -> path
 
 
 def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
@@ -62,6 +66,18 @@ def put_loader_states(checkpoint: dict[str, Any], states: list[Any]) -> None:
     checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] = states
 
 
+def saved_plan(checkpoint: dict[str, Any], state_key: str) -> str | None:
+    """Return where a stopper was about to save when the checkpoint was saved, or None."""
+    path: str | None = checkpoint.get(_PLANS, {}).get(state_key)
+    return path
+
+
+def put_plan(checkpoint: dict[str, Any], state_key: str, path: str | None) -> None:
+    """Put into a checkpoint where the stopper is about to save, if it is."""
+    if path is not None:
+        checkpoint.setdefault(_PLANS, {})[state_key] = path
+
+
 def new_checkpoint_path(trainer: Trainer, at: str, directory: str | Path | None) -> str:
     """Return where a stop saves, the same on all ranks.
 
@@ -71,10 +87,25 @@ def new_checkpoint_path(trainer: Trainer, at: str, directory: str | Path | None)
     own = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
     folders = filter(None, [directory, *own, Path(trainer.default_root_dir) / "checkpoints"])
     folder = str(next(folders))
-    if "://" not in folder:
-        folder = str(Path(folder).absolute())  # the record is read from other directories too
+    folder = _absolute(folder)  # the record is read from other directories too
     path = f"{folder.rstrip('/')}/stopped-{at}-{uuid.uuid4().hex[:8]}.ckpt"
     return str(trainer.strategy.broadcast(path))
+
+
+def checkpoint_of_stop(planned: str | None, loaded: str) -> str:
+    """Return the checkpoint to promote a run from that is started again at its stop.
+
+    Args:
+        planned: Where the stop was about to save when the loaded checkpoint was saved.
+        loaded: The checkpoint that the run is started from. It is used if a kill came between the
+            decision to stop and the save.
+    """
+    own = None if planned is None else find_moved(planned, [Path(loaded).parent])
+    return _absolute(loaded) if own is None else own
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())
 
 
 def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
@@ -96,12 +127,14 @@ def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
         )
     for generator, generator_state in zip(generators, state["loaders"], strict=True):
         generator.set_state(generator_state)
+    set_generator_states(trainer, state.get("other_generators"))
 
 
 def _random_state(trainer: Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
     version, internal, gauss = random.getstate()
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # the global state is the point
+    others = generator_states(trainer)
     return {
         "torch": torch.get_rng_state(),
         "python": (version, list(internal), gauss),
@@ -114,11 +147,12 @@ def _random_state(trainer: Trainer) -> dict[str, Any]:
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "loaders": [generator.get_state() for generator in _loader_generators(trainer)],
         "loader_states": loader_states(trainer),
+        **({"other_generators": others} if others else {}),
     }
 
 
 def _loader_generators(trainer: Trainer) -> list[torch.Generator]:
-    """Return the generators that the user gave to the training loaders or their samplers."""
+    """Return torch's generators that the user gave to the training loaders or their samplers."""
     found = (getattr(part, "generator", None) for part in training_loaders(trainer))
     # A loader and its sampler share theirs.
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

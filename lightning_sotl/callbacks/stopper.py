@@ -10,7 +10,7 @@ from typing import Any
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl._utils.text import pluralize, visible
-from lightning_sotl.callbacks import _publishing, _stop_checkpoint
+from lightning_sotl.callbacks import _promotion_checks, _publishing, _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
@@ -69,9 +69,13 @@ class _Fit:
     in_blocks: bool = False
     refreshes_statistics: bool = False
     shows_hp_metric: bool = False
+    planned_checkpoint: str | None = None  # where the stop will save, from the decision on
+    loaded_plan: str | None = None
     loaded_random_states: list[dict[str, Any]] | None = None
     random_states_at_stop: list[dict[str, Any]] | None = None
     loaded_loader_states: list[Any] = field(default_factory=list)
+    facts: dict[str, Any] | None = None
+    loaded_facts: dict[str, Any] = field(default_factory=dict)
 
 
 class EarlyRankingStopper:
@@ -85,8 +89,10 @@ class EarlyRankingStopper:
 
     At the stop it saves a checkpoint of its own, with the random state of every rank. To promote
     the run, fit it again from that checkpoint with `promoted=True`: it never stops, and resumes bit
-    for bit as if it had never been stopped. Without `promoted`, a run that is resumed at or past
-    its limit ends before the first batch, with reason `already_stopped` and its saved estimate.
+    for bit as if it had never been stopped. If its schedule, batches or hyper-parameters are not
+    those at the stop, a warning names both values. Without `promoted`, a run that is resumed at or
+    past its limit ends before the first batch, with reason `already_stopped` and its saved
+    estimate.
     Bit-equal does not hold where randomness is drawn in `on_train_start`, or kept outside of
     torch's, numpy's, Python's and the training loaders' generators; the README names what else
     Lightning does not restore in the middle of an epoch.
@@ -249,12 +255,17 @@ class EarlyRankingStopper:
     ) -> None:
         """Add the random state of the stop to its own checkpoint and to later ones.
 
+        Those that others save between the decision and the stop's own save name the latter. A run
+        that is started again from one of them finds the stop's checkpoint.
+
         A run that ends before its first batch saves the loader states that it loaded, since
         Lightning has already advanced the loaders for a batch that is never trained.
         """
         fit = self._fit
+        _promotion_checks.put_facts(checkpoint, fit.facts)
         if fit.random_states_at_stop is not None:
             checkpoint["callbacks"][self.state_key]["random_states"] = fit.random_states_at_stop
+        _stop_checkpoint.put_plan(checkpoint, self.state_key, fit.planned_checkpoint)
         already_stopped = self._result.stopping_reason == StoppingReason.already_stopped
         if already_stopped and fit.loaded_loader_states:
             _stop_checkpoint.put_loader_states(checkpoint, fit.loaded_loader_states)
@@ -262,8 +273,10 @@ class EarlyRankingStopper:
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the state of the loaders until it is known whether the run trains anything more."""
+        """Keep what matters once it is known whether the run trains anything more."""
         self._fit.loaded_loader_states = _stop_checkpoint.saved_loader_states(checkpoint)
+        self._fit.loaded_facts = _promotion_checks.saved_facts(checkpoint)
+        self._fit.loaded_plan = _stop_checkpoint.saved_plan(checkpoint, self.state_key)
 
     # --- Lightning's hooks, in the order of a run
 
@@ -293,10 +306,17 @@ class EarlyRankingStopper:
             if self._ends_before_first_batch(trainer):
                 # What others save from here on belongs to the stop, too.
                 self._fit.random_states_at_stop = states
+                self._fit.facts = _promotion_checks.facts_in(self._fit.loaded_facts)
                 self._stop_before_first_batch(trainer)
                 return
             # These belong to an earlier limit.
             self._result.estimate = self._result.epochs_completed = None
+        self._fit.facts = _promotion_checks.facts_of(trainer, pl_module)
+        if self.promoted and trainer.ckpt_path is not None:
+            _promotion_checks.warn_of_differences(
+                trainer, pl_module, self._fit.loaded_facts, self._fit.facts
+            )
+        self._fit.loaded_facts = {}
         self._fit.loaded_loader_states = []
         self._result.stopping_reason = StoppingReason.not_stopped
         if states is not None:
@@ -488,23 +508,22 @@ class EarlyRankingStopper:
         # save.
         move_to_front(trainer, self)
         self._fit.stop_unfinished = True
+        if self._saves_checkpoint(trainer):
+            self._fit.planned_checkpoint = self._new_checkpoint_path(trainer)
 
     def _finish_stop(self, trainer: Trainer) -> None:
         """Save the checkpoint to promote from, and write both into the record."""
         self._fit.stop_unfinished = False
         self._metric.warn_of_earlier_value()
         self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(trainer)
-        # A turn is over when its checkpoint is named: a kill before that repeats the turn.
-        if self.reason_at_limit is None:
+        takes_turns = self.reason_at_limit is not None
+        if not takes_turns:
             self._write_stop(trainer)
         if self._saves_checkpoint(trainer):
             self._save_checkpoint(trainer)
-        if self.reason_at_limit is not None:
+        if takes_turns:  # over when its checkpoint is named: a kill before that repeats the turn
             self._write_stop(trainer)
-        verb = "is paused" if self._result.stopping_reason == StoppingReason.paused else "ends"
-        stop = f"The run {verb} after {pluralize(self._result.epochs_completed or 0, 'epoch')}"
-        if self._result.estimate is not None:
-            stop += f" with `{self.monitor}` = {self._result.estimate:.6g}"
+        stop = self._describe_stop()
         if self._result.checkpoint_path is None:
             inform_user(f"{stop}, and without a checkpoint, so it cannot be promoted.")
         else:
@@ -513,11 +532,14 @@ class EarlyRankingStopper:
     def _saves_checkpoint(self, trainer: Trainer) -> bool:
         return self.checkpoint_dir is not None or bool(trainer.checkpoint_callbacks)
 
-    def _save_checkpoint(self, trainer: Trainer) -> None:
-        at = f"epoch={trainer.current_epoch}"
+    def _new_checkpoint_path(self, trainer: Trainer) -> str:
+        at = f"epoch={self._result.epochs_completed}"
         if self._fit.in_blocks and self._metric.is_between_units:
             at = f"batches={self._metric.batches_completed}"
-        path = _stop_checkpoint.new_checkpoint_path(trainer, at, self.checkpoint_dir)
+        return _stop_checkpoint.new_checkpoint_path(trainer, at, self.checkpoint_dir)
+
+    def _save_checkpoint(self, trainer: Trainer) -> None:
+        path = self._fit.planned_checkpoint or self._new_checkpoint_path(trainer)
         self._result.checkpoint_path = path  # the checkpoint itself has it, too
         try:
             trainer.save_checkpoint(path, weights_only=False)
@@ -578,8 +600,9 @@ class EarlyRankingStopper:
         if self.stop_batches is not None:
             at_stop = self._metric.batches_completed == self.stop_batches
         if result.checkpoint_path is None and trainer.ckpt_path is not None and at_stop:
-            # A kill came between the decision and the save.
-            result.checkpoint_path = str(trainer.ckpt_path)
+            result.checkpoint_path = _stop_checkpoint.checkpoint_of_stop(
+                self._fit.loaded_plan, str(trainer.ckpt_path)
+            )
         self._stop(trainer, estimate, epochs, StoppingReason.already_stopped)
         inform_user(
             f"The run was ended after {pluralize(epochs or 0, 'epoch')} before and trains nothing "
@@ -603,6 +626,23 @@ class EarlyRankingStopper:
         after = pluralize(trainer.current_epoch + 1, "epoch")
         problem = f"is not logged in the first {after}; logged are"
         warn_user(f"{self._metric.explain_missing(problem)} Without it the run fails at its limit.")
+
+    def _describe_stop(self) -> str:
+        """Return when and why the run ends."""
+        result, decision = self._result, self._memory.decision
+        verb = "is paused" if result.stopping_reason == StoppingReason.paused else "ends"
+        stop = f"The run {verb} after {pluralize(result.epochs_completed or 0, 'epoch')}"
+        if result.estimate is not None:
+            stop += f" with `{self.monitor}` = {result.estimate:.6g}"
+        if result.stopping_reason != StoppingReason.policy:
+            return stop
+        if decision is None or decision.goes_on:  # a reporter's pruner or scheduler has decided
+            return f"{stop}, as its pruner or scheduler decided"
+        verb = "continues" if decision.places == 1 else "continue"
+        return (
+            f"{stop}, as its policy decided: place {decision.place} of "
+            f"{pluralize(decision.compared, 'run')} compared, where {decision.places} {verb}"
+        )
 
     def _show_hp_metric(self, trainer: Trainer) -> None:
         """Show the estimate at T in TensorBoard, or at the end of a run that had none at T."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from lightning_sotl import plotting
 from lightning_sotl.cli.inputs import load_runs
 from lightning_sotl.cli.options import EvaluateOptions
 from lightning_sotl.cli.output import progress_bar, show, show_evaluation
 from lightning_sotl.cli.report import report_groups
-from lightning_sotl.evaluation.evaluate import GRID_WINDOWS, Evaluation, notes
+from lightning_sotl.evaluation.evaluate import GRID_WINDOWS, Evaluation, notes, selection_notes
 from lightning_sotl.evaluation.evaluate import evaluate as evaluate_curves
+from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.configurations import repeats_notes
+
+# Why a record says that a run ended, if that was before its end.
+_STOPS = tuple(reason.value for reason in StoppingReason if reason != StoppingReason.not_stopped)
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -37,8 +43,15 @@ def evaluate(options: EvaluateOptions) -> None:
             resamples=options.resamples,
             seed=options.seed,
         )
+        if options.query.target:
+            result = dataclasses.replace(result, target=options.query.target)
         facts = [runs.facts[row] for row in rows]
-        cautions = [*comparability_notes(facts), *repeats_notes(curves.names, facts)]
+        stopped = [header.get("stopping_reason") in _STOPS for header in facts]
+        cautions = [
+            *comparability_notes(facts),
+            *repeats_notes(curves.names, facts),
+            *selection_notes(curves, stopped),
+        ]
         return result, [*cautions, *notes(result, curves)]
 
     show(
@@ -47,7 +60,6 @@ def evaluate(options: EvaluateOptions) -> None:
         draw=lambda result: plotting.draw_evaluation(runs.curves, result, method=options.method),
         print_table=lambda result: show_evaluation(
             result,
-            target=options.query.target or result.target,
             mode=runs.curves.final_mode or "max",
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -33,14 +34,14 @@ def load_runs(
         NotADirectoryError: If PATH is neither a file nor a directory.
         ValueError: If PATH does not hold the runs or values that were asked for.
     """
-    if not query.path.exists():
-        raise FileNotFoundError(
-            f"There is no '{query.path}'; expected a directory of runs or an .npz of "
-            "LearningCurves."
-        )
+    for path in query.paths:
+        if not path.exists():
+            raise FileNotFoundError(
+                f"There is no '{path}'; expected a directory of runs or an .npz of LearningCurves."
+            )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if query.is_directory:
+        if query.is_of_runs:
             found = _read_directory(query, monitor, progress)
         else:
             found = _read_file(query, monitor)
@@ -64,7 +65,7 @@ def _read_directory(
         block=None if estimate is None else estimate.block,
     )
     return read_logs(
-        query.path,
+        query.paths,
         keys,
         metric_mode=query.metric_mode or "max",
         final_mode=query.target_mode,
@@ -75,7 +76,24 @@ def _read_directory(
     )
 
 
+def _load_table(path: Path) -> LearningCurves:
+    try:
+        return LearningCurves.load(path)
+    except ValueError:
+        if path.suffix == ".npz":
+            raise
+        raise ValueError(
+            f"Expected '{path}' to be a directory of runs, a file of a run ('sotl.jsonl', "
+            "'metrics.csv' or 'events.out.tfevents.*'), or an .npz of LearningCurves."
+        ) from None
+
+
 def _read_file(query: Query, monitor: str | None) -> FoundRuns:
+    if len(query.paths) > 1:
+        raise ValueError(
+            f"Expected one PATH with --format {query.format} but got {len(query.paths)}."
+        )
+    path = query.paths[0]
     for_directories = {
         "--val-loss": query.val_loss,
         "--val-metric": query.val_metric,
@@ -86,17 +104,17 @@ def _read_file(query: Query, monitor: str | None) -> FoundRuns:
     }
     if given := [flag for flag, value in for_directories.items() if value]:
         raise ValueError(
-            f"{', '.join(given)}: only for a directory of runs, which '{query.path}' is not."
+            f"{', '.join(given)}: only for a directory of runs, which '{path}' is not."
         )
     if query.format == "nas-bench-nlp":
-        curves, cautions = read_nas_bench_nlp(query.path)
+        curves, cautions = read_nas_bench_nlp(path)
     else:
-        curves, cautions = LearningCurves.load(query.path), []
+        curves, cautions = _load_table(path), []
     # For a monitor other than the metric, --metric-mode is the monitor's.
     is_for_metric = monitor in (None, "val_metric")
     if is_for_metric and query.metric_mode not in (None, curves.metric_mode):
         raise ValueError(
-            f"Expected --metric-mode to be '{curves.metric_mode}', as '{query.path}' has it, but "
+            f"Expected --metric-mode to be '{curves.metric_mode}', as '{path}' has it, but "
             f"got '{query.metric_mode}'."
         )
     validation = {"val_loss": curves.val_loss, "val_metric": curves.val_metric}

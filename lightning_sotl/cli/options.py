@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lightning_sotl import plotting
+from lightning_sotl.curves.logs import is_run_file
 from lightning_sotl.evaluation.estimators import named_estimator
 from lightning_sotl.evaluation.evaluate import FINAL_LOSS, LCSVR
 from lightning_sotl.losses.names import parse_monitor
@@ -21,7 +22,7 @@ class Query:
     """What to read: PATH and the names of the logged values.
 
     Attributes:
-        path: A directory of runs, an `.npz` of `LearningCurves`, or a benchmark's own file.
+        paths: Directories or files of runs, one `.npz` of `LearningCurves`, or a benchmark's file.
         format: The benchmark whose file PATH is; "auto" for the first two.
         val_loss: The key of the validation loss.
         val_metric: The key of the validation metric.
@@ -32,7 +33,7 @@ class Query:
         target_mode: The same for the target.
     """
 
-    path: Path
+    paths: tuple[Path, ...]
     format: str = "auto"
     val_loss: str | None = None
     val_metric: str | None = None
@@ -43,9 +44,11 @@ class Query:
     target_mode: Mode | None = None
 
     @property
-    def is_directory(self) -> bool:
-        """Whether PATH is read as a directory of runs, not as one file."""
-        return self.format == "auto" and not self.path.is_file()
+    def is_of_runs(self) -> bool:
+        """Whether PATH is of runs, not one file with a table of curves."""
+        path = self.paths[0]
+        is_table = len(self.paths) == 1 and path.is_file() and not is_run_file(path)
+        return self.format == "auto" and not is_table
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class RankOptions:
     at: int | None  # None for the default
     top: int | None  # None for all
     group_by: tuple[str, ...]
+    params: bool
     stability: bool
 
     def check(self) -> None:
@@ -172,7 +176,8 @@ def _check_picture(output: Output, group_by: tuple[str, ...] = ()) -> None:
 
 def _check_target(query: Query) -> None:
     """Raise if PATH is a directory of runs and the key of their final metric is missing."""
-    if query.is_directory and query.target is None and query.path.exists():
+    exists = all(path.exists() for path in query.paths)
+    if query.is_of_runs and query.target is None and exists:
         raise ValueError("A directory of runs needs --target, the logged key of the final metric.")
 
 

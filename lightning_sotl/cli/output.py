@@ -12,15 +12,17 @@ from typing import Any, TextIO
 
 from lightning_sotl import plotting
 from lightning_sotl._utils.files import is_gone
-from lightning_sotl._utils.text import visible
+from lightning_sotl._utils.text import quote_few, shortened, visible
 from lightning_sotl.cli.options import Output
 from lightning_sotl.cli.report import AnyResult, NotedError, Report, group_name
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.evaluation.evaluate import FEWEST, Correlation, Evaluation
 from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.ranking.fields import leaves, value_key, value_text
 from lightning_sotl.replay.experiment import Replay, undominated
 
 _NAME_WIDTH, _INTERVAL_WIDTH = 17, 24  # columns of an evaluation's table
+_PARAM_WIDTH, _MOST_PARAMS = 30, 1000  # the second is a bound for damaged records
 _DELAY = 0.5  # seconds before a progress bar appears
 
 
@@ -106,37 +108,83 @@ def progress_bar(description: str, *, unit: str) -> Iterator[Callable[[int, int]
         yield update
 
 
-def show_ranking(document: dict[str, Any]) -> None:
-    """Print the document of a ranking as a table."""
+def show_ranking(document: dict[str, Any], names: Sequence[str], *, all_params: bool) -> None:
+    """Print the document of a ranking as a table.
+
+    Args:
+        document: The ranking.
+        names: What to call the runs, the best first.
+        all_params: Whether to show all parameters of the runs; otherwise those that differ, if
+            the table with them fits the terminal.
+    """
     runs = document["runs"]
     headers = ["rank", "run", document["monitor"], "epochs"]
     rows = [
-        [str(run["rank"]), run["run_id"], _estimate(run, document), str(run["epochs"])]
-        for run in runs
+        [str(run["rank"]), name, _estimate(run, document), str(run["epochs"])]
+        for name, run in zip(names, runs, strict=False)  # the best K only
     ]
+    params = _param_columns(runs, all_params=all_params)
+    left_out = [] if all_params or _fits([headers, *rows], params) else list(params)
+    for name in [] if left_out else params:
+        headers.append(shortened(name))
+        for row, cell in zip(rows, params[name], strict=True):
+            row.append(cell)
+    left = {1, *range(4, len(headers) + 1)}
     if any(run["checkpoint"] for run in runs):
         headers.append("checkpoint")
         for row, run in zip(rows, runs, strict=True):
             row.append(_checkpoint(run["checkpoint"]))
-    show_table(headers, rows, left={1, 4})
+    show_table(headers, rows, left=left)
     _print_line(f"Ranked by {document['monitor']} after {document['at']} completed epochs.")
+    if left_out:
+        _print_line(f"The runs differ in {quote_few(left_out)}; --params shows their parameters.")
     if "stability" in document:
         value = document["stability"]
         known = "is not known" if value is None else f"is {value:.3f}"
         _print_line(f"Rank correlation of the order at T/2 with that at T {known}.")
 
 
-def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
+def _param_columns(runs: list[dict[str, Any]], *, all_params: bool) -> dict[str, list[str]]:
+    """Return name -> cells of the runs' parameters; without `all_params` of those that differ.
+
+    A parameter that is null in all runs is left out.
+    """
+    values = [{leaf.name: leaf.value for leaf in leaves(run["params"])} for run in runs]
+    columns = {}
+    names = list(dict.fromkeys(name for params in values for name in params))
+    for name in names[:_MOST_PARAMS]:
+        column = [params.get(name) for params in values]
+        different = set(map(value_key, column))
+        if len(different) > 1 or (all_params and different != {value_key(None)}):
+            columns[name] = [_param(value) for value in column]
+    return columns
+
+
+def _param(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return shortened(value if isinstance(value, str) else value_text(value), _PARAM_WIDTH)
+
+
+def _fits(rows: list[list[str]], columns: dict[str, list[str]]) -> bool:
+    """Return whether a table fits the terminal, with further columns but without checkpoints."""
+    cells = [*zip(*rows, strict=True), *((name, *column) for name, column in columns.items())]
+    width = sum(max(map(len, column)) + 2 for column in cells) - 2
+    return width <= shutil.get_terminal_size().columns
+
+
+def show_evaluation(result: Evaluation, *, mode: str) -> None:
     """Print correlations as a table, one column a T.
 
     Args:
         result: The correlations.
-        target: What the target is called.
         mode: "max" if a higher target is better.
     """
     better = "higher" if mode == "max" else "lower"
     _print_line(
-        f"Rank correlation with '{target}' ({better} is better) of {result.runs} runs, "
+        f"Rank correlation with '{result.target}' ({better} is better) of {result.runs} runs, "
         f"{result.left_out} left out, with 95 % intervals:"
     )
     epochs = sorted({epoch for values in result.estimators.values() for epoch in values})
@@ -158,8 +206,8 @@ def show_evaluation(result: Evaluation, *, target: str, mode: str) -> None:
         )
     elif result.recommended is not None:
         _print_line(
-            f"No E and T are advised: with fewer than {FEWEST} runs the intervals are too narrow "
-            "to say which of them are not worse than the best."
+            f"Too few runs to recommend E and T: with fewer than {FEWEST} the intervals are too "
+            "narrow."
         )
 
 

@@ -65,7 +65,7 @@ def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | Replay
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(parsed).items()
     }
-    values["path"] = Path(parsed.path)
+    values["paths"] = tuple(map(Path, parsed.paths))
 
     def fill(kind: type[Any], **parts: Any) -> Any:
         names = values.keys() & {field.name for field in fields(kind)}
@@ -107,9 +107,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_rank(parser: argparse.ArgumentParser) -> None:
     parser.description = "Print the runs in order of an early estimate, the best first."
-    _add_source(parser)
+    _add_source(parser, ", or of a --monitor that is no estimate, which needs it")
     parser.add_argument(
-        "--monitor", default="sotl_e1", help="estimate or logged key to rank by (sotl_e1)"
+        "--monitor",
+        default="sotl_e1",
+        help="estimate to rank by (sotl_e1), or a logged key, which needs --metric-mode",
     )
     parser.add_argument(
         "--at",
@@ -120,6 +122,11 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top", type=int, metavar="K", help="print the best K only")
     _add_groups(parser)
+    parser.add_argument(
+        "--params",
+        action="store_true",
+        help="show all parameters of the runs; by default those that differ, if they fit",
+    )
     parser.add_argument(
         "--stability", action="store_true", help="also say how the order at T/2 agrees with T's"
     )
@@ -150,7 +157,10 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Replay stopping policies on the curves of finished runs, in simulated time, and print "
-        "what each would have cost, as a share of full training, and how good its pick is."
+        "what each would have cost, as a share of full training, and how good its pick is. Rank "
+        "regret is (place - 1) / (N - 1), where place is that of the pick among the N runs by the "
+        "target: 0 for the best run, 1 for the worst. Metric regret is how far the pick's target "
+        "is from the best run's. Both are means over the repeats, and lower is better."
     )
     _add_source(parser)
     parser.add_argument(
@@ -159,7 +169,7 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="adaptive, adaptive-keep2, fixed-t10-top5, halving, optuna-median and so on, with the "
         "ending -val by validation values in place of training losses, adaptive with -both by both;"
-        " by default all that are built in or installed",
+        " by default one of each kind that is built in or installed",
         **_SEVERAL,
     )
     parser.add_argument(
@@ -187,12 +197,13 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     _add_output(parser, "rank regret against cost")
 
 
-def _add_source(parser: argparse.ArgumentParser) -> None:
+def _add_source(parser: argparse.ArgumentParser, monitor: str = "") -> None:
     parser.add_argument(
-        "path",
+        "paths",
+        nargs="+",
         metavar="PATH",
-        help="directory of runs (records, CSVLogger, TensorBoardLogger), or an .npz of "
-        "LearningCurves",
+        help="directories of runs (records, CSVLogger, TensorBoardLogger), or files of theirs; or "
+        "an .npz of LearningCurves",
     )
     parser.add_argument(
         "--format",
@@ -213,11 +224,13 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     keys.add_argument(
         "--metric-mode",
         choices=["min", "max"],
-        help="which end of the validation metric (and of a --monitor that is no estimate) is "
-        "better; max, or what the .npz file says",
+        help=f"which end of the validation metric is better{monitor}; by default max, or what the "
+        ".npz file says",
     )
     keys.add_argument(
-        "--target-mode", choices=["min", "max"], help="the same for the target; as --metric-mode"
+        "--target-mode",
+        choices=["min", "max"],
+        help="the same for the target; by default as --metric-mode",
     )
 
 
@@ -227,8 +240,8 @@ def _add_groups(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="FIELD",
         default=[],
-        help="compare only runs that share a field of their records, as batch_size or "
-        "hparams.dropout, group by group",
+        help="compare only runs that share a field of their records, for example batch_size, "
+        "hparams.model.dropout or params.loss, group by group",
     )
 
 

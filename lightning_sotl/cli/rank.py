@@ -13,7 +13,7 @@ from lightning_sotl.cli.output import progress_bar, show, show_ranking
 from lightning_sotl.cli.report import report_groups
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
-from lightning_sotl.ranking.order import Ranking, rank_runs
+from lightning_sotl.ranking.order import Ranking, rank_runs, shown_names
 from lightning_sotl.stats.correlation import order_stability
 from lightning_sotl.stats.ranks import Mode
 
@@ -64,7 +64,11 @@ def rank(options: RankOptions) -> None:
         report_groups(runs, options.group_by, rank_rows),
         options.output,
         draw=lambda group: plotting.draw_ranks(group.ranking, mode=mode),
-        print_table=lambda group: show_ranking(group.document),
+        print_table=lambda group: show_ranking(
+            group.document,
+            shown_names((run.name, run.run_id) for run in group.ranking.runs),
+            all_params=options.params,
+        ),
     )
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path, PurePath
+from urllib.parse import unquote
 
 from lightning_sotl._utils.files import walk
-from lightning_sotl._utils.text import visible
+from lightning_sotl._utils.text import quote_few, visible
 from lightning_sotl.curves import _metrics_csv, _tensorboard
-from lightning_sotl.record.format import file_name
+from lightning_sotl.record.format import RECORD_SUFFIX, file_name, parsed_lines
+
+
+class NoRunsError(ValueError):
+    """No run has what was looked for."""
 
 
 @dataclass
@@ -21,38 +29,113 @@ class RunFolder:
     events: list[Path]
 
 
-def find_run_folders(directory: Path, notes: list[str], *, prefix: str) -> list[RunFolder]:
-    """Return the folders at any depth that hold a record or logs, in natural order.
+def as_paths(directory: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return a directory of runs, or several, as paths; several are made absolute."""
+    if isinstance(directory, (str, Path)):
+        return [Path(directory)]
+    if len(directory) == 1:
+        return [Path(directory[0])]
+    return [Path(os.path.abspath(path)) for path in directory]  # noqa: PTH100  # keeps links
+
+
+def common_root(paths: Sequence[Path]) -> Path:
+    """Return the folder that the names of runs are relative to."""
+    folders = [path.parent if path.is_file() else path for path in paths]
+    return folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
+
+
+def is_run_file(path: Path) -> bool:
+    """Return whether a file is called as a record or a log of Lightning's is.
+
+    Example:
+        >>> [is_run_file(Path(name)) for name in ("v0/metrics.csv", "sotl.jsonl", "curves.npz")]
+        [True, True, False]
+    """
+    name = path.name
+    return (
+        name == _metrics_csv.FILE
+        or name.startswith(_tensorboard.FILE_PREFIX)
+        or path.suffix == RECORD_SUFFIX
+    )
+
+
+def find_run_folders(paths: Sequence[Path], notes: list[str], *, prefix: str) -> list[RunFolder]:
+    """Return the folders that hold a record or logs, in natural order.
 
     Args:
-        directory: Where to look.
+        paths: Directories, in which runs are at any depth, and files of runs, of which only the
+            folder itself counts.
         notes: Receives a sentence for each folder that cannot be listed.
         prefix: The monitor's; its record is `<prefix>.jsonl`.
 
     Raises:
-        NotADirectoryError: If `directory` is no directory.
-        ValueError: If it holds no run.
+        NotADirectoryError: If a path does not exist, or is a file that is no run's.
+        NoRunsError: If there is no run.
     """
-    name = visible(str(directory))
-    if not directory.exists():
-        raise NotADirectoryError(f"Expected a directory of runs but there is no '{name}'.")
-    if not directory.is_dir():
-        raise NotADirectoryError(f"Expected '{name}' to be a directory but it is a file.")
     record_name = file_name(prefix)
-    found, walked = [], 0
-    for path, names in walk(directory, notes):
-        walked += 1
-        record = path / record_name if record_name in names else None
-        csv = path / _metrics_csv.FILE if _metrics_csv.FILE in names else None
-        events = [path / name for name in names if name.startswith(_tensorboard.FILE_PREFIX)]
-        if record or csv or events:
-            found.append(RunFolder(path, record, csv, events))
+    found: dict[Path, RunFolder] = {}
+    walked, empty = 0, []
+    for given in paths:
+        seen = 0
+        for path, names in _listed(given, notes):
+            walked += 1
+            record = path / record_name if record_name in names else None
+            csv = path / _metrics_csv.FILE if _metrics_csv.FILE in names else None
+            events = [path / name for name in names if name.startswith(_tensorboard.FILE_PREFIX)]
+            if record or csv or events:
+                seen += 1
+                found[path] = RunFolder(path, record, csv, events)
+        if not seen:
+            empty.append(str(given))
     if not found:
-        raise ValueError(
-            f"Expected '{directory}' to hold runs, in files '{record_name}', '{_metrics_csv.FILE}' "
-            f"or '{_tensorboard.FILE_PREFIX}*', but found none in its {walked} folders."
+        raise NoRunsError(
+            f"Expected {quote_few(empty)} to hold runs, in files '{record_name}', "
+            f"'{_metrics_csv.FILE}' or '{_tensorboard.FILE_PREFIX}*', but found none in its "
+            f"{walked} folders."
         )
-    return sorted(found, key=lambda folder: natural_order(folder.path.relative_to(directory)))
+    if empty:
+        notes.append(f"Found no run in {quote_few(empty)}.")
+    root = common_root(paths)
+    return sorted(found.values(), key=lambda folder: natural_order(folder.path.relative_to(root)))
+
+
+def _listed(path: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
+    """Return the folders below a path, each with the names of its files."""
+    name = visible(str(path))
+    if not path.exists():
+        raise NotADirectoryError(f"Expected a directory of runs but there is no '{name}'.")
+    if path.is_dir():
+        return walk(path, notes)
+    if is_run_file(path):
+        return islice(walk(path.parent, notes), 1)
+    raise NotADirectoryError(
+        f"Expected '{name}' to be a directory but it is a file, and no record or log of a run "
+        f"('*{RECORD_SUFFIX}', '{_metrics_csv.FILE}' or '{_tensorboard.FILE_PREFIX}*')."
+    )
+
+
+def other_monitors(paths: Sequence[Path], *, prefix: str) -> list[str]:
+    """Return the names of L(e) in the records of other monitors, if there is none of this one."""
+    names = set()
+    for path, files in chain.from_iterable(_listed(path, []) for path in paths):
+        if file_name(prefix) in files:
+            return []
+        for file in files:
+            if file.endswith(RECORD_SUFFIX):
+                names |= _monitors_of(path / file)
+    return sorted(names)
+
+
+def _monitors_of(record: Path) -> set[str]:
+    try:
+        headers = [line for line in parsed_lines(record) if line and "run_id" in line]
+    except (OSError, ValueError):
+        return set()
+    names = set()
+    for header in headers:
+        prefix, unit = header.get("prefix", unquote(record.stem)), header.get("unit")
+        names.add(f"{prefix}_b{unit}_e1" if isinstance(unit, int) else f"{prefix}_e1")
+    return names
 
 
 def natural_order(path: PurePath) -> list[tuple[str, int, str]]:

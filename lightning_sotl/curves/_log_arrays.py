@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from lightning_sotl._utils.text import pluralize, quote_all, quote_few, visible
 from lightning_sotl.curves import _log_notes
-from lightning_sotl.curves._folders import find_run_folders
+from lightning_sotl.curves._folders import (
+    NoRunsError,
+    as_paths,
+    common_root,
+    find_run_folders,
+    other_monitors,
+)
 from lightning_sotl.curves._log_keys import LogKeys
 from lightning_sotl.curves._log_values import check_table_size
 from lightning_sotl.curves._run_source import RunSource
@@ -38,7 +44,7 @@ class LogArrays:
 
 
 def read_arrays(
-    directory: str | Path,
+    directory: str | Path | Sequence[str | Path],
     keys: LogKeys,
     *,
     needs_losses: bool = True,
@@ -46,9 +52,10 @@ def read_arrays(
     progress: Progress | None = None,
 ) -> LogArrays:
     """Read all runs below a directory; the arguments and errors are those of `logs.read_logs`."""
-    root, notes = Path(directory), RunNotes()
+    paths, notes = as_paths(directory), RunNotes()
+    root = common_root(paths)
     try:
-        folders = find_run_folders(root, notes.left_out, prefix=keys.prefix)
+        folders = find_run_folders(paths, notes.left_out, prefix=keys.prefix)
         sources = RunReader(root, keys, notes).read(folders, progress)
         _check_keys(sources, keys, needs_losses)
         if needs_losses:
@@ -57,8 +64,16 @@ def read_arrays(
             kept = _with_others(sources, keys, notes)
         return _to_arrays(root, kept, keys, notes)
     except ValueError as error:
-        # What was left out may be the reason. The message holds names that others gave.
-        raise ValueError(visible(" ".join([str(error), *notes.warnings[:5]]))) from None
+        # What was left out may be the reason.
+        reasons = [str(error), *notes.warnings[:5]]
+        is_empty = isinstance(error, NoRunsError)
+        if is_empty and (others := other_monitors(paths, prefix=keys.prefix)):
+            reasons[0] = (
+                f"No monitor of these runs has the prefix '{keys.prefix}'; they log "
+                f"{quote_few(others)} and so on."
+            )
+        # The message holds names that others gave.
+        raise ValueError(visible(" ".join(reasons))) from None
 
 
 def _check_keys(sources: list[RunSource], keys: LogKeys, needs_losses: bool) -> None:
@@ -89,17 +104,14 @@ def _with_losses(
         for key in keys.losses:
             if key in available:
                 raise ValueError(_log_notes.why_no_values(key, sources))
-        raise ValueError(
-            f"None of the {pluralize(len(sources), 'run')} has {_log_notes.why_no_losses(keys)}. "
+        raise NoRunsError(
+            f"None of the {_log_notes.count_runs(sources)} has {_log_notes.why_no_losses(keys)}. "
             f"Logged are: {quote_all(available)}; `train_loss` (--train-loss) names one to take as "
             "it is."
         )
+    notes.cautions.extend(_log_notes.notes_on_doubtful_losses(sources))
     _note_left_out(sources, kept, f"without {_log_notes.why_no_losses(keys)}", notes)
-    if borrowed := sum(run.loss_key not in (None, keys.monitor) for run in kept):
-        notes.cautions.append(
-            f"Took '{keys.train_loss}' as L(e) of {pluralize(borrowed, 'run')} without a record; "
-            "whether it is the mean of the step losses cannot be told from the logs."
-        )
+    notes.cautions.extend(_log_notes.notes_on_train_loss(kept, keys))
     return kept
 
 
@@ -135,7 +147,9 @@ def _to_arrays(root: Path, sources: list[RunSource], keys: LogKeys, notes: RunNo
     check_table_size(root, len(sources), epochs, longest)
     tables = {key: _table(curves, epochs) for key, curves in others.items()}
     notes.cautions.extend(_log_notes.notes_on_gaps(sources))
+    notes.remarks.extend(_log_notes.notes_on_cut_epochs(sources))
     notes.remarks.extend(_log_notes.notes_on_late_values(sources, list(others)))
+    notes.remarks.extend(_log_notes.notes_on_several_values(sources, list(others)))
     if keys.finals:
         notes.cautions.extend(_log_notes.notes_on_short_runs(sources))
     for key in keys.finals:

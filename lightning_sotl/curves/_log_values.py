@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from lightning_sotl.record.format import MOST_UNITS
 MOST_ENTRIES = 50_000_000
 # A run takes about 1 kB beside its curves; a small archive may unpack to millions of runs.
 MOST_RUNS = 1_000_000
+# Larger steps are not exact as floats.
+MOST_STEPS = 2**53
 
 
 def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None:
@@ -46,6 +49,16 @@ def epoch_of(number: float) -> int | None:
     return int(number) if 0 <= number < MOST_UNITS and number == int(number) else None
 
 
+def step_of(number: float) -> float | None:
+    """Return a logged number as a step, or None if it cannot be a step.
+
+    Example:
+        >>> step_of(3.0), step_of(0.5), step_of(float("nan"))
+        (3.0, None, None)
+    """
+    return number if 0 <= number < MOST_STEPS and number == int(number) else None
+
+
 @dataclass
 class Logged:
     """Values in the logs of a folder.
@@ -54,27 +67,48 @@ class Logged:
         wanted: The keys to keep.
         keys: All keys in the logs.
         by_epoch: Key -> e -> the last value logged in epoch e.
+        means: Key -> e -> the mean of the values logged in epoch e, for keys with several in an
+            epoch; without the epochs in which some are missing.
+        completed: How many epochs are complete, as far as the steps of the rows show it.
         last: Key -> the last value logged at all, with or without an epoch.
         last_epochs: Key -> the epoch of that value, or None.
+        without_epoch: The keys with values that have a step and no epoch.
         not_numbers: Key -> the first text logged in place of a number.
         unreadable: How many lines, events or numbers could not be read.
         replaced: How many values were logged again after a resume; the newer ones are kept.
+        restarts: How many times a training was begun again; the last one is kept.
+        doubtful: Key -> how many cells with NaN may be a value or mean that there is none.
     """
 
     wanted: Collection[str]
     keys: set[str] = field(default_factory=set)
     by_epoch: dict[str, dict[int, float]] = field(default_factory=dict)
+    means: dict[str, dict[int, float]] = field(default_factory=dict)
+    completed: int = 0
     last: dict[str, float] = field(default_factory=dict)
     last_epochs: dict[str, int | None] = field(default_factory=dict)
+    without_epoch: set[str] = field(default_factory=set)
     not_numbers: dict[str, str] = field(default_factory=dict)
     unreadable: int = 0
     replaced: int = 0
+    restarts: int = 0
+    doubtful: Counter[str] = field(default_factory=Counter)
 
-    def add(self, key: str, epoch: int | None, value: float) -> None:
-        """Add a value that was logged after all others."""
-        self.last[key], self.last_epochs[key] = value, epoch
-        if epoch is not None:
-            self.by_epoch.setdefault(key, {})[epoch] = value
+    def before(self, end: int) -> Logged:
+        """Return the values of the epochs before `end`, as if the run had broken off there."""
+        cut = Logged(self.wanted, set(self.keys), completed=min(self.completed, end))
+        for target, source in ((cut.by_epoch, self.by_epoch), (cut.means, self.means)):
+            for key, values in source.items():
+                kept = {epoch: value for epoch, value in values.items() if epoch < end}
+                if kept:
+                    target[key] = kept
+        cut.last_epochs = {key: max(values) for key, values in cut.by_epoch.items()}
+        cut.last = {
+            key: cut.by_epoch[key][epoch]
+            for key, epoch in cut.last_epochs.items()
+            if epoch is not None
+        }
+        return cut
 
     def before(self, end: int) -> Logged:
         """Return the values of the epochs before `end`, as if the run had broken off there."""
@@ -90,11 +124,16 @@ class Logged:
         self.keys |= newer.keys
         self.last.update(newer.last)
         self.last_epochs.update(newer.last_epochs)
+        self.without_epoch |= newer.without_epoch
         self.not_numbers = {**newer.not_numbers, **self.not_numbers}
         self.unreadable += newer.unreadable
         self.replaced += newer.replaced
-        for key, values in newer.by_epoch.items():
-            self.by_epoch.setdefault(key, {}).update(values)
+        self.restarts += newer.restarts
+        self.doubtful += newer.doubtful
+        self.completed = max(self.completed, newer.completed)
+        for target, source in ((self.by_epoch, newer.by_epoch), (self.means, newer.means)):
+            for key, values in source.items():
+                target.setdefault(key, {}).update(values)
 
     def update_resumed(self, newer: Logged) -> None:
         """Add the values of the process that resumed the run, and count those logged again."""

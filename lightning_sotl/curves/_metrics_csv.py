@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from lightning_sotl._utils.files import MOST_LOG_BYTES, TextLines
 from lightning_sotl._utils.text import quote_all
-from lightning_sotl.curves._log_values import Logged, epoch_of
+from lightning_sotl.curves._log_values import Logged, epoch_of, step_of
+from lightning_sotl.curves._nan_cells import BLANKS, NanCells
+from lightning_sotl.curves._timeline import Timeline
 
 FILE = "metrics.csv"
 _AXES = ("epoch", "step")
+# As other programs than CSVLogger write that there is no value, or NaN.
+_NO_VALUES = BLANKS | {name.upper() for name in BLANKS} | {"None", "nan", "NaN", "NAN"}
+
+Number = TypeVar("Number", bound=float)
 
 
 def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
     """Return the values of the wanted columns, each with the epoch of its row.
 
-    A blank cell is no value. An incomplete last line is left out and counted, since its last number
-    may be cut off. So is a line that is too long for a row.
+    A blank cell is no value, and neither is NaN where a program has written it in place of a blank.
+    An incomplete last line is left out and counted, since its last number may be cut off. So is a
+    line that is too long for a row. What a restart undid is left out.
 
     Args:
         path: The `metrics.csv`.
@@ -32,28 +42,95 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
     logged = Logged(wanted)
     lines = TextLines(path, most=MOST_LOG_BYTES)
     rows = _rows(_complete_lines(lines, logged), logged)
-    header = next(rows, [])
+    header = next(filter(None, rows), [])
     if logged.unreadable or lines.too_long:  # the first row that can be read is not the header
         logged.unreadable += lines.too_long
         return logged
     logged.keys = {name for name in header if name not in _AXES}
-    columns = [(place, name) for place, name in enumerate(header) if name in wanted]
-    repeated = [name for name, times in Counter(name for _, name in columns).items() if times > 1]
+    repeated = [name for name, times in Counter(header).items() if times > 1 and name in wanted]
     if repeated:
         raise ValueError(
             f"Expected '{path}' to have no column twice but got {quote_all(repeated)}."
         )
-    epoch_place = header.index("epoch") if "epoch" in header else None
+    table = _Table(path, header, logged)
     for row in rows:
-        if len(row) != len(header):
+        if len(row) == len(header):
+            table.add(row)
+        elif row:  # not a blank line
             logged.unreadable += 1
-            continue
-        epoch = _epoch(row, epoch_place)
-        for place, name in columns:
-            if row[place]:
-                _add(logged, name, epoch, row[place])
+    table.close()
     logged.unreadable += lines.too_long
     return logged
+
+
+class _Table:
+    """Takes the rows of a `metrics.csv` to a timeline."""
+
+    def __init__(self, path: Path, header: list[str], logged: Logged) -> None:
+        places = list(enumerate(header))
+        self._logged = logged
+        self._columns = [(place, name) for place, name in places if name in logged.wanted]
+        self._others = [
+            (place, name) for place, name in places if name in logged.keys - set(logged.wanted)
+        ]
+        self._epoch_place, self._step_place = (
+            header.index(axis) if axis in header else None for axis in _AXES
+        )
+        self._timeline = Timeline(logged.wanted)
+        self._all = [*self._columns, *self._others]
+        has_blanks = partial(_has_blanks, path, self._all, len(header))
+        self._nan_cells = NanCells(has_blanks, len(logged.keys))
+
+    def add(self, row: list[str]) -> None:
+        """Add a row."""
+        numbers: dict[str, float] = {}
+        nans: list[str] = []
+        for place, name in self._columns:
+            text = row[place]
+            if text and text.strip().lower() not in BLANKS:
+                number = self._number(name, text)
+                if number is not None and math.isnan(number):
+                    nans.append(name)
+                elif number is not None:
+                    numbers[name] = number
+        others = [name for place, name in self._others if row[place] not in _NO_VALUES]
+        epoch = _axis(row, self._epoch_place, epoch_of)
+        step = _axis(row, self._step_place, step_of)
+        cells = self._nan_cells
+        if cells.are_values is None and "" in row and _has_blank(row, self._all):
+            cells.are_values = True
+        if nans or not cells.are_values:
+            for late in cells.before(epoch):
+                self._timeline.add(*late)
+            numbers.update(cells.values(epoch, step, [*numbers, *others], nans))
+        self._timeline.add(epoch, step, numbers, others)
+
+    def close(self) -> None:
+        """Put all values into `logged`."""
+        for late in self._nan_cells.before(None):
+            self._timeline.add(*late)
+        self._timeline.fill(self._logged)
+        self._logged.doubtful.update(self._nan_cells.doubtful)
+
+    def _number(self, name: str, text: str) -> float | None:
+        try:
+            return float(text)
+        except ValueError:
+            self._logged.unreadable += 1
+            self._logged.not_numbers.setdefault(name, text)
+            return None
+
+
+def _has_blanks(path: Path, columns: list[tuple[int, str]], width: int) -> bool:
+    """Return whether a file has a blank cell, as CSVLogger writes where there is no value."""
+    ignored = Logged(())
+    lines = _complete_lines(TextLines(path, most=MOST_LOG_BYTES), ignored)
+    rows = (row for row in _rows(lines, ignored) if len(row) == width)
+    return any(_has_blank(row, columns) for row in rows)
+
+
+def _has_blank(row: list[str], columns: list[tuple[int, str]]) -> bool:
+    return any(not row[place] for place, _ in columns)
 
 
 def _complete_lines(lines: Iterable[str], logged: Logged) -> Iterator[str]:
@@ -75,20 +152,12 @@ def _rows(lines: Iterator[str], logged: Logged) -> Iterator[list[str]]:
             logged.unreadable += 1
 
 
-def _add(logged: Logged, name: str, epoch: int | None, text: str) -> None:
-    try:
-        number = float(text)
-    except ValueError:
-        logged.unreadable += 1
-        logged.not_numbers.setdefault(name, text)
-    else:
-        logged.add(name, epoch, number)
-
-
-def _epoch(row: list[str], place: int | None) -> int | None:
+def _axis(
+    row: list[str], place: int | None, to_axis: Callable[[float], Number | None]
+) -> Number | None:
     if place is None:
         return None
     try:
-        return epoch_of(float(row[place]))
+        return to_axis(float(row[place]))
     except ValueError:
         return None

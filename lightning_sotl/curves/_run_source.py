@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from lightning_sotl._utils.files import exists
+from lightning_sotl._utils.files import find_moved
 from lightning_sotl.curves._log_keys import LogKeys
 from lightning_sotl.curves._log_values import Logged
 from lightning_sotl.record.lineage import RecordedRun
@@ -36,10 +35,16 @@ class RunSource:
         key = self.loss_key
         if key is None:
             return self.recorded_losses
-        return {
-            epoch: value if math.isfinite(value) else math.inf
-            for epoch, value in self.logged.by_epoch[key].items()
-        }
+        if key == self.keys.monitor:
+            curve = self.logged.by_epoch[key]
+        else:
+            curve = self.logged.means.get(key, self.values_of_whole_epochs(key))
+        return {e: value if math.isfinite(value) else math.inf for e, value in curve.items()}
+
+    def values_of_whole_epochs(self, key: str) -> dict[int, float]:
+        """Return e -> the last value of a logged key in epoch e, without an epoch that was cut."""
+        values = self.logged.by_epoch.get(key, {})
+        return {epoch: value for epoch, value in values.items() if epoch < self.logged.completed}
 
     @property
     def recorded_losses(self) -> dict[int, float]:
@@ -58,13 +63,13 @@ class RunSource:
         return self.record.facts.get("unit", "epoch") if self.record else None
 
     def values(self, key: str) -> dict[int, float]:
-        """Return e -> the value of a logged key after epoch e.
+        """Return e -> the last value of a logged key in epoch e.
 
         If some are of completed epochs, only those count: a later value belongs to a validation
         after the training, or to an epoch that was not completed.
         """
         values = self.logged.by_epoch.get(key, {})
-        last = max(self.losses, default=math.inf)
+        last = max(self.losses, default=self.logged.completed - 1)
         return {epoch: value for epoch, value in values.items() if epoch <= last} or values
 
     def why_not_final(self, key: str) -> str | None:
@@ -98,12 +103,11 @@ class RunSource:
         if self.record is None or not self.record.checkpoints:
             return None
         path = self.record.checkpoints[max(self.record.checkpoints)]
-        name = Path(path).name
-        if exists(path) or name in ("", ".."):
-            return path
-        folders = [*self.record.folders, *self.record.inherited]
-        moved = [folder / inner / name for folder in folders for inner in ("checkpoints", ".")]
-        return next((str(other.absolute()) for other in moved if exists(other)), path)
+        homes = [*self.record.folders, *self.record.inherited]
+        return (
+            find_moved(path, [place for own in homes for place in (own / "checkpoints", own)])
+            or path
+        )
 
     @property
     def stopped_at(self) -> int | None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-
-import numpy as np
 
 from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.curves._folders import RunFolder, natural_order
@@ -15,6 +12,7 @@ from lightning_sotl.curves._log_keys import LogKeys
 from lightning_sotl.curves._log_values import Logged
 from lightning_sotl.curves._metrics_csv import read_csv_log
 from lightning_sotl.curves._run_source import RunSource
+from lightning_sotl.curves._same_logs import in_float32, join_loggers, without_copies
 from lightning_sotl.curves._tensorboard import read_event_files
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.record.format import header_time
@@ -50,15 +48,27 @@ class RunReader:
         self._note_copies(runs)
         recorded = {folder for run in runs for folder in run.folders}
         rest = []
-        for path in (folder.path for folder in folders if folder.path not in recorded):
+        for folder in folders:
             # A monitor with a `directory` writes its record above the logger's folders.
-            home = next((parent for parent in path.parents if parent in recorded), None)
-            if home is None:
-                rest.append(path)
-            else:
-                self._logs[home].update_resumed(self._logs[path])
+            above = (path for path in folder.path.parents if path in recorded)
+            home = None if folder.path in recorded else next(above, None)
+            if home is not None:
+                self._logs[home].update_resumed(self._logs[folder.path])
+            elif folder.path not in recorded:
+                rest.append(folder)
+        rest = without_copies(rest, self._notes, self._name)
         sources = self._match_records(runs)
-        sources += self._match_logs(rest, sources)
+        sources += join_loggers(
+            self._match_logs([folder.path for folder in rest], sources),
+            {self._name(folder.path): folder for folder in rest},
+            self._notes,
+        )
+        self._notes.cautions.extend(
+            f"'{source.name}' holds the logs of several trainings, one after the other; only the "
+            "last counts."
+            for source in sources
+            if source.logged.restarts
+        )
         if replaced := sum(source.logged.replaced for source in sources):
             self._notes.cautions.append(
                 f"{pluralize(replaced, 'value')} that the logs hold twice, as of steps that were "
@@ -92,7 +102,8 @@ class RunReader:
             f"Left out what cannot be read of {reason}" for reason in refused
         )
         self._notes.left_out.extend(
-            f"Left out {pluralize(number, 'line or event')} of '{name}' that could not be read."
+            f"Left out {number:,} {'line or event' if number == 1 else 'lines or events'} of "
+            f"'{name}' that could not be read."
             for name, number in unreadable.items()
             if number
         )
@@ -117,8 +128,12 @@ class RunReader:
         for session in self._sessions:
             header = (session.run_id, header_time(session.facts))
             folders.setdefault(header, set()).add(session.folder)
-        copied = {run_id for (run_id, _), copies in folders.items() if len(copies) > 1}
-        names = [self._name(run.folders[0]) for run in runs if run.run_id in copied]
+        copied = {header for header, copies in folders.items() if len(copies) > 1}
+        names = [
+            self._name(run.folders[0])
+            for run in runs
+            if any((run.run_id, time) in copied for time in run.sessions)
+        ]
         if names:
             self._notes.cautions.append(
                 f"{pluralize(len(names), 'run')} with records in several folders that are copies "
@@ -184,10 +199,10 @@ class RunReader:
         are added to those of the run.
         """
         sources, merged, ambiguous = [], 0, []
-        records = [(source, _in_float32(source.recorded_losses)) for source in recorded]
+        records = [(source, in_float32(source.recorded_losses)) for source in recorded]
         for folder in folders:
             name, logged = self._name(folder), self._logs[folder]
-            curve = _in_float32(logged.by_epoch.get(self._keys.monitor, {}))
+            curve = in_float32(logged.by_epoch.get(self._keys.monitor, {}))
             twins = [run for run, losses in records if curve and curve.items() <= losses.items()]
             if len(twins) == 1:
                 # The logs beside the record win: they may hold more digits.
@@ -234,11 +249,3 @@ def _without_false_starts(runs: list[RecordedRun]) -> list[RecordedRun]:
     """
     trained = {folder for run in runs if run.losses for folder in run.folders}
     return [run for run in runs if run.losses or not trained.issuperset(run.folders)]
-
-
-def _in_float32(losses: dict[int, float]) -> dict[int, float]:
-    """Return a curve in TensorBoard's precision, with `+inf` for what is not finite."""
-    return {
-        epoch: float(np.float32(loss)) if math.isfinite(loss) else math.inf
-        for epoch, loss in losses.items()
-    }

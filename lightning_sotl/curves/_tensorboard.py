@@ -7,15 +7,16 @@ reader parses the files itself, verifies their checksums, and keeps every point.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lightning_sotl._utils import extras
 from lightning_sotl._utils.files import open_regular
-from lightning_sotl.curves._log_values import Logged, epoch_of
+from lightning_sotl.curves._log_values import Logged, epoch_of, step_of
+from lightning_sotl.curves._timeline import Timeline
 
 FILE_PREFIX = "events.out.tfevents."
 _LENGTH = struct.Struct("<Q")
@@ -26,19 +27,13 @@ _FLOAT_TYPES = {1: struct.Struct("<f"), 2: struct.Struct("<d")}  # DT_FLOAT, DT_
 MOST_EVENT_BYTES = 16 * 2**20
 
 
-@dataclass
-class _Point:
-    step: int
-    epoch: int | None
-    value: float
-
-
 def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged:
     """Return the values of the wanted tags, each with the epoch that was logged beside it.
 
-    Lightning ends each row of metrics with the tag `epoch`. If a tag returns to an earlier step,
-    for example in the newer file of a resumed run, the older points from that step on are replaced.
-    An incomplete event at the end of a file, as in a run in progress, is left out and counted.
+    Lightning logs `epoch` at the same step as the other tags of a row. What a restart undid is left
+    out: where a resumed run returns to an earlier step, and where a writer was given a
+    `purge_step`. An incomplete event at the end of a file, as in a run in progress, is left out and
+    counted.
 
     Args:
         paths: The event files of one folder.
@@ -55,37 +50,45 @@ def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged
         purpose="read TensorBoard's event files",
     )
     logged = Logged(wanted)
-    points: dict[str, list[_Point]] = {}
+    timeline = Timeline(wanted)
     for path in sorted(paths, key=_age):
-        pending: list[_Point] = []
+        step, entries = 0, list[tuple[str, float]]()
         for event in _events(path, event_pb2, logged):
+            if event.step != step or event.HasField("session_log"):
+                _add_step(step, entries, timeline, wanted)
+                step, entries = event.step, []
+            if event.session_log.status == event_pb2.SessionLog.START:
+                timeline.purge(step)
             for value in event.summary.value:
-                _add(value, event.step, points, pending, logged)
-    for tag, kept in points.items():
-        for point in kept:
-            logged.add(tag, point.epoch, point.value)
+                if (number := _number(value)) is not None:
+                    entries.append((value.tag, number))
+                    logged.keys.add(value.tag)
+        _add_step(step, entries, timeline, wanted)
+    logged.keys.discard("epoch")
+    timeline.fill(logged)
     return logged
 
 
-def _add(
-    entry: Any, step: int, points: dict[str, list[_Point]], pending: list[_Point], logged: Logged
+def _add_step(
+    step: int, entries: list[tuple[str, float]], timeline: Timeline, wanted: Collection[str]
 ) -> None:
-    """Add a scalar to the points of its tag; an `epoch` also places the pending points."""
-    tag, number = entry.tag, _number(entry)
-    if tag == "epoch":
-        for point in pending:
-            if point.step == step and number is not None:
-                point.epoch = epoch_of(number)
-        pending.clear()
-    elif number is not None:
-        logged.keys.add(tag)
-        if tag in logged.wanted:
-            kept = points.setdefault(tag, [])
-            while kept and kept[-1].step >= step:
-                kept.pop()
-                logged.replaced += 1
-            kept.append(_Point(step, None, number))
-            pending.append(kept[-1])
+    """Add what was written one after the other at a step, as rows that each have an epoch."""
+    rows: list[tuple[int | None, list[tuple[str, float]]]] = []
+    row: list[tuple[str, float]] = []
+    epoch = None
+    for tag, number in entries:
+        if tag == "epoch":
+            epoch = epoch_of(number)
+            rows.append((epoch, row))
+            row = []
+        else:
+            row.append((tag, number))
+    rows.append((epoch, row))  # the module has logged a key `epoch` itself, before the others
+    for epoch, row in rows:
+        if row:
+            values = {tag: number for tag, number in row if tag in wanted}
+            others = [tag for tag, _ in row if tag not in wanted]
+            timeline.add(epoch, step_of(step), values, others)
 
 
 def _number(entry: Any) -> float | None:
@@ -169,8 +172,12 @@ def masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _age(path: Path) -> tuple[int, str]:
-    """Return a sort key: the time in the name of an event file, and the name."""
-    time = path.name.removeprefix(FILE_PREFIX).partition(".")[0]
-    # A superscript 2 is a digit for `isdigit`, but not for `int`.
-    return (int(time) if time.isdecimal() else 0, path.name)
+def _age(path: Path) -> tuple[int, list[str | int]]:
+    """Return a sort key: the time in the name of an event file, and the numbers behind it.
+
+    Files of one second are told apart by a count at the end, whose 10 comes after 9.
+    """
+    name = path.name.removeprefix(FILE_PREFIX)
+    texts = re.split("([0-9]+)", name)  # texts and numbers in turn
+    parts = [int(part) if place % 2 else part for place, part in enumerate(texts)]
+    return (int(texts[1]) if len(texts) > 1 and not texts[0] else 0, parts)

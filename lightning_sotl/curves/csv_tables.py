@@ -184,7 +184,8 @@ def read_long_csv(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, a cell is no number, or a run has an epoch twice.
+        ValueError: If a column is missing, a cell is no number, a run has an epoch twice, or the
+            smallest epoch is 1 and `first_epoch` is 0.
 
     Example:
         >>> import tempfile
@@ -204,6 +205,11 @@ def read_long_csv(
     places = {name: place for place, name in enumerate(names)}
     runs = [places[row.cells[run]] for row in rows]
     epochs = [_epoch(row, epoch, first_epoch) for row in rows]
+    if min(epochs) == 1 and first_epoch == 0:
+        raise ValueError(
+            f"Expected the epochs in column {epoch!r} of '{path}' to count from 0 but the smallest "
+            "is 1; `first_epoch=1` reads epochs that count from 1."
+        )
     shape = (len(names), max(epochs) + 1)
     check_table_size(path, *shape, names[runs[epochs.index(max(epochs))]])
     _check_once(rows, runs, epochs, run, epoch)

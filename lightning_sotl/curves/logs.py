@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_sotl.curves._folders import is_run_file
 from lightning_sotl.curves._log_arrays import read_arrays
 from lightning_sotl.curves._log_keys import LogKeys
 from lightning_sotl.curves._runs import Progress
@@ -16,7 +18,7 @@ from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.stats.ranks import Mode
 
-__all__ = ["FoundRuns", "LogKeys", "read_logs"]
+__all__ = ["FoundRuns", "LogKeys", "is_run_file", "read_logs"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class FoundRuns:
         has_record: Which runs have a record, shape `(runs,)`.
         stopped_at: Per run, the T at which a stopper first ended it, or None.
         notes: What was left out, merged or could not be read.
+        checkpoint_facts: Per run, the header of the process that wrote its newest checkpoint.
+        checkpoint_epochs: Per run, after how many epochs (or blocks) that checkpoint was saved; 0
+            without one.
+        is_finished: Per run, whether its record shows that it was trained to its end.
     """
 
     curves: LearningCurves
@@ -38,10 +44,13 @@ class FoundRuns:
     has_record: NDArray[np.bool_]
     stopped_at: tuple[int | None, ...]
     notes: RunNotes = field(default_factory=RunNotes)
+    checkpoint_facts: tuple[dict[str, Any], ...] = ()
+    checkpoint_epochs: tuple[int, ...] = ()
+    is_finished: tuple[bool, ...] = ()
 
 
 def read_logs(
-    directory: str | Path,
+    directory: str | Path | Sequence[str | Path],
     keys: LogKeys | None = None,
     *,
     metric_mode: Mode = "max",
@@ -50,7 +59,7 @@ def read_logs(
     instead: str | None = None,
     progress: Progress | None = None,
 ) -> FoundRuns:
-    """Read all runs below a directory.
+    """Read all runs below a directory, or below several.
 
     L(e) comes from a run's record in float64. Without a record it comes from the logged
     `<prefix>_e1`, which a CSVLogger keeps to about 16 digits and TensorBoard in float32. Other
@@ -59,7 +68,9 @@ def read_logs(
     end, as far as their record tells.
 
     Args:
-        directory: Holds records, `metrics.csv` or event files at any depth; a folder is a run.
+        directory: Holds records, `metrics.csv` or event files at any depth; a folder is a run. One
+            of these files stands for its folder. If there are several directories, the names of
+            runs are relative to the folder that holds them all.
         keys: What to read.
         metric_mode: "max" if a higher validation metric is better.
         final_mode: The same for the target; None for `metric_mode`.
@@ -69,7 +80,7 @@ def read_logs(
         progress: Called with the number of folders read and of all folders.
 
     Raises:
-        NotADirectoryError: If `directory` is no directory.
+        NotADirectoryError: If `directory` is neither a directory nor such a file.
         ValueError: If it holds no run, if no run has L(e), or if no run has a number for a wanted
             key (for a curve, with its epoch). The message lists the logged keys and what could
             not be read.
@@ -83,5 +94,15 @@ def read_logs(
         others=found.others,
         has_record=np.array([source.record is not None for source in found.sources]),
         stopped_at=tuple(source.stopped_at for source in found.sources),
+        checkpoint_facts=tuple(
+            source.record.checkpoint_facts if source.record else {} for source in found.sources
+        ),
+        checkpoint_epochs=tuple(
+            max(source.record.checkpoints, default=-1) + 1 if source.record else 0
+            for source in found.sources
+        ),
+        is_finished=tuple(
+            source.record is not None and not source.is_unfinished for source in found.sources
+        ),
         notes=found.notes,
     )

@@ -15,7 +15,7 @@ from lightning_sotl._utils.text import pluralize
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.evaluation.estimators import named_estimator
 from lightning_sotl.evaluation.lcsvr import LcSVR
-from lightning_sotl.ranking.comparability import ties_and_zeros
+from lightning_sotl.ranking.comparability import near_zero_notes
 from lightning_sotl.stats.correlation import Method, check_method, rank_correlation_curve
 from lightning_sotl.stats.intervals import (
     bootstrap_correlations,
@@ -32,6 +32,7 @@ _VALIDATION = ("sovl", "sovl-e1", "sovl-e10", "sova-e10", "val-metric")
 _DEFAULT_NAMES = (*_TRAINING, *_VALIDATION, "epochs-to-loss")
 # With fewer runs percentile intervals are too narrow, and no E and T are advised.
 FEWEST = 20
+_MANY = 0.1  # share of the runs
 _SHARES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 3 / 10, 1 / 2, 3 / 4, 1)
 
 
@@ -69,7 +70,7 @@ class Evaluation:
         runs: How many runs have a finite target.
         left_out: How many runs have none.
         epochs: m, the number of epochs of the longest run.
-        target: The field that runs were ranked for: "final_metric".
+        target: What runs were ranked for: the field "final_metric", or the name of a logged key.
         estimators: Name -> T -> correlation. A T before an estimator's first value is absent.
         recommended: The (E, T) to use by the intervals; None if SoTL-E orders nothing at any T. It
             takes `FEWEST` runs to rely on it: see `is_advised`.
@@ -123,7 +124,7 @@ def evaluate(
         at: The T's, each in [1, epochs]; None for eight from a fortieth of the epochs to all.
         estimators: Names as `named_estimator` takes them, "final-loss" (known at the end only),
             and "lcsvr" (judged on the runs that it has not learned from); None for all that
-            `curves` allow but LcSVR.
+            `curves` allow but LcSVR, and but "epochs-to-loss" if no run reaches the loss.
         method: The rank correlation; the paper uses "spearman".
         resamples: How many bootstrap resamples.
         seed: Seed of the resamples.
@@ -152,7 +153,7 @@ def evaluate(
     scorer = _Scorer(curves, target, epochs, options, bootstrap)
     found: dict[str, dict[int, Correlation]] = {}
     unavailable: dict[str, str] = {}
-    for name in _default_names(curves) if estimators is None else estimators:
+    for name in scorer.default_names() if estimators is None else estimators:
         values = scorer.correlations(name)
         full_name = name if name in (FINAL_LOSS, LCSVR) else named_estimator(name).name
         if values:
@@ -220,8 +221,8 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
             "is undefined there."
         )
     last = max(epoch for values in result.estimators.values() for epoch in values)
-    losses = curves.train_loss[np.isfinite(target_of(curves)[0]), last - 1]
-    if missing := int((~np.isfinite(losses)).sum()):
+    losses = curves.train_loss[np.isfinite(target_of(curves)[0])]
+    if missing := int((~np.isfinite(losses[:, last - 1])).sum()):
         found.append(
             f"{pluralize(missing, 'run')} with a target but without a finite loss at T = {last} "
             f"(diverged, or shorter) ranked last there."
@@ -232,7 +233,27 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
         )
     if result.runs < FEWEST:
         found.append(f"With {result.runs} runs the intervals are too narrow.")
-    return found + ties_and_zeros(losses, np.empty(0), at=last, monitor="sotl_e1")
+    return found + near_zero_notes(losses, at=last)
+
+
+def selection_notes(curves: LearningCurves, stopped: Sequence[bool]) -> list[str]:
+    """Return a warning if the runs with a target may be those that a score has chosen.
+
+    Args:
+        curves: The runs.
+        stopped: Whether a stopper, a policy or a pruner ended each run.
+    """
+    has_target = np.isfinite(target_of(curves)[0])
+    longest = int(curves.epochs_completed[has_target].max(initial=0))
+    short = np.asarray(stopped, dtype=bool) | (curves.epochs_completed < longest)
+    early = int((short & ~has_target).sum())
+    if not has_target.any() or early < _MANY * curves.runs:  # a few that broke off choose nothing
+        return []
+    return [
+        f"{early} of {pluralize(curves.runs, 'run')} ended early and have no target. If a score "
+        "such as SoTL-E chose the runs that were trained to the end, it cannot be judged by those "
+        "alone: evaluate it on runs that were all trained to the end."
+    ]
 
 
 def _checked_epochs(at: Sequence[int], epochs: int) -> tuple[int, ...]:
@@ -244,15 +265,6 @@ def _checked_epochs(at: Sequence[int], epochs: int) -> tuple[int, ...]:
             f"{ascending[-1]}."
         )
     return tuple(ascending)
-
-
-def _default_names(curves: LearningCurves) -> list[str]:
-    def is_available(name: str) -> bool:
-        estimator = named_estimator(name)
-        return estimator.is_in(curves) and estimator.first_epoch <= curves.epochs
-
-    names = list(filter(is_available, _DEFAULT_NAMES))
-    return names + [FINAL_LOSS] * (curves.final_loss is not None)
 
 
 @dataclass(frozen=True)
@@ -272,6 +284,22 @@ class _Scorer:
     epochs: tuple[int, ...]
     options: dict[str, Any]
     bootstrap: dict[str, Any]
+
+    def default_names(self) -> list[str]:
+        """Return the estimators that the curves allow and that tell any two runs apart."""
+        curves = self.curves
+
+        def is_available(name: str) -> bool:
+            estimator = named_estimator(name)
+            if not estimator.is_in(curves) or estimator.first_epoch > curves.epochs:
+                return False
+            if estimator.estimator.parameter != "threshold":
+                return True
+            scores = estimator.scores(curves)[np.isfinite(self.target), self.epochs[-1] - 1]
+            return bool(np.isfinite(scores).any())  # otherwise no run reaches the threshold
+
+        names = list(filter(is_available, _DEFAULT_NAMES))
+        return names + [FINAL_LOSS] * (curves.final_loss is not None)
 
     def correlations(self, name: str) -> dict[int, Correlation]:
         """Return T -> correlation of an estimator, for each T at which it has a value.

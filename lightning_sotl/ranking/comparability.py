@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils.text import pluralize, quote_all, shortened
+from lightning_sotl.ranking.fields import (
+    field_names,
+    field_value,
+    has_field,
+    param_leaves,
+    value_key,
+    value_text,
+)
 
 # Fields of the record's header that change what L(e) is a mean of, or how many steps led to it.
 _FACTS = (
@@ -22,70 +31,188 @@ _FACTS = (
     "world_size",
     "batches_per_unit",
 )
-# Hyper-parameters that change the training loss itself, not only how well it is minimised.
-_HPARAMS = re.compile(
-    r"label_?smooth|class_?weight|pos_?weight|drop_?(out|path|rate|connect)|weight_?decay"
-    r"|^w_?decay$|^wd$|augment|mix_?up|cut_?(mix|out)|rand_?aug",
-    re.IGNORECASE,
+# Parameters that change the training loss itself, not only how well it is minimised. Words are
+# separated by "_" here; a name matters with all that is nested in it.
+_MATTERS = re.compile(
+    r"""
+    # Regularisation that is part of the loss, or on only in training.
+    label_?smooth | drop_?(out|path|rate|connect|prob) | stochastic_?depth
+    | weight_?decay | ^w_?decay$ | ^wd$ | regulari[sz] | penalty
+    | (^|_)l[12]_(reg|lambda|weight|penalty|coeff?)
+    | augment | mix_?up | cut_?(mix|out) | rand_?aug | (^|_)noise(_|$)
+    | (^|_)mask(ing)?_(ratio|rate|prob)
+    # The loss function, and its weights.
+    | (^|_)loss(es)?(_|$) | loss$ | criterion | likelihood | objective | distribution | ^distr_
+    | ^reduction$ | ^temperature$ | ^margin$ | ^quantiles?$ | (^|_)lambda(_|$)
+    | class_?weight | pos_?weight
+    | (^|_)(kld?|recon(s|struction)?|aux(iliary)?|adv|gp|entropy|vf)_(weight|coeff?|scale)
+    # What scales the data, or chooses them.
+    | (?<!grad_)scaler | ^scaling$ | ^normali[sz]e$ | normali[sz]er | standardi[sz]e
+    | (^|_)(target|label|output|reward|data)s?_(scale|scaling|norm|transform)
+    | (^|_)dataset(_name)?$ | tokeni[sz]er | vocab_size
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
+_LOSS_CLASS = re.compile(r"(Loss|Likelihood|Criterion|Distribution)$")
+_BATCH_SIZE = re.compile(r"^(train(ing)?_)?batch_?size$", re.IGNORECASE)
 NEAR_ZERO = 0.1  # appendix B.3 of the paper
 _MANY = 0.1  # share of the runs
 _MOST_FIELDS = 1000  # a bound for damaged records; each is looked up in each run
-_MOST_DESCRIBED = 20
+_MOST_DESCRIBED = 10
+# With fewer values, each is shown even if no two runs share one.
+_FEWEST_SCATTERED = 3
 
 
 def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]:
     """Return the fields that training losses depend on and that differ between records.
 
+    A difference that changes nothing is left out: 0 and 0.0, a parameter that some runs lack and
+    that is off (0, null, false, empty) in the others, the same parameter once more under another
+    name, and the number of batches that follows from the batch size.
+
     Args:
         facts: The header of each run's record; empty without a record.
 
     Returns:
-        Field (for a hyper-parameter "hparams.dropout") -> how many runs have each value, in JSON.
+        Field, for example "batch_size", "hparams.model.dropout" or "params.loss" -> how many runs
+        have each value, in JSON.
 
     Example:
         >>> differing_fields([{"batch_size": 32}, {"batch_size": 64}, {"batch_size": 64}])
         {'batch_size': Counter({'64': 2, '32': 1})}
     """
     headers = [header for header in facts if header]
-    names = [
-        f"hparams.{key}"
-        for header in headers
-        for key in header.get("hparams") or {}
-        if _HPARAMS.search(key)
-    ]
-    fields = list(dict.fromkeys([*_FACTS, *names]))[:_MOST_FIELDS]
-    counts = {name: Counter(_value(header, name) for header in headers) for name in fields}
-    return {name: values for name, values in counts.items() if len(values) > 1}
+    names = dict.fromkeys(name for header in headers for name in _relevant_params(header))
+    differing: dict[str, Counter[str]] = {}
+    seen = set()
+    for name in [*_FACTS, *names][:_MOST_FIELDS]:
+        values = [field_value(header, name) for header in headers]
+        is_param = name not in _FACTS
+        keys = tuple("off" if is_param and _is_off(value) else value_key(value) for value in values)
+        again = (name.rpartition(".")[2], keys)
+        if len(set(keys)) > 1 and again not in seen:
+            seen.add(again)
+            differing[name] = _count(values)
+    if "batch_size" in differing and _is_explained_by_batch_size(headers):
+        differing.pop("batches_per_unit", None)
+    return {name: values for name, values in differing.items() if not _is_detail(name, differing)}
+
+
+def _relevant_params(header: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of the parameters that training losses depend on."""
+    for leaf in param_leaves(header):
+        # A `class_path` matters where the key that holds it does: that of `loss`, not that of
+        # `optimizer` or `model`; or if it names a loss itself.
+        if (
+            any(map(_matters, leaf.keys))
+            or any(map(_LOSS_CLASS.search, leaf.made_by))
+            or (header.get("batch_size") is None and _BATCH_SIZE.search(leaf.keys[-1]))
+        ):
+            yield leaf.name
+
+
+@lru_cache(maxsize=10_000)
+def _matters(key: str) -> bool:
+    """Return whether training losses depend on a parameter, as far as its name tells.
+
+    Example:
+        >>> [_matters(key) for key in ("lossWeight", "model/drop-rate", "width")]
+        [True, True, False]
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[- ]", "_", key)
+    return any(map(_MATTERS.search, re.split(r"[./]", words)))
+
+
+def _is_off(value: Any) -> bool:
+    """Return whether a parameter has no effect, as if it were absent."""
+    return not value or (isinstance(value, str) and value.lower() == "none")
+
+
+def _is_explained_by_batch_size(headers: list[dict[str, Any]]) -> bool:
+    """Return whether one number of examples gives each run's number of batches."""
+    fewest, most = 0.0, math.inf
+    for header in headers:
+        size, batches = header.get("batch_size"), header.get("batches_per_unit")
+        ranks = header.get("world_size", 1)
+        if not (isinstance(size, int) and isinstance(batches, int) and isinstance(ranks, int)):
+            return False
+        # The last batch may be smaller, or left out.
+        fewest = max(fewest, (batches - 1) * size * ranks + 1)
+        most = min(most, (batches + 1) * size * ranks - 1)
+    return fewest <= most
+
+
+def _is_detail(name: str, differing: dict[str, Counter[str]]) -> bool:
+    """Return whether a field is an argument of a class that differs itself."""
+    return any(
+        f"{name[: match.start()]}.class_path" in differing
+        for match in re.finditer(r"\.init_args\.", name)
+    )
 
 
 def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
     """Return warnings about runs with incomparable losses; none if no run has a record."""
+    headers = [header for header in facts if header]
     notes = []
     if differing := differing_fields(facts):
         described = "; ".join(
-            f"{shortened(name)} ({_counts(values)})"
+            f"{shortened(name)} ({_described(values)})"
             for name, values in list(differing.items())[:_MOST_DESCRIBED]
         )
         if len(differing) > _MOST_DESCRIBED:
             described += f"; and {len(differing) - _MOST_DESCRIBED:,} more fields"
         notes.append(
             f"The runs differ in what their training losses depend on, so their order may not say "
-            f"which is better: {described}. Group by a field to rank only like with like."
+            f"which is better: {described}."
         )
-    budgets = Counter(_value(header, "max_epochs") for header in facts if header)
-    if len(budgets) > 1:
+        # A group of one run has no order.
+        if not all(map(_is_scattered, differing.values())):
+            notes[-1] += " Group by a field to rank only like with like."
+    budgets = {}
+    for name in ("max_epochs", "max_steps"):
+        limits = [header.get(name) for header in headers]
+        limits = [-1 if limit is None else limit for limit in limits]  # both are no limit
+        if len(counts := _count(limits)) > 1:
+            budgets[name] = counts
+    if budgets:
+        described = " and ".join(f"`{name}` ({_counts(each)})" for name, each in budgets.items())
         notes.append(
-            f"The runs have different `max_epochs` ({_counts(budgets)}): where a learning-rate "
-            "schedule follows it, they are not on the same schedule at T."
+            f"The runs have different {described}: where a learning-rate schedule follows "
+            f"{'it' if len(budgets) == 1 else 'them'}, they are not on the same schedule at T."
         )
-    unknown = sum(not header for header in facts)
+    unknown = len(facts) - len(headers)
     if 0 < unknown < len(facts):
         notes.append(
             f"{pluralize(unknown, 'run')} of {len(facts)} without a record: whether batch size, "
             "loss and the like make them comparable cannot be told."
         )
     return notes
+
+
+def _count(values: Sequence[Any]) -> Counter[str]:
+    """Return how many runs have each value, in JSON; equal values count as the first of them."""
+    texts: dict[str, str] = {}
+    return Counter(texts.setdefault(value_key(value), value_text(value)) for value in values)
+
+
+def _is_scattered(values: Counter[str]) -> bool:
+    """Return whether there are about as many values as runs, as in a search over a range."""
+    return len(values) >= _FEWEST_SCATTERED and 2 * len(values) > values.total()
+
+
+def _described(values: Counter[str]) -> str:
+    given = [value for value in values if value != "null"]
+    numbers = [number for value in given if (number := _number(value)) is not None]
+    if not _is_scattered(values) or len(numbers) < len(given):
+        return _counts(values)
+    return f"{len(numbers)} values from {min(numbers):g} to {max(numbers):g}"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _counts(values: Counter[str]) -> str:
@@ -100,64 +227,58 @@ def groups_of(
 
     Args:
         facts: The header of each run's record.
-        fields: Names such as "batch_size" or "hparams.dropout".
+        fields: Names such as "batch_size", "hparams.model.dropout" or "params.loss".
 
     Raises:
         ValueError: If no run has a field; the message lists the existing fields.
     """
-    available = sorted(
-        {name for header in facts for name in header if name != "hparams"}
-        | {f"hparams.{key}" for header in facts for key in header.get("hparams") or {}}
-    )
     for name in fields:
-        if name not in available:
+        if not any(has_field(header, name) for header in facts):
+            available = sorted({name for header in facts for name in field_names(header)})
             raise ValueError(f"No run has the field {name!r}; available: {quote_all(available)}.")
-    groups: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[str, ...], tuple[tuple[str, ...], list[int]]] = {}
     for run, header in enumerate(facts):
-        groups.setdefault(tuple(_value(header, name) for name in fields), []).append(run)
-    return groups
+        values = [field_value(header, name) for name in fields]
+        keys = tuple(value_key(value) if header else "unknown" for value in values)
+        texts = tuple(value_text(value) if header else "unknown" for value in values)
+        groups.setdefault(keys, (texts, []))[1].append(run)
+    return dict(groups.values())
 
 
-def ties_and_zeros(
-    losses: NDArray[np.float64] | None,
-    estimates: NDArray[np.float64],
-    *,
-    at: int,
-    monitor: str,
-) -> list[str]:
-    """Return warnings about losses near zero, and about ties.
+def near_zero_notes(losses: NDArray[np.float64], *, at: int) -> list[str]:
+    """Return a warning if many runs have losses near zero, where their order says little.
+
+    There is none where losses can be negative, as those of densities are.
 
     Args:
-        losses: L(T-1) of each run, or None if the ranking is not by losses.
+        losses: L(e) of each run, shape `(runs, epochs)`.
+        at: T; L(T-1) counts.
+    """
+    if (losses < 0).any():
+        return []
+    near_zero = int((losses[:, at - 1] < NEAR_ZERO).sum())
+    if near_zero < 2 or near_zero < _MANY * len(losses):
+        return []
+    return [
+        f"{near_zero} of {pluralize(len(losses), 'run')} have L(e) < {NEAR_ZERO} after "
+        f"{pluralize(at, 'epoch')}: so near zero the order of training losses says little. "
+        "A smaller T may order these runs better."
+    ]
+
+
+def tie_notes(estimates: NDArray[np.float64], *, monitor: str) -> list[str]:
+    """Return a warning if runs tie.
+
+    Args:
         estimates: Shape `(runs,)`, lower is better, `+inf` for a diverged run.
-        at: T.
         monitor: The estimate's name.
     """
-    notes = []
-    if losses is not None:
-        near_zero = int((losses < NEAR_ZERO).sum())
-        if near_zero > 1 and near_zero >= _MANY * losses.size:
-            notes.append(
-                f"{near_zero} of {pluralize(losses.size, 'run')} have L(e) < {NEAR_ZERO} after "
-                f"{pluralize(at, 'epoch')}: so near zero the order of training losses says little. "
-                "A smaller T may order these runs better."
-            )
     finite = estimates[np.isfinite(estimates)]
     values, sizes = np.unique(finite, return_counts=True)
-    if tied := int(sizes[sizes > 1].sum()):
-        notes.append(
-            f"{tied} of {pluralize(finite.size, 'run')} ({tied / finite.size:.0%}) tie with "
-            f"another in '{monitor}', which has {pluralize(values.size, 'different value')}."
-        )
-    return notes
-
-
-def _value(header: dict[str, Any], name: str) -> str:
-    """Return a field in JSON; "unknown" for a run without a record."""
-    if not header:
-        return "unknown"
-    if name.startswith("hparams."):
-        value = (header.get("hparams") or {}).get(name.removeprefix("hparams."))
-    else:
-        value = header.get(name)
-    return json.dumps(value, sort_keys=True)
+    tied = int(sizes[sizes > 1].sum())
+    if not tied:
+        return []
+    return [
+        f"{tied} of {pluralize(finite.size, 'run')} ({tied / finite.size:.0%}) tie with "
+        f"another in '{monitor}', which has {pluralize(values.size, 'different value')}."
+    ]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.text import pluralize, quote_few
+from lightning_sotl._utils.text import pluralize, quote_few, shortened
 from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.curves.table import count_epochs
 from lightning_sotl.losses.names import LoggedEstimate
-from lightning_sotl.ranking.comparability import ties_and_zeros
+from lightning_sotl.ranking.comparability import near_zero_notes, tie_notes
 from lightning_sotl.ranking.configurations import repeats_notes
+from lightning_sotl.record.format import plain, run_params
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
 # The default T is completed by at least this share of the runs.
@@ -33,6 +35,8 @@ class RankedRun:
         estimate: Its estimate at T; None if that is not finite or the run has not reached T.
         epochs: How many epochs (or blocks) it has completed.
         checkpoint: The checkpoint to resume from, or None.
+        name: What the user called it, or None.
+        params: Its parameters: those that the user gave, or else its hyper-parameters, as JSON.
     """
 
     rank: int
@@ -40,10 +44,13 @@ class RankedRun:
     estimate: float | None
     epochs: int
     checkpoint: str | None
+    name: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the shape of the command line's JSON."""
-        return asdict(self)
+        # Another writer's record may hold a NaN, which JSON does not have.
+        return {**vars(self), "params": plain(self.params)}
 
 
 @dataclass(frozen=True)
@@ -136,14 +143,43 @@ def rank_runs(
             estimate=float(values[row]) if math.isfinite(costs[row]) else None,
             epochs=int(completed[row]),
             checkpoint=checkpoints[chosen[row]],
+            name=_given_name(found.facts[chosen[row]]),
+            params=run_params(found.facts[chosen[row]]),
         )
         for row in order
     )
-    notes += _notes_on_last(names, completed, costs, at)
-    notes += repeats_notes(names, [found.facts[run] for run in chosen])
-    losses = found.curves.train_loss[chosen, at - 1] if estimate is not None else None
-    notes += ties_and_zeros(losses, costs, at=at, monitor=monitor)
+    shown = shown_names(
+        (_given_name(found.facts[run]), name) for run, name in zip(chosen, names, strict=True)
+    )
+    notes += _notes_on_last(shown, completed, costs, at)
+    notes += repeats_notes(shown, [found.facts[run] for run in chosen])
+    if estimate is not None:
+        notes += near_zero_notes(found.curves.train_loss[chosen], at=at)
+    notes += tie_notes(costs, monitor=monitor)
     return Ranking(monitor, at, runs, scores[order], notes)
+
+
+def shown_names(runs: Iterable[tuple[str | None, str]]) -> list[str]:
+    """Return what to call runs: by the user's name, with the run's own if several share that.
+
+    Args:
+        runs: For each run the name that the user gave it, or None, and its own.
+
+    Example:
+        >>> shown_names([("wide", "version_0"), ("deep", "version_1"), ("deep", "version_2")])
+        ['wide', 'deep (version_1)', 'deep (version_2)']
+    """
+    pairs = [(name and shortened(name), run_id) for name, run_id in runs]
+    times = Counter(name for name, _ in pairs)
+    return [
+        run_id if name is None else name if times[name] == 1 else f"{name} ({run_id})"
+        for name, run_id in pairs
+    ]
+
+
+def _given_name(facts: dict[str, Any]) -> str | None:
+    name = facts.get("name")
+    return name if isinstance(name, str) and name else None
 
 
 def _scores(

@@ -22,6 +22,7 @@ from lightning_sotl._utils.files import (
 from lightning_sotl._utils.text import shortened
 
 SCHEMA = 1
+RECORD_SUFFIX = ".jsonl"
 # A larger epoch is a damaged number, and would need a table of gigabytes.
 MOST_UNITS = 10_000_000
 # The header is one line, of bounded length; each process of a run writes it again.
@@ -37,7 +38,7 @@ def file_name(prefix: str) -> str:
         >>> file_name("sotl"), file_name("train/sotl")
         ('sotl.jsonl', 'train%2Fsotl.jsonl')
     """
-    return f"{quote(prefix, safe='')}.jsonl"
+    return f"{quote(prefix, safe='')}{RECORD_SUFFIX}"
 
 
 def parsed_lines(path: Path) -> Iterator[dict[str, Any] | None]:
@@ -131,17 +132,16 @@ def inexact_part(place: str, value: Any, *, most_nested: int = MOST_NESTED) -> s
 
 
 def check_params(name: str, value: object) -> None:
-    r"""Check that `value` is a mapping that a header can hold and JSON gives back unchanged.
+    """Check that `value` is a mapping that a header can hold and JSON gives back unchanged.
 
     Raises:
         TypeError: If `value` is no mapping.
         ValueError: If it has another part (the message names it), or is too large.
 
     Example:
-        >>> check_params("params", {"lr": 1j})
+        >>> check_params("x", {"a": ()})
         Traceback (most recent call last):
-        ValueError: Expected `params` to be what JSON gives back unchanged but `params['lr']` is \
-the complex 1j.
+        ValueError: Expected `x` to be what JSON gives back unchanged but `x['a']` is the tuple ().
     """
     if not isinstance(value, Mapping):
         raise TypeError(f"Expected `{name}` to be a mapping but got {value!r}.")
@@ -153,6 +153,24 @@ the complex 1j.
             f"Expected `{name}` to have at most {MOST_HPARAM_BYTES:,} bytes as JSON but got "
             f"{size:,}."
         )
+
+
+def run_params(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a run: those given to its monitor, or else its hyper-parameters.
+
+    Args:
+        facts: The header of its record; empty without a record.
+
+    Example:
+        >>> run_params({"hparams": {"width": 8, "path": "x"}, "params": {"width": 8}})
+        {'width': 8}
+        >>> run_params({"hparams": {"width": 8, "path": "x"}, "params": None})
+        {'width': 8, 'path': 'x'}
+    """
+    for key in ("params", "hparams"):
+        if isinstance(values := facts.get(key), dict):  # another writer may have put anything there
+            return dict(values)
+    return {}
 
 
 def writable_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:

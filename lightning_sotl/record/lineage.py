@@ -44,6 +44,7 @@ class RecordedRun:
         losses: e -> L(e), `+inf` where it was not finite.
         checkpoints: e -> the checkpoint saved after it.
         metrics: e -> the recorded metrics of that epoch, by name.
+        checkpoint_facts: The header of the process that trained the newest of them.
         status: The newest status line; empty while the run is being trained.
         stopped_at: T at which a stopper first ended it, or None.
         ends: Each T at which a process ended the run in good order.
@@ -60,6 +61,7 @@ class RecordedRun:
     losses: dict[int, float] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)
+    checkpoint_facts: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     stopped_at: int | None = None
     ends: set[int] = field(default_factory=set)
@@ -162,11 +164,15 @@ class _Part:
                 self.status = other.status
             if not self.tip.depth:
                 self.facts = other.facts
-        self.checkpoints |= {
+        saved = {
             unit: path
             for unit, path in other.checkpoints.items()
             if self.tip.has(unit, other.losses[unit])
         }
+        # One that had ended before names the checkpoint that it was resumed from, which may be any.
+        self.checkpoints = (
+            {**self.checkpoints, **saved} if other.has_ended else {**saved, **self.checkpoints}
+        )
         self.metrics |= {
             unit: found
             for unit, found in other.metrics.items()
@@ -195,7 +201,7 @@ class _Tree:
         folder = part.folders[0]
         known = self._by_time.get(_number(part.facts.get("parent")))
         units = part.facts.get("parent_units")
-        if known is not None and isinstance(units, int) and units >= 0:
+        if known is not None and type(units) is int and units >= 0:
             base = known.tip.below(units)
             is_new = self._extend(part, base)
             part.parent, part.start = _at(known, units), units
@@ -349,7 +355,10 @@ class _Tree:
 
     def _add_part(self, run: RecordedRun, part: _Part, end: float) -> None:
         """Add what is known of a part up to the unit from which the next one resumed."""
-        run.checkpoints |= {unit: path for unit, path in part.checkpoints.items() if unit < end}
+        saved = {unit: path for unit, path in part.checkpoints.items() if unit < end}
+        if not saved.items() <= run.checkpoints.items():
+            run.checkpoint_facts = part.facts
+        run.checkpoints |= saved
         run.metrics |= {unit: found for unit, found in part.metrics.items() if unit < end}
         if not part.tip.depth or part.units > end:
             return

@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.files import is_gone
-from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import pluralize
-from lightning_sotl.callbacks.stopper import EarlyRankingStopper
-from lightning_sotl.curves.logs import LogKeys, read_logs
+from lightning_sotl._utils.messages import inform_user, warn_user
+from lightning_sotl._utils.text import pluralize, quote_few
+from lightning_sotl.callbacks.monitor import monitors_of
+from lightning_sotl.callbacks.saved_hparams import without_cli_keys
+from lightning_sotl.callbacks.stopper import stoppers_of
+from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.configurations import named_repeats, repeats
 from lightning_sotl.ranking.order import Ranking, rank_runs
 from lightning_sotl.stats.ranks import Mode, oriented
+from lightning_sotl.sweep._checkpoints import (
+    Kept,
+    Reached,
+    forget_result,
+    hparams_in,
+    keep_result,
+    kept_result,
+    refuse_pickle,
+)
 
 Result = TypeVar("Result")
+Loaded = TypeVar("Loaded")
+
+_NO_WEIGHTS_ONLY = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # torch's own switch for its default
+_REPR = re.compile(r"<\w.*>", re.DOTALL)
+
+
+@dataclass
+class _Call:
+    """A call of `train`: the estimate that decides, and what `winner.fit` reached from where."""
+
+    monitor: str | None
+    reached: dict[str, Reached] = field(default_factory=dict)
+
+
+_call: ContextVar[_Call | None] = ContextVar("call", default=None)
 
 
 @dataclass(frozen=True)
@@ -33,40 +65,122 @@ class Winner:
         run_id: The name of a directory's run, the number of an Optuna trial, or the id of a Ray
             trial.
         estimate: Its estimate at T.
-        params: The hyper-parameters in the record (those that `save_hyperparameters()` keeps, in
-            JSON), an Optuna trial's parameters, or a Ray trial's config.
+        params: The `params` that were given to the run's SoTLMonitor; else the hyper-parameters of
+            module and DataModule, exactly, as `save_hyperparameters()` keeps them in the
+            checkpoint; or an Optuna trial's parameters, or a Ray trial's config. If the checkpoint
+            cannot be read without pickle, they come from the record; what JSON does not hold
+            exactly is then left out, with a warning.
         checkpoint_path: The checkpoint to resume from.
+        final_epochs: How many epochs (or blocks) it completed, if it was trained to the end, as its
+            record or `promote` knows; otherwise None.
+        final_estimate: Its estimate at that end, or None.
     """
 
     run_id: str
     estimate: float
     params: dict[str, Any]
     checkpoint_path: str
+    final_epochs: int | None = None
+    final_estimate: float | None = None
 
     def fit(self, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> None:
         """Train the run to the end: `trainer.fit(model, ...)` from the winner's checkpoint.
 
         Args:
             trainer: A new Trainer with the full budget, and with an
-                `EarlyRankingStopper(promoted=True)` beside the monitor.
-            model: A model made with `params`.
+                `EarlyRankingStopper(promoted=True)` beside the monitor. A subclass whose `fit` has
+                no `weights_only` is fine.
+            model: The model, from `winner.load(...)` or made with `params`.
             *args: Further arguments of `trainer.fit`, for example loaders or a data module.
             **kwargs: The same. `weights_only` is True by default, since loading a checkpoint
                 without it runs whatever code its writer put in it.
 
         Raises:
             ValueError: If the Trainer has no such stopper: the run would stop again at once, or
-                resume without the random state of its stop.
+                resume without the random state of its stop. If the checkpoint holds objects that
+                need pickle, for example a metric among the hyper-parameters, and `weights_only` is
+                not False.
         """
-        stoppers = [cb for cb in trainer.callbacks if isinstance(cb, EarlyRankingStopper)]
+        stoppers = stoppers_of(trainer)
         if not stoppers or not all(stopper.promoted for stopper in stoppers):
             found = "one with promoted=False" if stoppers else "none"
             raise ValueError(
                 "Expected the Trainer of a promoted run to have an EarlyRankingStopper with "
                 f"promoted=True but got {found}."
             )
-        kwargs.setdefault("weights_only", True)
-        trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs)
+        weights_only = kwargs.pop("weights_only", True)
+        if weights_only is not False:
+            refuse_pickle(self.checkpoint_path, run_id=self.run_id, method="fit")
+        with loading(trainer, self.checkpoint_path, weights_only) as loading:
+            trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **loading)
+        call = _call.get()
+        if call is not None and not trainer.fast_dev_run and trainer.state.finished:
+            name = call.monitor or stoppers[0].monitor
+            call.reached[self.checkpoint_path] = _end_of(trainer, name)
+
+    def load(self, module_class: type[Loaded], **kwargs: Any) -> Loaded:
+        """Return the module (or DataModule) of the run at T, made from its checkpoint.
+
+        It is `module_class.load_from_checkpoint(checkpoint_path, ...)`, on the CPU: the class gets
+        the arguments that `save_hyperparameters()` has kept.
+
+        Args:
+            module_class: The LightningModule or LightningDataModule of the run.
+            **kwargs: Further arguments of `load_from_checkpoint`, and of the class those that
+                `save_hyperparameters()` has not kept. `weights_only` is True by default, since
+                loading a checkpoint without it runs whatever code its writer put in it.
+
+        Raises:
+            ValueError: If the checkpoint holds objects that need pickle, for example a metric among
+                the hyper-parameters, and `weights_only` is not False.
+        """
+        kwargs = {"map_location": "cpu", "weights_only": True, **kwargs}
+        if kwargs["weights_only"] is not False:
+            refuse_pickle(self.checkpoint_path, run_id=self.run_id, method="load")
+        loaded: Loaded = module_class.load_from_checkpoint(  # type: ignore[attr-defined]  # Lightning's
+            self.checkpoint_path, **kwargs
+        )
+        return loaded
+
+
+def _end_of(trainer: Any, name: str) -> Reached:
+    """Return what a run has reached at the end of `fit`."""
+    for monitor in monitors_of(trainer):
+        if name in monitor.metric_names:
+            return Reached(monitor.units_completed, monitor.estimates.get(name))
+    value = trainer.callback_metrics.get(name)
+    return Reached(int(trainer.current_epoch), None if value is None else float(value))
+
+
+@contextmanager
+def loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, Any]]:
+    """Yield the argument by which the Trainer's `fit` loads as `weights_only` says, if it has one.
+
+    Without it, Lightning leaves the choice to torch, which has True by default (from 2.6 on), and
+    does not choose True for a checkpoint with an address in the net.
+    """
+    parameters = inspect.signature(trainer.fit).parameters.values()
+    if any(own.kind == own.VAR_KEYWORD or own.name == "weights_only" for own in parameters):
+        yield {"weights_only": weights_only}
+        return
+    if weights_only is not False:
+        if "://" in path:
+            raise ValueError(
+                f"Expected `fit` of {type(trainer).__name__} to have `weights_only` for a "
+                "checkpoint with an address in the net, which would be loaded with pickle. If you "
+                f"trust who wrote '{path}', pass `weights_only=False`."
+            )
+        yield {}
+        return
+    before = os.environ.get(_NO_WEIGHTS_ONLY)
+    os.environ[_NO_WEIGHTS_ONLY] = "1"
+    try:
+        yield {}
+    finally:
+        if before is None:
+            del os.environ[_NO_WEIGHTS_ONLY]
+        else:
+            os.environ[_NO_WEIGHTS_ONLY] = before
 
 
 class Candidate(NamedTuple):
@@ -127,19 +241,81 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
 
 
 def train_winners(
-    winners: list[Winner], train: Callable[[Winner], Result]
+    winners: list[Winner],
+    train: Callable[[Winner], Result],
+    *,
+    retrain: bool = False,
+    monitor: str | None = None,
 ) -> list[tuple[Winner, Result]]:
     """Call `train` with each winner, the best first; return each winner with its result.
 
+    Winners that were trained to the end before keep what `train` returned then, as `promote`
+    explains, unless `retrain` is true.
+
+    Args:
+        winners: The winners.
+        train: Trains one of them.
+        retrain: Whether to train those again that were trained to the end before.
+        monitor: The estimate that decided; None for the one that the stopper monitors.
+
     Raises:
-        FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
+        TypeError: If `retrain` is no boolean.
+        FileNotFoundError: Before any training, if the checkpoint of a winner to train is gone.
     """
+    before: dict[str, tuple[Winner, Any]] = {}
+    unknown = []
+    if not validation.boolean("retrain", retrain):
+        for winner in winners:
+            kept = kept_result(winner.checkpoint_path, winner.estimate)
+            if kept is not None:
+                before[winner.run_id] = (_at_end(winner, kept.reached), kept.result)
+            elif winner.final_epochs is not None:
+                unknown.append(winner.run_id)
+                before[winner.run_id] = (winner, None)
     for winner in winners:
-        if is_gone(winner.checkpoint_path):
+        if winner.run_id not in before and is_gone(winner.checkpoint_path):
             raise FileNotFoundError(
                 f"The checkpoint of run {winner.run_id!r} is gone: {winner.checkpoint_path!r}."
             )
-    return [(winner, train(winner)) for winner in winners]
+    if before:
+        message = (
+            f"{pluralize(len(before), 'winner')} trained to the end before, and not again: "
+            f"{quote_few(list(before))}."
+        )
+        if unknown:
+            message += (
+                f" The result of {quote_few(unknown)} is None: what `train` returns for it is not "
+                "known."
+            )
+        inform_user(f"{message} `retrain=True` trains all winners from T.")
+    return [
+        cast("tuple[Winner, Result]", before[winner.run_id])
+        if winner.run_id in before
+        else _train(winner, train, monitor)
+        for winner in winners
+    ]
+
+
+def _train(
+    winner: Winner, train: Callable[[Winner], Result], monitor: str | None
+) -> tuple[Winner, Result]:
+    """Call `train`, and keep its result if it trained the winner to the end."""
+    forget_result(winner.checkpoint_path)
+    call = _Call(monitor)
+    token = _call.set(call)
+    try:
+        result = train(winner)
+    finally:
+        _call.reset(token)
+    reached = call.reached.get(winner.checkpoint_path)
+    if reached is None:
+        return replace(winner, final_epochs=None, final_estimate=None), result
+    keep_result(winner.checkpoint_path, winner.estimate, Kept(result, reached))
+    return _at_end(winner, reached), result
+
+
+def _at_end(winner: Winner, reached: Reached) -> Winner:
+    return replace(winner, final_epochs=reached.epochs, final_estimate=reached.estimate)
 
 
 def find_winners(
@@ -180,31 +356,106 @@ def find_winners(
     for note in (*found.notes.left_out, *comparability_notes(found.facts)):
         warn_user(note)
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
-    facts = dict(zip(found.curves.names, found.facts, strict=True))
-    older = _older_repeats(ranking, facts)
-    return best_of(
+    older = _older_repeats(ranking, dict(zip(found.curves.names, found.facts, strict=True)))
+    winners = best_of(
         (
-            Candidate(
-                run.run_id,
-                run.estimate,
-                dict(facts[run.run_id].get("hparams") or {}),
-                run.checkpoint,
-            )
+            Candidate(run.run_id, run.estimate, {}, run.checkpoint)
             for run in ranking.runs
             if run.run_id not in older
         ),
         k,
     )
+    rows = {run_id: row for row, run_id in enumerate(found.curves.names)}
+    scores = estimate.scores(found.curves.train_loss)
+    ends = [_end(found, scores, rows[winner.run_id], at=ranking.at) for winner in winners]
+    params = _params(winners, [_header(found, rows[each.run_id], ranking.at) for each in winners])
+    return [
+        replace(winner, params=own, final_epochs=epochs, final_estimate=value)
+        for winner, own, (epochs, value) in zip(winners, params, ends, strict=True)
+    ]
+
+
+def _header(found: FoundRuns, row: int, at: int) -> tuple[dict[str, Any], bool]:
+    """Return the header of the process that trained a run to T, and if the checkpoint is its own.
+
+    A fork has the checkpoint of the run that it branched off from, perhaps with other parameters.
+    """
+    own, saved = found.facts[row], found.checkpoint_facts[row]
+    names = ("params", "hparams")
+    is_fork = found.checkpoint_epochs[row] < at
+    if is_fork and any(own.get(name) != saved.get(name) for name in names):
+        return own, False
+    return saved, True
+
+
+def _end(
+    found: FoundRuns, scores: NDArray[np.float64], row: int, *, at: int
+) -> tuple[int | None, float | None]:
+    """Return the epochs and the estimate at the end of a run that was trained on from T to it."""
+    epochs = int(found.curves.epochs_completed[row])
+    if not found.is_finished[row] or epochs <= at:
+        return None, None
+    value = float(scores[row, epochs - 1])
+    return epochs, None if math.isnan(value) else value
+
+
+def _params(
+    winners: list[Winner], headers: list[tuple[dict[str, Any], bool]]
+) -> list[dict[str, Any]]:
+    """Return the exact parameters of each winner; a warning names what is left out."""
+    params, left_out = [], {}
+    for winner, (header, is_own) in zip(winners, headers, strict=True):
+        if header.get("params") is not None:
+            params.append(dict(header["params"]))
+            continue
+        saved, why = None, "the checkpoint is of the run that it branched off from"
+        if is_own:
+            saved, why = hparams_in(winner.checkpoint_path)
+        if saved is None:
+            saved, inexact = _recorded_params(header)
+            if inexact:
+                left_out[winner.run_id] = (inexact, why)
+        params.append(saved)
+    if left_out:
+        names = sorted({name for inexact, _ in left_out.values() for name in inexact})
+        _, why = next(iter(left_out.values()))
+        warn_user(
+            f"`params` of {pluralize(len(left_out), 'winner')} ({quote_few(list(left_out))}) has "
+            f"no {quote_few(names)}: the record does not hold the exact value, and {why}. Make the "
+            "model with `winner.load(...)`, or give the rest yourself."
+        )
+    return params
+
+
+def _recorded_params(header: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the hyper-parameters that a record holds exactly, and the names of the others."""
+    recorded = without_cli_keys(header.get("hparams") or {})
+    inexact = header.get("inexact_hparams")
+    if not isinstance(inexact, list):  # the record of an older version
+        inexact = [name for name, value in recorded.items() if _has_repr(value)]
+    names = [name for name in inexact if isinstance(name, str) and without_cli_keys({name: 0})]
+    return {name: value for name, value in recorded.items() if name not in names}, names
+
+
+def _has_repr(value: Any) -> bool:
+    """Return whether a value in JSON is, or contains, what looks like the `repr` of an object."""
+    if isinstance(value, dict):
+        return any(map(_has_repr, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_repr, value))
+    return isinstance(value, str) and bool(_REPR.fullmatch(value))
 
 
 def _older_repeats(ranking: Ranking, facts: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Return the runs of which a newer one with the same parameters has reached T; warn of them."""
     names = [run.run_id for run in ranking.runs if run.epochs >= ranking.at]
     groups = repeats([facts[name] for name in names])
-    if groups:
+    # Continuations of one stopped run, such as two promotions of it, are the same run at T.
+    other = [group for group in groups if len({facts[names[row]]["run_id"] for row in group}) > 1]
+    if other:
         warn_user(
             "Of runs with the same parameters only the newest counts; to keep repeats apart, put "
-            f"the seed into `params`: {named_repeats(names, groups)}."
+            f"the seed into `params`: {named_repeats(names, other)}."
         )
     return {names[row] for group in groups for row in group[:-1]}
 
@@ -216,24 +467,33 @@ def promote(
     *,
     monitor: str = "sotl_e1",
     at: int | None = None,
+    retrain: bool = False,
 ) -> list[tuple[Winner, Result]]:
     """Train the best `k` runs of a directory at T to the end, each from its checkpoint.
+
+    A script may be started again: winners that `train` has trained to the end before are not
+    trained again but come back with the result of then, which is kept beside their checkpoint.
 
     Args:
         directory: Holds runs with records, at any depth.
         k: How many, at least 1; fewer, with a warning, if fewer have a finite estimate.
         train: Called with each winner, the best first; makes the Trainer and the model, and calls
-            `winner.fit(trainer, model, ...)`. An exception in it ends the promotion, and the
-            results of the winners before are lost.
+            `winner.fit(trainer, model, ...)`. An exception in it ends the promotion; started
+            again, it begins with that winner.
         monitor: The estimate that decides, as it is logged. Lower is better.
         at: T, in completed epochs (or blocks); None for the T at which a stopper ended the runs.
+        retrain: Whether to train winners again, from T, that were trained to the end before.
 
     Returns:
-        Each winner with the result of `train`.
+        Each winner with the result of `train`. `winner.final_epochs` and `winner.final_estimate`
+        are what it reached, if it was trained by `winner.fit` or its record has that. For a winner
+        that was trained to the end before, the result is what `train` returned then, if it called
+        `winner.fit` and returned plain numbers, strings, tensors, or lists, tuples, sets or dicts
+        of them. Otherwise it is None, for example after a `winner.fit` outside of `promote`.
 
     Raises:
-        TypeError: If `k` or `at` is no integer, or `monitor` no string.
-        FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
+        TypeError: If `k` or `at` is no integer, `monitor` no string, or `retrain` no boolean.
+        FileNotFoundError: Before any training, if the checkpoint of a winner to train is gone.
         NotADirectoryError: If `directory` is no directory.
         ValueError: As from `find_winners`, for example if there is nothing to promote.
 
@@ -242,12 +502,5 @@ def promote(
         Traceback (most recent call last):
         ValueError: Expected `k` to be a positive integer but got 0.
     """
-    return train_winners(find_winners(directory, k, monitor=monitor, at=at), train)
-
-
-from contextlib import contextmanager  # noqa: E402
-
-
-@contextmanager
-def loading(trainer, path, weights_only):  # type: ignore
-    yield {"weights_only": weights_only}
+    winners = find_winners(directory, k, monitor=monitor, at=at)
+    return train_winners(winners, train, retrain=retrain, monitor=monitor)

@@ -61,6 +61,31 @@ def test_runs_one_after_another_end_where_the_rule_says_so(tmp_path):
     assert best.decision.goes_on
 
 
+def test_a_run_that_the_policy_ends_tells_place_places_and_runs(tmp_path, caplog):
+    runs = [fit(tmp_path, level) for level in LEVELS[:3]]
+    (line,) = [message for message in caplog.messages if "policy" in message]
+    path = runs[2][0].checkpoint_path
+    assert line == (
+        "The run ends after 2 epochs with `sotl_e1` = 4.5, as its policy decided: place 3 of 3 "
+        f"runs compared, where 2 continue; it can be resumed from '{path}'."
+    )
+
+
+def test_a_run_that_a_pruner_ends_tells_so(tmp_path, caplog):
+    stopper = EarlyRankingStopper(stop_epoch=3)
+
+    class Pruner(lightning().Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            stopper.end_by_policy(trainer, trainer.current_epoch + 1)
+
+    model = scripted_model(loss=lambda epoch, batch: 4.5)
+    trainer(tmp_path, callbacks=[Pruner(), SoTLMonitor(), stopper]).fit(model, loader(4))
+    (line,) = [message for message in caplog.messages if "pruner" in message]
+    assert line.startswith(
+        "The run ends after 1 epoch with `sotl_e1` = 4.5, as its pruner or scheduler decided"
+    )
+
+
 def test_a_stopped_run_stays_stopped_unless_it_is_promoted(tmp_path):
     fit(tmp_path, 1.0)
     stopped, model, _ = fit(tmp_path, 4.0)

@@ -1,11 +1,12 @@
 """A promoted run is bit-equal to one that was never stopped."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from lightning_sotl import EarlyRankingStopper
+from lightning_sotl import EarlyRankingStopper, find_winners
 from tests.support.helpers import message_with
 from tests.support.promoted_runs import IN_BLOCKS, SETTINGS, Setting, Stream, callbacks, pl
 
@@ -97,6 +98,54 @@ def test_a_promotion_from_what_a_run_that_trained_nothing_more_has_saved_is_bit_
     )
     assert promoted.steps == [step for step in whole.steps if step[0] >= 2]
     assert promoted_curve.epoch_losses == curve.epoch_losses
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
+@pytest.mark.parametrize("logger", [False, "the same folder", "a folder a start"])
+def test_a_script_that_is_started_again_and_again_keeps_the_stops_own_checkpoint(
+    tmp_path, monkeypatch, logger
+):
+    """The restart recipe: each start begins from the newest checkpoint, if there is one."""
+    monkeypatch.chdir(tmp_path)
+    whole, curve = SETTINGS["validation"].fit(tmp_path / "whole")
+    newest = Path("newest.ckpt")  # relative
+    paths = []
+    for start in range(3):
+        saves = callbacks.ModelCheckpoint(Path(), "newest", enable_version_counter=False)
+        version = {"the same folder": 0, "a folder a start": start}.get(logger)
+        own = logger and pl.loggers.CSVLogger("logs", name="run", version=version)
+        setting = Setting(callbacks=lambda saves=saves: [saves], logger=own)
+        stopper = EarlyRankingStopper(stop_epoch=2)
+        setting.fit(tmp_path, stopper, checkpoint=newest if start else None, seed=start)
+        paths.append(stopper.checkpoint_path)
+        assert stopper.stopping_reason == ("already_stopped" if start else "stop_epoch_reached")
+    assert len(set(paths)) == 1
+    if logger:
+        (winner,) = find_winners("logs", 1)
+        assert winner.checkpoint_path == paths[0]
+    promoted, promoted_curve = SETTINGS["validation"].fit(
+        tmp_path / "promoted",
+        EarlyRankingStopper(stop_epoch=2, promoted=True),
+        checkpoint=paths[2],
+        seed=99,
+    )
+    assert promoted.steps == [step for step in whole.steps if step[0] >= 2]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(promoted.state_dict()[name], value), name
+    assert promoted_curve.epoch_losses == curve.epoch_losses
+
+
+def test_a_run_killed_before_its_stop_was_saved_is_promoted_from_an_absolute_path(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    saves = callbacks.ModelCheckpoint(Path(), "newest", enable_version_counter=False)
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    Setting(callbacks=lambda: [saves]).fit(tmp_path, stopper)
+    Path(stopper.checkpoint_path).unlink()
+    again = EarlyRankingStopper(stop_epoch=2)
+    Setting().fit(tmp_path, again, checkpoint="newest.ckpt")
+    assert again.checkpoint_path == str(tmp_path / "newest.ckpt")
 
 
 def loaders_in(checkpoint):
@@ -220,4 +269,34 @@ def test_a_loader_with_other_generators_is_refused(tmp_path):
     assert str(caught.value) == (
         "Expected the training loaders to have 1 generators, as where the random state was saved, "
         "but got 0."
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_sampler_with_another_kind_of_generator_is_refused(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    SETTINGS["sampler with numpy's generator"].fit(tmp_path, stopper)
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    message = (
+        "Expected the parts of the training loaders to keep these generators, as where the random "
+        "state was saved: numpy PCG64; but got: numpy Philox."
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        SETTINGS["sampler with numpy's Philox"].fit(
+            tmp_path, promoted, checkpoint=stopper.checkpoint_path
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_sampler_with_a_generator_whose_state_was_not_saved_is_named(tmp_path):
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    SETTINGS["no validation"].fit(tmp_path, stopper)
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    with pytest.warns(UserWarning, match="has nothing of the generators") as caught:
+        SETTINGS["sampler with numpy's generator"].fit(
+            tmp_path, promoted, checkpoint=stopper.checkpoint_path
+        )
+    assert message_with(caught, "generators") == (
+        "The random state in the checkpoint has nothing of the generators that parts of the "
+        "training loaders keep (numpy PCG64), so the run differs from one that was never stopped."
     )

@@ -7,6 +7,7 @@ of what it did, and ends with 1 if anything was wrong. `--lean` takes seconds, a
 
     killed-runs         50 runs, each killed 1 to 4 times at random and resumed         2 minutes
     killed-ranks        50 runs of 2 gloo processes, of which one is killed or hangs    3 minutes
+    killed-studies      50 kills of processes that run an Optuna study             10 minutes
     shared-study        20 trials at once in one Optuna study, in each storage          1 minute
     read-while-written  1,000 runs, ranked 100 times while 100 of them are written      2 minutes
     long-runs           200,000 steps in epochs and in blocks                           10 minutes
@@ -44,6 +45,15 @@ def killed_ranks(folder: Path, seed: int, lean: bool) -> Tally:
     return killed_ranks.campaign(folder, 1 if lean else 50, seed)
 
 
+def killed_studies(folder: Path, seed: int, lean: bool) -> Tally:
+    """Kill the processes of studies, at random and at chosen places."""
+    import sqlalchemy.dialects.sqlite  # noqa: F401  # a child would import it in each process
+
+    from tests.campaigns import killed_studies
+
+    return killed_studies.campaign(folder, 3 if lean else 50, seed)
+
+
 def shared_study(folder: Path, seed: int, lean: bool) -> Tally:
     """Run trials at once, in both kinds of storage."""
     import sqlalchemy.dialects.sqlite  # noqa: F401  # a child would import it in each trial
@@ -73,7 +83,14 @@ def long_runs(folder: Path, seed: int, lean: bool) -> Tally:
 
 CAMPAIGNS: dict[str, Callable[[Path, int, bool], Tally]] = {
     job.__name__.replace("_", "-"): job
-    for job in (killed_runs, killed_ranks, shared_study, read_while_written, long_runs)
+    for job in (
+        killed_runs,
+        killed_ranks,
+        killed_studies,
+        shared_study,
+        read_while_written,
+        long_runs,
+    )
 }
 
 

@@ -16,10 +16,10 @@ pl = lightning()
 SCRIPT = ["-m", "tests.campaigns.faults"]
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 @pytest.mark.slow
 def test_killed_runs_and_ranks_go_on_exactly_and_runs_in_the_making_are_ranked_right():
-    names = ["killed-runs", "killed-ranks", "read-while-written"]
+    names = ["killed-runs", "killed-ranks", "killed-studies", "read-while-written"]
     done = subprocess.run(
         [sys.executable, *SCRIPT, *names, "--lean"],
         cwd=ROOT,
@@ -28,10 +28,11 @@ def test_killed_runs_and_ranks_go_on_exactly_and_runs_in_the_making_are_ranked_r
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall(r"faults +(\d+)", done.stdout) == ["0", "0", "0"]
+    assert re.findall(r"faults +(\d+)", done.stdout) == ["0", "0", "0", "0"]
     restarts = [int(number) for number in re.findall(r"restarts +(\d+)", done.stdout)]
     assert restarts[0] >= 4
     assert restarts[1] == 1
+    assert re.findall(r"  kills +(\d+)", done.stdout) == ["3"]
 
 
 def test_a_long_epoch_keeps_no_tensor_of_its_steps(tmp_path):

@@ -36,6 +36,7 @@ def test_evaluate_reads_the_target_from_logs(
     assert code == 0
     document = json.loads(out)
     assert document["estimators"]["sotl-e1"]["2"]["rho"] == 1.0
+    assert document["target"] == "test_acc"
     assert document["recommended"] == {"estimator": "sotl-e1", "window": 1, "epoch": 2}
     assert err == "warning: With 3 runs the intervals are too narrow.\n"
 
@@ -49,8 +50,7 @@ def test_evaluate_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]
         "estimator        T=1                   T=2",
         "sotl-e1    undefined  1.000 [1.000, 1.000]",
         "sotl-e2               1.000 [1.000, 1.000]",
-        "No E and T are advised: with fewer than 20 runs the intervals are too narrow to say which "
-        "of them are not worse than the best.",
+        "Too few runs to recommend E and T: with fewer than 20 the intervals are too narrow.",
     ]
 
 
@@ -157,3 +157,18 @@ def test_group_that_allows_no_evaluation_is_said(
         "warning: Left out the group batch_size = 64: Expected at least 2 runs with a finite "
         "target but got 0 of 1."
     )
+
+
+def test_survivors_that_a_score_may_have_chosen_are_told(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, loss in [("w0", 8.0), ("w1", 9.0)]:
+        write_record(sweep / name, [3.0, loss], status="stopped")
+    options = ["--target", "test_acc", "--at", 2, "--estimator", "sotl-e1"]
+    _, out, err = run(capsys, "evaluate", sweep, *options, "--json")
+    assert json.loads(out)["runs"] == 3
+    assert (
+        "warning: 2 of 5 runs ended early and have no target. If a score such as SoTL-E chose the "
+        "runs that were trained to the end, it cannot be judged by those alone: evaluate it on "
+        "runs that were all trained to the end.\n"
+    ) in err

@@ -138,7 +138,7 @@ def test_warnings_of_the_library_are_harmless_too(sweep: Path) -> None:
 
 
 def test_wrong_usage_is_said_harmlessly(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rank", "x", NASTY]) == 2
+    assert main(["rank", "x", f"--{NASTY}"]) == 2
     assert main([NASTY]) == 2
     out, err = capsys.readouterr()
     assert (out, is_harmless(err)) == ("", True)

@@ -12,7 +12,7 @@ from lightning_sotl.cli.parser import parse_options
 
 SOURCE = ["--val-loss", "a", "--val-metric", "b", "--target", "c", "--final-loss", "d"]
 SOURCE += ["--train-loss", "e", "--metric-mode", "min", "--target-mode", "max"]
-QUERY = Query(Path("x"), "auto", "a", "b", "c", "d", "e", "min", "max")
+QUERY = Query((Path("x"),), "auto", "a", "b", "c", "d", "e", "min", "max")
 
 
 def test_every_option_of_rank_arrives() -> None:
@@ -20,7 +20,8 @@ def test_every_option_of_rank_arrives() -> None:
     found = parse_options(
         ["rank", "x", *SOURCE, *arguments, "--stability", "--json", "--plot", "p.svg"]
     )
-    assert found == RankOptions(QUERY, Output(True, "p.svg"), "m", 3, 2, ("f", "g"), True)
+    assert found == RankOptions(QUERY, Output(True, "p.svg"), "m", 3, 2, ("f", "g"), False, True)
+    assert parse_options(["rank", "x", "--params"]).params
 
 
 def test_every_option_of_evaluate_arrives() -> None:
@@ -40,9 +41,9 @@ def test_every_option_of_replay_arrives() -> None:
 
 
 def test_defaults() -> None:
-    query, output = Query(Path("x")), Output()
+    query, output = Query((Path("x"),)), Output()
     assert parse_options(["rank", "x"]) == RankOptions(
-        query, output, "sotl_e1", None, None, (), False
+        query, output, "sotl_e1", None, None, (), False, False
     )
     assert parse_options(["evaluate", "x"]) == EvaluateOptions(
         query, output, (), (), False, "spearman", 1000, 0, ()
@@ -54,3 +55,17 @@ def test_options_cannot_be_changed() -> None:
     options = parse_options(["rank", "x"])
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'at'"):
         options.at = 3  # type: ignore[misc]  # that it cannot is what is tested
+
+
+def test_help_tells_what_regret_is_and_when_a_mode_is_needed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def help_of(command: str) -> str:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            parse_options([command, "--help"])
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "Rank regret is (place - 1) / (N - 1)" in help_of("replay")
+    needed = "or of a --monitor that is no estimate, which needs it; by default max"
+    assert needed in help_of("rank")
+    assert "which end of the validation metric is better; by default max" in help_of("evaluate")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_sotl import LearningCurves
+from lightning_sotl.record.writer import RunRecord
 from tests.support.command_line import run, write_sweep
 from tests.support.run_folders import csv_rows, write_csv_log, write_record
 
@@ -27,8 +28,16 @@ def test_rank_prints_json_of_the_fixed_shape(
         "monitor": "sotl_e1",
         "at": 2,
         "runs": [
-            {"rank": 1, "run_id": "v1", "estimate": 1.0, "epochs": 2, "checkpoint": "v1.ckpt"},
-            {"rank": 2, "run_id": "v0", "estimate": 2.0, "epochs": 2, "checkpoint": "v0.ckpt"},
+            {
+                "rank": place,
+                "run_id": run_id,
+                "estimate": float(place),
+                "epochs": 2,
+                "checkpoint": f"{run_id}.ckpt",
+                "name": None,
+                "params": {},
+            }
+            for place, run_id in [(1, "v1"), (2, "v0")]
         ],
     }
     assert err == ""
@@ -180,3 +189,150 @@ def test_an_error_does_not_hide_what_was_left_out(
     first, last = err.splitlines()
     assert first.startswith("warning: Left out 1 of 4 runs without a record")
     assert last.startswith("lightning-sotl rank: No run has ")
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """Runs of two sizes; the last two have a name, and parameters of their own."""
+    model = {"model": {"sizes": [8, 4]}, "lr": 0.1}
+    write_record(tmp_path / "v0", [3.0], hparams={**model, "act": "relu"})
+    write_record(tmp_path / "v1", [4.0], hparams=model)
+    given = {"model": {"sizes": [16]}, "lr": 0.1, "device": None}
+    for folder, name, loss in [("v2", "wide", 1.0), ("v3", "deep", 2.0)]:
+        write_named(tmp_path / folder, name, loss, params=given, hparams={"x": 1})
+    return tmp_path
+
+
+def write_named(folder: Path, name: str, loss: float, **facts: object) -> None:
+    record = RunRecord(folder / "sotl.jsonl")
+    record.header(folder.name, unit="epoch", batch_size=8, loss_key="loss", name=name, **facts)
+    record.unit(0, loss, 4, None)
+
+
+def test_rank_shows_names_and_the_parameters_that_differ(
+    named: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "rank", named)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "rank  run   sotl_e1  epochs  model.sizes  act",
+        "   1  wide        1       1  [16]         -",
+        "   2  deep        2       1  [16]         -",
+        "   3  v0          3       1  [8, 4]       relu",
+        "   4  v1          4       1  [8, 4]       -",
+        "Ranked by sotl_e1 after 1 completed epochs.",
+    ]
+    write_named(named / "v4", "deep", 5.0, params={"lr": 0.1})
+    write_record(named / "v5", [6.0], checkpoint="x" * 100)
+    _, out, _ = run(capsys, "rank", named, "--params")
+    assert out.splitlines()[:3] == [
+        "rank  run        sotl_e1  epochs  model.sizes  lr   act   checkpoint",
+        "   1  wide             1       1  [16]         0.1  -     -",
+        "   2  deep (v3)        2       1  [16]         0.1  -     -",
+    ]
+    assert out.splitlines()[5:7] == [
+        "   5  deep (v4)        5       1  -            0.1  -     -",
+        f"   6  v5               6       1  -            -    -     {'x' * 100} (not here)",
+    ]
+
+
+def test_long_values_and_names_are_shortened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = {"lr": 0.1234567891, "loss": "x" * 31, "k" * 999: 1}
+    write_named(tmp_path / "v0", "n" * 999, 1.0, params=params)
+    _, out, _ = run(capsys, "rank", tmp_path, "--params")
+    assert [line.split()[1:] for line in out.splitlines()[:2]] == [
+        ["run", "sotl_e1", "epochs", "lr", "loss", f"{'k' * 200}..."],
+        [f"{'n' * 200}...", "1", "1", "0.123457", f"{'x' * 30}...", "1"],
+    ]
+
+
+def test_a_name_that_two_runs_have_is_told_apart_everywhere(
+    named: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_named(named / "v4", "wide", float("inf"))
+    _, out, err = run(capsys, "rank", named, "--top", 2)  # without the other one
+    assert [line.split("  ")[2] for line in out.splitlines()[1:3]] == ["wide (v2)", "deep"]
+    assert err == (
+        "warning: 1 run of 5 without a finite value at T = 1 (diverged, or without a loss) stand "
+        "last: 'wide (v4)'.\n"
+    )
+
+
+def test_parameters_that_do_not_fit_are_named(
+    named: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = "rank  run   sotl_e1  epochs  model.sizes  act"
+    width = len(whole) + 1  # of "relu"
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run(capsys, "rank", named)[1].splitlines()[0] == whole
+    monkeypatch.setenv("COLUMNS", str(width - 1))
+    _, out, _ = run(capsys, "rank", named)
+    assert out.splitlines()[0] == "rank  run   sotl_e1  epochs"
+    assert out.splitlines()[-1] == (
+        "The runs differ in 'model.sizes', 'act'; --params shows their parameters."
+    )
+    _, out, _ = run(capsys, "rank", named, "--params")
+    assert out.splitlines()[0] == "rank  run   sotl_e1  epochs  model.sizes  lr   act"
+
+
+def test_json_has_names_and_parameters(named: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (named / "v0" / "sotl.jsonl").write_text(
+        '{"schema": 1, "run_id": "a", "unit": "epoch", "name": 3, "params": {"lr": NaN}}\n'
+        '{"e": 0, "loss": 3.0, "steps": 1}\n'
+    )
+    _, out, _ = run(capsys, "rank", named, "--json")
+    found = [(one["run_id"], one["name"], one["params"]) for one in json.loads(out)["runs"]]
+    given = {"model": {"sizes": [16]}, "lr": 0.1, "device": None}
+    assert found == [
+        ("v2", "wide", given),
+        ("v3", "deep", given),
+        ("v0", None, {"lr": None}),  # JSON has no NaN
+        ("v1", None, {"model": {"sizes": [8, 4]}, "lr": 0.1}),
+    ]
+
+
+def test_several_paths_and_files_of_runs_are_ranked_together(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "rank", sweep / "v0", sweep / "v2" / "sotl.jsonl", "--json")
+    assert code == 0
+    assert [entry["run_id"] for entry in json.loads(out)["runs"]] == ["v0", "v2"]
+    write_csv_log(sweep / "v7", csv_rows([3.0, 0.5]))
+    code, out, _ = run(capsys, "rank", "--json", sweep / "v7" / "metrics.csv")
+    assert (code, [entry["run_id"] for entry in json.loads(out)["runs"]]) == (0, ["v7"])
+
+
+def test_a_path_that_cannot_be_ranked_says_what_can(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sweep / "results.csv"
+    path.write_text("epoch,sotl_e1\n0,1.0\n")
+    code, out, err = run(capsys, "rank", path)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"lightning-sotl rank: Expected '{path}' to be a directory of runs, a file of a run "
+        "('sotl.jsonl', 'metrics.csv' or 'events.out.tfevents.*'), or an .npz of LearningCurves.\n"
+    )
+    curves = sweep / "x.npz"
+    LearningCurves([[1.0], [2.0]]).save(curves)
+    code, _, err = run(capsys, "rank", curves, sweep / "v0")
+    assert code == 1
+    assert f"Expected '{curves}' to be a directory but it is a file" in err
+    code, _, err = run(capsys, "rank", "--format", "nas-bench-nlp", curves, curves)
+    assert (code, err) == (
+        1,
+        "lightning-sotl rank: Expected one PATH with --format nas-bench-nlp but got 2.\n",
+    )
+
+
+def test_a_monitor_that_no_run_has_lists_those_that_there_are(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, "rank", sweep, "--monitor", "solt_e1")
+    assert (code, err) == (
+        1,
+        "lightning-sotl rank: No monitor of these runs has the prefix 'solt'; they log 'sotl_e1' "
+        "and so on.\n",
+    )

@@ -11,7 +11,7 @@ import pytest
 
 from lightning_sotl import LearningCurves
 from lightning_sotl.cli import main
-from lightning_sotl.replay.policies import default_names, named_policy
+from lightning_sotl.replay.policies import all_names, named_policy
 from tests.support.replay_tables import ACCURACY, TRAIN, four_runs, many_runs
 from tests.support.run_folders import csv_rows, write_csv_log, write_record
 
@@ -118,21 +118,41 @@ def test_a_policy_that_is_named_twice_counts_once(
     assert list(document["policies"]) == ["halving", "full"]
 
 
-def test_all_policies_that_there_are_by_default(
+def test_one_policy_of_each_kind_by_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     many_runs(10).save(tmp_path / "x.npz")
     options = ("--repeats", 2, "--runs", 5, "--workers", 1, "--json")
     code, out, _ = run(capsys, tmp_path / "x.npz", *options)
     assert code == 0
-    names = list(json.loads(out)["policies"])
-    assert names == default_names(12, has_validation=True)
-    built_in = ["fixed-t2-top5", "fixed-t6-top5", "halving"]
-    adaptive = ["adaptive", "adaptive-keep2"]
-    expected = ["full", *adaptive, *built_in, "optuna-halving", "optuna-hyperband", "optuna-median"]
-    expected += ["optuna-percentile", "optuna-patient", "ray-asha"]
-    both = [f"{name}-both" for name in adaptive]
-    assert names == [*expected, *both, *(f"{name}-val" for name in adaptive + built_in)]
+    assert list(json.loads(out)["policies"]) == [
+        "full",
+        "adaptive",
+        "fixed-t2-top5",
+        "halving",
+        "optuna-hyperband",
+        "optuna-median",
+        "ray-asha",
+        "adaptive-both",
+        "adaptive-val",
+        "fixed-t2-top5-val",
+        "halving-val",
+    ]
+
+
+def test_all_policies_have_their_variants() -> None:
+    built_in = ["adaptive", "adaptive-keep2", "fixed-t2-top5", "fixed-t6-top5", "halving"]
+    peers = ["optuna-halving", "optuna-hyperband", "optuna-median", "optuna-percentile"]
+    peers += ["optuna-patient", "ray-asha"]
+    names = [*built_in, *peers]
+    assert all_names(12, has_validation=False) == ["full", *names]
+    assert all_names(12, has_validation=True) == [
+        "full",
+        *names,
+        "adaptive-both",
+        "adaptive-keep2-both",
+        *(f"{name}-val" for name in names),
+    ]
 
 
 def test_picture_has_a_point_for_each_policy_and_the_frontier(

@@ -158,3 +158,21 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
                 ValueError, match=r"^Expected `\w+` to be 'min' or 'max' but got 'u"
             ):
                 read(tmp_path / "none.csv", **mode)
+
+
+def test_a_table_whose_epochs_count_from_one_is_refused_with_the_argument(tmp_path: Path) -> None:
+    path = write(tmp_path, "run,epoch,train_loss\na,2,1\na,1,2\nb,1,3\n")
+    message = (
+        f"Expected the epochs in column 'epoch' of '{path}' to count from 0 but the smallest is 1; "
+        "`first_epoch=1` reads epochs that count from 1."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_long_csv(path)
+    np.testing.assert_array_equal(
+        read_long_csv(path, first_epoch=1).train_loss, [[2.0, 1.0], [3.0, np.nan]]
+    )
+
+
+def test_a_run_without_its_first_epoch_beside_one_with_it_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "run,epoch,train_loss\na,0,2\nb,1,3\n")
+    np.testing.assert_array_equal(read_long_csv(path).train_loss, [[2.0, np.nan], [np.nan, 3.0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from lightning_sotl import LearningCurves
 from lightning_sotl.curves.logs import LogKeys, read_logs
-from tests.support.run_folders import csv_rows, write_csv_log
+from tests.support.run_folders import csv_rows, write_csv_log, write_record
 
 
 def test_other_mean_is_taken_only_on_request_and_said(tmp_path: Path) -> None:
@@ -25,6 +26,25 @@ def test_missing_key_lists_what_is_logged(tmp_path: Path) -> None:
     message = "'test_acc' is not logged in any of the 1 run; available: 'sotl_e1', 'val_acc'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         LearningCurves.from_logs(tmp_path, final_metric="test_acc")
+
+
+def test_folders_that_may_be_of_one_run_are_not_counted_as_runs(tmp_path: Path) -> None:
+    for logger, other in (("csv", {}), ("second", {"loss": 7.0})):
+        for run in range(3):
+            row = {"epoch": 0, "loss": 2.0 + run, **other, "seed": run}
+            write_csv_log(tmp_path / logger / f"v{run}", [row])
+    with pytest.raises(ValueError, match=r"^None of the 6 folders has a record with a completed"):
+        LearningCurves.from_logs(tmp_path)
+    message = "'acc' is not logged in any of the 6 folders; available: 'loss', 'seed'."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        LearningCurves.from_logs(tmp_path, final_metric="acc", train_loss="loss")
+    write_record(tmp_path / "v3", [1.0])
+    write_record(tmp_path / "v4", [1.0])
+    for logger in ("csv", "second"):
+        shutil.rmtree(tmp_path / logger)
+    message = "'acc' is not logged in any of the 2 runs; available: nothing."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        LearningCurves.from_logs(tmp_path, final_metric="acc")
 
 
 @pytest.mark.parametrize(

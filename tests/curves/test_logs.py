@@ -276,3 +276,54 @@ def test_link_to_a_run_does_not_count_it_twice(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "v0", csv_rows([3.0]))
     (tmp_path / "latest").symlink_to(tmp_path / "v0", target_is_directory=True)
     assert LearningCurves.from_logs(tmp_path).run_ids == ("v0",)
+
+
+def test_several_lines_that_cannot_be_read_are_counted_in_the_plural(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", csv_rows([3.0]))
+    with (tmp_path / "v0/metrics.csv").open("a") as file:
+        file.write("1\n2\n")
+    said = "Left out 2 lines or events of 'v0' that could not be read."
+    assert read_logs(tmp_path).notes.left_out == [said]
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "events.out.tfevents.1.host.1.0", "sotl.jsonl"])
+def test_a_pointer_of_git_lfs_is_reported_as_one(tmp_path: Path, name: str) -> None:
+    write_csv_log(tmp_path / "v0", csv_rows([3.0]))
+    (tmp_path / "v1").mkdir()
+    path = tmp_path / "v1" / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 1234\n")
+    message = (
+        f"'v1': Expected '{path}' to be the file itself but it is a Git LFS pointer; `git lfs "
+        "pull` fetches the file."
+    )
+    assert f"Left out what cannot be read of {message}" in read_logs(tmp_path).notes.left_out
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_logs(tmp_path / "v1")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"C:\runs\v0\checkpoints\stopped-epoch=3.ckpt",
+        r"\\server\runs\v0\checkpoints\stopped-epoch=3.ckpt",
+        r"C:\runs\v0\checkpoints/stopped-epoch=3.ckpt",
+        "C:/runs/v0/checkpoints/stopped-epoch=3.ckpt",
+        "/gone/runs/v0/checkpoints/stopped-epoch=3.ckpt",
+        "/gone/runs/v0/stopped-epoch=3.ckpt",
+    ],
+)
+@pytest.mark.parametrize("place", ["checkpoints", "."])
+def test_a_checkpoint_that_was_moved_with_its_run_is_found(tmp_path, written, place):
+    now = tmp_path / "v0" / place / "stopped-epoch=3.ckpt"
+    now.parent.mkdir(parents=True)
+    now.touch()
+    write_record(tmp_path / "v0", [2.0, 1.0], checkpoint=written)
+    assert LearningCurves.from_logs(tmp_path).checkpoints == (str(now),)
+
+
+@pytest.mark.parametrize(
+    "written", [r"C:\runs\v0\checkpoints\a.ckpt", "s3://bucket/v0/a.ckpt", ".."]
+)
+def test_a_checkpoint_that_is_not_found_keeps_the_path_in_the_record(tmp_path, written):
+    write_record(tmp_path / "v0", [2.0, 1.0], checkpoint=written)
+    assert LearningCurves.from_logs(tmp_path).checkpoints == (written,)

@@ -71,3 +71,9 @@ def test_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "epoch,a,a\n0,1,2\n")
     with pytest.raises(ValueError, match=re.escape("to have no column twice but got 'a'.")):
         read_csv_log(path, {"a"})
+
+
+def test_blank_lines_are_not_counted_as_unreadable(tmp_path: Path) -> None:
+    path = write(tmp_path, "\nepoch,step,a\n\n0,3,1.0\n\n\n1,7,0.5\n\n")
+    logged = read_csv_log(path, {"a"})
+    assert (logged.by_epoch, logged.unreadable) == ({"a": {0: 1.0, 1: 0.5}}, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,18 @@ def test_a_winners_checkpoint_is_not_unpickled(tmp_path: Path, mark: Path) -> No
     torch.save({"state_dict": Payload(mark)}, checkpoint)
     (winner,) = find_winners(tmp_path, 1)
     fit = trainer(tmp_path, callbacks=[SoTLMonitor(), EarlyRankingStopper(2, promoted=True)])
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        winner.fit(fit, scripted_model(), loader(4))
+    for method, call in (
+        ("fit", lambda: winner.fit(fit, scripted_model(), loader(4))),
+        ("load", lambda: winner.load(type(scripted_model()))),
+    ):
+        message = (
+            "Expected the checkpoint of run 'a' to hold only tensors and plain values but got "
+            f"exec, which needs pickle. If you trust who wrote '{checkpoint}', call `winner."
+            f"{method}(..., weights_only=False)`: loading it then runs any code that is in the "
+            "file."
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            call()
     assert not mark.exists()
 
 

@@ -78,3 +78,11 @@ def test_torch_writer_is_read_in_both_of_its_styles(tmp_path: Path) -> None:
         writer.close()
     logged = read_event_files(list(tmp_path.iterdir()), {"a_False", "a_True"})
     assert logged.by_epoch == {"a_False": {3: 0.5}, "a_True": {3: 0.5}}
+
+
+def test_files_of_one_second_are_read_in_the_order_of_their_count(tmp_path: Path) -> None:
+    paths = []
+    for count in (9, 10):
+        path = write_events(tmp_path, event_rows([float(count)], first=1))
+        paths.append(path.rename(tmp_path / f"events.out.tfevents.1.host.1.{count}"))
+    assert read_event_files(paths, {"sotl_e1"}).by_epoch == {"sotl_e1": {1: 10.0}}

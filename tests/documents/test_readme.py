@@ -21,7 +21,7 @@ from lightning_sotl.cli.parser import build_parser
 from tests.support.readme_blocks import README, block, python_blocks, shell_commands
 
 # In the order in which they run, as one program and as they stand there.
-RUN = ("quick start", "promotion", "directory", "adaptive", "optuna", "restart")
+RUN = ("quick start", "own folders", "promotion", "directory", "adaptive", "optuna", "restart")
 # Is run in this process, which has Ray loaded anyway.
 HERE = "adaptive elsewhere"
 # Takes half a minute: `test_readme_on_ray.py` runs it, here its names are looked up.

@@ -9,7 +9,13 @@ from scipy import stats
 
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from lightning_sotl.curves.table import LearningCurves
-from lightning_sotl.evaluation.evaluate import correlation_curves, default_epochs, evaluate, notes
+from lightning_sotl.evaluation.evaluate import (
+    correlation_curves,
+    default_epochs,
+    evaluate,
+    notes,
+    selection_notes,
+)
 from tests.support.shared_data import SHARED_DATA, needs_shared_data
 
 
@@ -101,7 +107,7 @@ def test_nothing_is_advised_where_the_intervals_are_too_narrow(runs: int, is_adv
 def test_run_without_target_is_left_out_and_one_without_losses_ranks_last() -> None:
     losses = [[1.0], [2.0], [np.nan], [0.1]]
     curves = LearningCurves(losses, final_metric=[0.9, 0.8, 0.1, np.nan])
-    result = evaluate(curves, resamples=20)
+    result = evaluate(curves, resamples=20, estimators=["sotl-e1", "epochs-to-loss"])
     assert (result.runs, result.left_out) == (3, 1)
     assert result.estimators["sotl-e1"][1].rho == 1.0
     assert notes(result, curves) == [
@@ -111,6 +117,31 @@ def test_run_without_target_is_left_out_and_one_without_losses_ranks_last() -> N
         "there.",
         "With 3 runs the intervals are too narrow.",
     ]
+
+
+def test_epochs_to_a_loss_that_no_run_reaches_are_no_estimator_by_default() -> None:
+    target = [0.9, 0.8, np.nan]
+    losses = [[1.0, 0.5, 0.09], [2.0, 0.6, 0.3], [0.1, 0.1, 0.1]]
+    curves = LearningCurves(losses, final_metric=target)
+    assert "epochs-to-loss" not in evaluate(curves, at=[1, 2], resamples=2).estimators
+    assert "epochs-to-loss" in evaluate(curves, at=[1, 2, 3], resamples=2).estimators
+
+
+def test_runs_without_a_target_that_ended_early_may_not_have_been_chosen() -> None:
+    losses = np.ones((10, 3))
+    losses[0, 2] = np.nan
+    target = np.arange(10.0)
+    target[0] = np.nan
+    shorter = LearningCurves(losses, final_metric=target)
+    assert len(selection_notes(shorter, [False] * 10)) == 1  # of no record, but shorter
+    losses[0, 2] = np.inf
+    diverged = LearningCurves(losses, final_metric=target)
+    assert selection_notes(diverged, [False] * 10) == []  # trained to its end
+    assert len(selection_notes(diverged, [True] * 10)) == 1
+    # One of eleven that broke off chooses nothing.
+    rows = [*range(10), 5]
+    once_more = LearningCurves(shorter.train_loss[rows], final_metric=target[rows])
+    assert selection_notes(once_more, [False] * 11) == []
 
 
 def test_estimator_without_a_value_at_any_t_is_named() -> None:

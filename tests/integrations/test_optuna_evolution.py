@@ -189,3 +189,7 @@ def test_several_objectives_are_refused():
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         study.ask(GENES)
+    (trial,) = study.trials
+    gene = optuna.distributions.CategoricalDistribution(["conv", "pool"])
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        study.sampler.sample_independent(study, trial, "gene", gene)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import optuna
 import pytest
@@ -46,7 +47,7 @@ def test_trials_that_ended_before_t_do_not_compete():
         for epoch in range(epochs):
             trial.report(value, epoch)
         study.tell(trial, value)
-    message = "1 trial ended before T = 4 and do not compete: 0."
+    message = "1 trial ended before T = 4 and cannot be compared: 0."
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         best = find_winners(study, 2)
     assert [winner.run_id for winner in best] == ["1", "2"]
@@ -79,6 +80,7 @@ def test_a_run_killed_between_its_stop_and_the_save_is_promoted_from_what_it_was
     study = optuna.create_study(pruner=NEVER)
     trial = study.ask()
     fit(tmp_path, trial, stopper, saves, enable_checkpointing=True)
+    Path(stopper.checkpoint_path).unlink()  # it was never written
     again = door().EarlyRankingStopper(stop_epoch=2)
     newest = str(tmp_path / "newest.ckpt")  # of `on_train_epoch_end` at T, before the stopper's
     assert not torch.load(newest, weights_only=False)["callbacks"][again.state_key][
@@ -112,3 +114,14 @@ def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
 
     results = promote(study, 2, train)
     assert [(winner.run_id, epochs) for winner, epochs in results] == [("0", [2]), ("1", [2])]
+    # Started again, the script trains nothing twice.
+    again = promote(study, 2, pytest.fail)
+    assert [(winner.run_id, epochs) for winner, epochs in again] == [("0", [2]), ("1", [2])]
+    assert (
+        [(winner.final_epochs, winner.final_estimate) for winner, _ in again]
+        == [(winner.final_epochs, winner.final_estimate) for winner, _ in results]
+        == [(3, 0.0), (3, 1.0)]
+    )
+    third = promote(study, 3, train)
+    assert [(winner.run_id, epochs) for winner, epochs in third][2] == ("2", [2])
+    assert promote(study, 1, lambda winner: "anew", retrain=True)[0][1] == "anew"

@@ -238,13 +238,15 @@ def test_a_prune_decision_waits_for_lightnings_minima_and_cuts_no_epoch(tmp_path
 def test_a_reporter_without_a_monitor_or_a_trainer_is_told_of(tmp_path):
     study = optuna.create_study(pruner=NEVER)
     reporter = for_pytorch_lightning.OptunaReporter(study.ask())
-    with pytest.warns(UserWarning, match="never reported") as caught:
-        trainer(tmp_path, callbacks=[reporter], max_epochs=1).fit(scripted_model(), loader(4))
-    assert str(caught.pop(UserWarning).message) == (
-        "`monitor='sotl_e1'` was never reported: it is not logged in training or validation steps; "
-        "logged are: nothing. A SoTLMonitor logs it, and this Trainer has none among its callbacks."
+    refused = (
+        "Expected `monitor` to be a metric that this Trainer logs but got 'sotl_e1'. A SoTLMonitor "
+        "logs it, and this Trainer has none among its callbacks."
     )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(refused)}$"):
+        trainer(tmp_path, callbacks=[reporter], max_epochs=1).fit(scripted_model(), loader(4))
     said = "The run has ended before `sotl_e1` was available, so it has no value."
+    monitor = door().SoTLMonitor()
+    trainer(tmp_path, callbacks=[reporter, monitor], max_steps=2).fit(scripted_model(), loader(4))
     with pytest.raises(RuntimeError, match=f"^{re.escape(said)}$"):
         reporter.finish()
     forgotten = for_pytorch_lightning.OptunaReporter(study.ask())

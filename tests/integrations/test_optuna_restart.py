@@ -79,8 +79,8 @@ def test_trials_of_living_processes_and_other_hosts_stay_as_they_are(tmp_path: P
     OptunaReporter(mine)
     elsewhere.set_user_attr(process_key(1), "another-host|1|")
     message = (
-        "2 running trials of another host or of no known process left as it is: 1, 2. If no other "
-        "process works on this study, `alone=True` takes them."
+        "Left out 2 running trials of another host or of no known process: 1, 2. If no other "
+        "process works on this study, `alone=True` requeues all that run."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         assert requeue_interrupted(study) == []
@@ -90,7 +90,7 @@ def test_trials_of_living_processes_and_other_hosts_stay_as_they_are(tmp_path: P
     assert [study.ask().number for _ in range(4)] == [0, 1, 2, 3]
 
 
-@pytest.mark.filterwarnings("ignore:1 running trial of another host")
+@pytest.mark.filterwarnings("ignore:Left out 1 running trial of another host")
 def test_a_copy_of_an_interrupted_trial_is_not_taken_for_one(tmp_path: Path) -> None:
     study = open_study("journal", tmp_path)
     copied = {process_key(7): gone()}  # as Optuna's RetryFailedTrialCallback copies attributes

@@ -1,9 +1,12 @@
 """The reporter for Ray Tune where there is no trial, and what it refuses."""
 
+import copy
 import re
 
 import pytest
 
+from lightning_sotl import SoTLMonitor
+from lightning_sotl.integrations._ray import session
 from lightning_sotl.integrations.ray import RayReporter, starting_point
 from tests.support.helpers import loader, scripted_model, trainer
 
@@ -14,8 +17,18 @@ def test_outside_of_a_trial_a_run_goes_on_without_reports(tmp_path):
     model = scripted_model()
     message = "This is no trial of Ray Tune, so nothing is reported."
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
-        trainer(tmp_path, callbacks=RayReporter()).fit(model, loader(4))
+        trainer(tmp_path, callbacks=[SoTLMonitor(), RayReporter()]).fit(model, loader(4))
     assert len(model.returned) == 12
+
+
+def test_the_users_own_reporter_knows_that_ray_has_stopped_its_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "in_trial", lambda: True)
+    reporter = RayReporter(checkpoint_every=None)
+    for answer in (True, False):  # of Ray, to the first report
+        monkeypatch.setattr(session, "report", lambda metrics, checkpoint, answer=answer: answer)
+        callbacks = [SoTLMonitor(), copy.deepcopy(reporter)]
+        trainer(tmp_path, callbacks=callbacks).fit(scripted_model(), loader(4))
+        assert reporter.stopped_by_ray is callbacks[1].stopped_by_ray is answer
 
 
 @pytest.mark.parametrize(

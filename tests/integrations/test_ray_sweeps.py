@@ -190,7 +190,7 @@ def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep, caplog):
         pytest.warns(UserWarning, match="^Expected 3 winners but there can be only 2: "),
     ):
         winners = find_winners(finished.grid, 3)
-    assert caplog.messages == ["1 trial ended before T = 4 and do not compete."]
+    assert caplog.messages == ["1 trial ended before T = 4 and cannot be compared."]
     assert [winner.params["name"] for winner in winners] == ["raises", "good"]
     assert [w.estimate for w in winners] == sorted(w.estimate for w in winners)
     for winner in winners:
@@ -208,7 +208,7 @@ def test_what_cannot_be_promoted_is_named(adaptive, sweep):
             (TypeError, ValueError), match=r"^Expected `k` to be a positive integer"
         ):
             promote(grid, k, ray_jobs.trial)
-    message = "None of the 3 trials has a finite `val_acc`, so there is none to promote."
+    message = "No trial of 3 has a finite `val_acc`, so there is none to promote."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         promote(grid, 1, ray_jobs.trial, monitor="val_acc")
     message = "Expected `mode` to be 'min' for 'sotl_e1', of which lower is better, but got 'max'."

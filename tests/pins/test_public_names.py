@@ -124,7 +124,6 @@ _MONITOR = [
     ("prog_bar", False),
     ("epoch_axis", False),
     ("record", True),
-    ("record_metrics", ()),
     ("name", None),
     ("params", None),
     ("directory", None),
@@ -173,7 +172,15 @@ SIGNATURES: dict[str, list[Any]] = {
     "lightning_sotl.SumOfTrainingLosses.update": ["self", "loss"],
     "lightning_sotl.SumOfTrainingLosses.close_epoch": ["self"],
     "lightning_sotl.SumOfTrainingLosses.compute": ["self"],
-    "lightning_sotl.Winner": ["run_id", "estimate", "params", "checkpoint_path"],
+    "lightning_sotl.Winner": [
+        "run_id",
+        "estimate",
+        "params",
+        "checkpoint_path",
+        ("final_epochs", None),
+        ("final_estimate", None),
+    ],
+    "lightning_sotl.Winner.load": ["self", "module_class", "**kwargs"],
     "lightning_sotl.Winner.fit": ["self", "trainer", "model", "*args", "**kwargs"],
     "lightning_sotl.find_winners": ["directory", "k", "*", ("monitor", "sotl_e1"), ("at", None)],
     "lightning_sotl.promote": [
@@ -183,6 +190,7 @@ SIGNATURES: dict[str, list[Any]] = {
         "*",
         ("monitor", "sotl_e1"),
         ("at", None),
+        ("retrain", False),
     ],
     "lightning_sotl.LearningCurves": [
         "train_loss",
@@ -265,7 +273,7 @@ SIGNATURES: dict[str, list[Any]] = {
         ("seed", None),
     ],
     "lightning_sotl.integrations.optuna.find_winners": ["study", "k"],
-    "lightning_sotl.integrations.optuna.promote": ["study", "k", "train"],
+    "lightning_sotl.integrations.optuna.promote": ["study", "k", "train", "*", ("retrain", False)],
     "lightning_sotl.integrations.optuna.requeue_interrupted": ["study", "*", ("alone", False)],
     "lightning_sotl.integrations.ray.AdaptiveScheduler": [
         "policy",
@@ -342,7 +350,6 @@ ATTRIBUTES = {
         "prefix",
         "prog_bar",
         "record",
-        "record_metrics",
         "record_path",
         "run_id",
         "units_completed",
@@ -439,7 +446,16 @@ def test_a_policy_and_a_winner_have_these_attributes() -> None:
     assert public(policy) == ["decide", "decide_all", "first", "keep", "max_epochs", "runs"]
     assert str(policy) == "AdaptivePolicy(max_epochs=9, keep=1.0, runs=None, first=3)"
     winner = lightning_sotl.Winner("a", 0.5, {"lr": 0.1}, "a.ckpt")
-    assert public(winner) == ["checkpoint_path", "estimate", "fit", "params", "run_id"]
+    assert public(winner) == [
+        "checkpoint_path",
+        "estimate",
+        "final_epochs",
+        "final_estimate",
+        "fit",
+        "load",
+        "params",
+        "run_id",
+    ]
 
 
 def test_learning_curves_have_these_attributes() -> None:

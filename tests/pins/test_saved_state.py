@@ -173,6 +173,35 @@ def test_a_new_stop_saves_the_same_state(tmp_path: Path, package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+def test_a_new_checkpoint_has_what_its_promotion_must_keep(tmp_path: Path, package: str) -> None:
+    """Entries of a checkpoint beside Lightning's own, in plain types."""
+    lightning_callbacks = importlib.import_module(f"{package}.callbacks")
+    saves = lightning_callbacks.ModelCheckpoint(tmp_path, "own", enable_version_counter=False)
+    callbacks = [
+        door(package).SoTLMonitor(params={"width": 4}),
+        door(package).EarlyRankingStopper(stop_epoch=3),
+        saves,
+    ]
+    run = trainer(tmp_path, package, callbacks=callbacks, enable_checkpointing=True, max_epochs=9)
+    run.fit(model(package), loader())
+    facts = {
+        "max_epochs": 9,
+        "max_steps": -1,
+        "batch_size": 1,
+        "num_training_batches": 4,
+        "accumulate_grad_batches": 1,
+        "params": {"width": 4},
+    }
+    for path in (callbacks[1].checkpoint_path, tmp_path / "own.ckpt"):
+        checkpoint = torch.load(path, weights_only=True)
+        assert checkpoint["lightning_sotl_facts"] == facts
+        # Where the stop saves: what Lightning saves before it names the stop's own checkpoint.
+        assert checkpoint["lightning_sotl_planned_checkpoints"] == {
+            STOPPER_KEY: callbacks[1].checkpoint_path
+        }
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_new_checkpoint_inside_an_epoch_has_the_same_state(tmp_path: Path, package: str) -> None:
     monitor = door(package).SoTLMonitor()
     path = tmp_path / "inside.ckpt"

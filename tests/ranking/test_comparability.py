@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
-from lightning_sotl.ranking.comparability import comparability_notes, differing_fields, groups_of
+from lightning_sotl.ranking.comparability import (
+    comparability_notes,
+    differing_fields,
+    groups_of,
+    near_zero_notes,
+)
 
 
 def facts(**changes: object) -> dict[str, object]:
@@ -73,6 +79,165 @@ def test_warning_counts_each_value() -> None:
         "1 run of 4 without a record: whether batch size, loss and the like make them comparable "
         "cannot be told.",
     ]
+
+
+@pytest.mark.parametrize(
+    "hparams",
+    [
+        {"model": {"dropout": 0.1}},
+        {"model": {"encoder": {"layers": [{"width": 8}, {"attn_drop_rate": 0.1}]}}},
+        {"model.dropout": 0.1},
+        {"model/dropout": 0.1},
+        {"augmentation": {"strength": 2}},
+        {"loss": "mae"},
+        {"loss_fn": "MSELoss()"},
+        {"aux_loss": True},
+        {"lossWeight": 2.0},
+        {"loss-weight": 2.0},
+        {"criterion": {"class_path": "torch.nn.L1Loss"}},
+        {"head": {"class_path": "torch.nn.L1Loss", "init_args": {"reduction": "sum"}}},
+        {"likelihood": "gaussian"},
+        {"objective": "quantile"},
+        {"distribution": "StudentT"},
+        {"scaler": "robust"},
+        {"scaler_type": "robust"},
+        {"target_normalizer": "auto"},
+        {"kl_weight": 0.5},
+        {"quantiles": [0.1, 0.9]},
+        {"mask_ratio": 0.75},
+        {"noise": 0.3},
+        {"data": {"noise_level": 0.3}},
+        {"dataset": "cifar100"},
+    ],
+)
+@pytest.mark.parametrize("part", ["hparams", "params"])
+def test_parameters_that_change_the_loss_are_found_wherever_they_are(
+    part: str, hparams: dict[str, object]
+) -> None:
+    notes = comparability_notes([facts(), facts(**{part: hparams})])
+    name = re.match(rf"The runs differ in .*: ({part}\.[^ ]+) \(null: 1, ", notes[0])
+    assert name is not None
+    groups = groups_of([facts(), facts(**{part: hparams})], [name[1]])
+    assert list(groups.values()) == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"optimizer": {"class_path": "torch.optim.SGD"}}, {"optimizer": {"class_path": "Adam"}}),
+        ({"model": {"class_path": "nets.DropoutNet"}}, {"model": {"class_path": "nets.Net"}}),
+        ({"dropout": 0}, {"dropout": 0.0}),
+        ({"class_weights": [1, 2]}, {"class_weights": [1.0, 2.0]}),
+        ({}, {"dropout": 0.0, "label_smoothing": None, "augmentations": [], "mixup": False}),
+        ({"augment": "none"}, {"augment": None}),
+        ({"loss": "<function mse at 0x7f00aa>"}, {"loss": "<function mse at 0x7f11bb>"}),
+        ({"batch_size": 32}, {"batch_size": 64}),  # the record has it, and it is the same
+        ({"monitor": "val_loss"}, {"monitor": "train_loss"}),
+        ({"norm": "layer", "normalize_before": True}, {"norm": "batch"}),
+        ({"l1": 64, "grad_scaler": 2.0}, {"l1": 128}),  # layers; mixed precision
+    ],
+)
+def test_a_difference_that_changes_no_loss_is_no_warning(
+    one: dict[str, object], other: dict[str, object]
+) -> None:
+    assert comparability_notes([facts(hparams=one), facts(hparams=other)]) == []
+
+
+def test_batch_size_counts_from_parameters_where_the_record_does_not_know_it() -> None:
+    runs = [facts(batch_size=None, hparams={"data": {"batch_size": n}}) for n in (16, 32)]
+    assert list(differing_fields(runs)) == ["hparams.data.batch_size"]
+
+
+def test_each_difference_is_named_once() -> None:
+    # 100 examples; the user gave the monitor what the module saved.
+    runs = [
+        facts(batch_size=size, batches_per_unit=n, params={"loss": x}, hparams={"loss": x})
+        for size, n, x in [(32, 4, "mse"), (32, 4, "mae"), (64, 2, "mae")]
+    ]
+    assert list(differing_fields(runs)) == ["batch_size", "params.loss"]
+    # 100 examples against 1000.
+    runs[2]["batches_per_unit"] = 16
+    assert list(differing_fields(runs)) == ["batch_size", "batches_per_unit", "params.loss"]
+
+
+def test_a_class_stands_for_its_arguments() -> None:
+    runs = [
+        facts(hparams={"loss": {"class_path": name, "init_args": {"weight": weight}}})
+        for name, weight in [("A", 1.0), ("A", 2.0), ("B", 3.0)]
+    ]
+    assert list(differing_fields(runs)) == ["hparams.loss.class_path"]
+    assert list(differing_fields(runs[:2])) == ["hparams.loss.init_args.weight"]
+
+
+def test_a_search_over_a_range_is_one_sentence() -> None:
+    runs = [facts(hparams={"dropout": step / 32}) for step in (4, 1, 9, 2, 3)]
+    assert comparability_notes(runs) == [
+        "The runs differ in what their training losses depend on, so their order may not say which "
+        "is better: hparams.dropout (5 values from 0.03125 to 0.28125)."
+    ]
+    assert "(5 values from 0.03125 to 0.28125)" in comparability_notes([*runs, facts()])[0]
+    losses = [facts(hparams={"loss": name}) for name in ("mse", "mae", "huber")]
+    assert comparability_notes(losses) == [
+        "The runs differ in what their training losses depend on, so their order may not say which "
+        'is better: hparams.loss ("mse": 1, "mae": 1, "huber": 1).'
+    ]
+    # Groups of several runs can be ranked.
+    assert comparability_notes(2 * runs)[0].endswith(
+        "(0.125: 2, 0.03125: 2, 0.28125: 2, 0.0625: 2, ...). Group by a field to rank only like "
+        "with like."
+    )
+
+
+def test_budgets_in_steps_are_told_as_those_in_epochs() -> None:
+    runs = [facts(max_epochs=-1, max_steps=steps) for steps in (100, 100, 200)]
+    assert comparability_notes(runs) == [
+        "The runs have different `max_steps` (100: 2, 200: 1): where a learning-rate schedule "
+        "follows it, they are not on the same schedule at T."
+    ]
+    runs[2] = facts(max_epochs=9, max_steps=-1)
+    assert comparability_notes(runs) == [
+        "The runs have different `max_epochs` (-1: 2, 9: 1) and `max_steps` (100: 2, -1: 1): where "
+        "a learning-rate schedule follows them, they are not on the same schedule at T."
+    ]
+    # No limit is -1, or null in other programs.
+    assert comparability_notes([facts(max_steps=-1), facts(max_steps=None), facts()]) == []
+
+
+def test_groups_by_fields_at_any_depth() -> None:
+    runs = [
+        facts(hparams={"model": {"dropout": 0.5, "sizes": [8, 4]}}),
+        facts(hparams={"model": {"dropout": 0.5}}, params={"loss": "mse"}),
+        facts(hparams={"model.dropout": 0.5}),  # a key with a dot in it
+        facts(hparams={"model/dropout": 1, "layers": [{"dropout": 2}]}),
+    ]
+    assert list(groups_of(runs, ["hparams.model.dropout"]).values()) == [[0, 1, 2], [3]]
+    assert groups_of(runs, ["params.loss"]) == {("null",): [0, 2, 3], ('"mse"',): [1]}
+    assert list(groups_of(runs, ["hparams.model/dropout"]).values()) == [[0, 1, 2], [3]]
+    assert list(groups_of(runs, ["hparams.layers.0.dropout"]).values()) == [[0, 1, 2], [3]]
+    assert groups_of(runs, ["hparams.model"])['{"dropout": 0.5, "sizes": [8, 4]}',] == [0]
+
+
+def test_equal_numbers_are_one_group_under_the_first_of_their_texts() -> None:
+    runs = [facts(hparams={"dropout": value}) for value in (0.0, 0, 1, True)]
+    assert groups_of(runs, ["hparams.dropout"]) == {("0.0",): [0, 1], ("1",): [2], ("true",): [3]}
+
+
+def test_odd_headers_of_other_writers_are_compared() -> None:
+    runs = [facts(params=[1], hparams=None), facts(params={"": {"loss": {}}}, world_size="two")]
+    assert list(differing_fields(runs)) == ["world_size"]
+
+
+def test_losses_near_zero_are_told_unless_they_can_be_negative() -> None:
+    losses = np.array([[0.5, 0.05], [0.4, 0.01], [0.9, 0.5]])
+    assert near_zero_notes(losses, at=2) == [
+        "2 of 3 runs have L(e) < 0.1 after 2 epochs: so near zero the order of training losses "
+        "says little. A smaller T may order these runs better."
+    ]
+    assert near_zero_notes(losses, at=1) == []
+    densities = np.array([[-8.1, -8.7], [-8.0, -8.4]])
+    assert near_zero_notes(densities, at=2) == []
+    losses[2, 0] = -0.1  # of any run, at any time
+    assert near_zero_notes(losses, at=2) == []
 
 
 def test_groups_share_their_values() -> None:

@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
     pytest.mark.filterwarnings("ignore:Experiment logs directory"),
+    # A fork with another rate or budget is what is tested.
+    pytest.mark.filterwarnings("ignore:The promoted run is not set up as the run was"),
 ]
 
 
@@ -217,3 +219,60 @@ def test_values_of_the_base_behind_the_fork_belong_to_the_base(tmp_path: Path) -
         [True] * 6,
         [True, True, False, False, False, False],
     ]
+
+
+class Kill(pl.Callback):
+    """Ends a trial as Ray does: from outside, in the first batch of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise SystemExit
+
+
+def test_population_based_training_is_a_run_for_each_line(tmp_path: Path) -> None:
+    """Three trials exploit each other's checkpoints after epochs 2 and 4, each in its folder."""
+    found: list[Any] = []
+
+    def trial(name: str, rate: float, *before: Any, checkpoint: Any = None, until: int = 6) -> Any:
+        model = scripted_model(loss=lambda epoch, batch: 10.0 - epoch + rate)
+        saves = pl.callbacks.ModelCheckpoint(
+            tmp_path / "checkpoints", f"{name}-{rate}-{{epoch}}", save_top_k=-1
+        )
+        run = trainer(
+            tmp_path,
+            callbacks=[SoTLMonitor(params={"rate": rate}), saves, Kill(until)],
+            logger=pl.loggers.CSVLogger(tmp_path / "logs" / name, name="", version=None),
+            max_epochs=6,
+            enable_checkpointing=True,
+        )
+        try:
+            run.fit(model, loader(2), ckpt_path=checkpoint)
+        except SystemExit:
+            assert until < 6
+        path = tmp_path / "checkpoints" / f"{name}-{rate}-epoch={min(until, 6) - 1}.ckpt"
+        return [*before, model], path
+
+    a, a2 = trial("a", 1.0, until=2)
+    b, _ = trial("b", 2.0, until=2)
+    c, _ = trial("c", 3.0, until=2)
+    a, _ = trial("a", 1.0, *a, checkpoint=a2, until=4)  # keeps its own
+    b, b4 = trial("b", 0.5, *a[:1], checkpoint=a2, until=4)  # exploits a
+    c, _ = trial("c", 0.25, *a[:1], checkpoint=a2, until=3)  # exploits a too
+    c_of_b, _ = trial("c", 0.75, *b, checkpoint=b4)  # exploits b
+    a_of_b, _ = trial("a", 0.6, *b, checkpoint=b4)  # exploits b
+    b, _ = trial("b", 0.5, *b, checkpoint=b4)
+    expected = [curve(models) for models in (a, b, c, c_of_b, a_of_b)]
+    expected += [[12.0, 11.0], [13.0, 12.0]]  # b and c before they exploited a
+    for _ in range(2):
+        curves = read_logs(tmp_path / "logs").curves
+        rows = [losses[~np.isnan(losses)].tolist() for losses in curves.train_loss]
+        assert len(rows) == len(expected)
+        for row, losses in zip(sorted(rows), sorted(expected), strict=True):
+            assert row == pytest.approx(losses)
+        assert len(set(curves.names)) == 7
+        found.append(sorted(zip(curves.names, map(str, rows), strict=True)))
+        Runs(tmp_path).forget_parents()
+    assert found[0] == found[1]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from pytorch_lightning import LightningDataModule
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
@@ -94,3 +97,64 @@ def test_example_ends_in_a_sentence_with_numbers(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "After 1 of 4 epochs SoTL-E ranks 4 runs with Spearman" in done.stdout.splitlines()[-1]
+
+
+class Batches:
+    """A loader without a `batch_size`."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter([torch.zeros(self._size, 1)] * 3)
+
+
+class Data(LightningDataModule):
+    def __init__(self, noise: float, size: int) -> None:
+        super().__init__()
+        self.save_hyperparameters("noise")
+        self._size = size
+
+    def train_dataloader(self) -> Any:
+        return Batches(self._size)
+
+
+@pytest.mark.parametrize(
+    ("models", "noises", "sizes", "field", "values"),
+    [
+        ([{"dropout": 0.0}, {"dropout": 0.1}], [0, 0], [4, 4], "hparams.model.dropout", "0.0 0.1"),
+        ([{"loss": "mse"}, {"loss": "mae"}], [0, 0], [4, 4], "hparams.model.loss", '"mse" "mae"'),
+        ([{"width": 8}, {"width": 9}], [0.1, 0.3], [4, 4], "hparams.noise", "0.1 0.3"),
+        ([{"width": 8}, {"width": 9}], [0, 0.0], [4, 8], "batch_size", "4 8"),
+    ],
+    ids=["nested", "loss", "data", "batch"],
+)
+def test_what_module_data_and_loaders_differ_in_is_told_and_groups(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    models: list[dict[str, Any]],
+    noises: list[float],
+    sizes: list[int],
+    field: str,
+    values: str,
+) -> None:
+    for model, noise, size in zip(models, noises, sizes, strict=True):
+        net = scripted_model()
+        net.save_hyperparameters({"model": model})
+        logger = CSVLogger(tmp_path)
+        fit = trainer(tmp_path, max_epochs=1, logger=logger, callbacks=[SoTLMonitor()])
+        fit.fit(net, datamodule=Data(noise, size))
+    capsys.readouterr()
+    assert main(["rank", str(tmp_path), "--json"]) == 0
+    one, other = values.split()
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "warning: The runs differ in what their training losses depend on, so their order may not "
+        f"say which is better: {field} ({one}: 1, {other}: 1). Group by a field to rank only like "
+        "with like."
+    )
+    assert main(["rank", str(tmp_path), "--json", "--group-by", field]) == 0
+    groups = json.loads(capsys.readouterr().out)
+    assert [group["group"] for group in groups] == [{field: one}, {field: other}]

@@ -103,6 +103,7 @@ def test_three_forks_of_a_base_are_three_runs(records: Records) -> None:
     assert [run.stopped_at for run in runs] == [3, 3, 3]
     assert [run.ends for run in runs] == [{3, 5}] * 3
     assert [run.checkpoints for run in runs] == [{2: "base.ckpt"}] * 3
+    assert [run.checkpoint_facts["hparams"] for run in runs] == [{}] * 3
     assert len({run.begun for run in runs}) == 3
 
 
@@ -199,9 +200,10 @@ def test_a_restart_that_trains_nothing_is_no_fork(records: Records) -> None:
 
 def test_a_restart_that_trains_nothing_keeps_the_reason_of_the_stop(records: Records) -> None:
     base = stopped(records, BASE, reason="policy", checkpoint="x.ckpt")
-    stopped(records, [], (base, 3), reason="already_stopped")
+    stopped(records, [], (base, 3), reason="already_stopped", checkpoint="newest.ckpt")
     (run,) = records.runs()
     assert (run.status["reason"], run.has_ended) == ("policy", True)
+    assert run.checkpoints == {2: "x.ckpt"}
     records.train([], (base, 3), status="interrupted")
     (run,) = records.runs()
     assert (run.status["reason"], run.has_ended) == ("policy", True)

@@ -7,6 +7,7 @@ import pytest
 
 from lightning_sotl._utils import files
 from lightning_sotl.record import reader
+from lightning_sotl.record.format import run_params
 from lightning_sotl.record.reader import merge_sessions, read_record
 from lightning_sotl.record.writer import RunRecord
 
@@ -55,6 +56,22 @@ def test_a_line_that_a_kill_left_half_written_spoils_no_other(tmp_path):
         written = path.read_text()
         assert written.startswith(whole + whole[:cut])
         assert json.loads(written.splitlines()[-1])["e"] == 7
+
+
+@pytest.mark.parametrize(
+    ("facts", "params"),
+    [
+        ({}, {}),  # a run without a record
+        ({"hparams": None}, {}),
+        ({"hparams": {"lr": 0.1}}, {"lr": 0.1}),  # a record from before `params`
+        ({"hparams": {"lr": 0.1}, "params": None}, {"lr": 0.1}),
+        ({"hparams": {"lr": 0.1}, "params": {"width": 8}}, {"width": 8}),
+        ({"hparams": {"lr": 0.1}, "params": {}}, {}),  # given: it has none
+        ({"hparams": {"lr": 0.1}, "params": [1]}, {"lr": 0.1}),
+    ],
+)
+def test_what_the_user_gave_is_the_parameters_of_a_run(facts, params):
+    assert run_params(facts) == params
 
 
 def newest(*folders: Path) -> dict[str, dict]:

@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from lightning_sotl.replay.policies import default_names, named_policy
+from lightning_sotl.replay.policies import all_names, default_names, named_policy
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ def test_default_policies_of_short_curves_and_without_extras(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name in hidden else find(name)
     )
+    assert default_names(epochs, has_validation=False) == ["full", "adaptive", *names]
     names = ["full", "adaptive", "adaptive-keep2", *names]
-    assert default_names(epochs, has_validation=False) == names
+    assert all_names(epochs, has_validation=False) == names
     assert [named_policy(name).name for name in names] == names

@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from lightning_sotl.replay.policies import default_names
+from lightning_sotl.replay.policies import all_names
 from lightning_sotl.replay.policies.optuna import PRUNERS, OptunaPolicy
 from lightning_sotl.replay.simulation import simulate
 from tests.support.replay_tables import (
@@ -97,8 +97,8 @@ def test_optuna_is_quiet_and_stays_as_it_was(capfd: pytest.CaptureFixture[str]) 
     assert capfd.readouterr() == ("", "")
 
 
-def test_names_are_those_of_the_default_comparison() -> None:
-    names = default_names(50, has_validation=True, peers_read_both=True)
+def test_names_are_those_of_the_whole_comparison() -> None:
+    names = all_names(50, has_validation=True)
     assert [name for name in names if name.startswith("optuna")] == [
         *PRUNERS,
         *(f"{name}-val" for name in PRUNERS),

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, Subset
 
 from lightning_sotl import SoTLMonitor
 from tests.support.helpers import StatefulLoader, lightning, trainer
@@ -53,6 +53,48 @@ class OwnOrder(StatefulLoader):
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.drawn = state["drawn"]
+
+
+class OwnGenerator(Sampler):
+    """Draws the order of each epoch from a generator of its own."""
+
+    def __init__(self, rng, draw):
+        self.rng = rng
+        self.draw = draw
+
+    def __iter__(self):
+        order = list(range(20))
+        return iter(sorted(order, key=lambda _: self.draw(self.rng)))
+
+    def __len__(self):
+        return 20
+
+
+class Noisy(Augmented):
+    """Adds noise from a generator of its own; `collate` adds more."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(3)
+
+    def __getitem__(self, index):
+        return torch.ones(4) * float(self.rng.random()) + index / 20
+
+    def collate(self, samples):
+        return torch.stack(samples) + float(self.rng.random())
+
+
+class Mixing:
+    """A collate function with a generator of its own."""
+
+    def __init__(self):
+        self.python = random.Random(7)  # noqa: S311
+
+    def __call__(self, samples):
+        return torch.stack(samples) * self.python.random()
+
+
+def sampled(rng, draw=lambda rng: rng.random()):
+    return DataLoader(Augmented(), batch_size=4, sampler=OwnGenerator(rng, draw))
 
 
 class Net(pl.LightningModule):
@@ -137,6 +179,28 @@ SETTINGS = {
     "schedule by epoch": Setting(schedule="epoch"),
     "own generator": Setting(lambda: shuffled(torch.Generator().manual_seed(5))),
     "generator of a batch sampler": Setting(lambda: batch_sampled(torch.Generator())),
+    "sampler with numpy's generator": Setting(lambda: sampled(np.random.default_rng(5))),
+    "sampler with numpy's MT19937": Setting(
+        lambda: sampled(np.random.Generator(np.random.MT19937(5)))
+    ),
+    "sampler with numpy's Philox": Setting(
+        lambda: sampled(np.random.Generator(np.random.Philox(5)))
+    ),
+    "sampler with numpy's SFC64": Setting(lambda: sampled(np.random.Generator(np.random.SFC64(5)))),
+    "sampler with numpy's RandomState": Setting(lambda: sampled(np.random.RandomState(5))),
+    "sampler with Python's generator": Setting(lambda: sampled(random.Random(5))),  # noqa: S311
+    "sampler with torch's generator": Setting(
+        lambda: sampled(torch.Generator(), lambda rng: float(torch.rand((), generator=rng)))
+    ),
+    "dataset with a generator": Setting(
+        lambda: DataLoader(Subset(Noisy(), range(20)), batch_size=4, shuffle=True)
+    ),
+    "collate function with a generator": Setting(
+        lambda: DataLoader(Augmented(), batch_size=4, collate_fn=Mixing())
+    ),
+    "collate method with a generator": Setting(
+        lambda: DataLoader(Augmented(), batch_size=4, collate_fn=Noisy().collate)
+    ),
     "worker processes": Setting(lambda: shuffled(workers=1)),
     "accumulation": Setting(accumulate_grad_batches=2),
     "max_steps": Setting(max_steps=20, max_epochs=-1, schedule="plateau"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor, find_winners, promote
@@ -23,7 +24,6 @@ pytestmark = pytest.mark.filterwarnings(
 
 def level_model(level: float, package: str = PACKAGES[0]) -> Any:
     pl = lightning(package)
-    import torch
 
     class Level(pl.LightningModule):
         def __init__(self, level: float) -> None:
@@ -161,3 +161,142 @@ def test_winners_among_unlike_runs_are_warned_of(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         find_winners(tmp_path, 1)
     assert [entry.filename for entry in caught] == [__file__]
+
+
+def promote_by(folder: Path, returned: Any, calls: list[str], **options: Any) -> list[Any]:
+    """Promote the best 2 runs; `returned` gives the result of `train` from the epochs."""
+
+    def train(winner: Winner) -> Any:
+        calls.append(winner.run_id)
+        return returned(continue_to_end(folder, winner))
+
+    return promote(folder / "logs", 2, train, **options)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        0.1,
+        math.inf,
+        (1, "a", [2.5, {3}]),
+        {0: torch.tensor(0.5, dtype=torch.float64)},
+    ],
+    ids=str,
+)
+def test_winners_that_were_trained_to_the_end_come_back_with_their_results(
+    tmp_path: Path, result: Any
+) -> None:
+    for level in (3.0, 1.0, 2.0):
+        fit_to_two(tmp_path, level)
+    calls: list[str] = []
+    first = promote_by(tmp_path, lambda epochs: result, calls)
+    again = promote_by(tmp_path, lambda epochs: "other", calls)
+    assert calls == ["sweep/version_1", "sweep/version_2"]
+    assert [value for _, value in first] == [value for _, value in again] == [result, result]
+    assert [type(value) for _, value in again] == [type(result)] * 2
+    assert [winner.checkpoint_path for winner, _ in first] == [
+        winner.checkpoint_path for winner, _ in again
+    ]
+    for pairs in (first, again):
+        reached = [(winner.final_epochs, winner.final_estimate) for winner, _ in pairs]
+        assert reached == [(4, 0.25), (4, 0.5)]
+
+
+def test_retraining_is_an_explicit_choice(tmp_path: Path) -> None:
+    for level in (1.0, 2.0):
+        fit_to_two(tmp_path, level)
+    calls: list[str] = []
+    promote_by(tmp_path, lambda epochs: "first", calls)
+    again = promote_by(tmp_path, lambda epochs: epochs, calls, retrain=True)
+    assert len(calls) == 4
+    assert [value for _, value in again] == [[2, 3], [2, 3]]
+    with pytest.raises(TypeError, match=r"^Expected `retrain` to be True or False but got 1\.$"):
+        promote_by(tmp_path, list, calls, retrain=1)
+
+
+def test_a_winner_that_reached_its_end_in_another_way_has_no_result(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for level in (1.0, 2.0):
+        fit_to_two(tmp_path, level)
+    calls: list[str] = []
+
+    def interrupted(epochs: list[int]) -> list[int]:
+        if len(calls) == 2:
+            raise RuntimeError("killed before `train` has returned")
+        return epochs
+
+    with pytest.raises(RuntimeError, match="killed"):
+        promote_by(tmp_path, interrupted, calls)
+    # The second has reached its end too, but nothing knows what `train` returns for it.
+    caplog.clear()
+    again = promote_by(tmp_path, list, calls)
+    (message,) = [r.getMessage() for r in caplog.records if "trained to the end" in r.getMessage()]
+    assert message == (
+        "2 winners trained to the end before, and not again: 'sweep/version_0', 'sweep/version_1'. "
+        "The result of 'sweep/version_1' is None: what `train` returns for it is not known. "
+        "`retrain=True` trains all winners from T."
+    )
+    assert [value for _, value in again] == [[2, 3], None]
+    assert len(calls) == 2
+    assert [(winner.final_epochs, winner.final_estimate) for winner, _ in again] == [
+        (4, 0.25),
+        (4, 0.5),
+    ]
+
+
+def test_a_winner_that_was_not_trained_is_no_trained_one(tmp_path: Path) -> None:
+    """For example, `print` in place of `train`, to see what would be trained."""
+    fit_to_two(tmp_path, 1.0)
+    seen: list[Winner] = []
+    for _ in range(2):
+        promote(tmp_path / "logs", 1, seen.append)
+    assert len(seen) == 2
+    calls: list[str] = []
+    with pytest.warns(UserWarning, match="Expected 2 winners but there can be only 1"):
+        assert [value for _, value in promote_by(tmp_path, list, calls)] == [[2, 3]]
+
+
+def test_a_winner_whose_training_broke_off_is_trained_again(tmp_path: Path) -> None:
+    fit_to_two(tmp_path, 1.0)
+    (winner,) = find_winners(tmp_path / "logs", 1)
+    broken = level_model(1.0)
+    broken.on_train_epoch_start = lambda: 1 / (3 - broken.trainer.current_epoch)
+    to_end = trainer(
+        tmp_path,
+        max_epochs=4,
+        logger=CSVLogger(tmp_path / "logs", name="sweep"),
+        callbacks=[SoTLMonitor(), EarlyRankingStopper(stop_epoch=2, promoted=True)],
+        enable_checkpointing=True,
+    )
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        winner.fit(to_end, broken, loader(3))
+    calls: list[str] = []
+    with pytest.warns(UserWarning, match="Expected 2 winners but there can be only 1"):
+        assert [value for _, value in promote_by(tmp_path, list, calls)] == [[2, 3]]
+    assert len(calls) == 1
+
+
+def test_a_trained_winner_needs_its_checkpoint_no_more(tmp_path: Path) -> None:
+    path = fit_to_two(tmp_path, 1.0)
+    promote(tmp_path / "logs", 1, lambda winner: continue_to_end(tmp_path, winner))
+    assert path is not None
+    Path(path).unlink()
+    ((winner, epochs),) = promote(tmp_path / "logs", 1, pytest.fail)
+    assert (epochs, winner.params) == ([2, 3], {"level": 1.0})
+
+
+def test_what_a_winner_has_reached_is_of_the_estimate_that_decided(tmp_path: Path) -> None:
+    fit_to_two(tmp_path, 1.0)
+    for _ in range(2):
+        ((winner, _),) = promote(
+            tmp_path / "logs",
+            1,
+            lambda winner: continue_to_end(tmp_path, winner),
+            monitor="sotl",
+        )
+        assert (winner.estimate, winner.final_estimate) == (
+            pytest.approx(1 + 1 / 2, rel=1e-6),
+            pytest.approx(1 + 1 / 2 + 1 / 3 + 1 / 4, rel=1e-6),
+        )

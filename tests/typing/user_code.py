@@ -142,7 +142,7 @@ def promotion_of_a_directory() -> None:
             EarlyRankingStopper(promoted=True, stop_epoch=3),
         ]
         trainer = pl.Trainer(max_epochs=10, callbacks=callbacks)
-        winner.fit(trainer, Net(**winner.params), batches())
+        winner.fit(trainer, assert_type(winner.load(Net), Net), batches())
         return trainer.callback_metrics["val_acc"].item()
 
     for winner, accuracy in promote("lightning_logs", 3, train):
@@ -151,6 +151,8 @@ def promotion_of_a_directory() -> None:
         assert_type(winner.run_id, str)
         assert_type(winner.estimate, float)
         assert_type(winner.checkpoint_path, str)
+        assert_type(winner.final_estimate, float | None)
+    assert_type(promote("lightning_logs", 3, train, retrain=True), list[tuple[Winner, float]])
     assert_type(find_winners(Path("lightning_logs"), 3, at=5), list[Winner])
 
 

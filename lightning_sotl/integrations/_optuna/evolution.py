@@ -241,7 +241,12 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Return a random value of a parameter that no parent decides."""
+        """Return a random value of a parameter that no parent decides.
+
+        Raises:
+            ValueError: If the study has several objectives.
+        """
+        _check_objective(study)
         return draw(self._generator(trial, 2, *param_name.encode()), param_distribution)
 
     @override
@@ -255,10 +260,7 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
 
     def _choose_parent(self, study: optuna.Study, trial: FrozenTrial) -> FrozenTrial | None:
         """Return the winner of a tournament, or None during the start and without a winner."""
-        sign = sign_of(
-            study,
-            several=": a tournament needs one value. Use Optuna's NSGAIISampler for several.",
-        )
+        sign = _check_objective(study)
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         if len(finished) < self.population_size:
             return None
@@ -274,6 +276,12 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
             if other.value is not None and math.isfinite(other.value)
         ]
         return min(contestants, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def _check_objective(study: optuna.Study) -> float:
+    """Return the sign of a study with one objective, and refuse others."""
+    several = ": a tournament needs one value. Use Optuna's NSGAIISampler for several."
+    return sign_of(study, several=several)
 
 
 def _completion(trial: FrozenTrial) -> tuple[float, int]:

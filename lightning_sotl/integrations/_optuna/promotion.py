@@ -49,7 +49,7 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
     at = max((units[t.number] for t in finite), default=0)
     if short := [t.number for t in finite if units[t.number] < at]:
         warn_user(
-            f"{pluralize(len(short), 'trial')} ended before T = {at} and do not compete: "
+            f"{pluralize(len(short), 'trial')} ended before T = {at} and cannot be compared: "
             f"{quote_few(short)}."
         )
     return best_of(
@@ -64,22 +64,27 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
 
 
 def promote(
-    study: optuna.Study, k: int, train: Callable[[Winner], Result]
+    study: optuna.Study, k: int, train: Callable[[Winner], Result], *, retrain: bool = False
 ) -> list[tuple[Winner, Result]]:
     """Train the best `k` trials of a study to the end, each from its checkpoint.
 
     The study itself stays as it is: its values are estimates at T, and those of trained networks
-    have no place among them.
+    have no place among them. A script may be started again: winners that `train` has trained to
+    the end before are not trained again but come back with the result of then, which is kept beside
+    their checkpoint.
 
     Args:
         study: As in `find_winners`.
         k: How many, at least 1; fewer go on if fewer have a finite value.
         train: Is called with each winner, the best first; makes the Trainer and the model from
             `winner.params`, and calls `winner.fit(trainer, model, ...)`. What it raises ends the
-            promotion; the winners before are trained, but what it returned for them is lost.
+            promotion; started again, it begins with that winner. What it returns is kept if it is
+            of plain numbers, strings, tensors, lists, tuples, sets and dicts; otherwise a winner is
+            trained again.
+        retrain: Whether to train winners again that were trained to the end before.
 
     Returns:
-        Each winner with what `train` has returned.
+        Each winner with what `train` has returned, now or before.
 
     Raises:
         TypeError: As `find_winners` does.
@@ -91,4 +96,4 @@ def promote(
         Traceback (most recent call last):
         ValueError: Expected `k` to be a positive integer but got 0.
     """
-    return train_winners(find_winners(study, k), train)
+    return train_winners(find_winners(study, k), train, retrain=retrain)

@@ -14,18 +14,23 @@ from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.validation import text as check_text
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange
-from lightning_sotl.callbacks._run import RunBinding, attributes_without
+from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_copy
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
+    completed_epochs,
     epoch_is_whole,
     limits_allow_stop,
     trains_without_backward,
 )
-from lightning_sotl.callbacks.stopper import stoppers_of
+from lightning_sotl.callbacks.stopper import EarlyRankingStopper, stoppers_of
 from lightning_sotl.integrations._optuna.restart import own_identity, process_key
 from lightning_sotl.integrations._optuna.storage import (
+    ask_pruner,
+    ask_pruner_again,
+    note_decision,
     note_validation,
+    noted_decision,
     report_pending,
     reported_values,
     retry_storage,
@@ -56,6 +61,11 @@ class _Fit:
     """One call of `fit`."""
 
     hopeless: bool = False  # not finite from the start
+    decision: int | None = None  # the step at which the study has noted that the pruner ends it
+    undecided: int | None = None  # the newest reported step, if a process died at it
+    repeated: int | None = None  # the step of the newest report, if the study had it before
+    ends_after: int = 0  # the step at which the run was to end before a kill
+    reasons_before: dict[str, StoppingReason] = field(default_factory=dict)  # by the stopper's key
     validations: dict[int, float] = field(default_factory=dict)  # step -> value, lower is better
     to_compare: dict[int, float] = field(default_factory=dict)  # what the study had before
 
@@ -71,6 +81,10 @@ class OptunaReporter:
 
     A storage that fails during a report is tried three times within a second; the run then goes
     on with a warning, and the report is made with the next one or in `finish()`.
+
+    The study also keeps the pruner's decision. A trial that is killed and resumed, see
+    `requeue_interrupted`, so ends as it would have without the kill. A copy of a reporter, as some
+    libraries make it, reports to the same trial.
 
     Args:
         trial: The trial of a study with one objective. With several processes only rank 0 needs
@@ -94,7 +108,7 @@ class OptunaReporter:
         'sotl_e1'
     """
 
-    _sotl_place = Place.late
+    _sotl_place = Place.last
     _metric: MonitoredMetric  # from `setup` on
     _validation_metric: MonitoredMetric | None
 
@@ -166,19 +180,42 @@ class OptunaReporter:
             self._required_trial()  # rather than at the first report
         arrange(trainer)
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep why the run was stopped before: its stopper will only know that it was."""
+        states = checkpoint.get("callbacks", {})
+        self._fit.reasons_before = {
+            key: StoppingReason(states[key]["stopping_reason"])
+            for key in (stopper.state_key for stopper in stoppers_of(trainer))
+            if key in states
+        }
+
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Note what was reported to the trial before, and decide afresh."""
+        """Resume with what the study has of the trial; end a run that was to end before a kill."""
         state, fit = self._state, self._fit
-        state.pruned = state.reached_limit = False
+        decided = set(state.reported)  # before the checkpoint was saved
         if trainer.is_global_zero:
             read = partial(reported_values, self.trial)
             # If the storage is down, what the checkpoint knows has to do.
             state.reported = retry_storage(read, otherwise=state.reported)
+            fit.decision = max(state.reported, default=0) if state.pruned else None
+            fit.decision = retry_storage(
+                partial(noted_decision, self.trial), otherwise=fit.decision
+            )
+            self._settle_stop_before()
             fit.to_compare = dict(state.reported)
             if self.validation is not None and isinstance(self.trial, optuna.Trial):
                 fit.validations = validations_of(self.trial)
-        state.reported = trainer.strategy.broadcast(state.reported)
-        state.pending = {}
+        state.reported, fit.decision = trainer.strategy.broadcast((state.reported, fit.decision))
+        state.pending = {s: v for s, v in state.pending.items() if s not in state.reported}
+        state.pruned, state.reached_limit = fit.decision is not None, False
+        first, newest = min(state.reported, default=None), max(state.reported, default=None)
+        fit.hopeless = first is not None and not math.isfinite(state.reported[first])
+        fit.ends_after = (first if fit.decision is None else fit.decision) or 0
+        stopped_before = set(fit.reasons_before.values()) - {StoppingReason.not_stopped}
+        fit.undecided = None if stopped_before or newest in decided else newest
+        self._end_before_first_batch(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Mark the values that are shown already: they belong to an earlier epoch."""
@@ -195,7 +232,7 @@ class OptunaReporter:
         units = self._metric.units_completed
         if units is not None and self._metric.is_between_units:
             self._report(trainer, units - 1)
-            self._stop_if_allowed(trainer, trainer.current_epoch, inside_epoch=True)
+            self._stop_if_allowed(trainer, units - 1, trainer.current_epoch, inside_epoch=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Report an epoch that is complete."""
@@ -203,17 +240,18 @@ class OptunaReporter:
             return
         self._metric.refuse_lossless()
         units, whole = self._metric.units_completed, epoch_is_whole(trainer)
-        if units is None and whole:
-            self._report(trainer, trainer.current_epoch)
-        elif units is not None and not self._metric.counts_blocks:
-            self._report(trainer, units - 1)
+        step = trainer.current_epoch if units is None else units - 1
+        if not self._metric.counts_blocks and (whole or units is not None):
+            self._report(trainer, step)
         if whole:
-            self._stop_if_allowed(trainer, trainer.current_epoch + 1)
+            self._stop_if_allowed(trainer, step, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Note the last value, whether a stopper has ended the run, and its checkpoint."""
+        """Note the last value; warn of metrics that never came."""
         state = self._state
-        if self._metric.value is not None:
+        if self._fit.repeated is not None:  # the study keeps what was reported first
+            state.value = state.reported[self._fit.repeated]
+        elif self._metric.value is not None:
             state.value = self._metric.value
         if self._metric.monitor is None and not state.reported:
             problem = "was never reported: it is not logged in training or validation steps"
@@ -222,15 +260,14 @@ class OptunaReporter:
         if self._validation_metric is not None and not noted:
             problem = "was never noted: it is not logged by the end of an epoch"
             warn_user(self._validation_metric.explain_missing(f"{problem}; logged are"))
-        for stopper in stoppers_of(trainer):
-            if stopper.stopping_reason == StoppingReason.policy:
-                state.pruned = True  # also by a policy of the stopper's own
-            elif stopper.stopping_reason != StoppingReason.not_stopped:
-                state.reached_limit = True
-            state.checkpoint = stopper.checkpoint_path or state.checkpoint
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process that waits for them."""
+        """Note whether a stopper has ended the run; hand the results to a parent or an original.
+
+        Lightning calls no `on_train_end` if a run is resumed at its very end.
+        """
+        if stage == "fit":
+            self._note_stops(trainer)
         self._run.release(trainer, stage, type(self).__name__, self.state_dict())
 
     # --- for the objective
@@ -246,8 +283,9 @@ class OptunaReporter:
             optuna.TrialPruned: If the pruner has ended the run.
             RuntimeError: If the run has no value, because no unit was completed.
         """
-        from_child = self._run.newer_results()
-        state = self._state = self._state if from_child is None else _State(**from_child)
+        newer = self._run.newer_results()  # of a spawned process, or of a copy of this reporter
+        state = self._state = self._state if newer is None else _State(**newer)
+        has_trained = newer is not None or self._run.was_in_trainer
         if isinstance(self.trial, optuna.Trial):
             trial = self.trial
             stored = retry_storage(partial(reported_values, trial), otherwise={})
@@ -256,6 +294,12 @@ class OptunaReporter:
                     retry_storage(partial(trial.report, value, step))
             if state.checkpoint is not None:
                 retry_storage(partial(trial.set_user_attr, CHECKPOINT_KEY, state.checkpoint))
+            if has_trained:  # resumed at its very end, a run has no value of its own
+                state.reported = {**state.reported, **stored}
+                if state.value is None and state.reported:
+                    state.value = state.reported[max(state.reported)]
+                decision = retry_storage(partial(noted_decision, trial))
+                state.pruned = state.pruned or decision is not None
         diverged = state.value is not None and not math.isfinite(state.value)
         if state.pruned and not state.reached_limit and not diverged:
             raise optuna.TrialPruned(f"Pruned after step {max(state.reported, default=0)}.")
@@ -268,13 +312,74 @@ class OptunaReporter:
             raise RuntimeError(problem)
         return state.value if math.isfinite(state.value) else self._worst
 
+    # --- a run that is resumed after a kill
+
+    def _settle_stop_before(self) -> None:
+        """Note, on rank 0, whether the stop before a kill was the pruner's, if a stopper knows it.
+
+        A later save of this run will only have that it was stopped.
+        """
+        reasons = set(self._fit.reasons_before.values())
+        if StoppingReason.policy in reasons:
+            self._note_decision(max(self._state.reported, default=0))
+        elif reasons - {StoppingReason.not_stopped, StoppingReason.already_stopped}:
+            self._note_decision(None)
+
+    def _end_before_first_batch(self, trainer: Trainer) -> None:
+        """Report and decide what a process left that was killed after the checkpoint was saved.
+
+        Lightning does not repeat the end of an epoch for a checkpoint of its last batch.
+        """
+        self._metric.mark()
+        units = self._metric.units_completed
+        newest = trainer.current_epoch - 1 if units is None else units - 1
+        if self._metric.counts_blocks or newest < trainer.current_epoch:
+            self._report(trainer, newest)
+            self._stop_if_allowed(trainer, newest, completed_epochs(trainer))
+
+    def _note_stops(self, trainer: Trainer) -> None:
+        """Note at the end why the run was stopped, if it was, and its checkpoint."""
+        state = self._state
+        for stopper in stoppers_of(trainer):
+            reason = self._reason_of(stopper)
+            if reason == StoppingReason.policy:
+                state.pruned = True  # also by a policy of the stopper's own
+            elif reason == StoppingReason.already_stopped:
+                state.reached_limit = not state.pruned
+            elif reason != StoppingReason.not_stopped:
+                state.reached_limit = True
+            state.checkpoint = stopper.checkpoint_path or state.checkpoint
+        if trainer.is_global_zero:
+            if state.reached_limit:
+                self._note_decision(None)
+            elif state.pruned:
+                self._note_decision(max(state.reported, default=0))
+
+    def _reason_of(self, stopper: EarlyRankingStopper) -> StoppingReason:
+        reason = stopper.stopping_reason
+        if reason == StoppingReason.already_stopped:
+            return self._fit.reasons_before.get(stopper.state_key, reason)
+        return reason
+
+    def _note_decision(self, step: int | None) -> None:
+        """Note in the study, on rank 0, that the trial is pruned at a step, or that it is not."""
+        fit = self._fit
+        if (step is None) != (fit.decision is None):
+            fit.decision = step
+            retry_storage(partial(note_decision, self._required_trial(), step))
+
     # --- one report
 
     def _report(self, trainer: Trainer, step: int) -> None:
         state, fit, metric = self._state, self._fit, self._metric
         if step in fit.to_compare:
             self._compare(step, metric.value)
-        if step < 0 or step in state.reported or step in state.pending:
+        if step < 0 or step in state.pending:
+            return
+        if step in state.reported:
+            fit.repeated = step
+            if step == fit.undecided:
+                self._decide_again(trainer, step)
             return
         # A monitor shows no old values. Without one, Lightning keeps showing those of an earlier
         # epoch, which only rank 0 tells from new ones.
@@ -286,6 +391,7 @@ class OptunaReporter:
         report = trainer.strategy.broadcast(report)
         if report is None:
             return
+        fit.repeated = None
         state.value, hopeless, pruned = report
         if not trainer.is_global_zero:
             state.reported[step] = state.value
@@ -302,8 +408,8 @@ class OptunaReporter:
         """
         trial, state, fit = self._required_trial(), self._state, self._fit
         value = shown if shown is not None and math.isfinite(shown) else self._worst
-        known = [*state.reported.values(), *state.pending.values(), value]
-        hopeless = not any(map(math.isfinite, known))
+        known = {**state.reported, **state.pending, step: value}
+        hopeless = not math.isfinite(known[min(known)])
         state.pending[step] = value
         validation = self._validation_metric
         if validation is not None and validation.value is not None and validation.is_new:
@@ -312,8 +418,23 @@ class OptunaReporter:
             note_validation(trial, fit.validations)
         is_stored = report_pending(trial, state.pending, state.reported)
         # While the storage is away, the run goes on.
-        pruned = is_stored and not hopeless and retry_storage(trial.should_prune, otherwise=False)
+        asks = is_stored and not hopeless
+        pruned = asks and retry_storage(partial(ask_pruner, trial), otherwise=False)
+        if pruned:
+            self._note_decision(step)
         return value, hopeless, pruned
+
+    def _decide_again(self, trainer: Trainer, step: int) -> None:
+        """Ask the pruner about a report whose process may have died before it had an answer."""
+        fit, pruned = self._fit, False
+        fit.undecided = None
+        if trainer.is_global_zero and not fit.hopeless and not self._state.pruned:
+            pruned = retry_storage(
+                partial(ask_pruner_again, self._required_trial()), otherwise=False
+            )
+            if pruned:
+                self._note_decision(step)
+        self._state.pruned |= trainer.strategy.broadcast(pruned)
 
     def _compare(self, step: int, shown: float | None) -> None:
         """Warn if the study has another value of a step than the run, for example after a kill."""
@@ -328,10 +449,11 @@ class OptunaReporter:
         )
 
     def _stop_if_allowed(
-        self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False
+        self, trainer: Trainer, step: int, epochs: int, *, inside_epoch: bool = False
     ) -> None:
         pruned = self._state.pruned
-        if (self._fit.hopeless or pruned) and limits_allow_stop(trainer, epochs):
+        ends = (self._fit.hopeless or pruned) and step >= self._fit.ends_after
+        if ends and limits_allow_stop(trainer, epochs):
             trainer.should_stop = True
             if pruned:
                 for stopper in stoppers_of(trainer):
@@ -344,6 +466,16 @@ class OptunaReporter:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**attributes_without(self, "_metric", "_validation_metric"), "_fit": _Fit()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OptunaReporter:
+        """Return a copy that reports to the same trial, and not to a copy of its study."""
+        memo[id(self.trial)] = self.trial
+        twin: OptunaReporter = deep_copy(self, memo)
+        twin._run = self._run.copy()
+        return twin
 
 
 def _sign_of(trial: optuna.Trial, monitor: str) -> float:

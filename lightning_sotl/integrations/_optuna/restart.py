@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -93,12 +95,14 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
 
     Optuna keeps a trial whose process was killed as RUNNING for ever. Call this before
     `study.optimize`: the next trials are then the interrupted ones, each with its own number and
-    parameters, so that the objective finds its checkpoint by `trial.number` and goes on from it.
-    The reporter reports only the epochs that the storage does not have yet.
+    parameters, so that the objective finds its checkpoint by `trial.number` and resumes from it.
+    The reporter reports only the epochs that the storage does not have yet, and the trial ends as
+    it would have without the kill: one that the pruner had ended is PRUNED, wherever the kill fell.
 
     A trial counts as interrupted if its OptunaReporter was made by a process of this host (of this
     container) that is no more; trials of living processes and of other hosts stay as they are.
-    (Across hosts, with RDBStorage, there is Optuna's own heartbeat.)
+    (Across hosts, with RDBStorage, there is Optuna's own heartbeat.) A process that is killed
+    before it makes the trial's reporter leaves a trial of no known process; only `alone` takes it.
 
     Several processes may call this at once. As no storage can take a trial back in one step, each
     claims what it finds, waits 2 seconds, and takes what is still its own; a storage that is
@@ -126,34 +130,39 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         identity = trial.user_attrs.get(process_key(trial.number))
         if alone or (identity is not None and is_gone(identity)):
-            if _hand_over(study, trial, identity, own_identity()):
+            if _take(study, trial, identity, partial(_claim, study, trial)):
                 claimed.append(trial)
         elif identity is None or not is_of_this_host(identity):
             left.append(trial.number)
     if claimed and not alone:
         time.sleep(_CLAIM_SECONDS)
-    numbers = [t.number for t in claimed if _hand_over(study, t, own_identity(), None)]
+    # The claim stays: a trial that is killed before it has a reporter again is this process's.
+    numbers = [
+        trial.number
+        for trial in claimed
+        if _take(study, trial, own_identity(), partial(requeue_trial, study, trial))
+    ]
     if left:
         warn_user(
-            f"{pluralize(len(left), 'running trial')} of another host or of no known process left "
-            f"as it is: {quote_few(left)}. If no other process works on this study, `alone=True` "
-            "takes them."
+            f"Left out {pluralize(len(left), 'running trial')} of another host or of no known "
+            f"process: {quote_few(left)}. If no other process works on this study, `alone=True` "
+            "requeues all that run."
         )
     return numbers
 
 
-def _hand_over(study: optuna.Study, trial: FrozenTrial, old: str | None, new: str | None) -> bool:
-    """Give a running trial from one process to another, or to the queue if `new` is None.
-
-    Returns:
-        False if another process was faster: the trial has ended, or is not that of `old` any more.
-    """
-    key = process_key(trial.number)
+def _take(
+    study: optuna.Study, trial: FrozenTrial, identity: str | None, step: Callable[[], None]
+) -> bool:
+    """Do one step with a running trial of a process, and return whether it still was that."""
     with suppress(optuna.exceptions.UpdateFinishedTrialError):
         newest = stored_trial(study, trial)
-        if newest.state == TrialState.RUNNING and newest.user_attrs.get(key) == old:
-            set_stored_attribute(study, trial, key, new)
-            if new is None:
-                requeue_trial(study, trial)
+        owner = newest.user_attrs.get(process_key(trial.number))
+        if newest.state == TrialState.RUNNING and owner == identity:
+            step()
             return True
-    return False
+    return False  # it has ended, or another process was faster
+
+
+def _claim(study: optuna.Study, trial: FrozenTrial) -> None:
+    set_stored_attribute(study, trial, process_key(trial.number), own_identity())

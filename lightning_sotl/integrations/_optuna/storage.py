@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.study import StudyDirection
@@ -40,6 +41,9 @@ def sign_of(study: optuna.Study, *, several: str = ".") -> float:
 
 
 VALIDATION_KEY = "lightning_sotl:validation"
+
+
+_RUNG = "completed_rung_"  # what halving pruners note in a trial's system attributes
 
 
 # Mistakes of the call itself, which no second try mends.
@@ -83,9 +87,7 @@ def stored_trial(study: optuna.Study, trial: FrozenTrial) -> FrozenTrial:
     return study._storage.get_trial(trial._trial_id)
 
 
-def set_stored_attribute(
-    study: optuna.Study, trial: FrozenTrial, key: str, value: str | None
-) -> None:
+def set_stored_attribute(study: optuna.Study, trial: FrozenTrial, key: str, value: str) -> None:
     """Set a user attribute of a trial that this process does not run."""
     study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
@@ -93,6 +95,54 @@ def set_stored_attribute(
 def requeue_trial(study: optuna.Study, trial: FrozenTrial) -> None:
     """Put a trial back into the queue, under its own number."""
     study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
+def ask_pruner(trial: optuna.trial.BaseTrial) -> bool:
+    """Return whether the pruner ends a trial after its newest report.
+
+    A plain bool: some pruners give one of NumPy's, which no checkpoint may hold.
+    """
+    return bool(trial.should_prune())
+
+
+def ask_pruner_again(trial: optuna.trial.BaseTrial) -> bool:
+    """Ask the pruner about a trial's newest report, as if it had not been asked before.
+
+    Optuna's halving pruners note in the trial that they have looked at a report, and take a second
+    question for one about the next rung; a process that dies in between leaves the note without
+    the answer. So they are shown the study without that note.
+    """
+    if not isinstance(trial, optuna.Trial):
+        return ask_pruner(trial)
+    frozen = copy.deepcopy(trial.storage.get_trial(trial._trial_id))
+    rungs = [name for name in frozen.system_attrs if name.startswith(_RUNG)]
+    newest = None if frozen.last_step is None else frozen.intermediate_values[frozen.last_step]
+    noted = {name for name in rungs if frozen.system_attrs[name] == newest}
+    if not noted:
+        return ask_pruner(trial)
+    attributes = frozen.system_attrs
+    frozen.system_attrs = {key: attributes[key] for key in attributes if key not in noted}
+    study = optuna.load_study(
+        study_name=trial.study.study_name,
+        storage=cast("Any", _StorageWith(trial.storage, frozen)),
+        sampler=trial.study.sampler,
+        pruner=trial.study.pruner,
+    )
+    return bool(study.pruner.prune(study, frozen))
+
+
+class _StorageWith:
+    """A storage that shows one trial in another state; all else is the storage's."""
+
+    def __init__(self, storage: Any, trial: FrozenTrial) -> None:
+        self._storage, self._trial = storage, trial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def get_all_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
+        trials = self._storage.get_all_trials(*args, **options)
+        return [self._trial if t._trial_id == self._trial._trial_id else t for t in trials]
 
 
 def identity_of(study: optuna.Study) -> tuple[Any, int]:
@@ -122,6 +172,21 @@ def report_pending(
             return False  # `report` itself returns None
         reported[step] = pending.pop(step)
     return True
+
+
+def note_decision(trial: optuna.trial.BaseTrial, step: int | None) -> None:
+    """Note at which step the pruner has ended a trial, or that it has not after all."""
+    trial.set_user_attr(_decision_key(trial), step)
+
+
+def noted_decision(trial: optuna.trial.BaseTrial | None) -> int | None:
+    """Return what `note_decision` has noted, perhaps in a process that was killed."""
+    return trial.user_attrs.get(_decision_key(trial)) if isinstance(trial, optuna.Trial) else None
+
+
+def _decision_key(trial: optuna.trial.BaseTrial) -> str:
+    # With the number, as Optuna copies attributes when it retries a trial under a new one.
+    return f"lightning_sotl:pruned_{trial.number}"
 
 
 def validations_of(trial: optuna.trial.FrozenTrial | optuna.Trial) -> dict[int, float]:

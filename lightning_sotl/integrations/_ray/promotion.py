@@ -64,14 +64,13 @@ def find_winners(
     ]
     if not finite:
         raise ValueError(
-            f"None of the {pluralize(len(trials), 'trial')} has a finite `{monitor}`, so there is "
-            "none to promote."
+            f"No trial of {len(trials)} has a finite `{monitor}`, so there is none to promote."
         )
     at = max(units for units, _ in finite)
     at_end = [trial for units, trial in finite if units == at]
     if len(at_end) < len(finite):
         log.warning(
-            "%s ended before T = %d and do not compete.",
+            "%s ended before T = %d and cannot be compared.",
             pluralize(len(finite) - len(at_end), "trial"),
             at,
         )

@@ -16,7 +16,7 @@ from lightning_sotl._utils.messages import warn_user
 from lightning_sotl.callbacks import _stop_checkpoint
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
-from lightning_sotl.callbacks._run import attributes_without
+from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_copy
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
@@ -83,7 +83,7 @@ class RayReporter:
         'sotl_e1'
     """
 
-    _sotl_place = Place.late
+    _sotl_place = Place.last
     _metric: MonitoredMetric  # from `setup` on
     _other_metrics: list[MonitoredMetric]
 
@@ -98,14 +98,23 @@ class RayReporter:
         if checkpoint_every is not None:
             checkpoint_every = validation.positive_int("checkpoint_every", checkpoint_every)
         self.checkpoint_every = checkpoint_every
-        self.stopped_by_ray = False
+        self._stopped_by_ray = False
+        self._run = RunBinding()
         self._fit = _Fit()
+
+    @property
+    def stopped_by_ray(self) -> bool:
+        """Whether Ray has stopped the trial."""
+        newer = self._run.newer_results()  # of a copy of this reporter
+        if newer is not None:
+            self._stopped_by_ray = newer["stopped_by_ray"]
+        return self._stopped_by_ray
 
     # --- Lightning's hooks, in the order of a run
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Take a place after the stoppers, whose decision a report has to wait for."""
-        if stage != "fit":
+        if not self._run.bind(trainer, stage):
             return
         if trainer.world_size > 1:
             raise RuntimeError(
@@ -119,7 +128,6 @@ class RayReporter:
         self._metric.refuse_unknown(pl_module)
         self._fit = _Fit(in_blocks=self._metric.counts_blocks)
         self._other_metrics = [MonitoredMetric(trainer, name) for name in self.metrics]
-        trainer.callbacks = [*(cb for cb in trainer.callbacks if cb is not self), self]
         arrange(trainer)
 
     def on_load_checkpoint(
@@ -130,7 +138,7 @@ class RayReporter:
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Resume after the epochs that the checkpoint has, which were reported."""
-        self.stopped_by_ray = False
+        self._stopped_by_ray = False
         fit = self._fit
         fit.whole_epochs = trainer.current_epoch
         fit.units_reported = self._units_completed
@@ -189,6 +197,11 @@ class RayReporter:
         """Report the last epoch, after a stopper that has ended the run."""
         self._report(trainer, last=True)
 
+    def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
+        """Hand the result to the reporter that this is a copy of."""
+        results = {"stopped_by_ray": self._stopped_by_ray}
+        self._run.release(trainer, stage, type(self).__name__, results)
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
@@ -205,7 +218,7 @@ class RayReporter:
 
     def _report(self, trainer: Trainer, *, last: bool = False) -> None:
         fit, unit = self._fit, self._units_completed
-        if unit <= fit.units_reported or not session.in_trial() or self.stopped_by_ray:
+        if unit <= fit.units_reported or not session.in_trial() or self._stopped_by_ray:
             return
         if self._metric.value is None or not self._metric.is_new:
             if self._metric.monitor is None and self._metric.value is None:
@@ -224,11 +237,11 @@ class RayReporter:
         fit.any_finite = fit.any_finite or math.isfinite(value)
         every = self.checkpoint_every
         saves = every is not None and (last or unit % every == 0)
-        self.stopped_by_ray = self._send(trainer, metrics, with_checkpoint=saves)
-        fit.ends = self.stopped_by_ray or not fit.any_finite
+        self._stopped_by_ray = self._send(trainer, metrics, with_checkpoint=saves)
+        fit.ends = self._stopped_by_ray or not fit.any_finite
         if fit.ends and limits_allow_stop(trainer, fit.whole_epochs):
             trainer.should_stop = True
-            if self.stopped_by_ray:
+            if self._stopped_by_ray:
                 for stopper in stoppers_of(trainer):
                     # The trial resumes from the checkpoint of the report.
                     stopper.end_by_policy(trainer, fit.whole_epochs, save=False)
@@ -262,3 +275,11 @@ class RayReporter:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**attributes_without(self, "_metric", "_other_metrics"), "_fit": _Fit()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RayReporter:
+        twin: RayReporter = deep_copy(self, memo)
+        twin._run = self._run.copy()
+        return twin

@@ -57,33 +57,59 @@ def named_policy(name: str) -> Policy:
     )
 
 
-def default_names(epochs: int, *, has_validation: bool, peers_read_both: bool = False) -> list[str]:
-    """Return the names of the policies that are compared by default.
+def default_names(epochs: int, *, has_validation: bool) -> list[str]:
+    """Return the names of the policies that a replay compares by default: one of each kind.
 
-    These are the built-in policies that E allows, by training losses and by validation values, and
-    the policies of Optuna and Ray, if these are installed, by training losses.
+    These are full training, the adaptive rule, a fixed T, halving, and where Optuna and Ray are
+    installed Hyperband, Optuna's default pruner and ASHA. With validation values come the built-in
+    ones that read them. `all_names` adds their variants, whose results are close to these: other
+    numbers, Optuna's halving, which is ASHA, and its rules that are the median's with other
+    thresholds.
+
+    Args:
+        epochs: E of the curves; the fixed T is a fifth of it.
+        has_validation: Whether there are validation values.
+
+    Example:
+        >>> default_names(50, has_validation=False)[:4]
+        ['full', 'adaptive', 'fixed-t10-top5', 'halving']
+    """
+    own = [_ADAPTIVE[0], *_fixed(epochs)[:1], *_halving(epochs)]
+    installed = _installed()
+    peers = [name for name in ("optuna-hyperband", "optuna-median", _RAY) if name in installed]
+    names = ["full", *own, *peers]
+    return [*names, "adaptive-both", *(f"{name}-val" for name in own)] if has_validation else names
+
+
+def all_names(epochs: int, *, has_validation: bool) -> list[str]:
+    """Return the names of all policies, by training losses and by validation values.
 
     Args:
         epochs: E of the curves; the fixed T's are a fifth and a half of it.
         has_validation: Whether there are validation values.
-        peers_read_both: Whether to add Optuna's and Ray's policies by validation values as well.
 
     Example:
-        >>> default_names(50, has_validation=False)[:5]
+        >>> all_names(50, has_validation=False)[:5]
         ['full', 'adaptive', 'adaptive-keep2', 'fixed-t10-top5', 'fixed-t25-top5']
     """
-    fixed = dict.fromkeys(t for t in (epochs // 5, epochs // 2) if t >= 1)
-    own = [*_ADAPTIVE, *(f"fixed-t{t}-top5" for t in fixed)]
-    if epochs > FIRST_RUNG:
-        own.append("halving")
-    peers: list[str] = []
-    if importlib.util.find_spec("optuna") is not None:
-        peers += _OPTUNA
-    if importlib.util.find_spec("ray") is not None:
-        peers.append(_RAY)
-    names = ["full", *own, *peers]
-    if has_validation:
-        by_validation = [*own, *peers] if peers_read_both else own
-        names += [f"{name}-both" for name in _ADAPTIVE]
-        names += [f"{name}-val" for name in by_validation]
-    return names
+    names = [*_ADAPTIVE, *_fixed(epochs), *_halving(epochs), *_installed()]
+    if not has_validation:
+        return ["full", *names]
+    both = [f"{name}-both" for name in _ADAPTIVE]
+    return ["full", *names, *both, *(f"{name}-val" for name in names)]
+
+
+def _fixed(epochs: int) -> list[str]:
+    limits = dict.fromkeys(limit for limit in (epochs // 5, epochs // 2) if limit >= 1)
+    return [f"fixed-t{limit}-top5" for limit in limits]
+
+
+def _halving(epochs: int) -> list[str]:
+    return ["halving"] if epochs > FIRST_RUNG else []
+
+
+def _installed() -> list[str]:
+    """Return the policies of Optuna and Ray, as far as these are installed."""
+    optuna = _OPTUNA if importlib.util.find_spec("optuna") is not None else ()
+    ray = (_RAY,) if importlib.util.find_spec("ray") is not None else ()
+    return [*optuna, *ray]

@@ -1,0 +1,151 @@
+"""Random generators that parts of the training loaders keep for themselves."""
+
+from __future__ import annotations
+
+import random
+from types import MethodType
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from lightning_sotl._utils.messages import warn_user
+from lightning_sotl.callbacks._trainer import Trainer, training_loaders
+
+_Generator: TypeAlias = (
+    torch.Generator
+    | np.random.Generator
+    | np.random.RandomState
+    | np.random.BitGenerator
+    | random.Random
+)
+_KINDS = (
+    torch.Generator,
+    np.random.Generator,
+    np.random.RandomState,
+    np.random.BitGenerator,
+    random.Random,
+)
+
+_INNER = ("sampler", "batch_sampler", "dataset", "collate_fn", "transform")
+
+
+def generator_states(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return the states of all generators in attributes of the training loaders' parts.
+
+    They are in plain types that `weights_only` can load. Without the ones that a loader and its
+    samplers have as `generator`, of torch: these are saved apart.
+
+    A generator inside a worker process, of a dataset that is copied there, is out of reach: the
+    state of the main process's copy is saved, from which Lightning's next workers begin.
+    """
+    return [
+        {"kind": _kind(generator), "state": _plain_state(generator)}
+        for generator in _generators(trainer)
+    ]
+
+
+def set_generator_states(trainer: Trainer, states: list[dict[str, Any]] | None) -> None:
+    """Restore what `generator_states` returned; warn if it is None and there are generators.
+
+    Raises:
+        RuntimeError: If the loaders' parts have other generators now.
+    """
+    generators = _generators(trainer)
+    found = [_kind(own) for own in generators]
+    if states is None:
+        if generators:
+            warn_user(
+                "The random state in the checkpoint has nothing of the generators that parts of "
+                f"the training loaders keep ({_words(found)}), so the run differs from one that "
+                "was never stopped."
+            )
+        return
+    saved = [entry["kind"] for entry in states]
+    if saved != found:
+        raise RuntimeError(
+            "Expected the parts of the training loaders to keep these generators, as where the "
+            f"random state was saved: {_words(saved)}; but got: {_words(found)}."
+        )
+    for generator, entry in zip(generators, states, strict=True):
+        _set_state(generator, entry["state"])
+
+
+def _generators(trainer: Trainer) -> list[_Generator]:
+    parts = training_loaders(trainer)
+    for part in parts:  # grows: a dataset may wrap another one
+        inner = [_attributes(part).get(name) for name in _INNER]
+        inner.append(getattr(part, "__self__", None) if isinstance(part, MethodType) else None)
+        parts += [each for each in inner if each is not None and not _is_in(each, parts)]
+    found: dict[int, _Generator] = {}  # a loader and its sampler may share one
+    for part in parts:
+        for name, value in _attributes(part).items():
+            if not isinstance(value, _KINDS) or isinstance(value, random.SystemRandom):
+                continue
+            if name != "generator" or not isinstance(value, torch.Generator):
+                found[id(value)] = value
+    return list(found.values())
+
+
+def _attributes(part: Any) -> dict[str, Any]:
+    """Return what an object has, without a call of code of its own."""
+    attributes: dict[str, Any] = getattr(part, "__dict__", {})
+    return attributes
+
+
+def _is_in(part: Any, parts: list[Any]) -> bool:
+    return any(part is other for other in parts)
+
+
+def _kind(generator: _Generator) -> str:
+    if isinstance(generator, np.random.Generator):
+        generator = generator.bit_generator
+    return f"{type(generator).__module__.partition('.')[0]} {type(generator).__name__}"
+
+
+def _words(kinds: list[str]) -> str:
+    return ", ".join(kinds) or "none"
+
+
+def _plain_state(generator: _Generator) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, random.Random):
+        version, internal, gauss = generator.getstate()
+        return [version, list(internal), gauss]
+    if isinstance(generator, np.random.RandomState):
+        return _plain(generator.get_state(legacy=False))
+    if isinstance(generator, np.random.Generator):
+        generator = generator.bit_generator
+    return _plain(generator.state)
+
+
+def _set_state(generator: _Generator, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, random.Random):
+        version, internal, gauss = state
+        generator.setstate((version, tuple(internal), gauss))
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(_numpy(state))
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = _numpy(state)
+    else:
+        generator.state = _numpy(state)
+
+
+def _plain(state: Any) -> Any:
+    """Return a state of numpy without arrays and scalars, which `weights_only` does not load."""
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    if isinstance(state, np.ndarray):
+        return {"array": state.tolist(), "dtype": state.dtype.name}
+    return state.item() if isinstance(state, np.generic) else state
+
+
+def _numpy(state: Any) -> Any:
+    if isinstance(state, dict) and state.keys() == {"array", "dtype"}:
+        return np.array(state["array"], dtype=state["dtype"])
+    if isinstance(state, dict):
+        return {name: _numpy(value) for name, value in state.items()}
+    return state

@@ -1,0 +1,137 @@
+"""Is a promoted run set up as the run was that was stopped?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_sotl._utils.messages import warn_user
+from lightning_sotl._utils.text import shortened
+from lightning_sotl.callbacks._record_facts import run_facts
+from lightning_sotl.callbacks._trainer import Module, Trainer
+from lightning_sotl.callbacks.monitor import monitors_of
+from lightning_sotl.callbacks.saved_hparams import without_cli_keys
+
+_KEY = "lightning_sotl_facts"  # an entry of checkpoints
+_HPARAMS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's own entries
+_MOST_NAMED = 10
+_BY_NAME = (type, FunctionType, BuiltinFunctionType)  # a checkpoint holds only their names
+_FACTS = {
+    "max_epochs": "max_epochs",
+    "max_steps": "max_steps",
+    "batch_size": "batch_size",
+    "batches_per_unit": "num_training_batches",
+    "accumulate_grad_batches": "accumulate_grad_batches",
+}
+
+
+def facts_of(trainer: Trainer, pl_module: Module) -> dict[str, Any]:
+    """Return what a promotion has to keep as it was, beyond the hyper-parameters."""
+    facts = run_facts(trainer, pl_module, block=None)
+    params = (monitor.params for monitor in monitors_of(trainer))
+    return {
+        **{name: facts[key] for key, name in _FACTS.items()},
+        "params": next((dict(given) for given in params if given is not None), None),
+    }
+
+
+def put_facts(checkpoint: dict[str, Any], facts: dict[str, Any] | None) -> None:
+    """Put facts into a checkpoint that Lightning is about to save."""
+    if facts is not None:
+        checkpoint[_KEY] = facts
+
+
+def saved_facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a checkpoint that hold facts and hyper-parameters."""
+    return {key: checkpoint[key] for key in (_KEY, *_HPARAMS) if key in checkpoint}
+
+
+def facts_in(saved: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the facts in what `saved_facts` returned; None for an older checkpoint."""
+    facts: dict[str, Any] | None = saved.get(_KEY)
+    return facts
+
+
+def warn_of_differences(
+    trainer: Trainer, pl_module: Module, saved: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    """Warn if a promoted run has another schedule, other hyper-parameters or other data.
+
+    Args:
+        trainer: The Trainer of the promoted run.
+        pl_module: Its module.
+        saved: The `saved_facts` of the checkpoint that it is resumed from.
+        facts: Its own facts.
+    """
+    differences = [
+        *_different(saved.get(_KEY) or {}, facts, skip=("params",)),
+        *_different((saved.get(_KEY) or {}).get("params"), facts["params"]),
+        *_different(saved.get(_HPARAMS[0]), pl_module.hparams),
+        *_different(saved.get(_HPARAMS[1]), getattr(trainer.datamodule, "hparams", None)),
+    ]
+    named = dict.fromkeys(differences)  # module and DataModule may share a name
+    if not named:
+        return
+    rest = len(named) - _MOST_NAMED
+    listed = "; ".join([*list(named)[:_MOST_NAMED], *([f"and {rest} more"] if rest > 0 else [])])
+    warn_user(
+        f"The promoted run is not set up as the run was that was stopped: {listed}. Its rank is of "
+        "the latter, and the states of its optimizers and schedules come from there."
+    )
+
+
+def _different(
+    before: Mapping[str, Any] | None, now: Mapping[str, Any] | None, skip: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield what differs, with both values; nothing if either side has nothing at all."""
+    if not before or not now:
+        return
+    before, now = without_cli_keys(before), without_cli_keys(now)
+    for name in dict.fromkeys([*before, *now]):
+        if name in skip:
+            continue
+        if name not in now:
+            yield f"`{name}` was {_shown(before[name])} and is absent"
+        elif name not in before:
+            yield f"`{name}` was absent and is {_shown(now[name])}"
+        elif not is_alike(before[name], now[name]):
+            yield f"`{name}` was {_shown(before[name])} and is {_shown(now[name])}"
+
+
+def is_alike(before: Any, now: Any) -> bool:
+    """Return whether two values are equal, as far as can be told.
+
+    A tuple equals a list. Objects without an equality of their own are taken as equal if they are
+    of one type, since one of them is a copy from a checkpoint.
+    """
+    if isinstance(before, torch.Tensor) and isinstance(now, torch.Tensor):
+        return before.shape == now.shape and bool(torch.equal(before.cpu(), now.cpu()))
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return before.keys() == now.keys() and all(is_alike(before[k], now[k]) for k in before)
+    if _is_sequence(before) and _is_sequence(now):
+        return len(before) == len(now) and all(map(is_alike, before, now))
+    if isinstance(before, float) and isinstance(now, float) and math.isnan(before):
+        return math.isnan(now)
+    has_equality = getattr(type(before), "__eq__", None) is not object.__eq__
+    if not has_equality and not isinstance(before, _BY_NAME):
+        return type(before) is type(now)
+    try:
+        return bool(np.all(before == now))
+    except Exception:  # whatever the equality of a user's class may raise
+        return True
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _shown(value: Any) -> str:
+    try:
+        return shortened(repr(value))
+    except Exception:  # the same
+        return f"a {type(value).__name__}"
