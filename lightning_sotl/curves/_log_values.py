@@ -110,15 +110,6 @@ class Logged:
         }
         return cut
 
-    def before(self, end: int) -> Logged:
-        """Return the values of the epochs before `end`, as if the run had broken off there."""
-        cut = Logged(self.wanted, keys=self.keys)
-        for key, values in self.by_epoch.items():
-            for epoch, value in sorted(values.items()):
-                if epoch < end:
-                    cut.add(key, epoch, value)
-        return cut
-
     def update(self, newer: Logged) -> None:
         """Add the values of other logs of the same run; on the same epoch those win."""
         self.keys |= newer.keys

@@ -236,8 +236,9 @@ def _recorded_metrics(run: RecordedRun, keys: LogKeys) -> Logged:
     if run.facts.get("unit", "epoch") == keys.unit:
         for epoch, metrics in sorted(run.metrics.items()):
             for name, value in metrics.items():
-                found.keys.add(name)
-                found.add(name, epoch, value)
+                found.by_epoch.setdefault(name, {})[epoch] = value
+                found.last[name], found.last_epochs[name] = value, epoch
+    found.keys |= found.by_epoch.keys()
     return found
 
 

@@ -111,8 +111,8 @@ class Winner:
         weights_only = kwargs.pop("weights_only", True)
         if weights_only is not False:
             refuse_pickle(self.checkpoint_path, run_id=self.run_id, method="fit")
-        with loading(trainer, self.checkpoint_path, weights_only) as loading:
-            trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **loading)
+        with loading(trainer, self.checkpoint_path, weights_only) as how:
+            trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **how)
         call = _call.get()
         if call is not None and not trainer.fast_dev_run and trainer.state.finished:
             name = call.monitor or stoppers[0].monitor

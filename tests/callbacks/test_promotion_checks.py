@@ -225,7 +225,6 @@ def test_a_promoted_run_that_was_killed_is_resumed_with_its_own_setting(tmp_path
         (torch.nn.ReLU(), torch.nn.GELU(), False),
         (None, 0, False),
     ],
-    ids=str,
 )
 def test_values_are_compared_as_far_as_can_be_told(before: Any, now: Any, alike: bool) -> None:
     assert is_alike(before, now) is alike
