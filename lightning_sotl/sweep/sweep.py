@@ -230,7 +230,7 @@ got 20.
                 yield turn, run
 
     def _turns(self) -> Iterator[tuple[Turn, RunFolder, Step]]:
-        reported = 0
+        reported, waits = 0, False
         while True:
             runs, progress, found = self._state()
             for number in range(reported, len(found)):
@@ -257,9 +257,13 @@ got 20.
                         self._check_trained(turn, run)
                 finally:
                     lock.release()
-                taken = True
+                taken, waits = True, False
                 break
             if not taken:
+                if not waits:
+                    waiting = quote_few([runs[row].run_id for row in step.pending])
+                    inform_user(f"Waiting for {waiting}: another process is training there.")
+                waits = True
                 time.sleep(_POLL)
 
     def _state(self) -> tuple[list[RunFolder], list[Progress], list[Step]]:
