@@ -402,14 +402,13 @@ got 20.
         if self.max_total_epochs is not None:
             rest = self.max_total_epochs - sum(now.epochs for now in progress)
         for row, (run, now) in enumerate(zip(runs, progress, strict=True)):
-            if not now.epochs or not now.can_resume:
+            if not now.can_resume:
                 continue
             kept = self._folder.checkpoint(run)[1]
             if not now.ended and row not in found[-1].admitted:
                 further = next(rung for rung in self.rungs if rung > now.epochs)
                 kept = kept if further - now.epochs <= rest else None
-            lock = run.lock()
-            if not run.checkpoints_but(kept) or not lock_now(lock):
+            if not run.checkpoints_but(kept) or not lock_now(lock := run.lock()):
                 continue
             try:
                 if self._folder.progress(run).epochs == now.epochs:

@@ -273,14 +273,14 @@ class Reading:
     """What the files say, read without any of the package: the records, the steps."""
 
     def __init__(self, plan: Plan) -> None:
-        self.losses: dict[str, dict[int, str]] = {}
+        self.losses: dict[tuple[str, int], str] = {}  # run, e -> L(e)
         self.closed: dict[str, int] = {}  # run -> units after which its newest checkpoint is named
         for path in sorted(plan.sweep.glob("run_*/sotl.jsonl")):
             run = path.parent.name
-            losses = self.losses.setdefault(run, {})
             for line in lines_of(path):
                 if "e" in line:
-                    losses[line["e"]] = "inf" if line["loss"] is None else line["loss"].hex()
+                    loss = math.inf if line["loss"] is None else line["loss"]
+                    self.losses[run, line["e"]] = loss.hex()
                     if line["checkpoint"]:
                         self.closed[run] = max(self.closed.get(run, 0), line["e"] + 1)
         self.notes = list(lines_of(plan.steps))
@@ -355,8 +355,10 @@ def check_result(plan: Plan, whole: Plan, process: int, tally: Tally) -> None:
     for key in ("best", "ranking"):
         tally.expect(f"{name}: {key}", found[key], expected[key])
     ours, theirs = Reading(plan), Reading(whole)
-    tally.expect(f"{name}: losses in the records", ours.losses, theirs.losses)
-    tally.expect(f"{name}: steps", ours.trained(), theirs.trained())
+    losses = ours.losses.items() ^ theirs.losses.items()
+    tally.expect(f"{name}: losses in the records that differ", losses, set())
+    steps = ours.trained().items() ^ theirs.trained().items()
+    tally.expect(f"{name}: steps that differ", steps, set())
     tally.expect(f"{name}: rank", ranked(plan), [run for run, *_ in found["ranking"]])
     tally.expect(
         f"{name}: checkpoint of the best",

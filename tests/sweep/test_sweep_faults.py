@@ -102,21 +102,24 @@ def test_a_checkpoint_that_a_kill_left_is_deleted(tmp_path):
 
 
 class Ends:
-    """Trains; something else than the sweep ends one candidate after five epochs."""
+    """Trains; something else than the sweep ends one candidate after some epochs."""
 
-    def __init__(self) -> None:
+    def __init__(self, candidate: int = 2, epochs: int = 5) -> None:
+        self.candidate, self.epochs = CANDIDATES[candidate], epochs
         self.turns: list[tuple[str, int, int]] = []
 
     def __call__(self, turn: Any) -> None:
         pl = lightning()
 
+        epochs = self.epochs
+
         class Ender(pl.Callback):
             def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-                trainer.should_stop |= trainer.current_epoch == 4
+                trainer.should_stop |= trainer.current_epoch == epochs - 1
 
         self.turns.append((turn.run_id, turn.start_epoch, turn.stop_epoch))
         pl.seed_everything(7, verbose=False)
-        extra = [Ender()] if turn.params == CANDIDATES[2] else []
+        extra = [Ender()] if turn.params == self.candidate else []
         fit = trainer(turn.directory, [*turn.callbacks, *extra])
         turn.fit(fit, module(**turn.params), *loaders())
 
@@ -129,11 +132,14 @@ def test_a_run_that_something_else_ended_is_complete_once_its_checkpoint_is_name
     named, status = lines_of(folder)[-2:]
     assert Path(named["checkpoint"]) == Path(best.checkpoint_path)
     assert (status["status"], status["reason"]) == ("stopped", "trainer.should_stop")
+    # A kill came before the status.
+    cut(folder, -1)
+    assert make(tmp_path, candidates).run(pytest.fail) == best
     # A kill came before the name: the turn is open.
     path = Path(best.checkpoint_path)
     older = Path([line["checkpoint"] for line in lines_of(folder) if line.get("checkpoint")][-2])
     older.write_bytes(path.read_bytes())  # its content does not matter here
-    cut(folder, -2)
+    cut(folder, -1)
     turn = next(iter(make(tmp_path, candidates)))
     assert (turn.start_epoch, turn.stop_epoch, turn.checkpoint_path) == (4, 6, str(older))
 
@@ -270,6 +276,23 @@ def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_ep
     assert [name.split("-")[1] for name in before] == ["epoch=2"][: stop_epoch - 2]
     assert same(make(tmp_path).run(Training()), whole[0])
     assert not list(tmp_path.glob("*/set_aside.json"))
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_half_a_checkpoint_is_not_left_on_a_full_disk(tmp_path, monkeypatch, ends):
+    """As of a full disk that is not the one of the temporary files."""
+    save = lightning().Trainer.save_checkpoint
+
+    def half(trainer, path, *args, **options):
+        save(trainer, path, *args, **options)
+        os.truncate(path, 1000)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lightning().Trainer, "save_checkpoint", half)
+        with pytest.raises(OSError, match="No space left on device"):
+            make(tmp_path).run(Ends(0, 1) if ends else Training())
+    assert checkpoints(tmp_path / "run_000") == []
 
 
 @pytest.mark.parametrize("stop_epoch", [2, 3])
