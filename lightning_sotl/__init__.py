@@ -20,6 +20,7 @@ __all__ = [  # noqa: RUF022  # as `sorted` has it
     "SoTLMonitor",
     "StoppingReason",
     "SumOfTrainingLosses",
+    "Sweep",
     "Winner",
     "correlation_curves",
     "evaluate",
@@ -43,6 +44,7 @@ _HOMES = {
     "SoTLMonitor": "lightning_sotl.pytorch_lightning",
     "StoppingReason": "lightning_sotl.policies.stopping",
     "SumOfTrainingLosses": "lightning_sotl.metric",
+    "Sweep": "lightning_sotl.pytorch_lightning",
     "Winner": "lightning_sotl.sweep.promotion",
     "correlation_curves": "lightning_sotl.evaluation.evaluate",
     "evaluate": "lightning_sotl.evaluation.evaluate",
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
     from lightning_sotl.metric import SumOfTrainingLosses
     from lightning_sotl.policies.adaptive import AdaptivePolicy
     from lightning_sotl.policies.stopping import StoppingReason
-    from lightning_sotl.pytorch_lightning import EarlyRankingStopper, SoTLMonitor
+    from lightning_sotl.pytorch_lightning import EarlyRankingStopper, SoTLMonitor, Sweep
     from lightning_sotl.stats.correlation import (
         rank_correlation,
         rank_correlation_curve,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pytorch_lightning import Callback
 
 from lightning_sotl.callbacks import monitor, stopper
+from lightning_sotl.sweep import sweep
 
-__all__ = ["EarlyRankingStopper", "SoTLMonitor"]
+__all__ = ["EarlyRankingStopper", "SoTLMonitor", "Sweep"]
 
 
 class SoTLMonitor(monitor.SoTLMonitor, Callback):
@@ -15,3 +16,9 @@ class SoTLMonitor(monitor.SoTLMonitor, Callback):
 
 class EarlyRankingStopper(stopper.EarlyRankingStopper, Callback):
     __doc__ = stopper.EarlyRankingStopper.__doc__
+
+
+class Sweep(sweep.Sweep):
+    __doc__ = sweep.Sweep.__doc__
+    _monitor_class = SoTLMonitor
+    _stopper_class = EarlyRankingStopper

@@ -106,6 +106,18 @@ def text(name: str, value: object) -> str:
     return value
 
 
+def names(name: str, value: object) -> tuple[str, ...]:
+    """Return `value`, a sequence of non-empty strings, as a tuple.
+
+    Raises:
+        TypeError: If it is a single string or no sequence, or if an entry is no string.
+        ValueError: If an entry is empty.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"Expected `{name}` to be a sequence of names but got {value!r}.")
+    return tuple(text(name, entry) for entry in value)
+
+
 def boolean(name: str, value: object) -> bool:
     """Return `value` if it is `True` or `False`.
 
@@ -128,3 +140,21 @@ def local_directory(name: str, value: object) -> None:
         raise TypeError(f"Expected `{name}` to be a path but got {value!r}.")
     if "://" in str(value):
         raise ValueError(f"Expected `{name}` to be a local directory but got {str(value)!r}.")
+
+
+def validation_pair(name: object, mode: object) -> None:
+    """Check the name of a validation metric and its direction, which come together.
+
+    Raises:
+        TypeError: If the name is no string.
+        ValueError: If only one of them is given, or if the direction is neither "min" nor "max".
+    """
+    if name is not None:
+        text("validation", name)
+    if (name is None) != (mode is None):
+        raise ValueError(
+            "Expected `validation` and `validation_mode` to be given together but got "
+            f"validation={name!r} and validation_mode={mode!r}."
+        )
+    if mode not in (None, "min", "max"):
+        raise ValueError(f"Expected `validation_mode` to be 'min' or 'max' but got {mode!r}.")

@@ -32,6 +32,7 @@ from lightning_sotl.callbacks._trainer import (
     batches_not_seen,
     epoch_is_whole,
     is_at_epoch_start,
+    is_same_value,
     sum_over_ranks,
     train_whole_epochs_after_resume,
     trained_batches,
@@ -72,6 +73,7 @@ class _Fit:
 
     loss_needs_no_copy: bool = False
     needs_batch_size: bool = False  # the loaders do not know it
+    recorded: dict[str, Any] = field(default_factory=dict)  # metric -> the value as it was shown
     raised: bool = False
 
 
@@ -103,6 +105,8 @@ class SoTLMonitor:
         prog_bar: Whether to show the estimates on the progress bar.
         epoch_axis: Whether to log `<name>/epoch` too, with the epoch on the x axis.
         record: Whether to keep the run's record, `sotl.jsonl`, beside the logger's files.
+        record_metrics: Names of logged metrics, such as "val_acc", that the record keeps beside
+            L(e): the newest value that each epoch (or block) logs.
         name: How to call the run in `rank` and elsewhere; for loggers without versions.
         params: What tells this run from the others of a sweep, for example `trial.params`. `rank`
             shows it, and it is `params` of a winner; without it these are the hyper-parameters
@@ -140,6 +144,7 @@ class SoTLMonitor:
         prog_bar: bool = False,
         epoch_axis: bool = False,
         record: bool = True,
+        record_metrics: Sequence[str] = (),
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
         directory: str | Path | None = None,
@@ -156,6 +161,7 @@ class SoTLMonitor:
         self.prog_bar = validation.boolean("prog_bar", prog_bar)
         self.epoch_axis = validation.boolean("epoch_axis", epoch_axis)
         self.record = validation.boolean("record", record)
+        self.record_metrics = validation.names("record_metrics", record_metrics)
         self.name = None if name is None else validation.text("name", name)
         if params is not None:
             check_params("params", params)
@@ -167,6 +173,9 @@ class SoTLMonitor:
                     f"Expected `record` to be True with a `directory` but got {record}."
                 )
         self.directory = directory
+        # A Sweep sets it: a first turn that a kill broke off is trained again as the same run. It
+        # also names the checkpoint of a run's end before the end itself.
+        self.sweep_run_id: str | None = None
         self._is_global_zero = True
         self._begin()
 
@@ -247,9 +256,16 @@ class SoTLMonitor:
         self._receive()
         return self._memory.recorder.path
 
-    def write_stop(self, **facts: Any) -> None:
-        """Write into the record that the run was stopped, and why."""
-        self._memory.recorder.status("stopped", **facts)
+    def write_stop(self, status: str = "stopped", **facts: Any) -> None:
+        """Write into the record that the run was stopped or paused, and why."""
+        self._memory.recorder.status(status, **facts)
+
+    def write_end(self, trainer: Trainer) -> None:
+        """Write into the record that the run ended, but by no stopper."""
+        if trainer.should_stop:
+            self._memory.recorder.status("stopped", reason="trainer.should_stop")
+        else:
+            self._memory.recorder.status("finished")
 
     def write_checkpoint(self, path: str) -> None:
         """Name a checkpoint of the run after its newest unit in the record."""
@@ -333,6 +349,18 @@ class SoTLMonitor:
             _publishing.log_point(trainer, estimates, epoch=newest)
             self._state.logged = newest
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
+        """Record what the module has logged in its own `on_train_epoch_end`."""
+        self._record_metrics(trainer)
+        self._fit.recorded = {
+            name: trainer.callback_metrics.get(name) for name in self.record_metrics
+        }
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Record the metrics of a validation that follows an epoch or a block."""
+        if self._run.stage == "fit" and not trainer.sanity_checking:
+            self._record_metrics(trainer)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -368,6 +396,10 @@ class SoTLMonitor:
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Close an epoch that had no last-batch flag; log one that was closed before a resume."""
+        self._close_epoch(trainer, pl_module)
+        self._record_metrics(trainer)
+
+    def _close_epoch(self, trainer: Trainer, pl_module: Module) -> None:
         if self.every_n_train_batches is not None or trains_without_backward(trainer):
             return
         losses, epoch = self._state.losses, trainer.current_epoch
@@ -383,10 +415,9 @@ class SoTLMonitor:
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Write into the record how the run ended, unless a stopper has."""
-        if trainer.should_stop:
-            self._memory.recorder.status("stopped", reason="trainer.should_stop")
-        else:
-            self._memory.recorder.status("finished")
+        self._record_metrics(trainer)
+        if self.sweep_run_id is None:
+            self.write_end(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: Module, exception: BaseException) -> None:
         """Write into the record that the run broke off."""
@@ -402,6 +433,8 @@ class SoTLMonitor:
 
     def _reset(self) -> None:
         self._state = _State(RunLosses(self._estimates, carries=self._is_global_zero))
+        if self.sweep_run_id is not None:
+            self._state.run_id = self.sweep_run_id
         self._memory = _Memory()
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -488,6 +521,22 @@ class SoTLMonitor:
         size = batch_size_of(batch)
         if size is not None:
             self._memory.recorder.add_facts(batch_size=size)
+
+    def _record_metrics(self, trainer: Trainer) -> None:
+        """Write the metrics that were logged since the epoch began, after the newest unit."""
+        losses = self._state.losses
+        if not self.record_metrics or losses.open is not None:
+            return
+        shown = {name: trainer.callback_metrics.get(name) for name in self.record_metrics}
+        new = {
+            name: float(value)
+            for name, value in shown.items()
+            if value is not None and not is_same_value(value, self._fit.recorded.get(name))
+        }
+        if new:
+            self._fit.recorded |= {name: shown[name] for name in new}
+            history = losses.history
+            self._memory.recorder.unit(history, history.completed - 1, metrics=new)
 
     # --- one step, one unit
 

@@ -183,6 +183,8 @@ class EarlyRankingStopper:
         if checkpoint_dir is not None and not isinstance(checkpoint_dir, (str, Path)):
             raise TypeError(f"Expected `checkpoint_dir` to be a path but got {checkpoint_dir!r}.")
         self.checkpoint_dir = checkpoint_dir
+        # A Sweep sets it: the run takes turns, and this one ends for this reason.
+        self.reason_at_limit: StoppingReason | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -433,6 +435,7 @@ class EarlyRankingStopper:
         reached = StoppingReason.stop_epoch_reached
         if self.stop_batches is not None:
             reached = StoppingReason.stop_batches_reached
+        reached = self.reason_at_limit or reached
         limit = self._limit or 0
         return stop_at_limit(limit, estimate, limit=limit, reached=reached)
 
@@ -513,9 +516,13 @@ class EarlyRankingStopper:
         self._fit.stop_unfinished = False
         self._metric.warn_of_earlier_value()
         self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(trainer)
-        self._write_stop(trainer)
+        takes_turns = self.reason_at_limit is not None
+        if not takes_turns:
+            self._write_stop(trainer)
         if self._saves_checkpoint(trainer):
             self._save_checkpoint(trainer)
+        if takes_turns:  # over when its checkpoint is named: a kill before that repeats the turn
+            self._write_stop(trainer)
         stop = self._describe_stop()
         if self._result.checkpoint_path is None:
             inform_user(f"{stop}, and without a checkpoint, so it cannot be promoted.")
@@ -538,16 +545,25 @@ class EarlyRankingStopper:
             trainer.save_checkpoint(path, weights_only=False)
         except OSError as error:
             self._result.checkpoint_path = None
+            if "://" not in path:
+                Path(path).unlink(missing_ok=True)  # a full disk may have taken half of it
+            consequence = (
+                "The run has come to its stop, as its record says, and has no checkpoint to go on "
+                "from."
+                if self.reason_at_limit is None
+                else "Free the disk and start the script again: this turn is trained once more."
+            )
             raise OSError(
-                f"'{visible(path)}' cannot be written: {error.strerror or error}. The run has come "
-                "to its stop, as its record says, and has no checkpoint to go on from."
+                f"'{visible(path)}' cannot be written: {error.strerror or error}. {consequence}"
             ) from error
         for monitor in monitors_of(trainer):
             monitor.write_checkpoint(path)
 
     def _write_stop(self, trainer: Trainer) -> None:
+        paused = self._result.stopping_reason == StoppingReason.paused
         for monitor in monitors_of(trainer):
             monitor.write_stop(
+                "paused" if paused else "stopped",
                 reason=self._result.stopping_reason.value,
                 epochs=self._result.epochs_completed,
                 monitor=self.monitor,
@@ -616,7 +632,8 @@ class EarlyRankingStopper:
     def _describe_stop(self) -> str:
         """Return when and why the run ends."""
         result, decision = self._result, self._memory.decision
-        stop = f"The run ends after {pluralize(result.epochs_completed or 0, 'epoch')}"
+        verb = "is paused" if result.stopping_reason == StoppingReason.paused else "ends"
+        stop = f"The run {verb} after {pluralize(result.epochs_completed or 0, 'epoch')}"
         if result.estimate is not None:
             stop += f" with `{self.monitor}` = {result.estimate:.6g}"
         if result.stopping_reason != StoppingReason.policy:

@@ -120,5 +120,9 @@ class RunSource:
         if self.record is None:
             return False
         status, reason = self.record.status.get("status"), self.record.status.get("reason")
-        # A run that another callback ended, for example EarlyStopping, is finished.
+        # A run that another callback ended, for example EarlyStopping, is finished, and so is one
+        # that a stopper ended at the full budget.
+        budget = self.record.facts.get("max_epochs")
+        if self._unit == "epoch" and len(self.record.losses) == budget:
+            return False
         return status != "finished" and reason != "trainer.should_stop"

@@ -46,11 +46,18 @@ class RunReader:
         self._read_folders(folders, progress)
         runs = _without_false_starts(merge_sessions(self._sessions))
         self._note_copies(runs)
-        sources = self._match_records(runs)
         recorded = {folder for run in runs for folder in run.folders}
-        rest = without_copies(
-            [folder for folder in folders if folder.path not in recorded], self._notes, self._name
-        )
+        rest = []
+        for folder in folders:
+            # A monitor with a `directory` writes its record above the logger's folders.
+            above = (path for path in folder.path.parents if path in recorded)
+            home = None if folder.path in recorded else next(above, None)
+            if home is not None:
+                self._logs[home].update_resumed(self._logs[folder.path])
+            elif folder.path not in recorded:
+                rest.append(folder)
+        rest = without_copies(rest, self._notes, self._name)
+        sources = self._match_records(runs)
         sources += join_loggers(
             self._match_logs([folder.path for folder in rest], sources),
             {self._name(folder.path): folder for folder in rest},
@@ -154,6 +161,7 @@ class RunReader:
                         f"'{self._name(folder)}' holds {runs_in[folder]} runs; its logs cannot be "
                         "told apart and only the records count."
                     )
+            logged.update(_recorded_metrics(run, self._keys))
             for folder in run.contradicted:
                 self._notes.cautions.append(
                     f"Run '{name}' has other losses in '{self._name(folder)}' than in "
@@ -220,6 +228,18 @@ class RunReader:
     def _name(self, path: Path) -> str:
         relative = path.relative_to(self._root)
         return relative.as_posix() if relative.parts else self._root.resolve().name
+
+
+def _recorded_metrics(run: RecordedRun, keys: LogKeys) -> Logged:
+    """Return the metrics in a record, which win over those in the logs beside it."""
+    found = Logged(())
+    if run.facts.get("unit", "epoch") == keys.unit:
+        for epoch, metrics in sorted(run.metrics.items()):
+            for name, value in metrics.items():
+                found.by_epoch.setdefault(name, {})[epoch] = value
+                found.last[name], found.last_epochs[name] = value, epoch
+    found.keys |= found.by_epoch.keys()
+    return found
 
 
 def _without_false_starts(runs: list[RecordedRun]) -> list[RecordedRun]:

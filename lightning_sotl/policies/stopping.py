@@ -18,6 +18,7 @@ class StoppingReason(str, Enum):
         non_finite_estimate: The limit was reached with an estimate that is not finite: the
             run has diverged and ranks last.
         policy: An adaptive rule ended the run before its limit.
+        paused: The run's turn in a sweep is over; it may continue later.
         already_stopped: The run was resumed at or past its limit, so nothing was trained.
 
     Example:
@@ -30,6 +31,7 @@ class StoppingReason(str, Enum):
     stop_batches_reached = "stop_batches_reached"
     non_finite_estimate = "non_finite_estimate"
     policy = "policy"
+    paused = "paused"
     already_stopped = "already_stopped"
 
     def __str__(self) -> str:

@@ -99,7 +99,7 @@ def rank_runs(
         monitor: The estimate's name, or any key of `found.others`.
         estimate: The parsed name; None for a key that is only read.
         at: T; None for the default: the limit at which a stopper ended runs; else, if a policy or a
-            pruner ended some, the most epochs of any run; else the most epochs that at least three
+            pruner ended some or a sweep has paused some, the most epochs of any run; else the most epochs that at least three
             quarters of the runs have completed.
         mode: "min" if lower is better, as for every estimate from training losses.
         rows: The row numbers of the runs to rank; None for all.
@@ -113,13 +113,14 @@ def rank_runs(
     scores, completed = _scores(found, monitor, estimate)
     scores, completed = scores[chosen], completed[chosen]
     names = [found.curves.names[run] for run in chosen]
-    by_policy = sum(found.facts[run].get("stopping_reason") == "policy" for run in chosen)
+    reasons = Counter(found.facts[run].get("stopping_reason") for run in chosen)
+    by_policy, paused = reasons["policy"], reasons["paused"]
     notes: list[str] = []
     if at is None:
         # A key that is only read may be missing in some epochs, for example a rare validation.
         reached = completed if estimate is not None else count_epochs(scores)
         stops = {stop for run in chosen if (stop := found.stopped_at[run])}
-        at, notes = _default_at(reached, sorted(stops), by_policy)
+        at, notes = _default_at(reached, sorted(stops), by_policy, paused)
     _check_at(at, int(completed.max()), monitor, estimate)
     values = scores[:, at - 1]
     costs = oriented(np.where(completed >= at, values, np.inf), mode=mode)
@@ -129,11 +130,10 @@ def rank_runs(
             f"{pluralize(at, 'epoch')}: there is nothing to rank."
         )
     order = np.argsort(costs, kind="stable")
-    if by_policy:
-        newest = scores[np.arange(len(scores)), np.minimum(completed, at) - 1]
-        diverged = np.isinf(costs) & (completed >= at)
+    if by_policy or paused:
+        newest = oriented(scores[np.arange(len(scores)), np.minimum(completed, at) - 1], mode=mode)
         # A policy has judged a run that it ended earlier as worse: the longest of them are first.
-        order = np.lexsort((oriented(newest, mode=mode), -completed, diverged, costs))
+        order = np.lexsort((newest, -np.minimum(completed, at), ~np.isfinite(newest)))
     ranks = best_ranks(costs)
     checkpoints = found.curves.checkpoints or ()
     runs = tuple(
@@ -202,7 +202,7 @@ def _scores(
 
 
 def _default_at(
-    completed: NDArray[np.int64], stops: list[int], by_policy: int
+    completed: NDArray[np.int64], stops: list[int], by_policy: int, paused: int
 ) -> tuple[int, list[str]]:
     """Return T, and why it is that.
 
@@ -210,6 +210,7 @@ def _default_at(
         completed: How many epochs each run has completed.
         stops: Each T at which a stopper ended runs, in ascending order.
         by_policy: How many runs a policy ended.
+        paused: How many runs of a sweep wait for their next turn.
     """
     if len(stops) > 1:
         return stops[0], [
@@ -224,6 +225,8 @@ def _default_at(
             f"at a limit, so T is {completed.max()}, the most epochs of any run: those that it let "
             "go on furthest stand first."
         ]
+    if paused:
+        return int(completed.max()), []
     longest_first = np.sort(completed)[::-1]
     return max(1, int(longest_first[math.ceil(_REACHED_BY * len(completed)) - 1])), []
 

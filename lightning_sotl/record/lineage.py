@@ -43,6 +43,7 @@ class RecordedRun:
         facts: The newest header.
         losses: e -> L(e), `+inf` where it was not finite.
         checkpoints: e -> the checkpoint saved after it.
+        metrics: e -> the recorded metrics of that epoch, by name.
         checkpoint_facts: The header of the process that trained the newest of them.
         status: The newest status line; empty while the run is being trained.
         stopped_at: T at which a stopper first ended it, or None.
@@ -59,6 +60,7 @@ class RecordedRun:
     facts: dict[str, Any] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     checkpoint_facts: dict[str, Any] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     stopped_at: int | None = None
@@ -130,6 +132,7 @@ class _Part:
         self.alive = max(copy.alive for copy in copies)
         self.losses = {unit: loss for copy in copies for unit, loss in copy.losses.items()}
         self.checkpoints = {unit: at for copy in copies for unit, at in copy.checkpoints.items()}
+        self.metrics = {unit: found for copy in copies for unit, found in copy.metrics.items()}
         self.start, self.tip = 0, root
         self.parent: _Part | None = None
         self.absorbed: list[_Part] = []
@@ -170,6 +173,11 @@ class _Part:
         self.checkpoints = (
             {**self.checkpoints, **saved} if other.has_ended else {**saved, **self.checkpoints}
         )
+        self.metrics |= {
+            unit: found
+            for unit, found in other.metrics.items()
+            if self.tip.has(unit, other.losses[unit])
+        }
 
 
 class _Tree:
@@ -351,6 +359,7 @@ class _Tree:
         if not saved.items() <= run.checkpoints.items():
             run.checkpoint_facts = part.facts
         run.checkpoints |= saved
+        run.metrics |= {unit: found for unit, found in part.metrics.items() if unit < end}
         if not part.tip.depth or part.units > end:
             return
         if part.status.get("status") in _ENDS:

@@ -28,6 +28,7 @@ class Session:
         begun: The time of the header; not earlier than those above it in the same file.
         losses: e -> L(e), `+inf` where it was not finite.
         checkpoints: e -> the checkpoint saved after it.
+        metrics: e -> the recorded metrics of that epoch, by name.
         status: The last status line; empty without one.
         alive: The newest time at which it is known to have been trained: that of its header, of its
             status, or of the headers above its last line in the same file.
@@ -39,6 +40,7 @@ class Session:
     begun: float = -math.inf
     losses: dict[int, float] = field(default_factory=dict)
     checkpoints: dict[int, str] = field(default_factory=dict)
+    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     alive: float = -math.inf
 
@@ -152,7 +154,19 @@ def _add_line(session: Session, line: dict[str, Any]) -> bool:
         session.checkpoints[unit] = checkpoint
     elif checkpoint is not None:
         return False
-    elif session.losses.get(unit, loss) != loss:
-        session.checkpoints.pop(unit, None)  # this line replaces its training
+    elif session.losses.get(unit, loss) != loss:  # this line replaces its training
+        session.checkpoints.pop(unit, None)
+        session.metrics.pop(unit, None)
     session.losses[unit] = loss
+    metrics = line.get("metrics")
+    if isinstance(metrics, dict):
+        session.metrics.setdefault(unit, {}).update(
+            (name, float(value)) for name, value in metrics.items() if _is_number(value)
+        )
     return True
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < 1e300  # a larger integer is no float

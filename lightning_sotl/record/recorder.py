@@ -40,6 +40,10 @@ class Recorder:
         self._is_behind = False
         self._missing: list[Callable[[RunRecord], None]] = []
         self._failed_at = -math.inf  # on the monotonic clock
+        # The newest unit, and what followed it.
+        self._unit = -1
+        self._checkpoint: str | None = None
+        self._metrics: dict[str, float] = {}
         self._has_status = self._has_warned = self._has_warned_shared = False
 
     @property
@@ -92,13 +96,34 @@ class Recorder:
             self._run, self._is_behind = (run_id, {**header, **plain(facts)}, history, after), True
             self._write()
 
-    def unit(self, history: LossHistory, unit: int, checkpoint: str | None = None) -> None:
-        """Write L(e) of a completed unit, and the checkpoint saved after it."""
-        if unit in history:
-            loss, steps = _mean(history, unit)
-            self._write(
-                partial(RunRecord.unit, unit=unit, loss=loss, steps=steps, checkpoint=checkpoint)
+    def unit(
+        self,
+        history: LossHistory,
+        unit: int,
+        checkpoint: str | None = None,
+        metrics: dict[str, float] | None = None,
+    ) -> None:
+        """Write L(e) of a completed unit, with the checkpoint and the metrics known after it.
+
+        A later line of the unit repeats them, since the last line counts.
+        """
+        if unit not in history:
+            return
+        if unit != self._unit:
+            self._unit, self._checkpoint, self._metrics = unit, None, {}
+        self._checkpoint = checkpoint or self._checkpoint
+        self._metrics = {**self._metrics, **(metrics or {})}
+        loss, steps = _mean(history, unit)
+        self._write(
+            partial(
+                RunRecord.unit,
+                unit=unit,
+                loss=loss,
+                steps=steps,
+                checkpoint=self._checkpoint,
+                metrics=self._metrics,
             )
+        )
 
     def status(self, status: str, **facts: Any) -> None:
         """Write the first change of status in this fit; later ones repeat it."""

@@ -18,9 +18,10 @@ class RunRecord:
     """Writer of one record file.
 
     Each process begins with a header (`schema`, `run_id`, ...); a resumed run keeps its `run_id`.
-    Each completed unit adds a line `{"e", "loss", "steps", "checkpoint"}`, each change of status a
-    line `{"status", ...}`. If an `e` is repeated under the same `run_id`, the last line wins.
-    Losses are float64 (JSON keeps all digits); a loss that is not finite is null.
+    Each completed unit adds a line `{"e", "loss", "steps", "checkpoint"}`, and its validation a
+    second one with "metrics"; each change of status adds a line `{"status", ...}`. If an `e` is
+    repeated under the same `run_id`, the last line wins. Losses are float64 (JSON keeps all
+    digits); a loss that is not finite is null.
 
     Lines belong to the header above them. After a failed write, and after lines of another process,
     the header is repeated.
@@ -67,9 +68,20 @@ class RunRecord:
         self._append(self._header)
         return self.begun
 
-    def unit(self, unit: int, loss: float, steps: int, checkpoint: str | None = None) -> None:
-        """Write a completed unit: L(e), the number of its losses, and the checkpoint after it."""
-        self._append({"e": unit, "loss": loss, "steps": steps, "checkpoint": checkpoint})
+    def unit(
+        self,
+        unit: int,
+        loss: float,
+        steps: int,
+        checkpoint: str | None = None,
+        metrics: dict[str, float] | None = None,
+    ) -> None:
+        """Write a completed unit: L(e), the number of its losses, and what followed it.
+
+        That is a checkpoint, and the metrics of its validation.
+        """
+        line = {"e": unit, "loss": loss, "steps": steps, "checkpoint": checkpoint}
+        self._append({**line, "metrics": metrics} if metrics else line)
 
     def status(self, status: str, **facts: Any) -> None:
         """Write that the run is stopped, finished or interrupted, and why."""

@@ -111,8 +111,8 @@ class Winner:
         weights_only = kwargs.pop("weights_only", True)
         if weights_only is not False:
             refuse_pickle(self.checkpoint_path, run_id=self.run_id, method="fit")
-        with _loading(trainer, self.checkpoint_path, weights_only) as loading:
-            trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **loading)
+        with loading(trainer, self.checkpoint_path, weights_only) as how:
+            trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **how)
         call = _call.get()
         if call is not None and not trainer.fast_dev_run and trainer.state.finished:
             name = call.monitor or stoppers[0].monitor
@@ -153,7 +153,7 @@ def _end_of(trainer: Any, name: str) -> Reached:
 
 
 @contextmanager
-def _loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, Any]]:
+def loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, Any]]:
     """Yield the argument by which the Trainer's `fit` loads as `weights_only` says, if it has one.
 
     Without it, Lightning leaves the choice to torch, which has True by default (from 2.6 on), and

@@ -375,7 +375,16 @@ ATTRIBUTES = {
     "RayReporter": ["checkpoint_every", "metrics", "monitor", "stopped_by_ray"],
 }
 # Public by name only: one callback calls another's, and no document has them.
-BETWEEN_CALLBACKS = {"begun", "write_checkpoint", "write_stop", "end_by_policy", "lacks_losses"}
+BETWEEN_CALLBACKS = {
+    "begun",
+    "sweep_run_id",
+    "write_checkpoint",
+    "write_end",
+    "write_stop",
+    "end_by_policy",
+    "lacks_losses",
+    "reason_at_limit",
+}
 MADE_WITH: dict[str, list[Any]] = {"EarlyRankingStopper": [3], "OptunaReporter": [None]}
 
 

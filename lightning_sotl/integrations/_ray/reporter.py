@@ -94,9 +94,7 @@ class RayReporter:
         checkpoint_every: int | None = 1,
     ) -> None:
         self.monitor = validation.text("monitor", monitor)
-        if isinstance(metrics, str):
-            raise TypeError(f"Expected `metrics` to be a sequence of names but got {metrics!r}.")
-        self.metrics = tuple(validation.text("metrics", name) for name in metrics)
+        self.metrics = validation.names("metrics", metrics)
         if checkpoint_every is not None:
             checkpoint_every = validation.positive_int("checkpoint_every", checkpoint_every)
         self.checkpoint_every = checkpoint_every

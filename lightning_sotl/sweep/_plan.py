@@ -1,0 +1,170 @@
+"""Which runs of a sweep train next: a pure function of what they have reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run of a sweep has reached.
+
+    Attributes:
+        epochs: Completed epochs (or blocks) at its newest pause or end; 0 before the first.
+        ended: Whether it is complete there: at the budget, or because something else ended it.
+        can_resume: Whether it can train on: it has not begun, or its newest checkpoint is there.
+        set_aside: Whether `train` raised for it since the script was started.
+        losses: e -> L(e).
+        validations: e -> the validation metric.
+    """
+
+    epochs: int = 0
+    ended: bool = False
+    can_resume: bool = True
+    set_aside: bool = False
+    losses: Mapping[int, float] = field(default_factory=dict)
+    validations: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The rung that the sweep is at.
+
+    Attributes:
+        stop_epoch: The rung, in completed epochs.
+        admitted: The rows of the runs that train to it, or have.
+        pending: Those of them that have not reached it.
+        compared: How many runs were compared at the rung before; 0 at the first.
+        not_affordable: How many runs would continue (at the first rung: begin) on a larger budget.
+        decisions: Row -> the policy's decision at the rung before.
+    """
+
+    stop_epoch: int
+    admitted: list[int]
+    pending: list[int]
+    compared: int
+    not_affordable: int
+    decisions: dict[int, Decision]
+
+
+def steps(
+    runs: Sequence[Progress],
+    *,
+    policy: AdaptivePolicy,
+    rungs: Sequence[int],
+    lower_is_better: bool | None = None,
+    max_total_epochs: int | None = None,
+) -> list[Step]:
+    """Return the rungs up to the first that runs have yet to reach; all of them at the end.
+
+    The runs that have reached a rung are compared there, whatever they have trained since, so the
+    same runs are admitted whoever asks and whenever. Runs that have trained further stay.
+
+    Args:
+        runs: The runs in the order of the candidates.
+        policy: Decides at each rung but the last.
+        rungs: In completed epochs, the budget last.
+        lower_is_better: The direction of the validations; None to decide by training losses only.
+        max_total_epochs: The budget of all runs together. It always keeps enough to train one run
+            to the end; the best continue, and of those that have not begun the first in the list.
+    """
+    found: list[Step] = []
+    for number, rung in enumerate(rungs):
+        before = rungs[number - 1] if number else 0
+        field_ = [row for row, run in enumerate(runs) if run.epochs >= before]
+        decisions: dict[int, Decision] = {}
+        if number:
+            decisions = _decide(runs, field_, before, policy, lower_is_better)
+        wanted = [
+            row
+            for row in field_
+            if runs[row].epochs > before
+            or (
+                runs[row].can_resume
+                and not runs[row].ended
+                and (not decisions or decisions[row].goes_on)
+            )
+        ]
+        if decisions:
+            wanted.sort(key=lambda row: (decisions[row].place or 0, row))
+        admitted = _affordable(runs, wanted, before, rung, rungs[-1], max_total_epochs)
+        pending = [
+            row
+            for row in sorted(admitted)
+            if runs[row].epochs < rung and not runs[row].ended and not runs[row].set_aside
+        ]
+        found.append(
+            Step(
+                rung,
+                sorted(admitted),
+                pending,
+                len(field_) if number else 0,
+                len(wanted) - len(admitted),
+                decisions,
+            )
+        )
+        if pending or not admitted:
+            break
+    return found
+
+
+def _decide(
+    runs: Sequence[Progress],
+    rows: list[int],
+    epochs: int,
+    policy: AdaptivePolicy,
+    lower_is_better: bool | None,
+) -> dict[int, Decision]:
+    if not rows:
+        return {}
+    train = curves([run.losses for run in runs], epochs)
+    validation = None
+    if lower_is_better is not None:
+        validation = curves([run.validations for run in runs], epochs)
+        if not lower_is_better:
+            validation = -validation
+    return dict(zip(rows, policy.decide_all(rows, train, validation), strict=True))
+
+
+def curves(values: Sequence[Mapping[int, float]], epochs: int) -> NDArray[np.float64]:
+    """Return values by epoch as an array of shape `(runs, epochs)`, NaN where there are none."""
+    table = np.full((len(values), epochs), math.nan)
+    for row, by_epoch in zip(table, values, strict=True):
+        known = [epoch for epoch in by_epoch if epoch < epochs]
+        row[known] = [by_epoch[epoch] for epoch in known]
+    return table
+
+
+def _affordable(
+    runs: Sequence[Progress],
+    wanted: list[int],
+    before: int,
+    rung: int,
+    end: int,
+    budget: int | None,
+) -> list[int]:
+    """Return the first of `wanted` that the budget can pay, and those that are beyond the rung."""
+    if budget is None:
+        return wanted
+    # A run on its way to the rung counts as if it had not left the one before, so that the answer
+    # is the same while others are training.
+    spent = [before if before < run.epochs <= rung else run.epochs for run in runs]
+    spent = [run.epochs if run.ended else epochs for run, epochs in zip(runs, spent, strict=True)]
+    total = sum(spent)
+    furthest = max((run.epochs for run in runs if run.ended or run.can_resume), default=0)
+    reserve = 0 if any(run.ended and run.epochs >= end for run in runs) else end
+    admitted = []
+    for row in wanted:
+        extra = max(rung - spent[row], 0) if not runs[row].ended else 0
+        needed = reserve and end - max(rung, furthest)
+        if extra == 0 or total + extra + needed <= budget:
+            total += extra
+            admitted.append(row)
+    return admitted

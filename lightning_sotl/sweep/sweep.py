@@ -1,0 +1,476 @@
+"""`Sweep`: many runs on one device that take turns, and the best of them trained to the end."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from lightning_sotl._utils import validation as checks
+from lightning_sotl._utils.messages import inform_user, warn_user
+from lightning_sotl._utils.text import pluralize, quote_few
+from lightning_sotl.callbacks.monitor import SoTLMonitor
+from lightning_sotl.callbacks.stopper import EarlyRankingStopper
+from lightning_sotl.curves.logs import LogKeys, read_logs
+from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.policies.adaptive import AdaptivePolicy
+from lightning_sotl.policies.rungs import rungs
+from lightning_sotl.policies.stopping import StoppingReason
+from lightning_sotl.ranking.order import RankedRun, rank_runs
+from lightning_sotl.record.format import check_params
+from lightning_sotl.stats.ranks import Mode
+from lightning_sotl.sweep._folder import RunFolder, SweepFolder
+from lightning_sotl.sweep._plan import Progress, Step, steps
+from lightning_sotl.sweep.promotion import Winner
+from lightning_sotl.sweep.turn import Turn
+
+log = logging.getLogger(__name__)
+
+# A pick by the final training loss, or by one noisy validation, is much worse.
+_LAST_VALIDATIONS = 3
+_POLL = 0.2  # seconds between two looks at runs that other processes train
+_MANAGED = ("name", "params", "directory", "record")
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+class Sweep:
+    """Trains many candidates in turns on one device, and the best of them to the end.
+
+    All runs train to the first rung and are paused, the policy decides which continue to the next
+    rung, and so on. A paused run resumes bit for bit as if it had never been stopped. The directory
+    is the state: run the same script again, also after a kill, and the sweep resumes.
+
+    The rungs are `policy.first`, then each `growth` times the one before, up to
+    `policy.max_epochs`. With `monitor_args={"every_n_train_batches": N}` every epoch of the policy,
+    of the turns and of the budget is a block of N batches.
+
+    Several processes of one machine may run the same script: each run is trained by one of them at
+    a time, and when a process dies another takes over its run.
+
+    Args:
+        directory: Where the sweep is; one directory for each sweep.
+        candidates: Dictionaries that JSON gives back unchanged. New ones are added, and those of
+            an earlier start that are no longer listed stay.
+        policy: Decides which runs continue. `policy.runs` is the number of candidates if it is
+            None.
+        growth: The factor between two rungs, above 1. 1.2 costs a tenth less than 1.5 where a turn
+            is cheap.
+        max_total_epochs: The budget of all runs together, at least `policy.max_epochs`; None for
+            no bound. The best continue as far as it can pay them, and it always keeps enough to
+            train one run to the end.
+        validation: A logged metric such as "val_acc" that the record keeps. The policy then reads
+            both curves, and the metric decides which run is the best.
+        validation_mode: "max" if a higher `validation` is better, or "min".
+        monitor_args: Further arguments of the SoTLMonitor, such as `every_n_train_batches`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, if JSON would change a candidate (the message
+            names the place), if the budget is below `policy.max_epochs`, or if the directory has a
+            sweep with another policy, growth, validation or `monitor_args`.
+
+    Example:
+        >>> from lightning_sotl import AdaptivePolicy, Sweep
+        >>> Sweep("sweep", [{"width": 4}], policy=AdaptivePolicy(30), max_total_epochs=20)
+        Traceback (most recent call last):
+        ValueError: Expected `max_total_epochs` to be at least the policy's `max_epochs`, 30, but \
+got 20.
+    """
+
+    # The callbacks of one door; the subclasses of the doors set them.
+    _monitor_class: type[Any] = SoTLMonitor
+    _stopper_class: type[Any] = EarlyRankingStopper
+
+    def __init__(
+        self,
+        directory: str | Path,
+        candidates: Sequence[Mapping[str, Any]] = (),
+        *,
+        policy: AdaptivePolicy,
+        growth: float = 1.5,
+        max_total_epochs: int | None = None,
+        validation: str | None = None,
+        validation_mode: Mode | None = None,
+        monitor_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        checks.local_directory("directory", directory)
+        if not isinstance(policy, AdaptivePolicy):
+            raise TypeError(f"Expected `policy` to be an AdaptivePolicy but got {policy!r}.")
+        self.rungs = rungs(policy.first, policy.max_epochs, growth=growth)
+        if max_total_epochs is not None:
+            checks.positive_int("max_total_epochs", max_total_epochs)
+            if max_total_epochs < policy.max_epochs:
+                raise ValueError(
+                    "Expected `max_total_epochs` to be at least the policy's `max_epochs`, "
+                    f"{policy.max_epochs}, but got {max_total_epochs}."
+                )
+        checks.validation_pair(validation, validation_mode)
+        self.directory = Path(directory)
+        self.policy = policy
+        self.growth = float(growth)
+        self.max_total_epochs = max_total_epochs
+        self.validation = validation
+        self.validation_mode = validation_mode
+        self.monitor_args = dict(monitor_args or {})
+        self._check_monitor_args()
+        self._monitor_name = next(
+            name for name in self._new_monitor().metric_names if name.endswith("_e1")
+        )
+        self._folder = SweepFolder(
+            self.directory.absolute(),  # `train` may change the working directory
+            {
+                "policy": asdict(policy),
+                "growth": self.growth,
+                "validation": validation,
+                "validation_mode": validation_mode,
+                "monitor_args": json.loads(json.dumps(self.monitor_args)),
+            },
+            prefix=str(self.monitor_args.get("prefix", "sotl")),
+            validation=validation,
+        )
+        listed = list(candidates)
+        for number, candidate in enumerate(listed):
+            check_params(f"candidates[{number}]", candidate)
+        self._folder.start([dict(candidate) for candidate in listed])
+        if not self._folder.runs():
+            raise ValueError(
+                f"Expected `candidates` to have at least one entry but got {candidates!r}, and "
+                f"'{self.directory}' holds none."
+            )
+
+    # --- results
+
+    @property
+    def best(self) -> Winner | None:
+        """The best of the runs that were trained to the end; None before the sweep is complete.
+
+        With `validation` it is the run with the best mean of its last three values, otherwise the
+        one with the lowest `sotl_e1`.
+        """
+        _, _, found = self._state()
+        if found[-1].pending:
+            return None
+        finished = self._finished()
+        return finished[0] if finished else None
+
+    def ranking(self) -> list[RankedRun]:
+        """Return the runs, longest trained first, then by estimate, the diverged last.
+
+        `lightning-sotl rank` on the directory prints the same order.
+        """
+        estimate = parse_monitor(self._monitor_name)
+        if estimate is None or not any(self._folder.recorded(run) for run in self._folder.runs()):
+            return []
+        found = read_logs(
+            self._folder.directory, LogKeys(prefix=estimate.prefix, block=estimate.block)
+        )
+        return list(rank_runs(found, self._monitor_name, estimate=estimate).runs)
+
+    # --- training
+
+    def __iter__(self) -> Iterator[Turn]:
+        """Yield the turns, one at a time; each has to be trained before the next is asked for."""
+        for turn, _, _ in self._turns():
+            yield turn
+
+    def run(self, train: Callable[[Turn], Any]) -> Winner:
+        """Train the sweep to its end, and return its best run.
+
+        A candidate whose `train` raises is set aside with its traceback, and tried again when the
+        script is started the next time.
+
+        Args:
+            train: Called with each turn; makes Trainer and model, and calls `turn.fit`.
+
+        Raises:
+            RuntimeError: If no candidate is left, if `train` did not train its turn, or if
+                `validation` is not logged.
+            OSError: If the disk is full or cannot be written: start the script again when it can.
+        """
+        cause: Exception | None = None
+        for turn, run in self._shown(self._turns()):
+            try:
+                train(turn)
+            except Exception as error:
+                if _is_of_disk(error):
+                    raise
+                cause, turn.set_aside = error, True
+                run.set_aside(traceback.format_exc())
+                log.exception("Candidate %s is set aside: %s", run.run_id, turn.params)
+        best = self.best
+        if best is None:
+            raise RuntimeError(
+                f"No candidate of '{self.directory}' was trained to the end: "
+                f"{self._why_none_is_left()}."
+            ) from cause
+        self._report_end(best)
+        return best
+
+    def _shown(
+        self, turns: Iterator[tuple[Turn, RunFolder, Step]]
+    ) -> Iterator[tuple[Turn, RunFolder]]:
+        """Show on a bar how many runs have reached the rung."""
+        with tqdm(leave=False, unit="run") as bar:
+            for turn, run, step in turns:
+                bar.set_description(f"to epoch {step.stop_epoch}", refresh=False)
+                bar.total = len(step.admitted)
+                bar.n = len(step.admitted) - len(step.pending)
+                bar.refresh()
+                yield turn, run
+
+    def _turns(self) -> Iterator[tuple[Turn, RunFolder, Step]]:
+        reported, waits = 0, False
+        while True:
+            runs, progress, found = self._state()
+            for number in range(reported, len(found)):
+                self._report_rung(found, number)
+            reported = len(found)
+            self._free_disk(runs, progress, found)
+            step = found[-1]
+            if not step.pending:
+                return
+            taken = False
+            for row in step.pending:
+                run = runs[row]
+                lock = run.lock()
+                if not lock_now(lock):
+                    continue
+                try:
+                    now = self._folder.progress(run)
+                    if now.epochs >= step.stop_epoch or now.ended or now.set_aside:
+                        taken = True  # by another process, in the meantime
+                        break
+                    turn = self._turn(run, step.stop_epoch)
+                    yield turn, run, step
+                    if not turn.set_aside:
+                        self._check_trained(turn, run)
+                finally:
+                    lock.release()
+                taken, waits = True, False
+                break
+            if not taken:
+                if not waits:
+                    waiting = quote_few([runs[row].run_id for row in step.pending])
+                    inform_user(f"Waiting for {waiting}: another process is training there.")
+                waits = True
+                time.sleep(_POLL)
+
+    def _state(self) -> tuple[list[RunFolder], list[Progress], list[Step]]:
+        runs = self._folder.runs()
+        progress = [self._folder.progress(run) for run in runs]
+        policy = self.policy if self.policy.runs else replace(self.policy, runs=len(runs))
+        lower = None if self.validation is None else self.validation_mode == "min"
+        found = steps(
+            progress,
+            policy=policy,
+            rungs=self.rungs,
+            lower_is_better=lower,
+            max_total_epochs=self.max_total_epochs,
+        )
+        return runs, progress, found
+
+    def _turn(self, run: RunFolder, stop_epoch: int) -> Turn:
+        start, checkpoint = self._folder.checkpoint(run)
+        monitor = self._new_monitor(
+            name=run.run_id, params=run.params, directory=run.path.absolute()
+        )
+        recorded = self._folder.recorded(run)
+        monitor.sweep_run_id = uuid.uuid4().hex if recorded is None else recorded.run_id
+        block = monitor.every_n_train_batches
+        limit = (
+            {"stop_epoch": stop_epoch} if block is None else {"stop_batches": stop_epoch * block}
+        )
+        stopper = self._stopper_class(
+            **limit, monitor=self._monitor_name, checkpoint_dir=run.path.absolute()
+        )
+        stopper.reason_at_limit = StoppingReason.paused
+        if stop_epoch == self.policy.max_epochs:
+            stopper.reason_at_limit = (
+                StoppingReason.stop_epoch_reached
+                if block is None
+                else StoppingReason.stop_batches_reached
+            )
+        return Turn(
+            run.params,
+            run.run_id,
+            run.path,
+            start,
+            stop_epoch,
+            checkpoint,
+            monitor,
+            stopper,
+            self.policy.max_epochs if block is None else None,
+        )
+
+    def _new_monitor(self, **own: Any) -> Any:
+        recorded = [*self.monitor_args.get("record_metrics", ())]
+        if self.validation is not None and self.validation not in recorded:
+            recorded.append(self.validation)
+        return self._monitor_class(**{**self.monitor_args, "record_metrics": recorded, **own})
+
+    def _check_monitor_args(self) -> None:
+        managed = [name for name in _MANAGED if name in self.monitor_args]
+        if managed:
+            raise ValueError(
+                f"Expected `monitor_args` to leave {quote_few(_MANAGED)} to the sweep but got "
+                f"{quote_few(managed)}."
+            )
+        check_params("monitor_args", {key: _plain(v) for key, v in self.monitor_args.items()})
+        windows = checks.windows("window", self.monitor_args.get("window", 1))
+        if 1 not in windows:
+            raise ValueError(
+                "Expected `monitor_args['window']` to contain 1, by which the runs are ranked, but "
+                f"got {self.monitor_args['window']!r}."
+            )
+
+    def _check_trained(self, turn: Turn, run: RunFolder) -> None:
+        now = self._folder.progress(run)
+        if not (now.epochs >= turn.stop_epoch or now.ended):
+            if turn.monitor.units_completed >= turn.stop_epoch:
+                raise OSError(
+                    f"The record of {turn.run_id!r} in '{run.path}' cannot be written. Free the "
+                    "disk and start the script again: this turn is trained once more."
+                )
+            raise RuntimeError(
+                f"The turn of {turn.run_id!r} to epoch {turn.stop_epoch} was not trained: its "
+                f"record has {pluralize(now.epochs, 'epoch')}. Call `turn.fit(trainer, model, "
+                "...)` with a Trainer that has `turn.callbacks`."
+            )
+        if turn.unlogged is not None:
+            raise RuntimeError(f"The sweep records a metric that does not exist: {turn.unlogged}.")
+
+    # --- the end
+
+    def _finished(self) -> list[Winner]:
+        """Return the runs that were trained to the end, the best first."""
+        found = []
+        for number, run in enumerate(self._folder.runs()):
+            now = self._folder.progress(run)
+            estimate = now.losses.get(now.epochs - 1, math.nan)
+            if not now.ended or not math.isfinite(estimate):
+                continue
+            score = self._score(now, estimate)
+            winner = Winner(run.run_id, estimate, run.params, self._folder.checkpoint(run)[1] or "")
+            found.append((score, number, winner))
+        return [winner for _, _, winner in sorted(found, key=lambda entry: entry[:2])]
+
+    def _score(self, now: Progress, estimate: float) -> float:
+        if self.validation is None:
+            return estimate
+        values = [now.validations[epoch] for epoch in sorted(now.validations)][-_LAST_VALIDATIONS:]
+        mean = float(np.mean(values)) if values else math.nan
+        if not math.isfinite(mean):
+            return math.inf
+        return mean if self.validation_mode == "min" else -mean
+
+    def _why_none_is_left(self) -> str:
+        runs = self._folder.runs()
+        failed = [run.run_id for run in runs if run.failure.exists()]
+        diverged = [
+            run.run_id
+            for run in runs
+            if (losses := self._folder.progress(run).losses)
+            and not math.isfinite(losses[max(losses)])
+        ]
+        reasons = [
+            f"`train` raised for {quote_few(failed)}" if failed else "",
+            f"{quote_few(diverged)} diverged" if diverged else "",
+        ]
+        return "; ".join(filter(None, reasons)) or "none can be resumed from its checkpoint"
+
+    # --- disk
+
+    def _free_disk(
+        self, runs: list[RunFolder], progress: list[Progress], found: list[Step]
+    ) -> None:
+        """Delete all checkpoints but the newest of each run, and that too if it cannot continue.
+
+        Here and not where a turn ends, since a kill may come between two turns.
+        """
+        rest = math.inf
+        if self.max_total_epochs is not None:
+            rest = self.max_total_epochs - sum(now.epochs for now in progress)
+        for row, (run, now) in enumerate(zip(runs, progress, strict=True)):
+            if not now.can_resume:
+                continue
+            kept = self._folder.checkpoint(run)[1]
+            if not now.ended and row not in found[-1].admitted:
+                further = next(rung for rung in self.rungs if rung > now.epochs)
+                kept = kept if further - now.epochs <= rest else None
+            if not run.checkpoints_but(kept) or not lock_now(lock := run.lock()):
+                continue
+            try:
+                if self._folder.progress(run).epochs == now.epochs:
+                    for path in run.checkpoints_but(kept):
+                        path.unlink(missing_ok=True)
+            finally:
+                lock.release()
+
+    # --- messages
+
+    def _report_rung(self, found: list[Step], number: int) -> None:
+        step = found[number]
+        if number == 0:
+            if step.not_affordable:
+                warn_user(
+                    f"{pluralize(step.not_affordable, 'candidate')}, the last in the list, cannot "
+                    f"begin on a budget of {self.max_total_epochs} epochs."
+                )
+            return
+        before = found[number - 1].stop_epoch
+        line = (
+            f"After {pluralize(before, 'epoch')}: {len(step.admitted)} of "
+            f"{pluralize(step.compared, 'run')} continue to epoch {step.stop_epoch}"
+        )
+        if step.not_affordable:
+            line += f"; {step.not_affordable} more would, on a larger budget"
+        inform_user(f"{line}.")
+
+    def _report_end(self, best: Winner) -> None:
+        finished = self._finished()
+        inform_user(
+            f"The sweep is complete: {pluralize(len(finished), 'run')} trained to the end, the "
+            f"best is {best.run_id} ({best.params})."
+        )
+        if self.validation is None and len(finished) > 1:
+            listed = ", ".join(f"{run.run_id}: {run.estimate:.6g}" for run in finished)
+            inform_user(
+                f"Runs that were trained to the end, by final training loss: {listed}. A training "
+                "loss does not tell which of them generalises best: decide by a validation, or "
+                "give the sweep `validation`."
+            )
+
+
+def lock_now(lock: Any) -> bool:
+    """Return whether a lock could be taken without waiting."""
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+    """Return whether an exception comes from a disk that is full or cannot be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,115 @@
+"""`Turn`: one run of a sweep, trained from where it was paused to the next rung."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_sotl._utils.text import quote_all
+from lightning_sotl.callbacks.monitor import SoTLMonitor
+from lightning_sotl.callbacks.stopper import EarlyRankingStopper
+from lightning_sotl.policies.stopping import StoppingReason
+from lightning_sotl.sweep._folder import ENDED
+from lightning_sotl.sweep.promotion import loading
+
+
+@dataclass
+class Turn:
+    """A run of a sweep, to be trained from `start_epoch` to `stop_epoch`.
+
+    Attributes:
+        params: The candidate.
+        run_id: The run's name in `Sweep.ranking()` and in `lightning-sotl rank`.
+        directory: The run's own folder: its record and its checkpoints, and a good place for a
+            Trainer's `default_root_dir`.
+        start_epoch: Completed epochs (or blocks) at its beginning.
+        stop_epoch: Completed epochs (or blocks) at its end.
+        checkpoint_path: What it resumes from; None on the first turn.
+        monitor: The SoTLMonitor, which writes the record into `directory`.
+        stopper: The EarlyRankingStopper, which ends the turn and saves into `directory`.
+        max_epochs: What the Trainer's `max_epochs` has to be; None if the units are blocks.
+        unlogged: After `fit`, why a metric that the sweep records has no value; otherwise None.
+        set_aside: Whether `train` raised for it in `Sweep.run`.
+    """
+
+    params: dict[str, Any]
+    run_id: str
+    directory: Path
+    start_epoch: int
+    stop_epoch: int
+    checkpoint_path: str | None
+    monitor: SoTLMonitor
+    stopper: EarlyRankingStopper
+    max_epochs: int | None
+    unlogged: str | None = field(default=None, init=False)
+    set_aside: bool = field(default=False, init=False)
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The monitor and the stopper, for the Trainer."""
+        return [self.monitor, self.stopper]  # a new list, since a Trainer adds to its own
+
+    def fit(self, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> None:
+        """Train the turn: `trainer.fit(model, ...)` from the run's checkpoint.
+
+        Args:
+            trainer: A new Trainer with `callbacks` among its callbacks, on one device.
+            model: The module, made with `params`.
+            *args: Further arguments of `trainer.fit`, for example loaders or a data module.
+            **kwargs: The same. `weights_only` is False by default, since the sweep has written the
+                checkpoint itself.
+
+        Raises:
+            ValueError: If the Trainer has another `max_epochs`, lacks the callbacks, or trains in
+                several processes.
+        """
+        self._refuse_other_callbacks(trainer)
+        if trainer.world_size > 1:
+            raise ValueError(
+                "Expected the Trainer of a turn to have 1 process but got "
+                f"{trainer.world_size}: the runs of a Sweep take turns on one device."
+            )
+        if self.max_epochs is not None and trainer.max_epochs != self.max_epochs:
+            raise ValueError(
+                f"Expected the Trainer's `max_epochs` to be the policy's, {self.max_epochs}, but "
+                f"got {trainer.max_epochs}: learning-rate schedules follow it."
+            )
+        weights_only = kwargs.pop("weights_only", False)
+        with warnings.catch_warnings():
+            # Each turn has a logger folder of its own.
+            warnings.filterwarnings("ignore", message="The dirpath has changed")
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")
+            if self.checkpoint_path is None:
+                trainer.fit(model, *args, **kwargs)
+            else:
+                with loading(trainer, self.checkpoint_path, weights_only) as how:
+                    trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **how)
+        logged = list(trainer.callback_metrics)
+        missing = [name for name in self.monitor.record_metrics if name not in logged]
+        if missing and trainer.current_epoch >= (trainer.check_val_every_n_epoch or 1):
+            self.unlogged = f"{missing[0]!r} is not logged; available: {quote_all(logged)}"
+        completed = self.monitor.units_completed
+        if self.stopper.stopping_reason == StoppingReason.not_stopped and completed:
+            # Something else ended the run: it is complete here.
+            path = self.directory.absolute() / f"stopped-epoch={completed}{ENDED}"
+            try:
+                trainer.save_checkpoint(path)
+            except OSError:
+                path.unlink(missing_ok=True)  # a full disk may have taken half of it
+                raise
+            self.monitor.write_checkpoint(str(path))
+            self.monitor.write_end(trainer)
+
+    def _refuse_other_callbacks(self, trainer: Any) -> None:
+        missing = [
+            type(own).__name__
+            for own in self.callbacks
+            if not any(own is callback for callback in trainer.callbacks)
+        ]
+        if missing:
+            raise ValueError(
+                "Expected the Trainer's callbacks to include those of the turn, "
+                f"`callbacks=[*turn.callbacks, ...]`, but it lacks its {' and '.join(missing)}."
+            )

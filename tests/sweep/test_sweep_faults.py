@@ -1,0 +1,481 @@
+"""Sweeps after a kill, on a full disk, in several processes, and in other places than before."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_sotl.record.writer import RunRecord
+from lightning_sotl.sweep import sweep as sweep_module
+from tests.record.test_full_disks import no_file_beyond
+from tests.support.command_line import run as command
+from tests.support.helpers import PACKAGES, lightning
+from tests.sweep import test_sweep
+from tests.sweep.test_sweep import Training, loaders, module, trainer
+
+CANDIDATES = test_sweep.CANDIDATES[1::2]  # the first and the last train to the end
+DIVERGING = {"width": 4, "lr": 1e30}
+
+
+def make(folder: str | Path, candidates: Any = CANDIDATES, **options: Any) -> Any:
+    return test_sweep.make(folder, candidates, **options)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Training]:
+    """Return the best of a sweep without a fault, and its training."""
+    training = Training()
+    return make(tmp_path_factory.mktemp("whole")).run(training), training
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "sotl.jsonl").read_text().splitlines()]
+
+
+def cut(folder: Path, lines: int) -> None:
+    """Leave the first lines of a record, as after a kill."""
+    path = folder / "sotl.jsonl"
+    kept = path.read_text().splitlines(keepends=True)[:lines]
+    path.write_text("".join(kept))
+
+
+def same(best: Any, expected: Any) -> bool:
+    return (best.run_id, best.estimate) == (expected.run_id, expected.estimate)
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.ckpt"))
+
+
+def ranked(capsys: pytest.CaptureFixture[str], folder: Path) -> list[str]:
+    _, out, _ = command(capsys, "rank", folder, "--json")
+    return [run["run_id"] for run in json.loads(out)["runs"]]
+
+
+# --- kills; tests/campaigns/killed_sweeps.py has them at every write and at random
+
+
+def test_a_winner_wins_whose_process_was_killed_before_its_last_line(tmp_path):
+    best = make(tmp_path).run(Training())
+    folder = tmp_path / best.run_id
+    assert [*lines_of(folder)[-1]][:1] == ["status"]
+    cut(folder, -1)
+    assert make(tmp_path).best == best
+    assert make(tmp_path).run(pytest.fail) == best
+
+
+def test_a_diverged_run_stays_out_whose_process_was_killed_before_its_last_line(tmp_path):
+    candidates = [DIVERGING, *CANDIDATES[:2]]
+    best = make(tmp_path, candidates).run(Training())
+    folder = tmp_path / "run_000"
+    assert lines_of(folder)[-1]["reason"] == "non_finite_estimate"
+    cut(folder, -1)
+    assert make(tmp_path, candidates).run(pytest.fail) == best
+
+
+def test_a_first_turn_that_a_kill_broke_off_is_one_run(tmp_path, capsys, whole):
+    for turn in make(tmp_path):
+        Training()(turn)
+        break
+    cut(tmp_path / "run_000", 2)  # the header and the first epoch
+    training = Training()
+    assert same(make(tmp_path).run(training), whole[0])
+    assert training.steps == whole[1].steps
+    assert sorted(ranked(capsys, tmp_path)) == ["run_000", "run_001", "run_002"]
+
+
+def test_a_checkpoint_that_a_kill_left_is_deleted(tmp_path):
+    best = make(tmp_path).run(Training())
+    folder = tmp_path / best.run_id
+    (folder / "stopped-epoch=4-older.ckpt").write_bytes(b"of the turn before")
+    make(tmp_path).run(pytest.fail)
+    assert checkpoints(folder) == [Path(best.checkpoint_path).name]
+
+
+class Ends:
+    """Trains; something else than the sweep ends one candidate after some epochs."""
+
+    def __init__(self, candidate: int = 2, epochs: int = 5) -> None:
+        self.candidate, self.epochs = CANDIDATES[candidate], epochs
+        self.turns: list[tuple[str, int, int]] = []
+
+    def __call__(self, turn: Any) -> None:
+        pl = lightning()
+
+        epochs = self.epochs
+
+        class Ender(pl.Callback):
+            def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+                trainer.should_stop |= trainer.current_epoch == epochs - 1
+
+        self.turns.append((turn.run_id, turn.start_epoch, turn.stop_epoch))
+        pl.seed_everything(7, verbose=False)
+        extra = [Ender()] if turn.params == self.candidate else []
+        fit = trainer(turn.directory, [*turn.callbacks, *extra])
+        turn.fit(fit, module(**turn.params), *loaders())
+
+
+def test_a_run_that_something_else_ended_is_complete_once_its_checkpoint_is_named(tmp_path):
+    candidates = [CANDIDATES[2]]
+    sweep = make(tmp_path, candidates)
+    best = sweep.run(Ends())
+    folder = tmp_path / "run_000"
+    named, status = lines_of(folder)[-2:]
+    assert Path(named["checkpoint"]) == Path(best.checkpoint_path)
+    assert (status["status"], status["reason"]) == ("stopped", "trainer.should_stop")
+    # A kill came before the status.
+    cut(folder, -1)
+    assert make(tmp_path, candidates).run(pytest.fail) == best
+    # A kill came before the name: the turn is open.
+    path = Path(best.checkpoint_path)
+    older = Path([line["checkpoint"] for line in lines_of(folder) if line.get("checkpoint")][-2])
+    older.write_bytes(path.read_bytes())  # its content does not matter here
+    cut(folder, -1)
+    turn = next(iter(make(tmp_path, candidates)))
+    assert (turn.start_epoch, turn.stop_epoch, turn.checkpoint_path) == (4, 6, str(older))
+
+
+# --- several processes; tests/campaigns/killed_sweeps.py has real ones, of which one is killed
+
+
+@pytest.fixture
+def while_it_waits(monkeypatch):
+    """Return a list of what another process does while a sweep waits for its run."""
+    acts: list[Any] = []
+
+    def sleep(seconds: float) -> None:
+        acts.pop(0)()
+
+    monkeypatch.setattr(sweep_module.time, "sleep", sleep)
+    return acts
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_run_that_another_process_holds_is_waited_for(
+    tmp_path, while_it_waits, whole, dies, caplog
+):
+    caplog.set_level(logging.INFO)
+    training, other = Training(), iter(make(tmp_path))
+    turn = next(other)
+
+    def act() -> None:
+        assert [run_id for run_id, *_ in training.turns] == ["run_001", "run_002"]
+        if not dies:
+            training(turn)
+        other.close()  # which releases its run, as the end of a process does
+
+    while_it_waits += [lambda: None, act]
+    assert same(make(tmp_path).run(training), whole[0])
+    assert training.steps == whole[1].steps
+    assert while_it_waits == []
+    told = [entry.message for entry in caplog.records if "Waiting" in entry.message]
+    assert told == ["Waiting for 'run_000': another process is training there."]
+
+
+def test_a_run_that_raises_in_another_process_is_not_waited_for_any_longer(
+    tmp_path, while_it_waits
+):
+    training, other = Training(), iter(make(tmp_path))
+    turn = next(other)
+
+    def act() -> None:
+        (turn.directory / "set_aside.json").write_text("{}")
+        other.close()
+
+    while_it_waits.append(act)
+    sweep = make(tmp_path)
+    best = sweep.run(training)
+    assert best == sweep.best
+    assert {run_id for run_id, *_ in training.turns} == {"run_001", "run_002"}
+
+
+def test_a_candidate_that_raised_is_tried_again_when_another_script_starts(
+    tmp_path, whole, monkeypatch
+):
+    training, attempts = Training(), []
+
+    def train(turn):
+        attempts.append(turn.run_id)
+        if attempts == ["run_000"]:
+            raise ZeroDivisionError("mine")
+        training(turn)
+
+    # It starts at once, before this one goes on.
+    monkeypatch.setattr(sweep_module.log, "exception", lambda *_: make(tmp_path))
+    assert same(make(tmp_path).run(train), whole[0])
+    assert attempts[:2] == ["run_000", "run_000"]
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_run_whose_training_broke_off_is_free_again(tmp_path, whole, loop):
+    """Also in a notebook, which keeps the exception and its frames."""
+
+    def train(turn):
+        raise KeyboardInterrupt("mine")
+
+    def run_all():
+        if not loop:
+            make(tmp_path).run(train)
+        for turn in make(tmp_path):
+            train(turn)
+
+    with pytest.raises(KeyboardInterrupt, match=r"^mine$") as kept:
+        run_all()
+    assert same(make(tmp_path).run(Training()), whole[0])
+    assert kept.traceback
+
+
+def test_scripts_with_different_candidates_train_the_same_sweep(tmp_path, whole):
+    training = Training()
+    first = make(tmp_path, CANDIDATES[:1])
+    for turn in first:
+        training(turn)
+        if turn.stop_epoch == 3:
+            make(tmp_path, CANDIDATES[1:])  # another script starts
+    assert same(first.best, whole[0])
+    assert training.steps == whole[1].steps
+    assert training.turns[1:4] == [("run_000", 2, 3), ("run_001", 0, 2), ("run_002", 0, 2)]
+
+
+# --- full disks
+
+
+class NoRoom:
+    """Trains; one turn finds a disk with room for some bytes."""
+
+    def __init__(self, run_id: str, stop_epoch: int, size: int) -> None:
+        self.training, self.at, self.size = Training(), (run_id, stop_epoch), size
+
+    def __call__(self, turn: Any) -> None:
+        if (turn.run_id, turn.stop_epoch) != self.at:
+            self.training(turn)
+            return
+        with no_file_beyond(self.size):
+            self.training(turn)
+
+
+@pytest.mark.parametrize(("run_id", "stop_epoch"), [("run_001", 2), ("run_002", 3)])
+def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_epoch, whole):
+    sweep = make(tmp_path)
+    message = (
+        r"^'.*stopped-epoch=.*' cannot be written: File too large\. Free the disk and start the "
+        r"script again: this turn is trained once more\.$"
+    )
+    with pytest.raises(OSError, match=message):
+        sweep.run(NoRoom(run_id, stop_epoch, 4_000))
+    before = checkpoints(tmp_path / run_id)
+    assert [name.split("-")[1] for name in before] == ["epoch=2"][: stop_epoch - 2]
+    assert same(make(tmp_path).run(Training()), whole[0])
+    assert not list(tmp_path.glob("*/set_aside.json"))
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_half_a_checkpoint_is_not_left_on_a_full_disk(tmp_path, monkeypatch, ends):
+    """As of a full disk that is not the one of the temporary files."""
+    save = lightning().Trainer.save_checkpoint
+
+    def half(trainer, path, *args, **options):
+        save(trainer, path, *args, **options)
+        os.truncate(path, 1000)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lightning().Trainer, "save_checkpoint", half)
+        with pytest.raises(OSError, match="No space left on device"):
+            make(tmp_path).run(Ends(0, 1) if ends else Training())
+    assert checkpoints(tmp_path / "run_000") == []
+
+
+@pytest.mark.parametrize("stop_epoch", [2, 3])
+def test_a_record_that_cannot_be_written_ends_the_script_and_loses_nothing(
+    tmp_path, monkeypatch, stop_epoch, whole
+):
+    append, training, full = RunRecord._append, Training(), False
+
+    def appended(record, line):
+        if full:
+            raise OSError(28, "No space left on device")
+        append(record, line)
+
+    def train(turn):
+        nonlocal full
+        full = (turn.run_id, turn.stop_epoch) == ("run_002", stop_epoch)
+        training(turn)
+
+    monkeypatch.setattr(RunRecord, "_append", appended)
+    folder = tmp_path / "run_002"
+    message = (
+        f"The record of 'run_002' in '{folder}' cannot be written. Free the disk and start the "
+        "script again: this turn is trained once more."
+    )
+    with (
+        pytest.warns(UserWarning, match="cannot be written"),
+        pytest.raises(OSError, match=f"^{re.escape(message)}$"),
+    ):
+        make(tmp_path).run(train)
+    full = False
+    assert same(make(tmp_path).run(training), whole[0])
+    assert len(checkpoints(folder)) == 1
+
+
+def test_the_users_own_error_that_a_full_disk_caused_ends_the_script(tmp_path):
+    def train(turn):
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("mine") from error
+
+    with pytest.raises(RuntimeError, match=r"^mine$"):
+        make(tmp_path).run(train)
+    assert not list(tmp_path.glob("*/set_aside.json"))
+
+
+# --- candidates that fail
+
+
+def test_a_diverged_candidate_trains_one_turn_and_never_wins(tmp_path):
+    training = Training()
+    sweep = make(tmp_path, [DIVERGING, *CANDIDATES])
+    best = sweep.run(training)
+    assert best.run_id != "run_000"
+    assert [turn for turn in training.turns if turn[0] == "run_000"] == [("run_000", 0, 2)]
+    assert sweep.best == best
+
+
+def test_only_diverged_candidates_have_no_winner(tmp_path):
+    message = f"No candidate of '{tmp_path}' was trained to the end: 'run_000', 'run_001' diverged."
+    sweep = make(tmp_path, [DIVERGING, {**DIVERGING, "width": 5}])
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        sweep.run(Training())
+    assert sweep.best is None
+
+
+def test_a_validation_that_is_never_finite_does_not_win(tmp_path):
+    """The losses of one candidate are the lowest, and its validations are NaN."""
+
+    class NoValidation(Training):
+        def __call__(self, turn):
+            self.loaders = loaders
+            if turn.params == CANDIDATES[2]:
+                _, val = loaders()
+                val.dataset.tensors = (val.dataset.tensors[0] * math.nan, val.dataset.tensors[1])
+                self.loaders = lambda: (loaders()[0], val)
+            super().__call__(turn)
+
+    sweep = make(tmp_path, validation="val_loss", validation_mode="min")
+    assert sweep.run(NoValidation()).params != CANDIDATES[2]
+
+
+# --- the directory
+
+
+def test_a_sweep_that_was_moved_finds_its_checkpoints(tmp_path, capsys, whole):
+    training = Training()
+    for turn in make(tmp_path / "place0"):
+        training(turn)
+        if turn.stop_epoch == 4:
+            break
+    (tmp_path / "place0").rename(tmp_path / "place1")
+    best = make(tmp_path / "place1").run(training)
+    assert same(best, whole[0])
+    assert training.steps == whole[1].steps
+    (tmp_path / "place1").rename(tmp_path / "place2")
+    moved = make(tmp_path / "place2").best
+    assert Path(moved.checkpoint_path).parent == tmp_path / "place2" / best.run_id
+    assert Path(moved.checkpoint_path).exists()
+    assert sorted(ranked(capsys, tmp_path / "place2")) == ["run_000", "run_001", "run_002"]
+
+
+def test_a_relative_directory_survives_another_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    training = Training()
+
+    def train(turn):
+        monkeypatch.chdir(tmp_path / "elsewhere")  # as Hydra does
+        training(turn)
+
+    best = make("sweep").run(train)
+    assert Path(best.checkpoint_path).parent == tmp_path / "sweep" / best.run_id
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert make(tmp_path / "sweep").best == best
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "sweep"):
+        message = f"^'{re.escape(str(place))}' cannot be written: (File exists|Not a directory)\\.$"
+        with pytest.raises(OSError, match=message):
+            make(place)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has no such permissions")
+def test_a_directory_without_permission_is_named(tmp_path):
+    # Root may write everywhere, and pytest's own folders are closed to all others.
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as outer:
+        Path(outer).chmod(0o755)
+        place = Path(outer) / "sweep"
+        place.mkdir(mode=0o555)
+        try:
+            os.seteuid(user or 65534)
+            message = f"^'{re.escape(str(place))}' cannot be written: Permission denied\\.$"
+            with pytest.raises(OSError, match=message):
+                make(place)
+        finally:
+            os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b'{"schema": 2, "candidates": []}',
+        b'{"schema": 1}',
+        b'{"schema": 1, "candidates": [3]}',
+    ],
+)
+def test_damaged_settings_are_an_error_and_stay_as_they_are(tmp_path, content):
+    path = tmp_path / "sweep.json"
+    path.write_bytes(content)
+    message = (
+        f"Expected '{path}' to be the settings and candidates of a sweep, of schema 1, but it is "
+        "not: it is damaged, or of a newer version of this package."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make(tmp_path)
+    assert path.read_bytes() == content
+
+
+# --- warnings
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_turn_warns_of_more_than_a_run_of_its_own_does(tmp_path, package):
+    options = {"logger": True, "enable_checkpointing": True, "enable_progress_bar": True}
+    training = Training(package, **options)
+
+    def told(act):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            act()
+        return {str(entry.message) for entry in caught}
+
+    expected = told(lambda: training.alone(tmp_path / "alone", CANDIDATES[0]))
+    sweep = make(tmp_path / "sweep", package=package)
+    for turn in sweep:
+        found = told(lambda: training(turn))  # noqa: B023  # it is called at once
+        assert found <= expected, turn
+    assert max(start for _, start, _ in training.turns) == 4
