@@ -71,6 +71,47 @@ def set_generator_states(trainer: Trainer, states: list[dict[str, Any]] | None) 
         _set_state(generator, entry["state"])
 
 
+def sampler_orders(trainer: Trainer) -> list[torch.Tensor]:
+    """Return the orders that samplers keep beside a generator of their own.
+
+    Such a sampler shuffles its indices in place, so each epoch's order depends on the one before.
+    """
+    return [torch.as_tensor(order) for order in _orders(trainer)]
+
+
+def set_sampler_orders(trainer: Trainer, saved: list[torch.Tensor]) -> None:
+    """Restore what `sampler_orders` returned.
+
+    Raises:
+        RuntimeError: If the samplers have other numbers of indices now.
+    """
+    orders = _orders(trainer)
+    sizes = [len(order) for order in orders]
+    if sizes != [len(order) for order in saved]:
+        raise RuntimeError(
+            f"Expected the samplers to keep orders of {[len(order) for order in saved]} indices, "
+            f"as where the random state was saved, but got {sizes}."
+        )
+    for order, values in zip(orders, saved, strict=True):
+        order[:] = values.tolist()
+
+
+def _orders(trainer: Trainer) -> list[Any]:
+    """Return the lists and arrays of indices in loaders' parts that keep a generator."""
+    found: dict[int, Any] = {}
+    for part in training_loaders(trainer):
+        attributes = _attributes(part)
+        if any(_is_own_generator(name, value) for name, value in attributes.items()):
+            found |= {id(value): value for value in attributes.values() if _is_order(value)}
+    return list(found.values())
+
+
+def _is_order(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.kind in "iu" and value.flags.writeable
+    return isinstance(value, list) and bool(value) and all(type(each) is int for each in value)
+
+
 def _generators(trainer: Trainer) -> list[_Generator]:
     parts = training_loaders(trainer)
     for part in parts:  # grows: a dataset may wrap another one
@@ -80,11 +121,16 @@ def _generators(trainer: Trainer) -> list[_Generator]:
     found: dict[int, _Generator] = {}  # a loader and its sampler may share one
     for part in parts:
         for name, value in _attributes(part).items():
-            if not isinstance(value, _KINDS) or isinstance(value, random.SystemRandom):
-                continue
-            if name != "generator" or not isinstance(value, torch.Generator):
+            if _is_own_generator(name, value):
                 found[id(value)] = value
     return list(found.values())
+
+
+def _is_own_generator(name: str, value: Any) -> bool:
+    """Return whether an attribute is a generator that is not saved elsewhere."""
+    if not isinstance(value, _KINDS) or isinstance(value, random.SystemRandom):
+        return False
+    return name != "generator" or not isinstance(value, torch.Generator)
 
 
 def _attributes(part: Any) -> dict[str, Any]:

@@ -11,7 +11,12 @@ import numpy as np
 import torch
 
 from lightning_sotl._utils.files import find_moved
-from lightning_sotl.callbacks._generators import generator_states, set_generator_states
+from lightning_sotl.callbacks._generators import (
+    generator_states,
+    sampler_orders,
+    set_generator_states,
+    set_sampler_orders,
+)
 from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
@@ -128,13 +133,15 @@ def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
     for generator, generator_state in zip(generators, state["loaders"], strict=True):
         generator.set_state(generator_state)
     set_generator_states(trainer, state.get("other_generators"))
+    if "sampler_orders" in state:
+        set_sampler_orders(trainer, state["sampler_orders"])
 
 
 def _random_state(trainer: Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
     version, internal, gauss = random.getstate()
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # the global state is the point
-    others = generator_states(trainer)
+    others, orders = generator_states(trainer), sampler_orders(trainer)
     return {
         "torch": torch.get_rng_state(),
         "python": (version, list(internal), gauss),
@@ -148,6 +155,7 @@ def _random_state(trainer: Trainer) -> dict[str, Any]:
         "loaders": [generator.get_state() for generator in _loader_generators(trainer)],
         "loader_states": loader_states(trainer),
         **({"other_generators": others} if others else {}),
+        **({"sampler_orders": orders} if orders else {}),
     }
 
 

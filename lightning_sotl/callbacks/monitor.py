@@ -133,10 +133,6 @@ class SoTLMonitor:
     """
 
     _sotl_place = Place.first
-    # A Sweep sets these: it names the checkpoint of a run's end before the end itself, and a first
-    # turn that a kill broke off is trained again as the same run.
-    leaves_end_to_sweep = False
-    first_run_id: str | None = None
 
     def __init__(
         self,
@@ -177,6 +173,9 @@ class SoTLMonitor:
                     f"Expected `record` to be True with a `directory` but got {record}."
                 )
         self.directory = directory
+        # A Sweep sets it: a first turn that a kill broke off is trained again as the same run. It
+        # also names the checkpoint of a run's end before the end itself.
+        self.sweep_run_id: str | None = None
         self._is_global_zero = True
         self._begin()
 
@@ -417,7 +416,7 @@ class SoTLMonitor:
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Write into the record how the run ended, unless a stopper has."""
         self._record_metrics(trainer)
-        if not self.leaves_end_to_sweep:
+        if self.sweep_run_id is None:
             self.write_end(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: Module, exception: BaseException) -> None:
@@ -434,8 +433,8 @@ class SoTLMonitor:
 
     def _reset(self) -> None:
         self._state = _State(RunLosses(self._estimates, carries=self._is_global_zero))
-        if self.first_run_id is not None:
-            self._state.run_id = self.first_run_id
+        if self.sweep_run_id is not None:
+            self._state.run_id = self.sweep_run_id
         self._memory = _Memory()
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -545,6 +545,8 @@ class EarlyRankingStopper:
             trainer.save_checkpoint(path, weights_only=False)
         except OSError as error:
             self._result.checkpoint_path = None
+            if "://" not in path:
+                Path(path).unlink(missing_ok=True)  # a full disk may have taken half of it
             consequence = (
                 "The run has come to its stop, as its record says, and has no checkpoint to go on "
                 "from."

@@ -22,6 +22,7 @@ from lightning_sotl.sweep._plan import Progress
 SCHEMA = 1
 _SETTINGS = "sweep.json"
 _FAILURE = "set_aside.json"
+ENDED = "-end.ckpt"  # the checkpoint of a run that something else has ended
 
 
 @dataclass(frozen=True)
@@ -154,17 +155,17 @@ class SweepFolder:
         recorded, set_aside = self.recorded(run), run.failure.exists()
         if recorded is None:
             return Progress(set_aside=set_aside)
-        # A turn counts when its checkpoint is named; before that it is open. A kill may come before
-        # the line of the status, so the end of a run follows from its losses where it can.
-        epochs = max(recorded.checkpoints, default=-1) + 1
-        ended = epochs > 0 and (
-            epochs >= self._max_epochs
-            or not math.isfinite(recorded.losses[epochs - 1])
-            or (
-                recorded.status.get("status") in ("stopped", "finished")
-                and epochs == max(recorded.losses) + 1
+        # A turn counts when its checkpoint is named; before that it is open. Whether the run ends
+        # there does not depend on later lines, since a kill may come before them.
+        epochs, ended = 0, False
+        if recorded.checkpoints:
+            newest = max(recorded.checkpoints)
+            epochs = newest + 1
+            ended = (
+                epochs >= self._max_epochs
+                or not math.isfinite(recorded.losses.get(newest, 0.0))
+                or recorded.checkpoints[newest].endswith(ENDED)
             )
-        )
         start, _ = self.checkpoint(run)
         return Progress(
             epochs,

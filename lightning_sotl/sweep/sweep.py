@@ -8,6 +8,7 @@ import logging
 import math
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -226,7 +227,7 @@ got 20.
                 yield turn, run
 
     def _turns(self) -> Iterator[tuple[Turn, RunFolder, Step]]:
-        reported = 0
+        reported, waits = 0, False
         while True:
             runs, progress, found = self._state()
             for number in range(reported, len(found)):
@@ -253,9 +254,13 @@ got 20.
                         self._check_trained(turn, run)
                 finally:
                     lock.release()
-                taken = True
+                taken, waits = True, False
                 break
             if not taken:
+                if not waits:
+                    waiting = quote_few([runs[row].run_id for row in step.pending])
+                    inform_user(f"Waiting for {waiting}: another process is training there.")
+                waits = True
                 time.sleep(_POLL)
 
     def _state(self) -> tuple[list[RunFolder], list[Progress], list[Step]]:
@@ -278,8 +283,7 @@ got 20.
             name=run.run_id, params=run.params, directory=run.path.absolute()
         )
         recorded = self._folder.recorded(run)
-        monitor.first_run_id = None if recorded is None else recorded.run_id
-        monitor.leaves_end_to_sweep = True
+        monitor.sweep_run_id = uuid.uuid4().hex if recorded is None else recorded.run_id
         block = monitor.every_n_train_batches
         limit = (
             {"stop_epoch": stop_epoch} if block is None else {"stop_batches": stop_epoch * block}
@@ -392,14 +396,13 @@ got 20.
         if self.max_total_epochs is not None:
             rest = self.max_total_epochs - sum(now.epochs for now in progress)
         for row, (run, now) in enumerate(zip(runs, progress, strict=True)):
-            if not now.epochs or not now.can_resume:
+            if not now.can_resume:
                 continue
             kept = self._folder.checkpoint(run)[1]
             if not now.ended and row not in found[-1].admitted:
                 further = next(rung for rung in self.rungs if rung > now.epochs)
                 kept = kept if further - now.epochs <= rest else None
-            lock = run.lock()
-            if not run.checkpoints_but(kept) or not lock_now(lock):
+            if not run.checkpoints_but(kept) or not lock_now(lock := run.lock()):
                 continue
             try:
                 if self._folder.progress(run).epochs == now.epochs:

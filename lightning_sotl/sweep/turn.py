@@ -11,6 +11,7 @@ from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks.monitor import SoTLMonitor
 from lightning_sotl.callbacks.stopper import EarlyRankingStopper
 from lightning_sotl.policies.stopping import StoppingReason
+from lightning_sotl.sweep._folder import ENDED
 from lightning_sotl.sweep.promotion import loading
 
 
@@ -92,8 +93,12 @@ class Turn:
         completed = self.monitor.units_completed
         if self.stopper.stopping_reason == StoppingReason.not_stopped and completed:
             # Something else ended the run: it is complete here.
-            path = self.directory.absolute() / f"stopped-epoch={completed}-end.ckpt"
-            trainer.save_checkpoint(path)
+            path = self.directory.absolute() / f"stopped-epoch={completed}{ENDED}"
+            try:
+                trainer.save_checkpoint(path)
+            except OSError:
+                path.unlink(missing_ok=True)  # a full disk may have taken half of it
+                raise
             self.monitor.write_checkpoint(str(path))
             self.monitor.write_end(trainer)
 

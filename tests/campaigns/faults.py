@@ -8,6 +8,7 @@ of what it did, and ends with 1 if anything was wrong. `--lean` takes seconds, a
     killed-runs         50 runs, each killed 1 to 4 times at random and resumed         2 minutes
     killed-ranks        50 runs of 2 gloo processes, of which one is killed or hangs    3 minutes
     killed-studies      50 kills of processes that run an Optuna study             10 minutes
+    killed-sweeps       50 sweeps killed at a write and at random, 16 of processes      6 minutes
     shared-study        20 trials at once in one Optuna study, in each storage          1 minute
     read-while-written  1,000 runs, ranked 100 times while 100 of them are written      2 minutes
     long-runs           200,000 steps in epochs and in blocks                           10 minutes
@@ -54,6 +55,13 @@ def killed_studies(folder: Path, seed: int, lean: bool) -> Tally:
     return killed_studies.campaign(folder, 3 if lean else 50, seed)
 
 
+def killed_sweeps(folder: Path, seed: int, lean: bool) -> Tally:
+    """Kill sweeps at their writes and at random, and one of several processes on a sweep."""
+    from tests.campaigns import killed_sweeps
+
+    return killed_sweeps.campaign(folder, 2 if lean else 50, 1 if lean else 16, seed)
+
+
 def shared_study(folder: Path, seed: int, lean: bool) -> Tally:
     """Run trials at once, in both kinds of storage."""
     import sqlalchemy.dialects.sqlite  # noqa: F401  # a child would import it in each trial
@@ -87,6 +95,7 @@ CAMPAIGNS: dict[str, Callable[[Path, int, bool], Tally]] = {
         killed_runs,
         killed_ranks,
         killed_studies,
+        killed_sweeps,
         shared_study,
         read_while_written,
         long_runs,

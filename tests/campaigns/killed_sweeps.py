@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import signal
 import time
@@ -253,7 +254,7 @@ def job(plan: Plan, process: int, kill_at: tuple[str, int] | None, moment: forke
     result = {
         "best": [best.run_id, best.params, best.estimate.hex()],
         "checkpoint": best.checkpoint_path,
-        "ranking": [[run.run_id, run.epochs] for run in sweep.ranking()],
+        "ranking": [[run.run_id, run.epochs, str(run.estimate)] for run in sweep.ranking()],
     }
     (plan.folder / f"result{process}.json").write_text(json.dumps(result))
 
@@ -272,14 +273,14 @@ class Reading:
     """What the files say, read without any of the package: the records, the steps."""
 
     def __init__(self, plan: Plan) -> None:
-        self.losses: dict[str, dict[int, str]] = {}
+        self.losses: dict[tuple[str, int], str] = {}  # run, e -> L(e)
         self.closed: dict[str, int] = {}  # run -> units after which its newest checkpoint is named
         for path in sorted(plan.sweep.glob("run_*/sotl.jsonl")):
             run = path.parent.name
-            losses = self.losses.setdefault(run, {})
             for line in lines_of(path):
                 if "e" in line:
-                    losses[line["e"]] = "inf" if line["loss"] is None else line["loss"].hex()
+                    loss = math.inf if line["loss"] is None else line["loss"]
+                    self.losses[run, line["e"]] = loss.hex()
                     if line["checkpoint"]:
                         self.closed[run] = max(self.closed.get(run, 0), line["e"] + 1)
         self.notes = list(lines_of(plan.steps))
@@ -306,10 +307,11 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class Kill:
-    """A process that was killed, and what was complete then."""
+    """A process that was killed, what was complete then, and how much was noted."""
 
     process: int
     closed: dict[str, int]
+    notes: int
 
 
 def check_steps(plan: Plan, kills: list[Kill], tally: Tally) -> None:
@@ -334,9 +336,8 @@ def check_steps(plan: Plan, kills: list[Kill], tally: Tally) -> None:
                 tally.fault(f"{name}: {key} gave {note['loss']}, {loss} before")
         known[key] = (note["loss"], note["process"])
     for kill in kills:  # what was complete at a kill is never trained again
-        for note in found.steps():
-            late = note["process"] > kill.process
-            if late and note["step"] < kill.closed.get(note["run"], 0) * plan.unit:
+        for note in found.notes[kill.notes :]:
+            if note.get("step", math.inf) < kill.closed.get(note["run"], 0) * plan.unit:
                 tally.fault(f"{name}: {note} was complete when process {kill.process} was killed")
 
 
@@ -351,11 +352,13 @@ def check_result(plan: Plan, whole: Plan, process: int, tally: Tally) -> None:
         json.loads(path.read_text()),
         json.loads((whole.folder / "result0.json").read_text()),
     )
-    tally.expect(f"{name}: best", found["best"], expected["best"])
-    tally.expect(f"{name}: runs", sorted(found["ranking"]), sorted(expected["ranking"]))
+    for key in ("best", "ranking"):
+        tally.expect(f"{name}: {key}", found[key], expected[key])
     ours, theirs = Reading(plan), Reading(whole)
-    tally.expect(f"{name}: losses in the records", ours.losses, theirs.losses)
-    tally.expect(f"{name}: steps", ours.trained(), theirs.trained())
+    losses = ours.losses.items() ^ theirs.losses.items()
+    tally.expect(f"{name}: losses in the records that differ", losses, set())
+    steps = ours.trained().items() ^ theirs.trained().items()
+    tally.expect(f"{name}: steps that differ", steps, set())
     tally.expect(f"{name}: rank", ranked(plan), [run for run, *_ in found["ranking"]])
     tally.expect(
         f"{name}: checkpoint of the best",
@@ -409,26 +412,24 @@ def whole_sweep(plan: Plan) -> tuple[float, Counter[str]]:
 def killed_sweep(
     plan: Plan,
     whole: Plan,
-    kill_at: tuple[str, int] | None,
+    kill_at: tuple[str, int],
     moments: list[float],
     tally: Tally,
 ) -> None:
-    """Kill a sweep at a point and then at moments, in seconds after a start; let it end."""
+    """Kill a sweep at a place and then at moments, in seconds after a start; let it end."""
     plan.folder.mkdir(parents=True)
     kills: list[Kill] = []
-    points = [kill_at] if kill_at else []
-    for process in range(len(points) + len(moments) + 1):
-        point = points[process] if process < len(points) else ("", 0)
-        last = process == len(points) + len(moments)
-        child, moment = start(plan, process, point)
-        seconds = 120 if last or process < len(points) else moments[process - len(points)]
+    for process in range(len(moments) + 2):
+        last = process == len(moments) + 1
+        child, moment = start(plan, process, ("", 0) if process else kill_at)
+        seconds = 120 if last or process == 0 else moments[process - 1]
         code = forked.ended(child, seconds)
         if code is None:
             code = forked.kill(child)
             if code < 0:
                 tally.count(f"kills {moment.get()}")
         elif code < 0:
-            tally.count(f"kills {point[0].partition(',')[0]}")
+            tally.count(f"kills {kill_at[0].partition(',')[0]}")
         if code == 0:
             check_steps(plan, kills, tally)
             check_result(plan, whole, process, tally)
@@ -438,26 +439,69 @@ def killed_sweep(
             tally.fault(f"{plan.folder.name} ended with {code}: {log[-2000:]}")
             return
         tally.count("restarts")
-        kills.append(Kill(process, Reading(plan).closed))
+        kills.append(killed(plan, process))
 
 
-def campaign(folder: Path, kills: int, seed: int) -> Tally:
-    """Kill sweeps at each of their writes at least once, or at `kills` of them, and at random."""
+def killed(plan: Plan, process: int) -> Kill:
+    now = Reading(plan)
+    return Kill(process, now.closed, len(now.notes))
+
+
+def shared_sweep(
+    plan: Plan, whole: Plan, processes: int, victim: int, after: float, tally: Tally
+) -> None:
+    """Start the script several times at once, kill one of them, and let the others end."""
+    plan.folder.mkdir(parents=True)
+    children = [start(plan, process)[0] for process in range(processes)]
+    code = forked.ended(children[victim], after)
+    if code is None:
+        code = forked.kill(children[victim])
+    kills = []
+    if code < 0:
+        tally.count("kills of one of several")
+        kills.append(killed(plan, victim))
+    for process, child in enumerate(children):
+        if process != victim:
+            code = forked.ended(child, 120)
+            if code != 0:
+                log = (plan.folder / f"log{process}.txt").read_text()
+                tally.fault(f"{plan.folder.name}: {process} ended with {code}: {log[-2000:]}")
+                continue
+        if process != victim or not kills:
+            check_result(plan, whole, process, tally)
+    check_steps(plan, kills, tally)
+    trained = {note["process"] for note in Reading(plan).steps()}
+    tally.count("processes that trained", len(trained))
+
+
+def campaign(folder: Path, kills: int, shared: int, seed: int) -> Tally:
+    """Kill sweeps at `kills` of their writes and as often at random, then one of 2 and of 4.
+
+    All writes are a few hundred, and each kill is at another one.
+    """
     rng, tally = np.random.default_rng(seed), Tally()
     done: dict[str, tuple[Plan, float, Counter[str]]] = {}
-    for kind in KINDS:
+    for kind in list(KINDS)[: max(kills, shared)]:
         whole = Plan(folder / f"whole-{kind}", kind)
         done[kind] = (whole, *whole_sweep(whole))
-    places = [(kind, point) for kind in KINDS for point in sorted(done[kind][2])]
+    places = [(kind, point) for kind in done for point in sorted(done[kind][2])]
+    tally.measures["places at which a sweep may be killed"] = str(len(places))
     for number, place in enumerate(rng.permutation(len(places))[:kills]):
         kind, point = places[place]
         whole, seconds, points = done[kind]
         occurrence = int(rng.integers(1, points[point] + 1))
-        moments = [float(rng.uniform(0, seconds)) for _ in range(number % 2)]
+        moments = [float(rng.uniform(0, seconds))]
         plan = Plan(folder / f"sweep{number}-{kind}", kind)
         tally.count("sweeps")
         before = len(tally.faults)
         killed_sweep(plan, whole, (point, occurrence), moments, tally)
         for index in range(before, len(tally.faults)):
             tally.faults[index] += f" [killed {point}, {occurrence}; {moments}]"
+    for number in range(shared):
+        kind, processes = list(done)[number % len(done)], 2 + 2 * (number // len(done) % 2)
+        whole, seconds, _ = done[kind]
+        victim, after = int(rng.integers(processes)), float(rng.uniform(0, seconds))
+        plan = Plan(folder / f"shared{number}-{kind}-{processes}", kind)
+        tally.count(f"sweeps in {processes} processes")
+        shared_sweep(plan, whole, processes, victim, after, tally)
     return tally

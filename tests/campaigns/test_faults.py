@@ -19,7 +19,7 @@ SCRIPT = ["-m", "tests.campaigns.faults"]
 @pytest.mark.timeout(400)
 @pytest.mark.slow
 def test_killed_runs_and_ranks_go_on_exactly_and_runs_in_the_making_are_ranked_right():
-    names = ["killed-runs", "killed-ranks", "killed-studies", "read-while-written"]
+    names = ["killed-runs", "killed-ranks", "killed-studies", "killed-sweeps", "read-while-written"]
     done = subprocess.run(
         [sys.executable, *SCRIPT, *names, "--lean"],
         cwd=ROOT,
@@ -28,10 +28,11 @@ def test_killed_runs_and_ranks_go_on_exactly_and_runs_in_the_making_are_ranked_r
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall(r"faults +(\d+)", done.stdout) == ["0", "0", "0", "0"]
+    assert re.findall(r"faults +(\d+)", done.stdout) == ["0"] * 5
     restarts = [int(number) for number in re.findall(r"restarts +(\d+)", done.stdout)]
     assert restarts[0] >= 4
     assert restarts[1] == 1
+    assert restarts[2] >= 2  # of sweeps, each killed at a write
     assert re.findall(r"  kills +(\d+)", done.stdout) == ["3"]
 
 

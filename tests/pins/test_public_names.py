@@ -384,7 +384,9 @@ ATTRIBUTES = {
 # Public by name only: one callback calls another's, and no document has them.
 BETWEEN_CALLBACKS = {
     "begun",
+    "sweep_run_id",
     "write_checkpoint",
+    "write_end",
     "write_stop",
     "end_by_policy",
     "lacks_losses",

@@ -70,6 +70,20 @@ class OwnGenerator(Sampler):
         return 20
 
 
+class ShuffledInPlace(Sampler):
+    """Shuffles its indices in place, so that each epoch's order depends on the one before."""
+
+    def __init__(self, rng, indices):
+        self.rng, self.indices = rng, indices
+
+    def __iter__(self):
+        self.rng.shuffle(self.indices)
+        return iter(self.indices)
+
+    def __len__(self):
+        return len(self.indices)
+
+
 class Noisy(Augmented):
     """Adds noise from a generator of its own; `collate` adds more."""
 
@@ -191,6 +205,20 @@ SETTINGS = {
     "sampler with Python's generator": Setting(lambda: sampled(random.Random(5))),  # noqa: S311
     "sampler with torch's generator": Setting(
         lambda: sampled(torch.Generator(), lambda rng: float(torch.rand((), generator=rng)))
+    ),
+    "array that a sampler shuffles in place": Setting(
+        lambda: DataLoader(
+            Augmented(),
+            batch_size=4,
+            sampler=ShuffledInPlace(np.random.default_rng(5), np.arange(20)),
+        )
+    ),
+    "list that a sampler shuffles in place": Setting(
+        lambda: DataLoader(
+            Augmented(),
+            batch_size=4,
+            sampler=ShuffledInPlace(random.Random(5), list(range(20))),  # noqa: S311
+        )
     ),
     "dataset with a generator": Setting(
         lambda: DataLoader(Subset(Noisy(), range(20)), batch_size=4, shuffle=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from lightning_sotl.record.writer import RunRecord
+from lightning_sotl.sweep import sweep as sweep_module
 from tests.record.test_full_disks import no_file_beyond
 from tests.support.command_line import run as command
 from tests.support.helpers import PACKAGES, lightning
@@ -100,21 +102,24 @@ def test_a_checkpoint_that_a_kill_left_is_deleted(tmp_path):
 
 
 class Ends:
-    """Trains; something else than the sweep ends one candidate after five epochs."""
+    """Trains; something else than the sweep ends one candidate after some epochs."""
 
-    def __init__(self) -> None:
+    def __init__(self, candidate: int = 2, epochs: int = 5) -> None:
+        self.candidate, self.epochs = CANDIDATES[candidate], epochs
         self.turns: list[tuple[str, int, int]] = []
 
     def __call__(self, turn: Any) -> None:
         pl = lightning()
 
+        epochs = self.epochs
+
         class Ender(pl.Callback):
             def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-                trainer.should_stop |= trainer.current_epoch == 4
+                trainer.should_stop |= trainer.current_epoch == epochs - 1
 
         self.turns.append((turn.run_id, turn.start_epoch, turn.stop_epoch))
         pl.seed_everything(7, verbose=False)
-        extra = [Ender()] if turn.params == CANDIDATES[2] else []
+        extra = [Ender()] if turn.params == self.candidate else []
         fit = trainer(turn.directory, [*turn.callbacks, *extra])
         turn.fit(fit, module(**turn.params), *loaders())
 
@@ -127,13 +132,118 @@ def test_a_run_that_something_else_ended_is_complete_once_its_checkpoint_is_name
     named, status = lines_of(folder)[-2:]
     assert Path(named["checkpoint"]) == Path(best.checkpoint_path)
     assert (status["status"], status["reason"]) == ("stopped", "trainer.should_stop")
+    # A kill came before the status.
+    cut(folder, -1)
+    assert make(tmp_path, candidates).run(pytest.fail) == best
     # A kill came before the name: the turn is open.
     path = Path(best.checkpoint_path)
     older = Path([line["checkpoint"] for line in lines_of(folder) if line.get("checkpoint")][-2])
     older.write_bytes(path.read_bytes())  # its content does not matter here
-    cut(folder, -2)
+    cut(folder, -1)
     turn = next(iter(make(tmp_path, candidates)))
     assert (turn.start_epoch, turn.stop_epoch, turn.checkpoint_path) == (4, 6, str(older))
+
+
+# --- several processes; tests/campaigns/killed_sweeps.py has real ones, of which one is killed
+
+
+@pytest.fixture
+def while_it_waits(monkeypatch):
+    """Return a list of what another process does while a sweep waits for its run."""
+    acts: list[Any] = []
+
+    def sleep(seconds: float) -> None:
+        acts.pop(0)()
+
+    monkeypatch.setattr(sweep_module.time, "sleep", sleep)
+    return acts
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_run_that_another_process_holds_is_waited_for(
+    tmp_path, while_it_waits, whole, dies, caplog
+):
+    caplog.set_level(logging.INFO)
+    training, other = Training(), iter(make(tmp_path))
+    turn = next(other)
+
+    def act() -> None:
+        assert [run_id for run_id, *_ in training.turns] == ["run_001", "run_002"]
+        if not dies:
+            training(turn)
+        other.close()  # which releases its run, as the end of a process does
+
+    while_it_waits += [lambda: None, act]
+    assert same(make(tmp_path).run(training), whole[0])
+    assert training.steps == whole[1].steps
+    assert while_it_waits == []
+    told = [entry.message for entry in caplog.records if "Waiting" in entry.message]
+    assert told == ["Waiting for 'run_000': another process is training there."]
+
+
+def test_a_run_that_raises_in_another_process_is_not_waited_for_any_longer(
+    tmp_path, while_it_waits
+):
+    training, other = Training(), iter(make(tmp_path))
+    turn = next(other)
+
+    def act() -> None:
+        (turn.directory / "set_aside.json").write_text("{}")
+        other.close()
+
+    while_it_waits.append(act)
+    sweep = make(tmp_path)
+    best = sweep.run(training)
+    assert best == sweep.best
+    assert {run_id for run_id, *_ in training.turns} == {"run_001", "run_002"}
+
+
+def test_a_candidate_that_raised_is_tried_again_when_another_script_starts(
+    tmp_path, whole, monkeypatch
+):
+    training, attempts = Training(), []
+
+    def train(turn):
+        attempts.append(turn.run_id)
+        if attempts == ["run_000"]:
+            raise ZeroDivisionError("mine")
+        training(turn)
+
+    # It starts at once, before this one goes on.
+    monkeypatch.setattr(sweep_module.log, "exception", lambda *_: make(tmp_path))
+    assert same(make(tmp_path).run(train), whole[0])
+    assert attempts[:2] == ["run_000", "run_000"]
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_run_whose_training_broke_off_is_free_again(tmp_path, whole, loop):
+    """Also in a notebook, which keeps the exception and its frames."""
+
+    def train(turn):
+        raise KeyboardInterrupt("mine")
+
+    def run_all():
+        if not loop:
+            make(tmp_path).run(train)
+        for turn in make(tmp_path):
+            train(turn)
+
+    with pytest.raises(KeyboardInterrupt, match=r"^mine$") as kept:
+        run_all()
+    assert same(make(tmp_path).run(Training()), whole[0])
+    assert kept.traceback
+
+
+def test_scripts_with_different_candidates_train_the_same_sweep(tmp_path, whole):
+    training = Training()
+    first = make(tmp_path, CANDIDATES[:1])
+    for turn in first:
+        training(turn)
+        if turn.stop_epoch == 3:
+            make(tmp_path, CANDIDATES[1:])  # another script starts
+    assert same(first.best, whole[0])
+    assert training.steps == whole[1].steps
+    assert training.turns[1:4] == [("run_000", 2, 3), ("run_001", 0, 2), ("run_002", 0, 2)]
 
 
 # --- full disks
@@ -166,6 +276,23 @@ def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_ep
     assert [name.split("-")[1] for name in before] == ["epoch=2"][: stop_epoch - 2]
     assert same(make(tmp_path).run(Training()), whole[0])
     assert not list(tmp_path.glob("*/set_aside.json"))
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_half_a_checkpoint_is_not_left_on_a_full_disk(tmp_path, monkeypatch, ends):
+    """As of a full disk that is not the one of the temporary files."""
+    save = lightning().Trainer.save_checkpoint
+
+    def half(trainer, path, *args, **options):
+        save(trainer, path, *args, **options)
+        os.truncate(path, 1000)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lightning().Trainer, "save_checkpoint", half)
+        with pytest.raises(OSError, match="No space left on device"):
+            make(tmp_path).run(Ends(0, 1) if ends else Training())
+    assert checkpoints(tmp_path / "run_000") == []
 
 
 @pytest.mark.parametrize("stop_epoch", [2, 3])
