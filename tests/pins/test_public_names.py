@@ -21,6 +21,7 @@ NAMES = [
     "SoTLMonitor",
     "StoppingReason",
     "SumOfTrainingLosses",
+    "Sweep",
     "Winner",
     "correlation_curves",
     "evaluate",
@@ -53,8 +54,8 @@ _RAY = [
     "starting_point",
 ]
 DOORS = {
-    "lightning_sotl.pytorch_lightning": ["EarlyRankingStopper", "SoTLMonitor"],
-    "lightning_sotl.lightning": ["EarlyRankingStopper", "SoTLMonitor"],
+    "lightning_sotl.pytorch_lightning": ["EarlyRankingStopper", "SoTLMonitor", "Sweep"],
+    "lightning_sotl.lightning": ["EarlyRankingStopper", "SoTLMonitor", "Sweep"],
     "lightning_sotl.integrations.optuna": _OPTUNA,
     "lightning_sotl.integrations.optuna_lightning": _OPTUNA,
     "lightning_sotl.integrations.ray": _RAY,
@@ -138,6 +139,8 @@ _STOPPER = [
     ("policy", None),
     ("directory", None),
     ("checkpoint_dir", None),
+    ("validation", None),
+    ("validation_mode", None),
 ]
 _OPTUNA_REPORTER = [
     "self",
@@ -370,6 +373,8 @@ ATTRIBUTES = {
         "stop_batches",
         "stop_epoch",
         "stopping_reason",
+        "validation",
+        "validation_mode",
     ],
     "OptunaReporter": ["finish", "monitor", "trial", "validation", "validation_mode"],
     "RayReporter": ["checkpoint_every", "metrics", "monitor", "stopped_by_ray"],
