@@ -432,6 +432,7 @@ def test_the_reasons_of_a_stop_are_these_strings() -> None:
         "stop_batches_reached": "stop_batches_reached",
         "non_finite_estimate": "non_finite_estimate",
         "policy": "policy",
+        "paused": "paused",
         "already_stopped": "already_stopped",
     }
     assert all(isinstance(reason, str) and str(reason) == reason.value for reason in reasons)
