@@ -7,12 +7,13 @@ line half-written, it reads the whole line next time.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_sotl._utils.files import walk
 from lightning_sotl._utils.messages import warn_user
@@ -28,6 +29,7 @@ from lightning_sotl.ranking.configurations import configuration
 from lightning_sotl.record.format import file_name, header_time
 from lightning_sotl.record.lineage import RecordedRun
 from lightning_sotl.record.reader import Session, merge_sessions, read_record
+from lightning_sotl.stats.ranks import Mode
 
 _OWN = "own"  # the row of the run that asks
 
@@ -54,15 +56,24 @@ class SharedRuns:
         directory: Where the runs of one sweep write, at any depth.
         estimate: What runs are compared by.
         policy: The rule.
+        validation: A recorded metric that the rule reads beside the losses, and its direction; None
+            to decide by training losses alone.
     """
 
     def __init__(
-        self, directory: str | Path, *, estimate: LoggedEstimate, policy: AdaptivePolicy
+        self,
+        directory: str | Path,
+        *,
+        estimate: LoggedEstimate,
+        policy: AdaptivePolicy,
+        validation: tuple[str, Mode] | None = None,
     ) -> None:
         self.directory = Path(directory)
         self._estimate = estimate
         self._policy = policy
+        self._validation = validation
         self._curves = GrowingCurves(policy.max_epochs)
+        self._validations = GrowingCurves(policy.max_epochs)
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._sessions: dict[Path, list[Session]] = {}
         self._entries: dict[tuple[str, float], _Entry] = {}  # run id, when it began or branched off
@@ -108,8 +119,36 @@ class SharedRuns:
         own_row = self._curves.row(_OWN)
         if own_row is None or completed - 1 not in losses:
             return Decision(True, completed, None, 0, 0, None)
-        rows = sorted(row for key in rivals if (row := self._curves.row(key)) is not None)
-        return self._policy.decide(len(rows), self._curves.values[[*rows, own_row]])
+        rows = {row: key for key in rivals if (row := self._curves.row(key)) is not None}
+        if self._validation is None:
+            return self._policy.decide(len(rows), self._curves.values[[*sorted(rows), own_row]])
+        self._set_validations(_OWN, *(entry.run for entry in own.values()))
+        keys = [rows[row] for row in sorted(rows)]
+        return self._policy.decide(len(keys), *self._both_curves([*keys, _OWN]))
+
+    def _both_curves(self, keys: Sequence[Hashable]) -> tuple[NDArray[np.float64], ...]:
+        """Return losses and validations of some runs, in two arrays of one shape."""
+        tables = self._curves, self._validations
+        epochs = max(table.values.shape[1] for table in tables)
+        both = np.full((2, len(keys), epochs), np.nan)
+        for filled, table in zip(both, tables, strict=True):
+            for values, key in zip(filled, keys, strict=True):
+                row = table.row(key)
+                if row is not None:
+                    values[: table.values.shape[1]] = table.values[row]
+        return both[0], both[1]
+
+    def _set_validations(self, key: Hashable, *runs: RecordedRun) -> None:
+        """Put the recorded metric of a run into its table, lower is better."""
+        if self._validation is None:
+            return
+        name, mode = self._validation
+        self._validations.drop_after(key, -1)
+        for run in runs:
+            for epoch, metrics in run.metrics.items():
+                if name in metrics:
+                    value = metrics[name]
+                    self._validations.put(key, epoch, value if mode == "min" else -value)
 
     def _own(self, run_id: str, session: float) -> dict[tuple[str, float], _Entry]:
         """Return the run that asks, as its record has it; if that cannot be told, all its forks."""
@@ -172,6 +211,7 @@ class SharedRuns:
         for key in [key for key in self._entries if key[0] in run_ids]:
             del self._entries[key]
             self._curves.drop_after(key, -1)
+            self._validations.drop_after(key, -1)
         sessions = chain.from_iterable(self._sessions.values())
         for run in merge_sessions([each for each in sessions if each.run_id in run_ids]):
             if (
@@ -182,6 +222,7 @@ class SharedRuns:
                 key = run.run_id, run.begun
                 self._entries[key] = _Entry(run, configuration(run.facts))
                 self._set_curve(key, run.losses)
+                self._set_validations(key, run)
 
     def _has_same_budget(self, facts: Mapping[str, object]) -> bool:
         budget = facts.get("max_epochs")
@@ -223,7 +264,11 @@ def _sessions_of(path: Path) -> list[Session]:
 
 
 def share_runs(
-    trainer: Trainer, metric: MonitoredMetric, policy: AdaptivePolicy, directory: str | Path
+    trainer: Trainer,
+    metric: MonitoredMetric,
+    policy: AdaptivePolicy,
+    directory: str | Path,
+    validation: tuple[str, Mode] | None,
 ) -> SharedRuns | None:
     """Return on rank 0 what a policy reads, before the first batch; on the others None.
 
@@ -231,18 +276,24 @@ def share_runs(
         ValueError: On all ranks, if the run cannot be compared with others.
     """
     # Only rank 0 knows where the record is.
-    problem = _problem(trainer, metric, policy, directory) if trainer.is_global_zero else None
+    problem = None
+    if trainer.is_global_zero:
+        problem = _problem(trainer, metric, policy, directory, validation)
     problem = trainer.strategy.broadcast(problem)
     if problem is not None:
         raise ValueError(problem)
     estimate = parse_monitor(metric.name)
     if not trainer.is_global_zero or estimate is None:
         return None
-    return SharedRuns(directory, estimate=estimate, policy=policy)
+    return SharedRuns(directory, estimate=estimate, policy=policy, validation=validation)
 
 
 def _problem(
-    trainer: Trainer, metric: MonitoredMetric, policy: AdaptivePolicy, directory: str | Path
+    trainer: Trainer,
+    metric: MonitoredMetric,
+    policy: AdaptivePolicy,
+    directory: str | Path,
+    validation: tuple[str, Mode] | None,
 ) -> str | None:
     estimate = parse_monitor(metric.name)
     if estimate is None or metric.monitor is None:
@@ -255,6 +306,12 @@ def _problem(
         return (
             f"Expected `policy.max_epochs` to be the Trainer's `max_epochs`, {trainer.max_epochs}, "
             f"but got {policy.max_epochs}."
+        )
+    recorded = metric.monitor.record_metrics
+    if validation is not None and validation[0] not in recorded:
+        return (
+            "Expected `validation` to be one of the SoTLMonitor's `record_metrics`, which other "
+            f"runs read, but got {validation[0]!r}; available: {quote_all(recorded)}."
         )
     path, directory = metric.monitor.record_path, Path(directory)
     if path is None or not path.resolve().is_relative_to(directory.resolve()):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lightning_sotl._utils import validation
+from lightning_sotl._utils import validation as checks
 from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl._utils.text import pluralize, visible
 from lightning_sotl.callbacks import _promotion_checks, _publishing, _stop_checkpoint
@@ -36,6 +36,7 @@ from lightning_sotl.callbacks._trainer import (
 from lightning_sotl.callbacks.monitor import monitors_of
 from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
 from lightning_sotl.policies.stopping import StoppingReason, stop_at_limit
+from lightning_sotl.stats.ranks import Mode
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,9 @@ class EarlyRankingStopper:
             shared.
         checkpoint_dir: Where to save the stop's checkpoint, also with checkpointing off. None for
             the folder of Lightning's own checkpoints, or no checkpoint with checkpointing off.
+        validation: With a policy: a metric such as "val_acc" that it reads beside the training
+            losses. Each run's SoTLMonitor has to record it (`record_metrics`).
+        validation_mode: "max" if a higher `validation` is better, or "min".
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -155,6 +159,8 @@ class EarlyRankingStopper:
         policy: AdaptivePolicy | None = None,
         directory: str | Path | None = None,
         checkpoint_dir: str | Path | None = None,
+        validation: str | None = None,
+        validation_mode: Mode | None = None,
     ) -> None:
         limits = [limit for limit in (stop_epoch, stop_batches) if limit is not None]
         if len(limits) > 1 or not (limits or policy):
@@ -170,19 +176,26 @@ class EarlyRankingStopper:
                 f"policy={policy!r} and directory={directory!r}."
             )
         if stop_epoch is not None:
-            stop_epoch = validation.positive_int("stop_epoch", stop_epoch)
+            stop_epoch = checks.positive_int("stop_epoch", stop_epoch)
         if stop_batches is not None:
-            stop_batches = validation.positive_int("stop_batches", stop_batches)
+            stop_batches = checks.positive_int("stop_batches", stop_batches)
         self.stop_epoch = stop_epoch
         self.stop_batches = stop_batches
-        self.monitor = validation.text("monitor", monitor)
-        self.promoted = validation.boolean("promoted", promoted)
-        self.hp_metric = validation.boolean("hp_metric", hp_metric)
+        self.monitor = checks.text("monitor", monitor)
+        self.promoted = checks.boolean("promoted", promoted)
+        self.hp_metric = checks.boolean("hp_metric", hp_metric)
         self.policy = policy
         self.directory = directory
         if checkpoint_dir is not None and not isinstance(checkpoint_dir, (str, Path)):
             raise TypeError(f"Expected `checkpoint_dir` to be a path but got {checkpoint_dir!r}.")
         self.checkpoint_dir = checkpoint_dir
+        checks.validation_pair(validation, validation_mode)
+        if validation is not None and policy is None:
+            raise ValueError(
+                f"Expected a `policy` with `validation` but got validation={validation!r} alone."
+            )
+        self.validation = validation
+        self.validation_mode = validation_mode
         # A Sweep sets it: the run takes turns, and this one ends for this reason.
         self.reason_at_limit: StoppingReason | None = None
         self._begin()
@@ -331,8 +344,13 @@ class EarlyRankingStopper:
                 "cannot be promoted. Give EarlyRankingStopper a `checkpoint_dir`."
             )
         if self.policy and self.directory is not None and not self._is_idle(trainer):
+            both = self.validation, self.validation_mode
             self._memory.shared_runs = share_runs(
-                trainer, self._metric, self.policy, self.directory
+                trainer,
+                self._metric,
+                self.policy,
+                self.directory,
+                None if both[0] is None or both[1] is None else (both[0], both[1]),
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:

@@ -99,8 +99,8 @@ def rank_runs(
         monitor: The estimate's name, or any key of `found.others`.
         estimate: The parsed name; None for a key that is only read.
         at: T; None for the default: the limit at which a stopper ended runs; else, if a policy or a
-            pruner ended some or a sweep has paused some, the most epochs of any run; else the most epochs that at least three
-            quarters of the runs have completed.
+            pruner ended some or a sweep has paused some, the most epochs of any run; else the most
+            epochs that at least three quarters of the runs have completed.
         mode: "min" if lower is better, as for every estimate from training losses.
         rows: The row numbers of the runs to rank; None for all.
 

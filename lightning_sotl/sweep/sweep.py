@@ -350,7 +350,7 @@ got 20.
     # --- the end
 
     def _finished(self) -> list[Winner]:
-        """Return the runs that were trained to the end, the best first."""
+        """Return the runs that were trained to the end, the best first, without the diverged."""
         found = []
         for number, run in enumerate(self._folder.runs()):
             now = self._folder.progress(run)
@@ -358,6 +358,8 @@ got 20.
             if not now.ended or not math.isfinite(estimate):
                 continue
             score = self._score(now, estimate)
+            if not math.isfinite(score):
+                continue
             winner = Winner(run.run_id, estimate, run.params, self._folder.checkpoint(run)[1] or "")
             found.append((score, number, winner))
         return [winner for _, _, winner in sorted(found, key=lambda entry: entry[:2])]
@@ -377,9 +379,13 @@ got 20.
             if (losses := self._folder.progress(run).losses)
             and not math.isfinite(losses[max(losses)])
         ]
+        others = {run.run_id for run in runs if self._folder.progress(run).ended} - {*diverged}
         reasons = [
             f"`train` raised for {quote_few(failed)}" if failed else "",
             f"{quote_few(diverged)} diverged" if diverged else "",
+            f"{quote_few(sorted(others))} ended without a finite {self.validation!r}"
+            if others
+            else "",
         ]
         return "; ".join(filter(None, reasons)) or "none can be resumed from its checkpoint"
 

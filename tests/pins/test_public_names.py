@@ -21,6 +21,7 @@ NAMES = [
     "SoTLMonitor",
     "StoppingReason",
     "SumOfTrainingLosses",
+    "Sweep",
     "Winner",
     "correlation_curves",
     "evaluate",
@@ -53,8 +54,8 @@ _RAY = [
     "starting_point",
 ]
 DOORS = {
-    "lightning_sotl.pytorch_lightning": ["EarlyRankingStopper", "SoTLMonitor"],
-    "lightning_sotl.lightning": ["EarlyRankingStopper", "SoTLMonitor"],
+    "lightning_sotl.pytorch_lightning": ["EarlyRankingStopper", "SoTLMonitor", "Sweep"],
+    "lightning_sotl.lightning": ["EarlyRankingStopper", "SoTLMonitor", "Sweep"],
     "lightning_sotl.integrations.optuna": _OPTUNA,
     "lightning_sotl.integrations.optuna_lightning": _OPTUNA,
     "lightning_sotl.integrations.ray": _RAY,
@@ -124,6 +125,7 @@ _MONITOR = [
     ("prog_bar", False),
     ("epoch_axis", False),
     ("record", True),
+    ("record_metrics", ()),
     ("name", None),
     ("params", None),
     ("directory", None),
@@ -138,6 +140,8 @@ _STOPPER = [
     ("policy", None),
     ("directory", None),
     ("checkpoint_dir", None),
+    ("validation", None),
+    ("validation_mode", None),
 ]
 _OPTUNA_REPORTER = [
     "self",
@@ -357,6 +361,7 @@ ATTRIBUTES = {
         "prefix",
         "prog_bar",
         "record",
+        "record_metrics",
         "record_path",
         "run_id",
         "units_completed",
@@ -377,6 +382,8 @@ ATTRIBUTES = {
         "stop_batches",
         "stop_epoch",
         "stopping_reason",
+        "validation",
+        "validation_mode",
     ],
     "OptunaReporter": ["finish", "monitor", "trial", "validation", "validation_mode"],
     "RayReporter": ["checkpoint_every", "metrics", "monitor", "stopped_by_ray"],
@@ -432,6 +439,7 @@ def test_the_reasons_of_a_stop_are_these_strings() -> None:
         "stop_batches_reached": "stop_batches_reached",
         "non_finite_estimate": "non_finite_estimate",
         "policy": "policy",
+        "paused": "paused",
         "already_stopped": "already_stopped",
     }
     assert all(isinstance(reason, str) and str(reason) == reason.value for reason in reasons)
