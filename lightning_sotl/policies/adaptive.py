@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Literal
 
@@ -23,8 +23,6 @@ _LEAST_DRIFT = 2.0  # places a doubling: if the order never moves, half continue
 # Changing the curve has a price, as a run then has to rank well in both: the validation takes over
 # only if training losses would need this many times the places.
 _RELUCTANCE = 3.0
-# Of runs that take turns, so many are trained to the end, and the best of them is picked there.
-_FINALISTS = 3
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,9 @@ class AdaptivePolicy:
         runs: How many runs the sweep will have, or None if unknown; the policy then keeps more.
         first: Epochs before the first decision, at least 2. After 2 epochs any movement may be
             noise or drift; from 3 on the policy can tell them apart.
+        finalists: For runs that take turns (`decide_at_rung`, `Sweep`): how many at least are
+            trained to the end; a small sweep then also stops its first runs sooner. 3 is good for
+            fewer than 50 runs. None for the rule of `decide_all` alone.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -92,6 +93,7 @@ class AdaptivePolicy:
     keep: float = 1.0
     runs: int | None = None
     first: int = 3
+    finalists: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         validation.positive_int("max_epochs", self.max_epochs)
@@ -104,6 +106,8 @@ class AdaptivePolicy:
             validation.positive_int("runs", self.runs)
         if validation.positive_int("first", self.first) < 2:
             raise ValueError(f"Expected `first` to be at least 2 but got {self.first}.")
+        if self.finalists is not None:
+            validation.positive_int("finalists", self.finalists)
 
     def decide(
         self, run: int, train: ArrayLike | None, validation: ArrayLike | None = None
@@ -156,14 +160,14 @@ class AdaptivePolicy:
     ) -> list[Decision]:
         r"""Decide about runs of a sweep that take turns, when all have reached a rung.
 
-        It is the rule of `decide_all` by the curves up to the rung, with two bounds that matter for
-        small sweeps. At least 3 runs continue, so that the pick is made among runs trained to the
-        end. And drift is at least
+        It is the rule of `decide_all` by the curves up to the rung. With `finalists` two bounds
+        matter for small sweeps: so many runs continue at least, so that the pick is made among runs
+        trained to the end, and drift is at least
 
         .. math:: \min(2, \text{runs}^{1 / \log_2(\text{max\_epochs} / \text{first})})
 
-        in place of 2: by halves alone, a small sweep would stop no run before
-        `max_epochs / runs` epochs.
+        in place of 2. By halves alone a small sweep would stop no run before `max_epochs / runs`
+        epochs.
 
         Args:
             rung: Completed epochs of the rung; what runs were trained beyond it does not count.
@@ -184,10 +188,12 @@ class AdaptivePolicy:
             [True, True, True, True, False, False, False, False]
         """
         curves = {name: curve[:, :rung] for name, curve in _checked(train, validation).items()}
+        if self.finalists is None:
+            return self.decide_all(runs, curves.get("train"), curves.get("validation"))
         drift = math.log(_LEAST_DRIFT)
         if self.runs is not None and self.first < self.max_epochs:
             drift = min(drift, math.log(self.runs) / math.log2(self.max_epochs / self.first))
-        return self._decide_all(runs, curves, _Bounds(drift=drift, places=_FINALISTS))
+        return self._decide_all(runs, curves, _Bounds(drift=drift, places=self.finalists))
 
     def _decide_all(
         self, runs: Sequence[int], curves: dict[Signal, NDArray[np.float64]], bounds: _Bounds

@@ -169,7 +169,13 @@ SIGNATURES: dict[str, list[Any]] = {
     "lightning_sotl.integrations.ray.RayReporter.__init__": _RAY_REPORTER,
     "lightning_sotl.integrations.ray_lightning.RayReporter.__init__": _RAY_REPORTER,
     "lightning_sotl.SoTLMonitor.units_needed": ["self", "name"],
-    "lightning_sotl.AdaptivePolicy": ["max_epochs", ("keep", 1.0), ("runs", None), ("first", 3)],
+    "lightning_sotl.AdaptivePolicy": [
+        "max_epochs",
+        ("keep", 1.0),
+        ("runs", None),
+        ("first", 3),
+        ("finalists", None),
+    ],
     "lightning_sotl.AdaptivePolicy.decide": ["self", "run", "train", ("validation", None)],
     "lightning_sotl.AdaptivePolicy.decide_all": ["self", "runs", "train", ("validation", None)],
     "lightning_sotl.AdaptivePolicy.decide_at_rung": [
@@ -459,7 +465,7 @@ def test_a_decision_has_these_attributes() -> None:
 def test_a_policy_and_a_winner_have_these_attributes() -> None:
     policy = lightning_sotl.AdaptivePolicy(9)
     methods = ["decide", "decide_all", "decide_at_rung"]
-    assert public(policy) == [*methods, "first", "keep", "max_epochs", "runs"]
+    assert public(policy) == [*methods, "finalists", "first", "keep", "max_epochs", "runs"]
     assert str(policy) == "AdaptivePolicy(max_epochs=9, keep=1.0, runs=None, first=3)"
     winner = lightning_sotl.Winner("a", 0.5, {"lr": 0.1}, "a.ckpt")
     assert public(winner) == [

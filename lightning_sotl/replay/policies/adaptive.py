@@ -22,7 +22,8 @@ from lightning_sotl.replay.policy import (
 
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _NAME = re.compile(
-    rf"adaptive(?:-first([0-9]+))?(?:-keep{_NUMBER})?(-pause{_NUMBER}?)?(?:-(val|both))?"
+    rf"adaptive(?:-first([0-9]+))?(?:-keep{_NUMBER})?(-pause{_NUMBER}?)?"
+    r"(?:-finalists([0-9]+))?(?:-(val|both))?"
 )
 _DEFAULT = AdaptivePolicy(max_epochs=1)
 _GROWTH = 1.5  # that of `Sweep`
@@ -36,7 +37,7 @@ def named_adaptive(name: str) -> Policy:
       the others have reported so far, and a stopped run stays stopped.
     - `adaptive-pause` lets the runs take turns, as `Sweep` does: all reach a rung before any
       continues, so it decides the same with any number of workers. `adaptive-pause1.2` has rungs
-      1.2 apart in place of 1.5.
+      1.2 apart in place of 1.5; `adaptive-pause-finalists3` trains at least 3 runs to the end.
     - `adaptive-val` and `adaptive-pause-val` compare by the validation value of each epoch.
     - `adaptive-both` and `adaptive-pause-both` look up the leaders of the validation in the
       training losses, and so notice training losses that do not tell which network is better.
@@ -55,15 +56,21 @@ def named_adaptive(name: str) -> Policy:
     if match is None:
         raise ValueError(
             f"There is no policy {name!r}; adaptive are 'adaptive', 'adaptive-first2-keep2', "
-            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5' with any numbers, and the same "
-            "with the ending '-val' or '-both'."
+            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5-finalists3' with any numbers, and "
+            "the same with the ending '-val' or '-both'."
         )
     first, keep = int(match[1] or _DEFAULT.first), float(match[2] or _DEFAULT.keep)
-    AdaptivePolicy(max_epochs=1, keep=keep, first=first)  # checks the two numbers
+    finalists = int(match[5]) if match[5] else None
+    # Checks the numbers.
+    AdaptivePolicy(max_epochs=1, keep=keep, first=first, finalists=finalists)
     growth = float(match[4] or _GROWTH) if match[3] else None
     if growth is not None:
         rungs(first, first, growth=growth)  # checks it
-    return Adaptive(name, keep, first, growth, match[5] or "")
+    elif finalists is not None:
+        raise ValueError(
+            f"Expected {name!r} to have '-pause', without which no runs are finalists."
+        )
+    return Adaptive(name, keep, first, finalists, growth, match[6] or "")
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class Adaptive:
         name: Name of the policy.
         keep: As in `AdaptivePolicy`.
         first: As in `AdaptivePolicy`.
+        finalists: As in `AdaptivePolicy`.
         growth: The factor between two rungs at which runs wait for each other; None if they do not.
         reads: "val", "both", or "" for training losses alone.
     """
@@ -81,6 +89,7 @@ class Adaptive:
     name: str
     keep: float
     first: int
+    finalists: int | None
     growth: float | None
     reads: str
 
@@ -113,6 +122,7 @@ class _AdaptiveRun(BasicRun):
             keep=policy.keep,
             runs=len(observations.epochs),
             first=policy.first,
+            finalists=policy.finalists,
         )
 
     @property
