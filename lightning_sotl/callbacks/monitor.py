@@ -71,7 +71,7 @@ class _Fit:
     """One call of `fit`."""
 
     loss_needs_no_copy: bool = False
-    needs_batch_size: bool = False  # no loader has a `batch_size`
+    needs_batch_size: bool = False  # the loaders do not know it
     raised: bool = False
 
 
