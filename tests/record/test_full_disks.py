@@ -179,7 +179,7 @@ def test_a_record_on_a_disk_that_stays_full_says_less_and_nothing_wrong(
     trouble = Trouble("full disk", Path(logger.log_dir))
     monitor = SoTLMonitor()
     fit = trainer(tmp_path, callbacks=[trouble, monitor], logger=logger, max_epochs=4)
-    with pytest.warns(UserWarning, match="the run goes on, and what is missing will be written"):
+    with pytest.warns(UserWarning, match="the run continues, and missing lines will be written"):
         fit.fit(scripted_model(), loader(4))
     trouble.end()
     assert len(monitor.epoch_losses) == 4

@@ -1,4 +1,4 @@
-"""Which stopped trials of an Optuna study go on, and from where."""
+"""Which stopped trials of an Optuna study are promoted, and from which checkpoints."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def promote(
 
     Args:
         study: As in `find_winners`.
-        k: How many, at least 1; fewer go on if fewer have a finite value.
+        k: How many, at least 1; fewer if fewer have a finite value.
         train: Is called with each winner, the best first; makes the Trainer and the model from
             `winner.params`, and calls `winner.fit(trainer, model, ...)`. What it raises ends the
             promotion; the next call of `promote` begins with that winner. What it returns is kept

@@ -444,7 +444,7 @@ class OptunaReporter:
         self._fit.to_compare = {}
         warn_user(
             f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
-            f"{shown:.6g}: it did not go on from the trial's checkpoint. The study keeps what was "
+            f"{shown:.6g}: it did not resume from the trial's checkpoint. The study keeps what was "
             "reported first."
         )
 
