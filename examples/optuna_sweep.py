@@ -147,7 +147,7 @@ def promote_best(search: Search, study: optuna.Study) -> list[tuple[Winner, tupl
 
 
 def open_study(folder: Path, sampler: str, seed: int, trials: int) -> optuna.Study:
-    """Make the study, or open it again after a crash, and say which trials go on."""
+    """Make the study, or open it again after a crash, and print which trials resume."""
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
         study_name="digits",

@@ -55,7 +55,7 @@ def test_the_checkpoint_directory_precedes_lightnings_own(tmp_path):
         ({"sizes": (16, 8)}, r"`params\['sizes'\]` is the tuple \(16, 8\)"),
         (
             {"a": {"b": [1, {2: 3}]}},
-            r"`params\['a'\]\['b'\]\[1\]` has the key 2, which is no string",
+            r"`params\['a'\]\['b'\]\[1\]` has the key 2, which is not a string",
         ),
         ({"lr": float("nan")}, r"`params\['lr'\]` is nan"),
         ({"loss": torch.nn.MSELoss}, r"`params\['loss'\]` is the type <class .*MSELoss'>"),

@@ -273,7 +273,7 @@ def test_runs_of_another_budget_do_not_count_and_unlike_ones_are_told_of_once(tm
     assert sorted(str(entry.message) for entry in caught) == [
         f"Below '{tmp_path}' is a run with max_epochs=60, with which the policy does not compare, "
         "as its own is 6: give each sweep a directory of its own.",
-        "The runs differ in what their training losses depend on, so their order may not say "
+        "The runs differ in what their training losses depend on, so their order may not show "
         "which is better: batch_size (32: 1, 64: 1). Group by a field to rank only like with like.",
     ]
     record(tmp_path / "third", "third", [1.0, 1.0], max_epochs=6, batch_size=16)
