@@ -169,9 +169,9 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
         "--policy",
         dest="policies",
         metavar="NAME",
-        help="adaptive, adaptive-keep2, fixed-t10-top5, halving, optuna-median and so on; with the "
+        help="adaptive, adaptive-keep2, fixed-t10-top5, halving, optuna-median and so on, with the "
         "ending -val by validation values in place of training losses, adaptive with -both by both;"
-        " by default one policy of each kind that is built in or installed",
+        " by default one of each kind that is built in or installed",
         **_SEVERAL,
     )
     parser.add_argument(
