@@ -9,8 +9,16 @@ from typing import Any
 from lightning_sotl._utils.text import quote_few
 from lightning_sotl.record.format import header_time
 
-# Settings of the Trainer and the loaders with which equal parameters are different trainings.
-_SETTINGS = ("loss_key", "unit", "batch_size", "accumulate_grad_batches", "batches_per_unit")
+# The network, and settings of the Trainer and the loaders, with which equal parameters are
+# different trainings.
+_SETTINGS = (
+    "network",
+    "loss_key",
+    "unit",
+    "batch_size",
+    "accumulate_grad_batches",
+    "batches_per_unit",
+)
 _MOST_NAMED = 5  # groups
 
 
@@ -18,8 +26,9 @@ def configuration(header: Mapping[str, Any]) -> str | None:
     """Return what runs of one configuration share; None if that cannot be told.
 
     It is the name and the parameters of a run, or its hyper-parameters if it has no `params`, with
-    the settings under which it was trained. Runs without parameters and name are never of one
-    configuration, and neither are runs of whose hyper-parameters the record has not all.
+    its network and the settings under which it was trained. Runs without parameters and name are
+    never of one configuration, and neither are runs of whose hyper-parameters the record has not
+    all.
 
     Example:
         >>> configuration({"hparams": {"lr": 0.1}}) == configuration({"params": {"lr": 0.1}})
