@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from types import MethodType
 from typing import Any, TypeAlias
 
@@ -27,6 +28,8 @@ _KINDS = (
     random.Random,
 )
 
+# Generators are looked for in lists and dictionaries of at most this size and depth.
+_MOST, _DEEPEST = 1000, 2
 _INNER = ("sampler", "batch_sampler", "dataset", "collate_fn", "transform")
 
 
@@ -100,7 +103,7 @@ def _orders(trainer: Trainer) -> list[Any]:
     found: dict[int, Any] = {}
     for part in training_loaders(trainer):
         attributes = _attributes(part)
-        if any(_is_own_generator(name, value) for name, value in attributes.items()):
+        if any(_is_own_generator(name, value) for name, value in _held(attributes)):
             found |= {id(value): value for value in attributes.values() if _is_order(value)}
     return list(found.values())
 
@@ -119,10 +122,21 @@ def _generators(trainer: Trainer) -> list[_Generator]:
         parts += [each for each in inner if each is not None and not _is_in(each, parts)]
     found: dict[int, _Generator] = {}  # a loader and its sampler may share one
     for part in parts:
-        for name, value in _attributes(part).items():
+        for name, value in _held(_attributes(part)):
             if _is_own_generator(name, value):
                 found[id(value)] = value
     return list(found.values())
+
+
+def _held(attributes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield attributes, and what is in short lists and dictionaries among them, with a name."""
+    values = [(name, value, 0) for name, value in attributes.items()]
+    for name, value, depth in values:  # grows
+        yield name, value
+        # Subclasses may run code of their own.
+        if type(value) in (list, tuple, dict) and depth < _DEEPEST and len(value) <= _MOST:
+            inner = value.values() if type(value) is dict else value
+            values += [(f"{name}[]", each, depth + 1) for each in inner]
 
 
 def _is_own_generator(name: str, value: Any) -> bool:

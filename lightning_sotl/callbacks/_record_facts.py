@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from lightning_sotl._utils.messages import inform_user
 from lightning_sotl.callbacks._trainer import Module, Trainer, training_loaders
 from lightning_sotl.record.format import file_name
 from lightning_sotl.record.writer import RunRecord
+
+_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
 def find_record(trainer: Trainer, *, prefix: str, directory: str | Path | None) -> RunRecord | None:
@@ -73,6 +77,19 @@ def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict
         "precision": str(trainer.precision),
         "hparams": hparams,
     }
+
+
+def network_of(pl_module: Module) -> str | None:
+    """Return a short code of a module's layers and their sizes, the same in each process.
+
+    Modules that get their layers as arguments often keep those out of their hyper-parameters. It
+    is None if a module cannot be shown.
+    """
+    try:
+        text = repr(pl_module)
+    except Exception:  # whatever the `repr` of a user's module may raise
+        return None
+    return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()[:16]
 
 
 def batch_size_of(batch: Any) -> int | None:

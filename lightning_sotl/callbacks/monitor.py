@@ -17,7 +17,12 @@ from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks import _publishing
 from lightning_sotl.callbacks._order import Place, arrange
-from lightning_sotl.callbacks._record_facts import batch_size_of, find_record, run_facts
+from lightning_sotl.callbacks._record_facts import (
+    batch_size_of,
+    find_record,
+    network_of,
+    run_facts,
+)
 from lightning_sotl.callbacks._run import (
     RunBinding,
     attributes_without,
@@ -510,6 +515,7 @@ class SoTLMonitor:
             **run_facts(trainer, pl_module, block=self.every_n_train_batches),
             "name": self.name,
             "params": self.params,
+            "network": None if record is None else network_of(pl_module),
         }
         self._fit.needs_batch_size = record is not None and facts["batch_size"] is None
         state = self._state

@@ -36,6 +36,7 @@ class RunReader:
         self._wanted = frozenset([*keys.curves, *keys.finals, *keys.losses])
         self._sessions: list[Session] = []
         self._logs: dict[Path, Logged] = {}
+        self._with_logs: set[Path] = set()
 
     def read(self, folders: Sequence[RunFolder], progress: Progress | None) -> list[RunSource]:
         """Return the runs of some folders, in the natural order of their names.
@@ -81,6 +82,8 @@ class RunReader:
         refused: list[str] = []
         for number, folder in enumerate(folders, 1):
             self._logs[folder.path] = Logged(self._wanted)
+            if folder.csv is not None or folder.events:
+                self._with_logs.add(folder.path)
             try:
                 if folder.record is not None:
                     sessions, bad_lines = read_record(folder.record)
@@ -156,7 +159,7 @@ class RunReader:
             for folder in run.folders:
                 if runs_in[folder] == 1:
                     logged.update_resumed(self._logs[folder])
-                else:
+                elif folder in self._with_logs:
                     self._notes.cautions.append(
                         f"'{self._name(folder)}' holds {runs_in[folder]} runs; its logs cannot be "
                         "told apart and only the records count."

@@ -39,11 +39,12 @@ _MATTERS = re.compile(
     label_?smooth | drop_?(out|path|rate|connect|prob) | stochastic_?depth
     | weight_?decay | ^w_?decay$ | ^wd$ | regulari[sz] | penalty
     | (^|_)l[12]_(reg|lambda|weight|penalty|coeff?)
-    | augment | mix_?up | cut_?(mix|out) | rand_?aug | (^|_)noise(_|$)
+    | augment | mix_?up | cut_?(mix|out) | rand_?aug | (^|_)noise(_(?!dim|size|channels)|$)
     | (^|_)mask(ing)?_(ratio|rate|prob)
     # The loss function, and its weights.
-    | (^|_)loss(es)?(_|$) | loss$ | criterion | likelihood | objective | distribution | ^distr_
-    | ^reduction$ | ^temperature$ | ^margin$ | ^quantiles?$ | (^|_)lambda(_|$)
+    | (^|_)loss(es)?(_|$) | loss$ | criterion | likelihood | objective
+    | (?<!init_)distribution | ^distr_
+    | ^reduction$ | ^temperature$ | ^margin$ | ^quantiles?$ | (^|(?<!lr)_)lambda(_|$)
     | class_?weight | pos_?weight
     | (^|_)(kld?|recon(s|struction)?|aux(iliary)?|adv|gp|entropy|vf)_(weight|coeff?|scale)
     # What scales the data, or chooses them.

@@ -9,17 +9,25 @@ from typing import Any
 from lightning_sotl._utils.text import quote_few
 from lightning_sotl.record.format import header_time
 
-# Settings of the Trainer and the loaders with which equal parameters are different trainings.
-_SETTINGS = ("loss_key", "unit", "batch_size", "accumulate_grad_batches", "batches_per_unit")
+# The network, and settings of the Trainer and the loaders, with which equal parameters are
+# different trainings.
+_SETTINGS = (
+    "network",
+    "loss_key",
+    "unit",
+    "batch_size",
+    "accumulate_grad_batches",
+    "batches_per_unit",
+)
 _MOST_NAMED = 5  # groups
 
 
 def configuration(header: Mapping[str, Any]) -> str | None:
     """Return what runs of one configuration share; None if that cannot be told.
 
-    That is a run's name, its `params` or else its hyper-parameters, and the settings under which it
-    was trained. It is None without name and parameters, and if the record does not hold all
-    hyper-parameters.
+    That is a run's name, its `params` or else its hyper-parameters, its network, and the settings
+    under which it was trained. It is None without name and parameters, and if the record does not
+    hold all hyper-parameters.
 
     Example:
         >>> configuration({"hparams": {"lr": 0.1}}) == configuration({"params": {"lr": 0.1}})

@@ -223,8 +223,8 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
         )
     if len(best) < k:
         warn_user(
-            f"Expected {k} winners but there can be only {len(best)}: no other run has a finite "
-            "estimate at T."
+            f"Expected {k} winners but there can be only {len(best)}: no other run that "
+            "counts has a finite estimate at T."
         )
     winners = []
     for row in best:

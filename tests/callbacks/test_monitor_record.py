@@ -34,7 +34,7 @@ def test_the_record_holds_float64_and_what_runs_must_share(tmp_path):
     run = trainer(tmp_path, callbacks=[monitor], logger=logger, accumulate_grad_batches=2)
     run.fit(model, loader(8, batch_size=2))
     (header,), units, statuses = record(logger.log_dir)
-    assert {key: header[key] for key in header if key not in ("run_id", "time")} == {
+    assert {key: header[key] for key in header if key not in ("run_id", "time", "network")} == {
         "schema": 1,
         "prefix": "sotl",
         "name": None,

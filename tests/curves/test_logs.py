@@ -129,6 +129,14 @@ def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path
     ]
 
 
+def test_a_folder_with_several_runs_and_no_logs_is_no_news(tmp_path: Path) -> None:
+    for run_id in ("aaaaaaaaaa", "bbbbbbbbbb"):  # as of `SoTLMonitor(directory=...)`, used twice
+        write_record(tmp_path / "v0", [3.0], run_id=run_id)
+    found = read_logs(tmp_path)
+    assert found.curves.run_ids == ("v0@aaaaaaaa", "v0@bbbbbbbb")
+    assert found.notes.warnings == []
+
+
 def test_runs_of_one_folder_whose_ids_begin_alike_keep_names_of_their_own(tmp_path: Path) -> None:
     for name in ("trial-no-1", "trial-no-2", "another-one"):
         write_record(tmp_path / "v0", [3.0], run_id=name)

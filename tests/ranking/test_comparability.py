@@ -106,6 +106,9 @@ def test_warning_counts_each_value() -> None:
         {"quantiles": [0.1, 0.9]},
         {"mask_ratio": 0.75},
         {"noise": 0.3},
+        {"noise_std": 0.3},
+        {"lambda_l1": 10.0},
+        {"cycle_lambda": 10.0},
         {"data": {"noise_level": 0.3}},
         {"dataset": "cifar100"},
     ],
@@ -135,6 +138,8 @@ def test_parameters_that_change_the_loss_are_found_wherever_they_are(
         ({"monitor": "val_loss"}, {"monitor": "train_loss"}),
         ({"norm": "layer", "normalize_before": True}, {"norm": "batch"}),
         ({"l1": 64, "grad_scaler": 2.0}, {"l1": 128}),  # layers; mixed precision
+        ({"noise_dim": 16, "lr_lambda": 0.9}, {"noise_dim": 32, "lr_lambda": 0.95}),
+        ({"init_distribution": "normal"}, {"init_distribution": "uniform"}),
     ],
 )
 def test_a_difference_that_changes_no_loss_is_no_warning(

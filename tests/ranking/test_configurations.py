@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor, find_winners
+from lightning_sotl.callbacks._record_facts import network_of
 from lightning_sotl.cli import main
 from lightning_sotl.ranking.configurations import configuration
 from tests.support.helpers import lightning, loader, scripted_model, trainer
@@ -59,6 +61,77 @@ def test_a_sweep_that_was_run_twice_gives_each_configuration_once(
     ]
 
 
+class Wrapper(pl.LightningModule):  # type: ignore[misc]  # the class is Any
+    """Gets its layers as an argument, which its hyper-parameters leave out."""
+
+    def __init__(self, layers: torch.nn.Module, level: float, lr: float = 0.1) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["layers", "level"])
+        self.layers, self.level = layers, level
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return self.level + 0 * self.layers(batch).sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.hparams["lr"])
+
+
+def _sequence(*layers: torch.nn.Module) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(1, 2), *layers)
+
+
+def test_networks_that_the_hyper_parameters_leave_out_are_not_repeats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks = [
+        (lambda: _sequence(torch.nn.ReLU(), torch.nn.Linear(2, 4)), 2.0),
+        (lambda: _sequence(torch.nn.ReLU(), torch.nn.Linear(2, 1)), 1.0),
+        (lambda: _sequence(torch.nn.Tanh(), torch.nn.Linear(2, 1)), 3.0),
+    ]
+    for network, level in networks:
+        trainer(
+            tmp_path,
+            callbacks=[SoTLMonitor(), EarlyRankingStopper(stop_epoch=2)],
+            logger=pl.loggers.CSVLogger(tmp_path, name=""),
+            max_epochs=4,
+            enable_checkpointing=True,
+        ).fit(Wrapper(network(), level), loader(2))
+    winners = find_winners(tmp_path, 2)
+    assert [(winner.run_id, winner.estimate) for winner in winners] == [
+        ("version_1", 1.0),
+        ("version_0", 2.0),
+    ]
+    assert main(["rank", str(tmp_path), "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("other", "is_repeat"),
+    [
+        (Path("a"), False),
+        (object(), True),  # shown with its address
+    ],
+)
+def test_the_code_of_a_network_has_no_addresses(other: object, is_repeat: bool) -> None:
+    class Layer(torch.nn.Module):
+        def __init__(self, value: object) -> None:
+            super().__init__()
+            self.value = value
+
+        def extra_repr(self) -> str:
+            return repr(self.value)
+
+    assert (network_of(Layer(object())) == network_of(Layer(other))) is is_repeat
+
+
+def test_a_module_that_cannot_be_shown_has_no_code() -> None:
+    class Silent(torch.nn.Module):
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert network_of(Silent()) is None
+
+
 def test_seeds_in_the_parameters_keep_repeats_apart(tmp_path: Path) -> None:
     for seed in (0, 1):
         train(tmp_path, 0.1, 1.0 + seed, params={"lr": 0.1, "seed": seed})
@@ -98,6 +171,7 @@ UNLIKE = [
     ({"hparams": {"a": {"b": 1}}}, {"hparams": {"a": {"b": 2}}}),
     ({"name": "n", "hparams": {"a": 1}}, {"name": "m", "hparams": {"a": 1}}),
     ({"hparams": {"a": 1}, "batch_size": 8}, {"hparams": {"a": 1}, "batch_size": 16}),
+    ({"hparams": {"a": 1}, "network": "x"}, {"hparams": {"a": 1}, "network": "y"}),
     # What the record cannot tell apart: inf and NaN, objects, and what it left out.
     ({"hparams": {"a": None}, "inexact_hparams": ["a"]},) * 2,
     ({"hparams": {"a": "<Act object at 0x7f01>"}},) * 2,

@@ -122,8 +122,8 @@ def test_any_logged_key_ranks_in_its_own_direction() -> None:
 def test_losses_near_zero_are_said() -> None:
     notes = rank(found_of([[0.05], [0.01], [0.5]])).notes
     assert notes == [
-        "2 of 3 runs have L(e) < 0.1 after 1 epoch: so near zero the order of training losses says "
-        "little. A smaller T may order these runs better."
+        "2 of 3 runs have L(e) < 0.1 after 1 epoch: so close to zero the order of training losses "
+        "means little. A smaller T may order these runs better."
     ]
 
 

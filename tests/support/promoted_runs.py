@@ -206,6 +206,11 @@ SETTINGS = {
     "sampler with torch's generator": Setting(
         lambda: sampled(torch.Generator(), lambda rng: float(torch.rand((), generator=rng)))
     ),
+    "sampler with generators in a dictionary of lists": Setting(
+        lambda: sampled(
+            {"order": [np.random.default_rng(5)]}, lambda rngs: float(rngs["order"][0].random())
+        )
+    ),
     "array that a sampler shuffles in place": Setting(
         lambda: DataLoader(
             Augmented(),

@@ -78,7 +78,10 @@ def test_one_call_trains_the_best_runs_of_a_directory_to_the_end(tmp_path: Path)
     assert [winner.checkpoint_path for winner, _ in results] == [paths[1.0], paths[2.0]]
     assert [epochs for _, epochs in results] == [[2, 3], [2, 3]]
     # Its own finished runs do not change who the winners at T were.
-    message = "Expected 9 winners but there can be only 3: no other run has a finite estimate at T."
+    message = (
+        "Expected 9 winners but there can be only 3: no other run that counts has a finite "
+        "estimate at T."
+    )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         again = find_winners(tmp_path / "logs", 9)
     assert caught[0].filename == __file__
