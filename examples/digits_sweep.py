@@ -68,7 +68,8 @@ ARCHITECTURES: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("conv", (16, 32)),
     ("conv", (32, 64)),
 )
-PROMOTED = 3  # of a sweep that stops at a fixed T
+FINALISTS = 3  # at least so many of the runs that take turns are trained to the end
+PROMOTED = 3  # the same of a sweep that stops at a fixed T
 BATCH_SIZE = 32
 
 
@@ -136,7 +137,7 @@ def take_turns(training: Training, runs: list[Run], folder: Path) -> Outcome:
     sweep = Sweep(
         folder,
         candidates,
-        policy=AdaptivePolicy(max_epochs=training.budget),
+        policy=AdaptivePolicy(max_epochs=training.budget, finalists=FINALISTS),
         validation="val_acc",
         validation_mode="max",
     )

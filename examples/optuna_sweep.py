@@ -147,7 +147,7 @@ def promote_best(search: Search, study: optuna.Study) -> list[tuple[Winner, tupl
 
 
 def open_study(folder: Path, sampler: str, seed: int, trials: int) -> optuna.Study:
-    """Make the study, or open it again after a crash, and say which trials go on."""
+    """Make the study, or open it again after a crash, and print which trials resume."""
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
         study_name="digits",
@@ -157,7 +157,7 @@ def open_study(folder: Path, sampler: str, seed: int, trials: int) -> optuna.Stu
     # A seeded sampler that is made anew would propose the first trials again.
     study.sampler = SAMPLERS[sampler](seed + len(study.trials))
     print(f"study in {os.path.relpath(folder)}; after a crash: --resume {os.path.relpath(folder)}")
-    # One process at a time works on this study, so all running trials are of a dead one.
+    # One process at a time works on this study, so every running trial belongs to a dead one.
     for number in requeue_interrupted(study, alone=True):
         print(f"trial {number} goes on")
     sys.stdout.flush()

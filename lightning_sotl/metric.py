@@ -122,10 +122,10 @@ class SumOfTrainingLosses(Metric):
         return total
 
     def reset(self) -> None:
-        """Forget all losses: a new run begins.
+        """Forget all losses, for a new run.
 
-        Not each epoch, which would leave a window of several epochs without a value; Lightning
-        does that with a metric that is given to `self.log` itself. A warning reports it.
+        Do not reset after each epoch: a window of several epochs would never have a value.
+        `self.log(name, metric)` does so, and a warning reports it.
         """
         if not self._in_forward:  # torchmetrics resets there, and restores afterwards
             self._warn_of_early_resets()

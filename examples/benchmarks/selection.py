@@ -1,9 +1,10 @@
 """Which stopping policy picks the best run for what cost, on recorded learning curves.
 
 Replays every policy that is registered, and Optuna's and Ray's own code, on the same draws of runs
-from each table, with 1 worker, 8, and as many as runs. Prints a table for each data set and their
+from each table, with 1 worker and with as many as runs. Prints a table for each data set and their
 average, with and without a price of a validation pass, then how far each adaptive policy is from
-each other one in paired differences, and saves a picture of rank regret against cost.
+each other one in paired differences, and saves a picture of rank regret against cost. The rows
+"picked by training loss" show what the same policies pick if there are no validations at all.
 
 The claim: an adaptive policy picks better for its cost than any scheduler. A policy dominates
 another if it is better in cost or rank regret and not worse in the other.
@@ -11,6 +12,7 @@ another if it is better in cost or rank regret and not worse in the other.
     python examples/benchmarks/selection.py                        the project's own two tables
     python examples/benchmarks/selection.py a.npz b.npz logs.zip   LearningCurves, NAS-Bench-NLP
     python examples/benchmarks/selection.py --repeats 50 --workers 8 --policy halving ray-asha
+    python examples/benchmarks/selection.py --runs 12 --workers 1  a small sweep on one device
 
 The two tables take 10 minutes on one core, most of it in Optuna's code; `--smoke` takes 3 seconds.
 """
@@ -18,6 +20,7 @@ The two tables take 10 minutes on one core, most of it in Optuna's code; `--smok
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -43,6 +46,8 @@ TABLES = Path(__file__).resolve().parents[1] / "paper" / "tables"
 # The other 120 rows of this table are two more seeds of its first 60 networks.
 CELLS, NETWORKS = TABLES / "cells.npz", 600
 OURS = "adaptive"  # how the names of the policies begin that are compared with all others
+# The policies that are shown without validations, too, and how these rows end.
+WITHOUT_VALIDATIONS, ENDING = ("full", "adaptive-pause"), ", picked by training loss"
 
 
 def main() -> None:
@@ -70,7 +75,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--policy", nargs="+", metavar="NAME", help="by default all")
     parser.add_argument("--runs", type=int, default=81)
     parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 0])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 0])
     parser.add_argument("--validation-cost", type=float, nargs="+", default=[0.0, 0.1])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="few repeats, for a quick check")
@@ -94,22 +99,28 @@ def read(path: Path) -> LearningCurves:
 def replayed(
     name: str, curves: LearningCurves, workers: int, options: argparse.Namespace
 ) -> Replay:
-    """Return all policies on one table."""
-    has_validation = replayable(curves).validation is not None
+    """Return all policies on one table, and some of them without its validations."""
+    recorded = replayable(curves)
+    has_validation = recorded.validation is not None
     names = options.policy or all_names(curves.epochs, has_validation=has_validation)
+    drawn = {
+        "runs": options.runs,
+        "repeats": options.repeats,
+        "workers": workers,
+        "seed": options.seed,
+    }
     with progress_bar(f"{name}, {workers} workers", unit="repeat") as progress:
-        result = replay(
-            curves,
-            [named_policy(one) for one in names],
-            runs=options.runs,
-            repeats=options.repeats,
-            workers=workers,
-            seed=options.seed,
-            progress=progress,
-        )
+        result = replay(curves, [named_policy(one) for one in names], **drawn, progress=progress)
     sys.stdout.flush()
     show_warnings([f"{name}: {note}" for note in result.notes])
-    return result
+    bare = [one for one in names if one in WITHOUT_VALIDATIONS]
+    if not (has_validation and bare):
+        return result
+    # The same runs, so that the draws are the same.
+    losses = LearningCurves(recorded.train, final_metric=recorded.target, final_mode="min")
+    blind = replay(losses, [named_policy(one) for one in bare], **drawn)
+    added = {f"{one}{ENDING}": scores for one, scores in blind.policies.items()}
+    return dataclasses.replace(result, policies={**result.policies, **added})
 
 
 def average(results: list[Replay]) -> Replay:
@@ -141,7 +152,8 @@ def show(found: dict[str, Replay]) -> None:
     if len(found) > 1:
         print(f"\naverage of {len(found)} tables")
         show_replay(pooled)
-    for ours in (name for name in pooled.policies if name.startswith(OURS)):
+    compared = [name for name in pooled.policies if not name.endswith(ENDING)]
+    for ours in (name for name in compared if name.startswith(OURS)):
         print(f"\n{ours} minus the others, averaged, with 95 % intervals of paired differences")
         show_differences(ours, pooled, found)
 

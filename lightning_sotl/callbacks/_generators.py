@@ -1,4 +1,4 @@
-"""Random generators that parts of the training loaders keep for themselves."""
+"""Random generators in attributes of the training loaders' parts."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _INNER = ("sampler", "batch_sampler", "dataset", "collate_fn", "transform")
 def generator_states(trainer: Trainer) -> list[dict[str, Any]]:
     """Return the states of all generators in attributes of the training loaders' parts.
 
-    They are in plain types that `weights_only` can load. Without the ones that a loader and its
-    samplers have as `generator`, of torch: these are saved apart.
+    The states are plain types that `weights_only` can load. A torch generator in the attribute
+    `generator` of a loader or sampler is left out: it is saved separately.
 
-    A generator inside a worker process, of a dataset that is copied there, is out of reach: the
-    state of the main process's copy is saved, from which Lightning's next workers begin.
+    A worker process has its own copy of a dataset, with generators that are out of reach. The state
+    of the main process's copy is saved, from which Lightning's next workers start.
     """
     return [
         {"kind": _kind(generator), "state": _plain_state(generator)}
@@ -56,16 +56,15 @@ def set_generator_states(trainer: Trainer, states: list[dict[str, Any]] | None) 
     if states is None:
         if generators:
             warn_user(
-                "The random state in the checkpoint has nothing of the generators that parts of "
-                f"the training loaders keep ({_words(found)}), so the run differs from one that "
-                "was never stopped."
+                "The checkpoint lacks the states of generators that the training loaders use "
+                f"({_words(found)}), so the run differs from one that was never stopped."
             )
         return
     saved = [entry["kind"] for entry in states]
     if saved != found:
         raise RuntimeError(
-            "Expected the parts of the training loaders to keep these generators, as where the "
-            f"random state was saved: {_words(saved)}; but got: {_words(found)}."
+            "Expected the generators that the training loaders use to be those in the saved random "
+            f"state ({_words(saved)}) but got {_words(found)}."
         )
     for generator, entry in zip(generators, states, strict=True):
         _set_state(generator, entry["state"])
@@ -89,8 +88,8 @@ def set_sampler_orders(trainer: Trainer, saved: list[torch.Tensor]) -> None:
     sizes = [len(order) for order in orders]
     if sizes != [len(order) for order in saved]:
         raise RuntimeError(
-            f"Expected the samplers to keep orders of {[len(order) for order in saved]} indices, "
-            f"as where the random state was saved, but got {sizes}."
+            f"Expected the samplers to have orders of {[len(order) for order in saved]} indices, "
+            f"as in the saved random state, but got {sizes}."
         )
     for order, values in zip(orders, saved, strict=True):
         order[:] = values.tolist()
@@ -134,7 +133,7 @@ def _is_own_generator(name: str, value: Any) -> bool:
 
 
 def _attributes(part: Any) -> dict[str, Any]:
-    """Return what an object has, without a call of code of its own."""
+    """Return an object's attributes without running any of its code."""
     attributes: dict[str, Any] = getattr(part, "__dict__", {})
     return attributes
 

@@ -76,11 +76,11 @@ class MonitoredMetric:
     def refuse_unknown(self, pl_module: Module) -> None:
         """Raise before training if nobody will log the metric.
 
-        That is known of an estimate's name, and of a name that is nearly one. A module that holds a
-        SumOfTrainingLosses may log it itself.
+        This is certain only for the name of an estimate, or nearly that, and only if the module
+        holds no SumOfTrainingLosses, with which it could log the estimate itself.
 
         Raises:
-            RuntimeError: Naming what the SoTLMonitors of the Trainer log.
+            RuntimeError: The message names what the Trainer's SoTLMonitors log.
         """
         holds_metric = any(isinstance(part, SumOfTrainingLosses) for part in pl_module.modules())
         if self.monitor is None and not holds_metric and (advice := self._advice()):
@@ -98,9 +98,9 @@ class MonitoredMetric:
         if self.monitor is not None and self.monitor.lacks_losses:
             raise RuntimeError(
                 f"`{self._argument}={self.name!r}` cannot have a value: no training step returned "
-                f"a loss. Return it from `training_step` ({self.monitor.loss_key!r} of a "
-                "dictionary, or the loss itself), under manual optimization too, or let "
-                f"`{self._argument}` name a metric that the module logs."
+                "a loss. Return the loss from `training_step`, alone or as "
+                f"{self.monitor.loss_key!r} of a dictionary, also under manual optimization; or "
+                f"set `{self._argument}` to a metric that the module logs."
             )
 
     def explain_missing(self, problem: str = "is not logged; available") -> str:
@@ -122,7 +122,7 @@ class MonitoredMetric:
         return self._trainer().callback_metrics.get(self.name)
 
     def _advice(self) -> str:
-        """Return why no monitor logs it; empty if the name is not nearly an estimate's."""
+        """Return why no monitor logs it; empty if the name is unlike any estimate's."""
         monitors = monitors_of(self._trainer())
         estimate = parse_monitor(self.name)
         prefixes = {"sotl", *(monitor.prefix for monitor in monitors)}

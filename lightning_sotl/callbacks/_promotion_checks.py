@@ -1,4 +1,4 @@
-"""Is a promoted run set up as the run was that was stopped?"""
+"""Whether a promoted run is set up as the stopped run was."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FACTS = {
 
 
 def facts_of(trainer: Trainer, pl_module: Module) -> dict[str, Any]:
-    """Return what a promotion has to keep as it was, beyond the hyper-parameters."""
+    """Return the settings, beside the hyper-parameters, that a promotion must not change."""
     facts = run_facts(trainer, pl_module, block=None)
     params = (monitor.params for monitor in monitors_of(trainer))
     return {
@@ -80,8 +80,8 @@ def warn_of_differences(
     rest = len(named) - _MOST_NAMED
     listed = "; ".join([*list(named)[:_MOST_NAMED], *([f"and {rest} more"] if rest > 0 else [])])
     warn_user(
-        f"The promoted run is not set up as the run was that was stopped: {listed}. Its rank is of "
-        "the latter, and the states of its optimizers and schedules come from there."
+        f"The promoted run is not set up as the stopped run was: {listed}. Its rank and the states "
+        "of its optimizers and schedules come from the stopped run."
     )
 
 
@@ -106,8 +106,8 @@ def _different(
 def is_alike(before: Any, now: Any) -> bool:
     """Return whether two values are equal, as far as can be told.
 
-    A tuple equals a list. Objects without an equality of their own are taken as equal if they are
-    of one type, since one of them is a copy from a checkpoint.
+    A tuple equals a list. Objects without `__eq__` count as equal if they have the same type, since
+    one of them is a copy from a checkpoint.
     """
     if isinstance(before, torch.Tensor) and isinstance(now, torch.Tensor):
         return before.shape == now.shape and bool(torch.equal(before.cpu(), now.cpu()))
@@ -133,5 +133,5 @@ def _is_sequence(value: Any) -> bool:
 def _shown(value: Any) -> str:
     try:
         return shortened(repr(value))
-    except Exception:  # the same
+    except Exception:  # whatever the `repr` of a user's class may raise
         return f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""What of a running Trainer is in its record, and where the record is."""
+"""The facts of a running Trainer for its record, and where the record is."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def find_record(trainer: Trainer, *, prefix: str, directory: str | Path | None) 
             return RunRecord(folder / file_name(prefix))
         problems.append(problem)
     inform_user(
-        f"No record of this run is written, since {(problems or ['it has no logger'])[0]}, so "
+        f"No record of this run is written, since {(problems or ['it has no logger'])[0]}: "
         "`rank`, `evaluate` and `promote` will not find the run. Give SoTLMonitor a `directory`, "
-        "or `record=False`."
+        "or `record=False` if you need no record."
     )
     return None
 
 
 def _folder_of(logger: Any) -> tuple[Path | None, str]:
-    """Return a logger's local folder for this run; otherwise None and what it has in its place."""
+    """Return a logger's local folder for this run; otherwise None and the reason."""
     folder, parts = getattr(logger, "log_dir", None), []
     if folder is None:
         # The `save_dir` of these loggers (W&B, MLflow) is one for all runs.

@@ -41,7 +41,7 @@ class RunBinding:
         self._trainer: weakref.ref[Trainer] | None = None
         self._handoff = _new_file_name()
         self._is_child = False
-        self._original: RunBinding | None = None  # of the callback that this one's is a copy of
+        self._original: RunBinding | None = None  # of the callback that was copied
         self._results_of_copy: dict[str, Any] | None = None
 
     @property
@@ -57,7 +57,7 @@ class RunBinding:
         self.has_saved_state = False
         self.is_new = self._trainer is None or self._trainer() is not trainer
         self._trainer = weakref.ref(trainer)
-        # Results of an earlier run, for which nobody asked.
+        # Drop the results of an earlier run, which nobody read.
         self._handoff.unlink(missing_ok=True)
         self._results_of_copy = None
         return True
@@ -114,7 +114,7 @@ class RunBinding:
         return results
 
     def copy(self) -> RunBinding:
-        """Return the binding of a copy of this one's callback."""
+        """Return the binding for a copy of the callback that has this one."""
         binding = RunBinding()
         binding._original = self
         return binding
@@ -130,7 +130,7 @@ class RunBinding:
 
 
 def is_spawning() -> bool:
-    """Return whether something is pickled for a process that is being spawned."""
+    """Return whether pickling is for a process that is being spawned."""
     return multiprocessing.context.get_spawning_popen() is not None
 
 

@@ -45,8 +45,8 @@ class _Entry:
 class SharedRuns:
     """Decides from the records below a directory, and rereads those that have changed.
 
-    A run is compared with its forks, but not with older records of its own configuration: they are
-    of a script that was started again. Of another configuration the newest run counts.
+    A run is compared with its forks, but not with older records of its own configuration: these
+    come from a script that was started again. Of another configuration only the newest run counts.
 
     Runs with another unit (epochs or blocks) are left out. So are runs with another `max_epochs`,
     with a warning, since their schedules differ. Other settings that change what a training loss
@@ -181,8 +181,8 @@ class SharedRuns:
             self._warn_once(
                 "repeats",
                 f"Of runs with the same parameters below '{self.directory}' the policy counts only "
-                "the newest; to keep repeats apart, put the seed into `params`. Not counted: "
-                f"{quote_few(names)}.",
+                f"the newest. Not counted: {quote_few(names)}. To keep repeats apart, put the seed "
+                "into `params`.",
             )
         return {key: self._entries[key] for key in newest.values()}
 
@@ -205,7 +205,7 @@ class SharedRuns:
         return grown
 
     def _update(self, run_ids: set[str]) -> None:
-        """Put the newest state of runs into the table; a run may lie in several records."""
+        """Put the newest state of runs into the table; a run may be in several records."""
         if not run_ids:
             return
         for key in [key for key in self._entries if key[0] in run_ids]:
@@ -259,7 +259,7 @@ def _sessions_of(path: Path) -> list[Session]:
     try:
         return read_record(path)[0]
     except (OSError, ValueError) as error:
-        warn_user(f"The policy goes on without the record '{path}': {error}")
+        warn_user(f"The policy continues without the record '{path}': {error}")
         return []
 
 

@@ -98,7 +98,7 @@ def new_checkpoint_path(trainer: Trainer, at: str, directory: str | Path | None)
 
 
 def checkpoint_of_stop(planned: str | None, loaded: str) -> str:
-    """Return the checkpoint to promote a run from that is started again at its stop.
+    """Return the checkpoint to promote from, for a run that is started again at its stop.
 
     Args:
         planned: Where the stop was about to save when the loaded checkpoint was saved.

@@ -107,16 +107,17 @@ class SoTLMonitor:
         record: Whether to keep the run's record, `sotl.jsonl`, beside the logger's files.
         record_metrics: Names of logged metrics, such as "val_acc", that the record keeps beside
             L(e): the newest value that each epoch (or block) logs.
-        name: How to call the run in `rank` and elsewhere; for loggers without versions.
-        params: What tells this run from the others of a sweep, for example `trial.params`. `rank`
-            shows it, and it is `params` of a winner; without it these are the hyper-parameters
-            that the module and the DataModule save. It has to be what JSON gives back unchanged.
-        directory: Where to keep the record, whatever the logger. Runs that train at the same time
-            need one each.
+        name: The run's name in `rank` and elsewhere, for example if its logger has no versions.
+        params: The parameters that distinguish this run from others of its sweep, for example
+            `trial.params`. `rank` shows them, and a winner has them as `params`. None for the
+            hyper-parameters that the module and the DataModule save. JSON has to give them back
+            unchanged.
+        directory: The record's folder, whatever the logger. Runs that train at the same time need
+            a folder each.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, if `params` holds for example a tuple or a NaN,
+        ValueError: If an argument is out of range, if `params` holds, for example, a tuple or NaN,
             if `record=False` comes with a `directory`, or if a checkpoint is of another
             `every_n_train_batches` or `loss_key`.
         RuntimeError: In training, if the first output has no `loss_key` (the message lists what it
@@ -180,7 +181,7 @@ class SoTLMonitor:
         self._begin()
 
     def _begin(self) -> None:
-        """Make from the arguments what a new monitor and a copy have."""
+        """Make the internal state of a new monitor or a copy from its arguments."""
         parameters: dict[str, Sequence[float | None]] = {
             "sotl": [None],
             "sotl-e": validation.windows("window", self.window),
@@ -225,7 +226,7 @@ class SoTLMonitor:
 
     @property
     def lacks_losses(self) -> bool:
-        """Whether units were trained whole and none of their steps returned a loss."""
+        """Whether whole units were trained and none of their steps returned a loss."""
         return self._memory.warned_of_no_loss and self._state.losses.history.is_empty
 
     @property
@@ -426,7 +427,7 @@ class SoTLMonitor:
         self._run.hand_to_original(self._results())  # Lightning calls no `teardown`
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process, or to the monitor that this is a copy of."""
+        """Hand the results to a parent process, or to the original of this copy."""
         self._run.release(trainer, stage, type(self).__name__, self._results())
 
     # --- the run
@@ -457,7 +458,7 @@ class SoTLMonitor:
         self._memory = _Memory(self._memory.recorder, loss_seen=losses.has_any)
 
     def _results(self) -> dict[str, Any]:
-        """Return what a copy has in common with this monitor, in plain types."""
+        """Return what copies, originals and parent processes receive, in plain types."""
         path = self._memory.recorder.path
         return {**self.state_dict(), "record_path": None if path is None else str(path)}
 

@@ -120,8 +120,8 @@ class EarlyRankingStopper:
         directory: Where all runs of this sweep, and of no other, have their loggers, at any depth.
             Each run writes its own record there and reads those of the others; nothing else is
             shared.
-        checkpoint_dir: Where to save the stop's checkpoint, also with checkpointing off. None for
-            the folder of Lightning's own checkpoints, or no checkpoint with checkpointing off.
+        checkpoint_dir: Where to save the stop's checkpoint, even with checkpointing off. None for
+            the folder of Lightning's own checkpoints; then checkpointing off means no checkpoint.
         validation: With a policy: a metric such as "val_acc" that it reads beside the training
             losses. Each run's SoTLMonitor has to record it (`record_metrics`).
         validation_mode: "max" if a higher `validation` is better, or "min".
@@ -201,7 +201,7 @@ class EarlyRankingStopper:
         self._begin()
 
     def _begin(self) -> None:
-        """Make what a new stopper and a copy have."""
+        """Make the internal state of a new stopper or a copy from its arguments."""
         self._state_key = f"{type(self).__qualname__}{{'monitor': {self.monitor!r}}}"
         self._run = RunBinding()
         self._fit = _Fit()
@@ -229,7 +229,7 @@ class EarlyRankingStopper:
 
     @property
     def checkpoint_path(self) -> str | None:
-        """The checkpoint to promote from; None before the stop, and if none was to be saved."""
+        """The checkpoint to promote from; None before the stop, or if none is saved."""
         self._receive()
         return self._result.checkpoint_path
 
@@ -268,8 +268,8 @@ class EarlyRankingStopper:
     ) -> None:
         """Add the random state of the stop to its own checkpoint and to later ones.
 
-        Those that others save between the decision and the stop's own save name the latter. A run
-        that is started again from one of them finds the stop's checkpoint.
+        A checkpoint that is saved between the decision to stop and the stop's own save names the
+        stop's checkpoint, so that a run that is started again from it finds the latter.
 
         A run that ends before its first batch saves the loader states that it loaded, since
         Lightning has already advanced the loaders for a batch that is never trained.
@@ -403,7 +403,7 @@ class EarlyRankingStopper:
         self._show_hp_metric(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process, or to the stopper that this is a copy of."""
+        """Hand the results to a parent process, or to the original of this copy."""
         self._run.release(trainer, stage, type(self).__name__, self._results())
 
     # --- the decision
@@ -481,7 +481,7 @@ class EarlyRankingStopper:
         if not self._memory.warned_of_missing:
             warn_user(
                 f"The limit is reached but `{self.monitor}` is not available yet; the run "
-                "goes on until it is.",
+                "continues until it is.",
             )
             self._memory.warned_of_missing = True
 
@@ -566,8 +566,7 @@ class EarlyRankingStopper:
             if "://" not in path:
                 Path(path).unlink(missing_ok=True)  # a full disk may have taken half of it
             consequence = (
-                "The run has come to its stop, as its record says, and has no checkpoint to go on "
-                "from."
+                "The run has stopped, as its record shows, and has no checkpoint to resume from."
                 if self.reason_at_limit is None
                 else "Free the disk and start the script again: this turn is trained once more."
             )
@@ -625,8 +624,8 @@ class EarlyRankingStopper:
             )
         self._stop(trainer, estimate, epochs, StoppingReason.already_stopped)
         inform_user(
-            f"The run was ended after {pluralize(epochs or 0, 'epoch')} before and trains nothing "
-            "more. To go on with it, give its stopper `promoted=True` or a later limit."
+            f"The run already ended after {pluralize(epochs or 0, 'epoch')} and is not trained "
+            "further. To continue it, give its stopper `promoted=True` or a later limit."
         )
         self._write_stop(trainer)
         if result.checkpoint_path is not None:
@@ -658,10 +657,12 @@ class EarlyRankingStopper:
             return stop
         if decision is None or decision.goes_on:  # a reporter's pruner or scheduler has decided
             return f"{stop}, as its pruner or scheduler decided"
-        verb = "continues" if decision.places == 1 else "continue"
+        first = "the first continues"
+        if decision.places != 1:
+            first = f"the first {decision.places} continue"
         return (
             f"{stop}, as its policy decided: place {decision.place} of "
-            f"{pluralize(decision.compared, 'run')} compared, where {decision.places} {verb}"
+            f"{pluralize(decision.compared, 'compared run')}, and {first}"
         )
 
     def _show_hp_metric(self, trainer: Trainer) -> None:
@@ -683,10 +684,10 @@ class EarlyRankingStopper:
 
     def _warn_of_inexact_promotion(self, trainer: Trainer) -> None:
         log.warning(
-            "The promoted run goes on from no checkpoint: it is trained from its beginning to "
+            "The promoted run resumes from no checkpoint: it is trained from its beginning to "
             "the end, and never stopped."
             if trainer.ckpt_path is None
-            else "The promoted run goes on from a checkpoint without a stop's random state, so it "
+            else "The promoted run resumes from a checkpoint without a stop's random state, so it "
             "differs from one that was never stopped. `checkpoint_path` of the stopper has it."
         )
 
@@ -703,7 +704,7 @@ class EarlyRankingStopper:
     # --- copies
 
     def _results(self) -> dict[str, Any]:
-        """Return what a copy has in common with this stopper, in plain types."""
+        """Return what copies, originals and parent processes receive, in plain types."""
         decision = self._memory.decision
         return {**self.state_dict(), "decision": None if decision is None else asdict(decision)}
 

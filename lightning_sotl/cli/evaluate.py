@@ -15,7 +15,7 @@ from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.configurations import repeats_notes
 
-# Why a record says that a run ended, if that was before its end.
+# The reasons in a record for a run that ended early.
 _STOPS = tuple(reason.value for reason in StoppingReason if reason != StoppingReason.not_stopped)
 
 

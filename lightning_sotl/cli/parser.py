@@ -92,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lightning-sotl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    rank = commands.add_parser("rank", help="the runs in order, with the checkpoint to go on from")
+    rank = commands.add_parser("rank", help="the runs in order, with the checkpoint to resume from")
     evaluate = commands.add_parser(
         "evaluate", help="how well each estimator at each T agrees with what the runs came to"
     )
@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_rank(parser: argparse.ArgumentParser) -> None:
     parser.description = "Print the runs in order of an early estimate, the best first."
-    _add_source(parser, ", or of a --monitor that is no estimate, which needs it")
+    _add_source(parser, "; required if --monitor is a logged key")
     parser.add_argument(
         "--monitor",
         default="sotl_e1",
@@ -128,7 +128,9 @@ def _add_rank(parser: argparse.ArgumentParser) -> None:
         help="show all parameters of the runs; by default those that differ, if they fit",
     )
     parser.add_argument(
-        "--stability", action="store_true", help="also say how the order at T/2 agrees with T's"
+        "--stability",
+        action="store_true",
+        help="also print how the order at T/2 agrees with that at T",
     )
     _add_output(parser, "ranks of the runs over the epochs")
 
@@ -158,8 +160,8 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Replay stopping policies on the curves of finished runs, in simulated time, and print "
         "what each would have cost, as a share of full training, and how good its pick is. Rank "
-        "regret is (place - 1) / (N - 1), where place is that of the pick among the N runs by the "
-        "target: 0 for the best run, 1 for the worst. Metric regret is how far the pick's target "
+        "regret is (place - 1) / (N - 1), where place is the pick's rank by the target among the N "
+        "runs: 0 for the best run, 1 for the worst. Metric regret is how far the pick's target "
         "is from the best run's. Both are means over the repeats, and lower is better."
     )
     _add_source(parser)
@@ -167,9 +169,10 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
         "--policy",
         dest="policies",
         metavar="NAME",
-        help="adaptive, adaptive-keep2, fixed-t10-top5, halving, optuna-median and so on, with the "
-        "ending -val by validation values in place of training losses, adaptive with -both by both;"
-        " by default one of each kind that is built in or installed",
+        help="adaptive, adaptive-pause (runs that take turns), adaptive-keep2, fixed-t10-top5, "
+        "halving, asha-promote, optuna-median, ray-hyperband and so on, with the ending -val by "
+        "validation values in place of training losses, adaptive with -both by both; by default "
+        "one of each kind that is built in or installed",
         **_SEVERAL,
     )
     parser.add_argument(
@@ -202,8 +205,8 @@ def _add_source(parser: argparse.ArgumentParser, monitor: str = "") -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="directories of runs (records, CSVLogger, TensorBoardLogger), or files of theirs; or "
-        "an .npz of LearningCurves",
+        help="directories or files of runs (records, CSVLogger, TensorBoardLogger), or an .npz of "
+        "LearningCurves",
     )
     parser.add_argument(
         "--format",
@@ -224,8 +227,8 @@ def _add_source(parser: argparse.ArgumentParser, monitor: str = "") -> None:
     keys.add_argument(
         "--metric-mode",
         choices=["min", "max"],
-        help=f"which end of the validation metric is better{monitor}; by default max, or what the "
-        ".npz file says",
+        help="whether a lower or a higher validation metric is better; by default max, or as in "
+        f"the .npz file{monitor}",
     )
     keys.add_argument(
         "--target-mode",

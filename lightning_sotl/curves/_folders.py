@@ -45,7 +45,7 @@ def common_root(paths: Sequence[Path]) -> Path:
 
 
 def is_run_file(path: Path) -> bool:
-    """Return whether a file is called as a record or a log of Lightning's is.
+    """Return whether a file has the name of a record or of a log that Lightning writes.
 
     Example:
         >>> [is_run_file(Path(name)) for name in ("v0/metrics.csv", "sotl.jsonl", "curves.npz")]
@@ -63,13 +63,13 @@ def find_run_folders(paths: Sequence[Path], notes: list[str], *, prefix: str) ->
     """Return the folders that hold a record or logs, in natural order.
 
     Args:
-        paths: Directories, in which runs are at any depth, and files of runs, of which only the
-            folder itself counts.
+        paths: Directories, which are searched at any depth, and files of runs. For a file, only
+            its own folder is read.
         notes: Receives a sentence for each folder that cannot be listed.
         prefix: The monitor's; its record is `<prefix>.jsonl`.
 
     Raises:
-        NotADirectoryError: If a path does not exist, or is a file that is no run's.
+        NotADirectoryError: If a path does not exist, or is a file but not one of a run.
         NoRunsError: If there is no run.
     """
     record_name = file_name(prefix)
@@ -109,8 +109,8 @@ def _listed(path: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
     if is_run_file(path):
         return islice(walk(path.parent, notes), 1)
     raise NotADirectoryError(
-        f"Expected '{name}' to be a directory but it is a file, and no record or log of a run "
-        f"('*{RECORD_SUFFIX}', '{_metrics_csv.FILE}' or '{_tensorboard.FILE_PREFIX}*')."
+        f"Expected '{name}' to be a directory, or a record or log of a run ('*{RECORD_SUFFIX}', "
+        f"'{_metrics_csv.FILE}' or '{_tensorboard.FILE_PREFIX}*'), but it is another file."
     )
 
 

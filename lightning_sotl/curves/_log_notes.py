@@ -18,8 +18,8 @@ def why_no_values(key: str, sources: Sequence[RunSource]) -> str:
         cause = ""
         if any(key in source.logged.without_epoch for source in sources):
             cause = (
-                ", since Lightning writes no epoch for what is logged together with a key 'step' "
-                "(logging a key 'epoch' beside it gives one)"
+                ", since Lightning writes no epoch beside a logged key 'step' (log a key 'epoch' "
+                "with it)"
             )
         return f"Expected '{key}' to be logged with its epoch but no run has that{cause}; {others}"
     for source in sources:
@@ -32,7 +32,7 @@ def why_no_values(key: str, sources: Sequence[RunSource]) -> str:
 
 
 def count_runs(sources: Sequence[RunSource]) -> str:
-    """Return how many runs there are, or how many folders if two may be of one run's loggers."""
+    """Return how many runs there are, or how many folders if several may be of one run."""
     without_record = sum(source.record is None for source in sources)
     return pluralize(len(sources), "folder" if without_record > 1 else "run")
 
@@ -67,15 +67,15 @@ def notes_on_train_loss(sources: Sequence[RunSource], keys: LogKeys) -> list[str
 
 
 def notes_on_cut_epochs(sources: Sequence[RunSource]) -> list[str]:
-    """Return which runs have epochs that were cut, and do not count."""
+    """Return which runs have epochs that were cut short and do not count."""
     cut: dict[str, list[str]] = {}
     for source in sources:
         key = source.loss_key
         if key is not None and len(source.losses) < len(source.logged.by_epoch[key]):
             cut.setdefault(key, []).append(source.name)
     return [
-        f"Epochs of {pluralize(len(names), 'run')} with too few steps or values of '{key}', as of "
-        f"an epoch that was cut, do not count: {quote_few(names)}."
+        f"Epochs of {pluralize(len(names), 'run')} with too few steps or values of '{key}' were "
+        f"cut short and do not count: {quote_few(names)}."
         for key, names in cut.items()
     ]
 
@@ -88,8 +88,8 @@ def notes_on_doubtful_losses(sources: Sequence[RunSource]) -> list[str]:
             if key in source.logged.doubtful and source.loss_key in (key, None):
                 notes.setdefault((key, source.loss_key is None), []).append(source.name)
     return [
-        f"'{key}' of {pluralize(len(names), 'run')} is NaN in all rows, as of a loss that diverged "
-        f"at once or was not logged: {quote_few(names)}."
+        f"'{key}' of {pluralize(len(names), 'run')} is NaN in all rows, so it diverged at once or "
+        f"was not logged: {quote_few(names)}."
         if is_all
         else f"Took NaN in '{key}' of {pluralize(len(names), 'run')} as a loss that diverged; the "
         f"file may also write NaN where nothing was logged: {quote_few(names)}."
@@ -109,8 +109,8 @@ def notes_on_gaps(sources: Sequence[RunSource]) -> list[str]:
         return []
     late = [run.name for run in sources if run.record is None and min(run.losses, default=0) == 1]
     from_one = (
-        f"The first epoch of {pluralize(len(late), 'run')} is 1. If it was counted from 1, each "
-        f"value comes one epoch late: {quote_few(late)}."
+        f"The first epoch of {pluralize(len(late), 'run')} is 1. If epochs were counted from 1, "
+        f"each value is one epoch late: {quote_few(late)}."
     )
     return [
         f"{pluralize(len(gaps), 'run')} without L(e) for some epochs (no step gave a loss, or a "

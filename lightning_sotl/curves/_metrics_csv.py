@@ -18,7 +18,7 @@ from lightning_sotl.curves._timeline import Timeline
 
 FILE = "metrics.csv"
 _AXES = ("epoch", "step")
-# As other programs than CSVLogger write that there is no value, or NaN.
+# How programs other than CSVLogger write a missing value or NaN.
 _NO_VALUES = BLANKS | {name.upper() for name in BLANKS} | {"None", "nan", "NaN", "NAN"}
 
 Number = TypeVar("Number", bound=float)
@@ -64,7 +64,7 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
 
 
 class _Table:
-    """Takes the rows of a `metrics.csv` to a timeline."""
+    """Passes the rows of a `metrics.csv` to a timeline."""
 
     def __init__(self, path: Path, header: list[str], logged: Logged) -> None:
         places = list(enumerate(header))

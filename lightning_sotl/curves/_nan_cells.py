@@ -12,7 +12,7 @@ _MOST_KINDS = 100
 
 
 class NanCells:
-    """Tells the NaN of a diverged loss from one that stands for a blank cell.
+    """Distinguishes the NaN of a diverged loss from NaN in place of a blank cell.
 
     In a file with blank cells, or with a single column, each NaN is a value. Elsewhere it is one
     only if the column had numbers in earlier epochs, and the row either has no number at all, or
@@ -88,7 +88,7 @@ class NanCells:
             if not any(kind.issuperset([*numbers, name]) for kind in self._kinds):
                 return {}
         elif name not in self._logged_often:
-            # Of no other column, if this one has no number in the whole epoch.
+            # It is this column's value if the column gets no number in the whole epoch.
             if self._last_epochs[name] != epoch:
                 self._late[name] = epoch, step
             return {}

@@ -86,7 +86,7 @@ class RunSource:
             and epoch in self.record.ends
             and epoch < max(self.record.losses, default=0)
         ):
-            return "it was logged at an end after which the training went on"
+            return "it was logged at an earlier end of the training"
         return None
 
     @property

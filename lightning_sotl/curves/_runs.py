@@ -215,8 +215,8 @@ class RunReader:
                 sources.append(RunSource(name, None, logged, self._keys))
         if merged:
             self._notes.remarks.append(
-                f"{pluralize(merged, 'folder')} with the same losses as a record elsewhere, as of "
-                "a second logger, joined with that run."
+                f"Joined {pluralize(merged, 'folder')} with the run that has the same losses in "
+                "its record, as a second logger writes them."
             )
         if ambiguous:
             self._notes.left_out.append(

@@ -39,8 +39,8 @@ def without_copies(
                     copies[folder.path] = original
     if copies:
         notes.cautions.append(
-            f"{pluralize(len(copies), 'folder')} with the same logs as another, byte by byte, as "
-            f"of a copy, counted once: {quote_few([name(path) for path in copies])}."
+            f"Left out {pluralize(len(copies), 'folder')} with an exact copy of another's logs: "
+            f"{quote_few([name(path) for path in copies])}."
         )
     return [folder for folder in folders if folder.path not in copies]
 
@@ -72,8 +72,8 @@ def join_loggers(
             ambiguous.append(run.name)
     if joined:
         notes.remarks.append(
-            f"{pluralize(len(joined), 'folder')} with the same values as another, as of a second "
-            "logger, joined with that run."
+            f"Joined {pluralize(len(joined), 'folder')} with the run that has the same values, as "
+            "a second logger writes them."
         )
     if ambiguous:
         notes.left_out.append(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lightning_sotl.curves._log_values import MOST_STEPS
 from lightning_sotl.curves._series import EpochValues, Position
 
-# Of a log with ever other distances between its rows, only this many are told apart.
+# At most this many distances between the rows of a log are counted.
 _MOST_DISTANCES = 1_000
 
 
@@ -127,8 +127,8 @@ class Spans:
     def count_complete(self, steps: StepsPerEpoch | None) -> int:
         """Return the number of epochs up to the last that is complete.
 
-        The last one is not if it has fewer steps than the others, as after a limit of steps. What
-        a validation after the training logs is of an epoch without any step.
+        The last epoch is incomplete if it has fewer steps than the others, for example at a limit
+        of steps. A validation after the training is logged in an epoch without steps.
         """
         epochs = sorted(self._spans)
         while epochs and steps and not steps.may_end(epochs[-1], self._spans[epochs[-1]][1]):

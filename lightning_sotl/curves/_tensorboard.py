@@ -175,7 +175,7 @@ def masked_crc32c(data: bytes) -> int:
 def _age(path: Path) -> tuple[int, list[str | int]]:
     """Return a sort key: the time in the name of an event file, and the numbers behind it.
 
-    Files of one second are told apart by a count at the end, whose 10 comes after 9.
+    The names of files from one second differ in a count at the end, where 10 comes after 9.
     """
     name = path.name.removeprefix(FILE_PREFIX)
     texts = re.split("([0-9]+)", name)  # texts and numbers in turn

@@ -68,9 +68,9 @@ def read_logs(
     end, as far as their record tells.
 
     Args:
-        directory: Holds records, `metrics.csv` or event files at any depth; a folder is a run. One
-            of these files stands for its folder. If there are several directories, the names of
-            runs are relative to the folder that holds them all.
+        directory: Holds records, `metrics.csv` or event files at any depth; a folder is a run. The
+            path of such a file means its folder. With several directories, the names of runs are
+            relative to the folder that holds them all.
         keys: What to read.
         metric_mode: "max" if a higher validation metric is better.
         final_mode: The same for the target; None for `metric_mode`.

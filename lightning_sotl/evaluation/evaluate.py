@@ -124,7 +124,7 @@ def evaluate(
         at: The T's, each in [1, epochs]; None for eight from a fortieth of the epochs to all.
         estimators: Names as `named_estimator` takes them, "final-loss" (known at the end only),
             and "lcsvr" (judged on the runs that it has not learned from); None for all that
-            `curves` allow but LcSVR, and but "epochs-to-loss" if no run reaches the loss.
+            `curves` allow, without LcSVR, and without "epochs-to-loss" if no run reaches the loss.
         method: The rank correlation; the paper uses "spearman".
         resamples: How many bootstrap resamples.
         seed: Seed of the resamples.

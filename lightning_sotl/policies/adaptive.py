@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Literal
 
@@ -74,6 +74,9 @@ class AdaptivePolicy:
         runs: How many runs the sweep will have, or None if unknown; the policy then keeps more.
         first: Epochs before the first decision, at least 2. After 2 epochs any movement may be
             noise or drift; from 3 on the policy can tell them apart.
+        finalists: For runs that take turns (`decide_at_rung`, `Sweep`): how many at least are
+            trained to the end; a small sweep then also stops its first runs sooner. 3 is good for
+            fewer than 50 runs. None for the rule of `decide_all` alone.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -90,6 +93,7 @@ class AdaptivePolicy:
     keep: float = 1.0
     runs: int | None = None
     first: int = 3
+    finalists: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         validation.positive_int("max_epochs", self.max_epochs)
@@ -102,6 +106,8 @@ class AdaptivePolicy:
             validation.positive_int("runs", self.runs)
         if validation.positive_int("first", self.first) < 2:
             raise ValueError(f"Expected `first` to be at least 2 but got {self.first}.")
+        if self.finalists is not None:
+            validation.positive_int("finalists", self.finalists)
 
     def decide(
         self, run: int, train: ArrayLike | None, validation: ArrayLike | None = None
@@ -142,8 +148,57 @@ class AdaptivePolicy:
             ValueError: As in `decide`.
         """
         curves = _checked(train, validation)
-        number = len(next(iter(curves.values())))
         share = 1.0 if self.runs is None else min(_begun(curves) / self.runs, 1.0)
+        return self._decide_all(runs, curves, _Bounds(share=share))
+
+    def decide_at_rung(
+        self,
+        rung: int,
+        runs: Sequence[int],
+        train: ArrayLike | None,
+        validation: ArrayLike | None = None,
+    ) -> list[Decision]:
+        r"""Decide about runs of a sweep that take turns, when all have reached a rung.
+
+        It is the rule of `decide_all` by the curves up to the rung. With `finalists` two bounds
+        matter for small sweeps: so many runs continue at least, so that the pick is made among runs
+        trained to the end, and drift is at least
+
+        .. math:: \min(2, \text{runs}^{1 / \log_2(\text{max\_epochs} / \text{first})})
+
+        in place of 2. By halves alone a small sweep would stop no run before `max_epochs / runs`
+        epochs.
+
+        Args:
+            rung: Completed epochs of the rung; what runs were trained beyond it does not count.
+            runs: Rows of the runs that have reached it.
+            train: As in `decide`.
+            validation: As in `decide`.
+
+        Returns:
+            A decision for each of `runs`, in their order.
+
+        Raises:
+            ValueError: As in `decide`.
+
+        Example:
+            >>> losses = [[3.0, 2.0, 1.0 + run] for run in range(8)]
+            >>> found = AdaptivePolicy(max_epochs=12, runs=8).decide_at_rung(3, range(8), losses)
+            >>> [decision.goes_on for decision in found]
+            [True, True, True, True, False, False, False, False]
+        """
+        curves = {name: curve[:, :rung] for name, curve in _checked(train, validation).items()}
+        if self.finalists is None:
+            return self.decide_all(runs, curves.get("train"), curves.get("validation"))
+        drift = math.log(_LEAST_DRIFT)
+        if self.runs is not None and self.first < self.max_epochs:
+            drift = min(drift, math.log(self.runs) / math.log2(self.max_epochs / self.first))
+        return self._decide_all(runs, curves, _Bounds(drift=drift, places=self.finalists))
+
+    def _decide_all(
+        self, runs: Sequence[int], curves: dict[Signal, NDArray[np.float64]], bounds: _Bounds
+    ) -> list[Decision]:
+        number = len(next(iter(curves.values())))
         fields: dict[int, _Field] = {}
         decisions = []
         for run in runs:
@@ -156,12 +211,13 @@ class AdaptivePolicy:
             if epoch not in fields:
                 recent = {name: _recent_values(curve, epoch) for name, curve in curves.items()}
                 newest = {name: curve[-1] for name, curve in recent.items()}
-                fields[epoch] = _Field(epoch, newest, self._places_by(recent, epoch), share)
+                places = self._places_by(recent, epoch, bounds.drift)
+                fields[epoch] = _Field(epoch, newest, places, bounds)
             decisions.append(fields[epoch].decide(run))
         return decisions
 
     def _places_by(
-        self, curves: dict[Signal, NDArray[np.float64]], epoch: int
+        self, curves: dict[Signal, NDArray[np.float64]], epoch: int, least_drift: float
     ) -> dict[Signal, float]:
         """Return how many places continue by each curve."""
         target = curves.get("validation")
@@ -174,17 +230,32 @@ class AdaptivePolicy:
                 name: _mean_movement(curve, curve, epoch) for name, curve in curves.items()
             }
         if not any(movements.values()):
-            return {name: self._places(epoch, 0.0, 0.0) for name in curves}
+            movements = dict.fromkeys(curves, (0.0, 0.0))
         return {
-            name: math.inf if movement is None else self._places(epoch, *movement)
+            name: math.inf if movement is None else self._places(epoch, *movement, least_drift)
             for name, movement in movements.items()
         }
 
-    def _places(self, epoch: int, noise: float, drift: float) -> float:
-        """Return how many places continue; noise and drift are logarithms of places."""
+    def _places(self, epoch: int, noise: float, drift: float, least_drift: float) -> float:
+        """Return how many places continue; noise and drifts are logarithms of places."""
         doublings = math.log2(self.max_epochs / epoch)
-        exponent = math.log(self.keep) + noise + doublings * max(drift, math.log(_LEAST_DRIFT))
+        exponent = math.log(self.keep) + noise + doublings * max(drift, least_drift)
         return math.exp(min(exponent, 700.0))  # a float overflows above it
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """What bounds the places, by how the runs of a sweep follow one another.
+
+    Attributes:
+        share: The share of the places for the runs that have begun.
+        drift: The least drift a doubling, in logarithms of places.
+        places: The least places, as far as there are runs whose values are finite.
+    """
+
+    share: float = 1.0
+    drift: float = math.log(_LEAST_DRIFT)
+    places: int = 1
 
 
 @dataclass(frozen=True)
@@ -195,13 +266,13 @@ class _Field:
         epoch: Their completed epochs.
         values: Curve -> newest value of each run, shape `(runs,)`.
         places: Curve -> how many places continue by it.
-        share: The share of the places for the runs that have begun.
+        bounds: What bounds the places.
     """
 
     epoch: int
     values: dict[Signal, NDArray[np.float64]]
     places: dict[Signal, float]
-    share: float
+    bounds: _Bounds
 
     def decide(self, run: int) -> Decision:
         """Decide by the curve with fewer places; see `_RELUCTANCE`."""
@@ -219,8 +290,9 @@ class _Field:
                 ahead |= (values == values[run]) & (other < other[run])
             place = int(ahead.sum()) + 1
         # The last bit of a power must not cost a place.
-        places = min(self.places[signal] * self.share, float(values.size))
-        places = max(1, math.ceil(places - 1e-9))
+        places = min(self.places[signal] * self.bounds.share, float(values.size))
+        least = max(1, min(self.bounds.places, int(np.isfinite(values).sum())))
+        places = max(least, math.ceil(places - 1e-9))
         return Decision(place <= places, self.epoch, place, places, compared, signal)
 
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Real
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A single validation is noisy, so runs trained to the end are compared by the mean of a few.
+PICKED_BY_LAST = 3
 
 
 def rungs(first: int, max_epochs: int, *, growth: float = 1.5) -> list[int]:
@@ -29,5 +36,23 @@ def rungs(first: int, max_epochs: int, *, growth: float = 1.5) -> list[int]:
         raise ValueError(f"Expected `growth` to be above 1 and finite but got {growth!r}.")
     found = [min(first, max_epochs)]
     while found[-1] < max_epochs:
-        found.append(min(max(found[-1] + 1, round(growth * found[-1])), max_epochs))
+        grown = round(min(growth * found[-1], max_epochs))
+        found.append(min(max(found[-1] + 1, grown), max_epochs))
     return found
+
+
+def final_score(validations: Sequence[float] | NDArray[np.float64]) -> float:
+    """Return by what a run trained to the end is compared: the mean of its last three validations.
+
+    Args:
+        validations: Its validation values in order, LOWER is better.
+
+    Returns:
+        `+inf`, the worst, if one of the three is not finite or if there is none.
+
+    Example:
+        >>> final_score([0.9, 0.5, 0.25, 0.75])
+        0.5
+    """
+    last = validations[-PICKED_BY_LAST:]
+    return float(np.mean(last)) if len(last) and np.isfinite(last).all() else math.inf

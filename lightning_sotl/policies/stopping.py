@@ -18,8 +18,8 @@ class StoppingReason(str, Enum):
         non_finite_estimate: The limit was reached with an estimate that is not finite: the
             run has diverged and ranks last.
         policy: An adaptive rule ended the run before its limit.
-        paused: The run's turn in a sweep is over; it may continue later.
         already_stopped: The run was resumed at or past its limit, so nothing was trained.
+        paused: The run's turn in a sweep is over; it may continue later.
 
     Example:
         >>> StoppingReason.stop_epoch_reached == "stop_epoch_reached"
@@ -31,8 +31,8 @@ class StoppingReason(str, Enum):
     stop_batches_reached = "stop_batches_reached"
     non_finite_estimate = "non_finite_estimate"
     policy = "policy"
-    paused = "paused"
     already_stopped = "already_stopped"
+    paused = "paused"
 
     def __str__(self) -> str:
         return self.value

@@ -162,7 +162,7 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
         if len(differing) > _MOST_DESCRIBED:
             described += f"; and {len(differing) - _MOST_DESCRIBED:,} more fields"
         notes.append(
-            f"The runs differ in what their training losses depend on, so their order may not say "
+            f"The runs differ in what their training losses depend on, so their order may not show "
             f"which is better: {described}."
         )
         # A group of one run has no order.
@@ -246,7 +246,7 @@ def groups_of(
 
 
 def near_zero_notes(losses: NDArray[np.float64], *, at: int) -> list[str]:
-    """Return a warning if many runs have losses near zero, where their order says little.
+    """Return a warning if many runs have losses near zero, where their order means little.
 
     There is none where losses can be negative, as those of densities are.
 
@@ -261,7 +261,7 @@ def near_zero_notes(losses: NDArray[np.float64], *, at: int) -> list[str]:
         return []
     return [
         f"{near_zero} of {pluralize(len(losses), 'run')} have L(e) < {NEAR_ZERO} after "
-        f"{pluralize(at, 'epoch')}: so near zero the order of training losses says little. "
+        f"{pluralize(at, 'epoch')}: so close to zero the order of training losses means little. "
         "A smaller T may order these runs better."
     ]
 

@@ -17,9 +17,9 @@ _MOST_NAMED = 5  # groups
 def configuration(header: Mapping[str, Any]) -> str | None:
     """Return what runs of one configuration share; None if that cannot be told.
 
-    It is the name and the parameters of a run, or its hyper-parameters if it has no `params`, with
-    the settings under which it was trained. Runs without parameters and name are never of one
-    configuration, and neither are runs of whose hyper-parameters the record has not all.
+    That is a run's name, its `params` or else its hyper-parameters, and the settings under which it
+    was trained. It is None without name and parameters, and if the record does not hold all
+    hyper-parameters.
 
     Example:
         >>> configuration({"hparams": {"lr": 0.1}}) == configuration({"params": {"lr": 0.1}})
@@ -41,7 +41,7 @@ def configuration(header: Mapping[str, Any]) -> str | None:
 def _is_whole(hparams: Mapping[str, Any], inexact: Any) -> bool:
     """Return whether equal JSON means equal hyper-parameters.
 
-    Two objects may have the same address in two processes, a null may have been any number.
+    In two processes, two objects may have the same address. A null may have been any number.
     """
     names = inexact if isinstance(inexact, list) else []
     doubtful = [json.dumps(hparams.get(name)) for name in names if isinstance(name, str)]
@@ -89,6 +89,6 @@ def repeats_notes(names: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> l
     if not groups:
         return []
     return [
-        "Runs with the same parameters, which may be repeats or have been started again, all "
-        f"count: {named_repeats(names, groups)}."
+        "Runs with the same parameters, repeated or started again, all count: "
+        f"{named_repeats(names, groups)}."
     ]

@@ -75,14 +75,14 @@ def param_leaves(header: Mapping[str, Any]) -> Iterator[Leaf]:
 
 
 def has_field(header: Mapping[str, Any], name: str) -> bool:
-    """Return whether a header has a field, if only with null."""
+    """Return whether a header has a field, even if it is null."""
     return _find(header, name) is not _ABSENT
 
 
 def field_value(header: Mapping[str, Any], name: str) -> Any:
     """Return the value of a field of a header, as JSON; None if it is absent.
 
-    A key that contains dots itself is found, too.
+    Keys that contain dots are found, too.
 
     Example:
         >>> field_value({"hparams": {"model": {"dropout": 0.5}}}, "hparams.model.dropout")
@@ -110,7 +110,7 @@ def _find(container: Any, name: str) -> Any:
 
 
 def value_text(value: Any) -> str:
-    """Return a value in JSON; of an object's `repr` without its address, which says nothing.
+    """Return a value as JSON, without the addresses in the `repr` of objects.
 
     Example:
         >>> value_text({"b": "<function mse at 0x7f00>", "a": 0.0})

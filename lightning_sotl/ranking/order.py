@@ -222,8 +222,8 @@ def _default_at(
     if by_policy:
         return int(completed.max()), [
             f"{pluralize(by_policy, 'run')} of {len(completed)} were ended by a policy and none "
-            f"at a limit, so T is {completed.max()}, the most epochs of any run: those that it let "
-            "go on furthest stand first."
+            f"at a limit, so T is {completed.max()}, the most epochs of any run: those that "
+            "trained longest rank first."
         ]
     if paused:
         return int(completed.max()), []

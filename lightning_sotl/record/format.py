@@ -122,7 +122,7 @@ def inexact_part(place: str, value: Any, *, most_nested: int = MOST_NESTED) -> s
     if type(value) is dict:
         for key in value:
             if type(key) is not str:
-                return f"`{place}` has the key {key!r}, which is no string"
+                return f"`{place}` has the key {key!r}, which is not a string"
     entries = value.items() if type(value) is dict else enumerate(value)
     parts = (
         inexact_part(f"{place}[{key!r}]", entry, most_nested=most_nested - 1)

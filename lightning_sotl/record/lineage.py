@@ -1,6 +1,6 @@
-"""The runs of a record's sessions: a tree of forks, where each line that led somewhere is a run.
+"""The runs in the sessions of records: the branches of a tree of forks.
 
-Runs that resume from one checkpoint share its `run_id`. The units of all their sessions make a
+Runs that resume from one checkpoint share its `run_id`. The units of all their sessions form a
 tree, in which a session is a stretch of units behind the place that it resumed from.
 """
 
@@ -47,7 +47,7 @@ class RecordedRun:
         checkpoint_facts: The header of the process that trained the newest of them.
         status: The newest status line; empty while the run is being trained.
         stopped_at: T at which a stopper first ended it, or None.
-        ends: Each T at which a process ended the run in good order.
+        ends: Each T at which a process stopped, paused or finished the run.
         contradicted: Folders whose losses a newer session in another folder replaced.
     """
 
@@ -69,7 +69,7 @@ class RecordedRun:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it ended by itself: not while it is trained, after a kill or an exception."""
+        """Whether it ended by itself: False in training, after a kill and after an exception."""
         return self.status.get("status") in _ENDS
 
 
@@ -91,19 +91,19 @@ class _Unit:
             self.jump = far.jump if even else before
 
     def below(self, unit: int) -> _Unit:
-        """Return the newest unit before `unit`, on the way that leads here."""
+        """Return the newest unit before `unit` on the path to this one."""
         here = self
         while here.unit >= unit:
             here = here.jump if here.jump.unit >= unit else here.before
         return here
 
     def has(self, unit: int, loss: float) -> bool:
-        """Return whether `unit` was trained with this loss, on the way that leads here."""
+        """Return whether `unit` was trained with this loss on the path to this one."""
         there = self.below(unit + 1)
         return there.unit == unit and there.loss == loss
 
     def path(self) -> Iterator[_Unit]:
-        """Yield the units on the way that leads here, the newest first."""
+        """Yield this unit and those before it, the newest first."""
         here = self
         while here.depth:
             yield here
@@ -117,7 +117,7 @@ class _Part:
         start: How many units were complete in what it resumed from.
         parent: The part that it resumed from, or None.
         tip: Its newest unit.
-        absorbed: Sessions that resumed from it and led nowhere.
+        absorbed: Sessions that resumed from it and added nothing.
         into: The part that has absorbed it, or None.
         next: The oldest part that resumed from its end, or None.
     """
@@ -156,7 +156,7 @@ class _Part:
         return reason in _SAVED_STOPS and self.tip.unit not in self.checkpoints
 
     def absorb(self, other: _Part) -> None:
-        """Take what a session that led nowhere wrote."""
+        """Take over what a session that added nothing wrote."""
         other.into = self
         self.absorbed += [other, *other.absorbed]
         if other.start >= self.units:
@@ -169,7 +169,7 @@ class _Part:
             for unit, path in other.checkpoints.items()
             if self.tip.has(unit, other.losses[unit])
         }
-        # One that had ended before names the checkpoint that it was resumed from, which may be any.
+        # One that had ended before names the checkpoint that it resumed from, whichever that was.
         self.checkpoints = (
             {**self.checkpoints, **saved} if other.has_ended else {**saved, **self.checkpoints}
         )
@@ -187,11 +187,11 @@ class _Tree:
         self._run_id = run_id
         self._root = _Unit(-1, math.nan, None, None)
         self._units: dict[tuple[_Unit, int, float], _Unit] = {}  # by the one before
-        self._parts: list[_Part] = []  # those that led somewhere, the oldest first
+        self._parts: list[_Part] = []  # those that added units, the oldest first
         self._newest: _Part | None = None
         self._by_time: dict[float, _Part] = {}
-        # What the lines in a folder's record come to so far: a session in the same file does not
-        # repeat the units that are there.
+        # Folder -> the newest unit that its record leads to so far. A session in the same file does
+        # not repeat older units.
         self._written: dict[Path, _Unit] = {}
         self._places: dict[Path, int] = {}
 
@@ -217,8 +217,8 @@ class _Tree:
         part.place = self._places[folder]
         if math.isfinite(part.time):
             self._by_time[part.time] = part
-        led_nowhere = not is_new and (not part.has_ended or part.start >= part.units)
-        if part.parent is not None and led_nowhere:
+        adds_nothing = not is_new and (not part.has_ended or part.start >= part.units)
+        if part.parent is not None and adds_nothing:
             part.parent.absorb(part)
             return
         self._parts.append(part)
@@ -249,7 +249,7 @@ class _Tree:
         return is_new
 
     def _unit_after(self, tip: _Unit, unit: int, loss: float, part: _Part) -> _Unit:
-        """Return a unit behind those before it on the way to `tip`."""
+        """Return a unit behind those before it on the path to `tip`."""
         before = tip.below(unit)
         known = self._units.get((before, unit, loss))
         if known is None:
@@ -257,7 +257,7 @@ class _Tree:
         return known
 
     def _origin(self, part: _Part) -> tuple[_Part | None, int]:
-        """Return what an older version's session resumed from: the newest unit that is not its."""
+        """Return what an older version's session resumed from: the newest unit of another."""
         unit = part.tip
         while unit.of is part:
             unit = unit.before
@@ -265,10 +265,10 @@ class _Tree:
         return (None, 0) if owner is None else (_resolved(owner), unit.unit + 1)
 
     def _place_repeat(self, part: _Part) -> None:
-        """Place an older version's session all of whose units are known.
+        """Place an older version's session that has only known units.
 
-        It may have trained none, or the same ones once more; one that ended trained some. If the
-        one that has the same last unit had finished, it was trained beside it.
+        It trained none, or the same ones once more; if it ended by itself, it trained some. If the
+        session with the same last unit had finished, this one was trained beside it.
         """
         twin, owner = part.tip.tip_of, part.tip.of
         if twin is None:
@@ -386,7 +386,7 @@ def runs_of(sessions: Iterable[Session]) -> list[RecordedRun]:
 
 
 def _at(part: _Part, units: int) -> _Part:
-    """Return the part on the way to `part` that trained the last of some units."""
+    """Return the part on the path to `part` that trained the last of some units."""
     part = _resolved(part)
     while part.parent is not None and part.start >= units:
         part = part.parent

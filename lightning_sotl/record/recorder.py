@@ -148,7 +148,7 @@ class Recorder:
             if not self._has_warned:
                 warn_user(
                     f"The run's record '{self._record.path}' cannot be written ({error}); the run "
-                    "goes on, and what is missing will be written as soon as that is possible.",
+                    "continues, and missing lines will be written as soon as possible.",
                 )
             self._has_warned, self._failed_at = True, time.monotonic()
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,18 @@ class PolicyRun(Protocol):
 
     def pick(self) -> int:
         """Return the run to keep. The replay trains it to the end and counts that cost."""
+        ...
+
+
+@runtime_checkable
+class PromotingRun(PolicyRun, Protocol):
+    """A policy that may prefer a paused run to a new one."""
+
+    def promote(self) -> int | None:
+        """Return the paused run that a free worker resumes now; None to leave it to new runs.
+
+        The replay calls it for each free worker, before the worker takes a waiting run.
+        """
         ...
 
 

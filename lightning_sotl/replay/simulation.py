@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl.replay.policy import Observations, Policy
+from lightning_sotl.replay.policy import Observations, Policy, PromotingRun
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ def simulate(
 ) -> Outcome:
     """Return which runs a policy stops, and which it picks.
 
-    Runs start in the order of their rows. A free worker takes the next waiting run: new runs
-    first, then the runs that the policy resumes. The policy is asked to resume runs whenever none
-    is training or waiting. It sees all reports of an instant before it decides about any of them.
+    Runs start in the order of their rows. A free worker takes the run that the policy promotes, if
+    it does promote runs, otherwise the next waiting run: new runs first, then the runs that the
+    policy resumes. The policy is asked to resume runs whenever none is training or waiting. It
+    sees all reports of an instant before it decides about any of them.
 
     Args:
         policy: Decides, and sees only what was reported.
@@ -64,22 +65,33 @@ def simulate(
     runs, epochs = train.shape
     recording = _Recording(train, validation, policy.validated_from, seed)
     policy_run = policy.begin(recording.observations)
+    promote = policy_run.promote if isinstance(policy_run, PromotingRun) else lambda: None
     waiting: deque[int] = deque(range(runs))
     training: list[int] = []
+
+    def check_paused(chosen: list[int]) -> None:
+        unfinished = np.flatnonzero(recording.observations.epochs < epochs).tolist()
+        paused = set(unfinished).difference(training, waiting)
+        if len(set(chosen)) < len(chosen) or not paused.issuperset(chosen):
+            raise RuntimeError(
+                f"Expected '{policy.name}' to go on with paused runs, each once, but got {chosen}."
+            )
+
     while True:
-        while waiting and len(training) < workers:
-            training.append(waiting.popleft())
+        while len(training) < workers:
+            promoted = promote()
+            if promoted is not None:
+                check_paused([promoted])
+                training.append(promoted)
+            elif waiting:
+                training.append(waiting.popleft())
+            else:
+                break
         if not training:
             resumed = [int(run) for run in policy_run.resume()]
             if not resumed:
                 break
-            # While none is training, every run that has not ended is paused.
-            paused = np.flatnonzero(recording.observations.epochs < epochs).tolist()
-            if len(set(resumed)) < len(resumed) or not set(resumed).issubset(paused):
-                raise RuntimeError(
-                    f"Expected '{policy.name}' to go on with paused runs, each once, but got "
-                    f"{resumed}."
-                )
+            check_paused(resumed)
             waiting.extend(resumed)
             continue
         reports = recording.train_epoch(training)

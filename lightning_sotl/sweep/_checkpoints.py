@@ -22,8 +22,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Tensor)
 def hparams_in(path: str) -> tuple[dict[str, Any] | None, str]:
     """Return the hyper-parameters in a checkpoint, or None and why there are none.
 
-    No weight is read, nothing in the file is run, and a file with an address in the net is left
-    alone.
+    It reads no weights and runs nothing in the file. A remote checkpoint is not read.
     """
     if not _is_local_file(path):
         return None, "its checkpoint is not a file here"
@@ -41,7 +40,7 @@ def refuse_pickle(path: str, *, run_id: str, method: str) -> None:
     """Raise if a local checkpoint holds more than tensors and plain values.
 
     Raises:
-        ValueError: The message names the argument that loads it all the same, and the risk.
+        ValueError: The message names the argument that loads it anyway, and the risk.
     """
     if not _is_local_file(path) or not zipfile.is_zipfile(path):
         return  # Lightning reports what is wrong with it
@@ -72,7 +71,7 @@ class Kept(NamedTuple):
 
 
 def keep_result(path: str, estimate: float, kept: Kept) -> None:
-    """Keep what `train` returned beside the checkpoint, if it is of plain values and tensors."""
+    """Keep the result of `train` beside the checkpoint, if it is all plain values and tensors."""
     if not _is_plain(kept.result) or "://" in path:
         return
     content = io.BytesIO()
@@ -82,7 +81,7 @@ def keep_result(path: str, estimate: float, kept: Kept) -> None:
     try:
         write_whole(_result_path(path), content.getvalue())
     except OSError as error:
-        warn_user(f"What `train` returned is not kept for a later `promote`. {error}")
+        warn_user(f"The result of `train` cannot be kept for a later `promote`. {error}")
 
 
 def kept_result(path: str, estimate: float) -> Kept | None:
@@ -96,7 +95,7 @@ def kept_result(path: str, estimate: float) -> Kept | None:
         if saved["estimate"] != estimate:
             return None
         return Kept(saved["result"], Reached(*saved["reached"]))
-    except Exception:  # a damaged file is as good as none
+    except Exception:  # a damaged file counts as none
         return None
 
 

@@ -130,7 +130,7 @@ def _decide(
         validation = curves([run.validations for run in runs], epochs)
         if not lower_is_better:
             validation = -validation
-    return dict(zip(rows, policy.decide_all(rows, train, validation), strict=True))
+    return dict(zip(rows, policy.decide_at_rung(epochs, rows, train, validation), strict=True))
 
 
 def curves(values: Sequence[Mapping[int, float]], epochs: int) -> NDArray[np.float64]:

@@ -65,14 +65,14 @@ class Winner:
         run_id: The name of a directory's run, the number of an Optuna trial, or the id of a Ray
             trial.
         estimate: Its estimate at T.
-        params: The `params` that were given to the run's SoTLMonitor; else the hyper-parameters of
-            module and DataModule, exactly, as `save_hyperparameters()` keeps them in the
-            checkpoint; or an Optuna trial's parameters, or a Ray trial's config. If the checkpoint
-            cannot be read without pickle, they come from the record; what JSON does not hold
-            exactly is then left out, with a warning.
+        params: The `params` of the run's SoTLMonitor, or else the hyper-parameters of module and
+            DataModule, exactly as `save_hyperparameters()` keeps them in the checkpoint. For an
+            Optuna trial they are its parameters, for a Ray trial its config. If the checkpoint
+            cannot be read without pickle, the hyper-parameters come from the record, without those
+            that JSON does not hold exactly; a warning names these.
         checkpoint_path: The checkpoint to resume from.
-        final_epochs: How many epochs (or blocks) it completed, if it was trained to the end, as its
-            record or `promote` knows; otherwise None.
+        final_epochs: How many epochs (or blocks) it completed, if its record or `promote` shows
+            that it was trained to the end; otherwise None.
         final_estimate: Its estimate at that end, or None.
     """
 
@@ -154,10 +154,10 @@ def _end_of(trainer: Any, name: str) -> Reached:
 
 @contextmanager
 def loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, Any]]:
-    """Yield the argument by which the Trainer's `fit` loads as `weights_only` says, if it has one.
+    """Yield the arguments with which the Trainer's `fit` applies `weights_only`.
 
-    Without it, Lightning leaves the choice to torch, which has True by default (from 2.6 on), and
-    does not choose True for a checkpoint with an address in the net.
+    A `fit` without that argument loads with torch's default, which is True (from 2.6 on), but a
+    remote checkpoint with pickle.
     """
     parameters = inspect.signature(trainer.fit).parameters.values()
     if any(own.kind == own.VAR_KEYWORD or own.name == "weights_only" for own in parameters):
@@ -166,9 +166,9 @@ def loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, An
     if weights_only is not False:
         if "://" in path:
             raise ValueError(
-                f"Expected `fit` of {type(trainer).__name__} to have `weights_only` for a "
-                "checkpoint with an address in the net, which would be loaded with pickle. If you "
-                f"trust who wrote '{path}', pass `weights_only=False`."
+                f"Expected `fit` of {type(trainer).__name__} to have `weights_only`, without which "
+                f"the remote checkpoint '{path}' is loaded with pickle. If you trust who wrote it, "
+                "pass `weights_only=False`."
             )
         yield {}
         return
@@ -231,10 +231,10 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
         run = runs[row]
         if run.checkpoint_path is None:
             raise ValueError(
-                f"Run {run.run_id!r} is among the best {k} and has no checkpoint to go on from: "
-                "train it with an EarlyRankingStopper, checkpointing on. (A run that a policy has "
-                "let go on to its end is complete: there is nothing to promote, and `rank` shows "
-                "it.)"
+                f"Run {run.run_id!r} is among the best {k} and has no checkpoint to resume from: "
+                "train it with an EarlyRankingStopper, with checkpointing on or a "
+                "`checkpoint_dir`. (A run that a policy did not stop is complete: there is nothing "
+                "to promote, and `rank` shows it.)"
             )
         winners.append(Winner(run.run_id, estimates[row], run.params, run.checkpoint_path))
     return winners
@@ -249,13 +249,13 @@ def train_winners(
 ) -> list[tuple[Winner, Result]]:
     """Call `train` with each winner, the best first; return each winner with its result.
 
-    Winners that were trained to the end before keep what `train` returned then, as `promote`
-    explains, unless `retrain` is true.
+    Unless `retrain` is true, winners that were trained to the end before keep the result of then,
+    as `promote` explains.
 
     Args:
         winners: The winners.
         train: Trains one of them.
-        retrain: Whether to train those again that were trained to the end before.
+        retrain: Whether to train all winners, also those that were trained to the end.
         monitor: The estimate that decided; None for the one that the stopper monitors.
 
     Raises:
@@ -279,13 +279,12 @@ def train_winners(
             )
     if before:
         message = (
-            f"{pluralize(len(before), 'winner')} trained to the end before, and not again: "
-            f"{quote_few(list(before))}."
+            f"Did not train {pluralize(len(before), 'winner')} again that had been trained to the "
+            f"end: {quote_few(list(before))}."
         )
         if unknown:
             message += (
-                f" The result of {quote_few(unknown)} is None: what `train` returns for it is not "
-                "known."
+                f" The result of {quote_few(unknown)} is None, since no result of `train` was kept."
             )
         inform_user(f"{message} `retrain=True` trains all winners from T.")
     return [
@@ -323,7 +322,7 @@ def find_winners(
 ) -> list[Winner]:
     """Return the best `k` runs of a directory at T, best first, with their checkpoints.
 
-    It warns about what could not be read, and about runs whose training losses are not comparable.
+    It warns about what could not be read, and about runs with incomparable training losses.
     Of runs with the same parameters, for example of a script that was started twice, only the
     newest that reached T counts; a warning names them. To keep repeats with other seeds apart, put
     the seed into `SoTLMonitor(params=...)` or the module's hyper-parameters.
@@ -391,7 +390,7 @@ def _header(found: FoundRuns, row: int, at: int) -> tuple[dict[str, Any], bool]:
 def _end(
     found: FoundRuns, scores: NDArray[np.float64], row: int, *, at: int
 ) -> tuple[int | None, float | None]:
-    """Return the epochs and the estimate at the end of a run that was trained on from T to it."""
+    """Return the final epochs and estimate of a run that was trained past T to its end."""
     epochs = int(found.curves.epochs_completed[row])
     if not found.is_finished[row] or epochs <= at:
         return None, None
@@ -408,7 +407,7 @@ def _params(
         if header.get("params") is not None:
             params.append(dict(header["params"]))
             continue
-        saved, why = None, "the checkpoint is of the run that it branched off from"
+        saved, why = None, "the checkpoint belongs to the run that it branched off from"
         if is_own:
             saved, why = hparams_in(winner.checkpoint_path)
         if saved is None:
@@ -447,15 +446,15 @@ def _has_repr(value: Any) -> bool:
 
 
 def _older_repeats(ranking: Ranking, facts: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Return the runs of which a newer one with the same parameters has reached T; warn of them."""
+    """Return the runs that have a newer repeat at T; warn about them."""
     names = [run.run_id for run in ranking.runs if run.epochs >= ranking.at]
     groups = repeats([facts[name] for name in names])
     # Continuations of one stopped run, such as two promotions of it, are the same run at T.
     other = [group for group in groups if len({facts[names[row]]["run_id"] for row in group}) > 1]
     if other:
         warn_user(
-            "Of runs with the same parameters only the newest counts; to keep repeats apart, put "
-            f"the seed into `params`: {named_repeats(names, other)}."
+            "Of runs with the same parameters only the newest counts: "
+            f"{named_repeats(names, other)}. To keep repeats apart, put the seed into `params`."
         )
     return {names[row] for group in groups for row in group[:-1]}
 
@@ -471,25 +470,26 @@ def promote(
 ) -> list[tuple[Winner, Result]]:
     """Train the best `k` runs of a directory at T to the end, each from its checkpoint.
 
-    A script may be started again: winners that `train` has trained to the end before are not
-    trained again but come back with the result of then, which is kept beside their checkpoint.
+    The script can be started again: winners that `train` has trained to the end are not trained
+    again. They are returned with the result of `train`, which is kept beside their checkpoint.
 
     Args:
         directory: Holds runs with records, at any depth.
         k: How many, at least 1; fewer, with a warning, if fewer have a finite estimate.
         train: Called with each winner, the best first; makes the Trainer and the model, and calls
-            `winner.fit(trainer, model, ...)`. An exception in it ends the promotion; started
-            again, it begins with that winner.
+            `winner.fit(trainer, model, ...)`. An exception in it ends the promotion; the next
+            call of `promote` begins with that winner.
         monitor: The estimate that decides, as it is logged. Lower is better.
         at: T, in completed epochs (or blocks); None for the T at which a stopper ended the runs.
-        retrain: Whether to train winners again, from T, that were trained to the end before.
+        retrain: Whether to train all winners from T, also those that were trained to the end.
 
     Returns:
         Each winner with the result of `train`. `winner.final_epochs` and `winner.final_estimate`
         are what it reached, if it was trained by `winner.fit` or its record has that. For a winner
-        that was trained to the end before, the result is what `train` returned then, if it called
-        `winner.fit` and returned plain numbers, strings, tensors, or lists, tuples, sets or dicts
-        of them. Otherwise it is None, for example after a `winner.fit` outside of `promote`.
+        that was trained to the end before, the result is what `train` returned then, if `train`
+        called `winner.fit` and returned plain numbers, strings, tensors, or lists, tuples, sets or
+        dicts of these. Otherwise the result is None, for example if you called `winner.fit` outside
+        of `promote`.
 
     Raises:
         TypeError: If `k` or `at` is no integer, `monitor` no string, or `retrain` no boolean.

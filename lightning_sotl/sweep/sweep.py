@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from lightning_sotl._utils import validation as checks
@@ -25,7 +24,7 @@ from lightning_sotl.callbacks.stopper import EarlyRankingStopper
 from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.policies.adaptive import AdaptivePolicy
-from lightning_sotl.policies.rungs import rungs
+from lightning_sotl.policies.rungs import final_score, rungs
 from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.ranking.order import RankedRun, rank_runs
 from lightning_sotl.record.format import check_params
@@ -37,8 +36,6 @@ from lightning_sotl.sweep.turn import Turn
 
 log = logging.getLogger(__name__)
 
-# A pick by the final training loss, or by one noisy validation, is much worse.
-_LAST_VALIDATIONS = 3
 _POLL = 0.2  # seconds between two looks at runs that other processes train
 _MANAGED = ("name", "params", "directory", "record")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -353,7 +350,7 @@ got 20.
     # --- the end
 
     def _finished(self) -> list[Winner]:
-        """Return the runs that were trained to the end, the best first."""
+        """Return the runs that were trained to the end, the best first, without the diverged."""
         found = []
         for number, run in enumerate(self._folder.runs()):
             now = self._folder.progress(run)
@@ -361,6 +358,8 @@ got 20.
             if not now.ended or not math.isfinite(estimate):
                 continue
             score = self._score(now, estimate)
+            if not math.isfinite(score):
+                continue
             winner = Winner(run.run_id, estimate, run.params, self._folder.checkpoint(run)[1] or "")
             found.append((score, number, winner))
         return [winner for _, _, winner in sorted(found, key=lambda entry: entry[:2])]
@@ -368,11 +367,8 @@ got 20.
     def _score(self, now: Progress, estimate: float) -> float:
         if self.validation is None:
             return estimate
-        values = [now.validations[epoch] for epoch in sorted(now.validations)][-_LAST_VALIDATIONS:]
-        mean = float(np.mean(values)) if values else math.nan
-        if not math.isfinite(mean):
-            return math.inf
-        return mean if self.validation_mode == "min" else -mean
+        sign = 1.0 if self.validation_mode == "min" else -1.0
+        return final_score([sign * now.validations[epoch] for epoch in sorted(now.validations)])
 
     def _why_none_is_left(self) -> str:
         runs = self._folder.runs()
@@ -383,9 +379,13 @@ got 20.
             if (losses := self._folder.progress(run).losses)
             and not math.isfinite(losses[max(losses)])
         ]
+        others = {run.run_id for run in runs if self._folder.progress(run).ended} - {*diverged}
         reasons = [
             f"`train` raised for {quote_few(failed)}" if failed else "",
             f"{quote_few(diverged)} diverged" if diverged else "",
+            f"{quote_few(sorted(others))} ended without a finite {self.validation!r}"
+            if others
+            else "",
         ]
         return "; ".join(filter(None, reasons)) or "none can be resumed from its checkpoint"
 

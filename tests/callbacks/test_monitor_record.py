@@ -151,7 +151,7 @@ def test_a_record_that_cannot_be_written_ends_no_training(tmp_path):
         trainer(tmp_path, callbacks=[monitor], logger=logger).fit(scripted_model(), loader(4))
     assert message_with(caught, "cannot be written") == (
         f"The run's record '{path}' cannot be written ([Errno 21] Is a directory: '{path}'); the "
-        "run goes on, and what is missing will be written as soon as that is possible."
+        "run continues, and missing lines will be written as soon as possible."
     )
     assert len(monitor.epoch_losses) == 3
 

@@ -83,8 +83,8 @@ def message(listed: str) -> str:
     return (
         "^"
         + re.escape(
-            f"The promoted run is not set up as the run was that was stopped: {listed}. Its rank "
-            "is of the latter, and the states of its optimizers and schedules come from there."
+            f"The promoted run is not set up as the stopped run was: {listed}. Its rank and the "
+            "states of its optimizers and schedules come from the stopped run."
         )
         + "$"
     )

@@ -55,7 +55,7 @@ def test_the_checkpoint_directory_precedes_lightnings_own(tmp_path):
         ({"sizes": (16, 8)}, r"`params\['sizes'\]` is the tuple \(16, 8\)"),
         (
             {"a": {"b": [1, {2: 3}]}},
-            r"`params\['a'\]\['b'\]\[1\]` has the key 2, which is no string",
+            r"`params\['a'\]\['b'\]\[1\]` has the key 2, which is not a string",
         ),
         ({"lr": float("nan")}, r"`params\['lr'\]` is nan"),
         ({"loss": torch.nn.MSELoss}, r"`params\['loss'\]` is the type <class .*MSELoss'>"),
@@ -159,8 +159,9 @@ def test_a_run_without_logger_says_once_at_its_start_that_it_has_no_record(tmp_p
     trainer(tmp_path, callbacks=[monitor]).fit(scripted_model(), loader(4))
     lines = [entry.message for entry in caplog.records if "No record" in entry.message]
     assert lines == [
-        "No record of this run is written, since it has no logger, so `rank`, `evaluate` and "
-        "`promote` will not find the run. Give SoTLMonitor a `directory`, or `record=False`."
+        "No record of this run is written, since it has no logger: `rank`, `evaluate` and "
+        "`promote` will not find the run. Give SoTLMonitor a `directory`, or `record=False` if you "
+        "need no record."
     ]
     caplog.clear()
     trainer(tmp_path, callbacks=[SoTLMonitor(record=False)]).fit(scripted_model(), loader(4))
@@ -218,8 +219,9 @@ def test_a_logger_without_local_directory_is_reported_once(
     monkeypatch.chdir(tmp_path)
     trainer(tmp_path, callbacks=[SoTLMonitor()], logger=logger).fit(scripted_model(), loader(4))
     assert [entry.message for entry in caplog.records if "No record" in entry.message] == [
-        f"No record of this run is written, since {problem}, so `rank`, `evaluate` and `promote` "
-        "will not find the run. Give SoTLMonitor a `directory`, or `record=False`."
+        f"No record of this run is written, since {problem}: `rank`, `evaluate` and `promote` "
+        "will not find the run. Give SoTLMonitor a `directory`, or `record=False` if you need no "
+        "record."
     ]
     assert not list(tmp_path.iterdir())
 

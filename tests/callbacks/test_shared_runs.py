@@ -67,7 +67,7 @@ def test_a_run_that_the_policy_ends_tells_place_places_and_runs(tmp_path, caplog
     path = runs[2][0].checkpoint_path
     assert line == (
         "The run ends after 2 epochs with `sotl_e1` = 4.5, as its policy decided: place 3 of 3 "
-        f"runs compared, where 2 continue; it can be resumed from '{path}'."
+        f"compared runs, and the first 2 continue; it can be resumed from '{path}'."
     )
 
 
@@ -273,7 +273,7 @@ def test_runs_of_another_budget_do_not_count_and_unlike_ones_are_told_of_once(tm
     assert sorted(str(entry.message) for entry in caught) == [
         f"Below '{tmp_path}' is a run with max_epochs=60, with which the policy does not compare, "
         "as its own is 6: give each sweep a directory of its own.",
-        "The runs differ in what their training losses depend on, so their order may not say "
+        "The runs differ in what their training losses depend on, so their order may not show "
         "which is better: batch_size (32: 1, 64: 1). Group by a field to rank only like with like.",
     ]
     record(tmp_path / "third", "third", [1.0, 1.0], max_epochs=6, batch_size=16)
@@ -303,7 +303,7 @@ def test_records_of_blocks_do_not_count_and_one_that_cannot_be_read_is_named(tmp
     future.parent.mkdir()
     future.write_text('{"schema": 99, "run_id": "later"}\n')
     sweep = shared(tmp_path)
-    with pytest.warns(UserWarning, match="The policy goes on without the record") as caught:
+    with pytest.warns(UserWarning, match="The policy continues without the record") as caught:
         decision = sweep.decide("own", {0: 2.0, 1: 2.0}, 2)
     assert str(future) in str(caught[0].message)
     assert (decision.place, decision.compared) == (1, 2)
@@ -400,8 +400,8 @@ def test_repeats_that_ended_count_once_and_are_named(tmp_path):
     own = record(tmp_path / "own", "own", [2.0, 1.5], hparams={"lr": 2})
     sweep = shared(tmp_path)
     message = re.escape(
-        f"Of runs with the same parameters below '{tmp_path}' the policy counts only the newest; "
-        "to keep repeats apart, put the seed into `params`. Not counted: 'a0'."
+        f"Of runs with the same parameters below '{tmp_path}' the policy counts only the newest. "
+        "Not counted: 'a0'. To keep repeats apart, put the seed into `params`."
     )
     with pytest.warns(UserWarning, match=f"^{message}$"):
         decision = sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun)

@@ -217,7 +217,7 @@ def test_a_promotion_without_a_random_state_is_told_of(tmp_path, caplog):
     assert {epoch for epoch, *_ in model.steps} == {2, 3}
     (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("lightning_sotl")]
     assert message == (
-        "The promoted run goes on from a checkpoint without a stop's random state, so it differs "
+        "The promoted run resumes from a checkpoint without a stop's random state, so it differs "
         "from one that was never stopped. `checkpoint_path` of the stopper has it."
     )
 
@@ -278,8 +278,8 @@ def test_a_sampler_with_another_kind_of_generator_is_refused(tmp_path):
     SETTINGS["sampler with numpy's generator"].fit(tmp_path, stopper)
     promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
     message = (
-        "Expected the parts of the training loaders to keep these generators, as where the random "
-        "state was saved: numpy PCG64; but got: numpy Philox."
+        "Expected the generators that the training loaders use to be those in the saved random "
+        "state (numpy PCG64) but got numpy Philox."
     )
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         SETTINGS["sampler with numpy's Philox"].fit(
@@ -292,11 +292,11 @@ def test_a_sampler_with_a_generator_whose_state_was_not_saved_is_named(tmp_path)
     stopper = EarlyRankingStopper(stop_epoch=2)
     SETTINGS["no validation"].fit(tmp_path, stopper)
     promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
-    with pytest.warns(UserWarning, match="has nothing of the generators") as caught:
+    with pytest.warns(UserWarning, match="lacks the states of generators") as caught:
         SETTINGS["sampler with numpy's generator"].fit(
             tmp_path, promoted, checkpoint=stopper.checkpoint_path
         )
     assert message_with(caught, "generators") == (
-        "The random state in the checkpoint has nothing of the generators that parts of the "
-        "training loaders keep (numpy PCG64), so the run differs from one that was never stopped."
+        "The checkpoint lacks the states of generators that the training loaders use (numpy "
+        "PCG64), so the run differs from one that was never stopped."
     )

@@ -175,7 +175,7 @@ def test_without_the_estimate_a_run_goes_on_until_it_is_there_and_says_so_once(t
     with pytest.warns(UserWarning, match="not available yet") as caught:
         fit(tmp_path, stopper, model=model)
     assert message_with(caught, "not available") == (
-        "The limit is reached but `sotl_e1` is not available yet; the run goes on until it is."
+        "The limit is reached but `sotl_e1` is not available yet; the run continues until it is."
     )
     assert sum("not available" in str(entry.message) for entry in caught) == 1
     assert (stopper.epochs_completed, stopper.stopping_reason) == (4, "stop_epoch_reached")
@@ -240,9 +240,9 @@ def test_a_module_that_returns_no_loss_ends_after_its_first_epoch(tmp_path):
     with pytest.raises(RuntimeError, match="cannot have a value") as caught:
         fit(tmp_path, stopper, model=model)
     assert str(caught.value) == (
-        "`monitor='sotl_e1'` cannot have a value: no training step returned a loss. Return it from "
-        "`training_step` ('loss' of a dictionary, or the loss itself), under manual optimization "
-        "too, or let `monitor` name a metric that the module logs."
+        "`monitor='sotl_e1'` cannot have a value: no training step returned a loss. Return the "
+        "loss from `training_step`, alone or as 'loss' of a dictionary, also under manual "
+        "optimization; or set `monitor` to a metric that the module logs."
     )
     assert len(model.returned) == 4
 

@@ -136,12 +136,12 @@ def test_what_becomes_of_a_run_is_told_among_lightnings_own_lines(tmp_path, capl
     (line,) = told(stopper)
     assert line == f"{ended}; it can be resumed from '{stopper.checkpoint_path}'."
     assert told(EarlyRankingStopper(stop_epoch=2, promoted=True)) == [
-        "The promoted run goes on from no checkpoint: it is trained from its beginning to the "
+        "The promoted run resumes from no checkpoint: it is trained from its beginning to the "
         "end, and never stopped."
     ]
     path = stopper.checkpoint_path
     assert told(EarlyRankingStopper(stop_epoch=2)) == [
-        "The run was ended after 2 epochs before and trains nothing more. To go on with it, give "
-        "its stopper `promoted=True` or a later limit."
+        "The run already ended after 2 epochs and is not trained further. To continue it, give its "
+        "stopper `promoted=True` or a later limit."
     ]
     assert told(EarlyRankingStopper(stop_epoch=2, promoted=True)) == []

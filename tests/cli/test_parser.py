@@ -66,6 +66,8 @@ def test_help_tells_what_regret_is_and_when_a_mode_is_needed(
         return " ".join(capsys.readouterr().out.split())
 
     assert "Rank regret is (place - 1) / (N - 1)" in help_of("replay")
-    needed = "or of a --monitor that is no estimate, which needs it; by default max"
-    assert needed in help_of("rank")
-    assert "which end of the validation metric is better; by default max" in help_of("evaluate")
+    mode = "whether a lower or a higher validation metric is better; by default max"
+    assert mode in help_of("evaluate")
+    assert f"{mode}, or as in the .npz file; required if --monitor is a logged key" in help_of(
+        "rank"
+    )

@@ -134,8 +134,8 @@ def test_what_is_as_it_should_be_is_no_warning(
     code, _, err = run(capsys, "rank", sweep)
     assert (code, err) == (
         0,
-        "note: 1 folder with the same losses as a record elsewhere, as of a second logger, joined "
-        "with that run.\n",
+        "note: Joined 1 folder with the run that has the same losses in its record, as a second "
+        "logger writes them.\n",
     )
 
 
@@ -319,7 +319,7 @@ def test_a_path_that_cannot_be_ranked_says_what_can(
     LearningCurves([[1.0], [2.0]]).save(curves)
     code, _, err = run(capsys, "rank", curves, sweep / "v0")
     assert code == 1
-    assert f"Expected '{curves}' to be a directory but it is a file" in err
+    assert f"Expected '{curves}' to be a directory, or a record or log" in err
     code, _, err = run(capsys, "rank", "--format", "nas-bench-nlp", curves, curves)
     assert (code, err) == (
         1,

@@ -128,28 +128,33 @@ def test_one_policy_of_each_kind_by_default(
     assert list(json.loads(out)["policies"]) == [
         "full",
         "adaptive",
+        "adaptive-pause",
         "fixed-t2-top5",
         "halving",
         "optuna-hyperband",
         "optuna-median",
         "ray-asha",
         "adaptive-both",
+        "adaptive-pause-both",
         "adaptive-val",
+        "adaptive-pause-val",
         "fixed-t2-top5-val",
         "halving-val",
     ]
 
 
 def test_all_policies_have_their_variants() -> None:
-    built_in = ["adaptive", "adaptive-keep2", "fixed-t2-top5", "fixed-t6-top5", "halving"]
+    built_in = ["adaptive", "adaptive-pause", "adaptive-keep2"]
+    built_in += ["fixed-t2-top5", "fixed-t6-top5", "halving", "asha-promote"]
     peers = ["optuna-halving", "optuna-hyperband", "optuna-median", "optuna-percentile"]
-    peers += ["optuna-patient", "ray-asha"]
+    peers += ["optuna-patient", "ray-asha", "ray-hyperband"]
     names = [*built_in, *peers]
     assert all_names(12, has_validation=False) == ["full", *names]
     assert all_names(12, has_validation=True) == [
         "full",
         *names,
         "adaptive-both",
+        "adaptive-pause-both",
         "adaptive-keep2-both",
         *(f"{name}-val" for name in names),
     ]
@@ -267,12 +272,12 @@ def test_data_that_do_not_allow_it_give_1_and_a_message(
             "Expected --validation-cost to be a share of an epoch, at least 0, but got nan.",
         ),
         (
-            ["--policy", "full", "asha"],
-            "There is no policy 'asha'; available: 'full', 'adaptive', 'adaptive-keep2', "
-            "'fixed-t10-top5', 'halving', 'halving-eta3-from3', 'optuna-halving', "
-            "'optuna-hyperband', 'optuna-median', 'optuna-percentile', 'optuna-patient', "
-            "'ray-asha', with other numbers too, all but 'full' also with the ending '-val', and "
-            "'adaptive' with '-both'.",
+            ["--policy", "full", "bohb"],
+            "There is no policy 'bohb'; available: 'full', 'adaptive', 'adaptive-pause', "
+            "'adaptive-keep2', 'fixed-t10-top5', 'halving', 'halving-eta3-from3', 'asha-promote', "
+            "'optuna-halving', 'optuna-hyperband', 'optuna-median', 'optuna-percentile', "
+            "'optuna-patient', 'ray-asha', 'ray-hyperband', with other numbers too, all but 'full' "
+            "also with the ending '-val', and 'adaptive' with '-both'.",
         ),
         (
             ["--policy", "halving-eta1"],

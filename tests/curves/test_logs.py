@@ -87,8 +87,8 @@ def test_second_logger_of_a_run_is_joined_not_counted_twice(tmp_path: Path) -> N
     np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.75]])
     assert found.notes.warnings == []
     assert found.notes.remarks == [
-        "1 folder with the same losses as a record elsewhere, as of a second logger, joined with "
-        "that run."
+        "Joined 1 folder with the run that has the same losses in its record, as a second logger "
+        "writes them."
     ]
 
 
@@ -204,7 +204,7 @@ def test_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError, match=f"^{re.escape(message)}$"):
         LearningCurves.from_logs(tmp_path / "none")
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="to be a directory but it is a file"):
+    with pytest.raises(NotADirectoryError, match="to be a directory, or a record or log"):
         LearningCurves.from_logs(tmp_path / "file")
 
 

@@ -123,6 +123,5 @@ def test_a_column_that_is_nan_throughout_is_named(tmp_path: Path) -> None:
         "from other logged values L(e) cannot be recovered exactly: 'v0'."
     ]
     assert found.notes.cautions == [
-        "'sotl_e1' of 1 run is NaN in all rows, as of a loss that diverged at once or was not "
-        "logged: 'v0'."
+        "'sotl_e1' of 1 run is NaN in all rows, so it diverged at once or was not logged: 'v0'."
     ]

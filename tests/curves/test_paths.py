@@ -74,8 +74,8 @@ def test_what_holds_no_runs_is_named(logs: Path) -> None:
         read_logs([logs / "a", logs / "b"])
     (logs / "notes.txt").touch()
     message = (
-        f"Expected '{logs / 'notes.txt'}' to be a directory but it is a file, and no record or log "
-        "of a run ('*.jsonl', 'metrics.csv' or 'events.out.tfevents.*')."
+        f"Expected '{logs / 'notes.txt'}' to be a directory, or a record or log of a run "
+        "('*.jsonl', 'metrics.csv' or 'events.out.tfevents.*'), but it is another file."
     )
     with pytest.raises(NotADirectoryError, match=f"^{re.escape(message)}$"):
         read_logs([logs / "logs", logs / "notes.txt"])

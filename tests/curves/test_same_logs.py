@@ -17,7 +17,7 @@ from tests.support.run_folders import csv_rows, event_rows, write_csv_log, write
 
 pytest.importorskip("tensorboard")
 
-JOINED = "with the same values as another, as of a second logger, joined with that run."
+JOINED = "with the run that has the same values, as a second logger writes them."
 KEYS = LogKeys(train_loss="train_loss", val_metric="val_acc")
 
 
@@ -32,7 +32,7 @@ def test_two_loggers_of_one_run_are_one_run(tmp_path: Path) -> None:
         fit(tmp_path, factor)
     found = read_logs(tmp_path, KEYS)
     assert found.curves.run_ids == tuple(f"csv/version_{run}" for run in range(3))
-    assert found.notes.remarks == [f"3 folders {JOINED}"]
+    assert found.notes.remarks == [f"Joined 3 folders {JOINED}"]
     assert found.notes.left_out == []
     alone = read_logs(tmp_path / "csv", KEYS)
     np.testing.assert_array_equal(found.curves.train_loss, alone.curves.train_loss)
@@ -48,7 +48,7 @@ def test_runs_trained_twice_from_one_seed_are_joined_by_the_names_of_their_folde
         write_events(tmp_path / f"tb/version_{run}", [*rows[1], (11, {"x": run, "epoch": 2})])
     found = read_logs(tmp_path)
     assert found.curves.run_ids == ("csv/version_0", "csv/version_1")
-    assert found.notes.remarks == [f"2 folders {JOINED}"]
+    assert found.notes.remarks == [f"Joined 2 folders {JOINED}"]
 
 
 def test_a_second_logger_of_one_of_several_equal_runs_is_left_out_and_named(
@@ -97,8 +97,7 @@ def test_a_copy_counts_once_with_a_caution(tmp_path: Path, part: str) -> None:
         f"'zcopy/{name}'" for name in ("csv/version_0", "tb/version_0") if part in (name, ".")
     )
     assert found.notes.cautions[0] == (
-        f"{copies} with the same logs as another, byte by byte, as of a copy, counted once: "
-        f"{names}."
+        f"Left out {copies} with an exact copy of another's logs: {names}."
     )
 
 

@@ -21,8 +21,7 @@ LOGGERS = pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
 BY_EPOCH = {"on_step": False, "on_epoch": True}
 BY_STEP = {"on_step": True, "on_epoch": False}
 CUT = (
-    "Epochs of 1 run with too few steps or values of 'train_loss', as of an epoch that was cut, do "
-    "not count: "
+    "Epochs of 1 run with too few steps or values of 'train_loss' were cut short and do not count: "
 )
 nan = np.nan
 
@@ -200,8 +199,8 @@ def test_a_key_step_leaves_no_epoch_and_the_message_names_it(
         return
     message = (
         "^Expected 'train_loss' to be logged with its epoch but no run has that, since Lightning "
-        r"writes no epoch for what is logged together with a key 'step' \(logging a key 'epoch' "
-        r"beside it gives one\); available: 'val_acc'\.$"
+        r"writes no epoch beside a logged key 'step' \(log a key 'epoch' with it\); available: "
+        r"'val_acc'\.$"
     )
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
@@ -224,8 +223,8 @@ def test_a_log_whose_first_epoch_is_1_is_named(tmp_path: Path) -> None:
     found = read(tmp_path)
     np.testing.assert_array_equal(found.curves.train_loss, [[nan, 2.0, 1.0]])
     said = (
-        "The first epoch of 1 run is 1. If it was counted from 1, each value comes one epoch late: "
-        "'v0'."
+        "The first epoch of 1 run is 1. If epochs were counted from 1, each value is one epoch "
+        "late: 'v0'."
     )
     assert said in found.notes.cautions
 

@@ -58,8 +58,8 @@ def test_a_test_of_the_stopped_network_is_no_target_of_the_promoted_one(
         found = read_logs(tmp_path / "logs", LogKeys(val_loss="val", final_metric="acc"))
         if not tests:
             said = (
-                "The 'acc' of 1 run does not count, as it was logged at an end after which the "
-                "training went on: 'version_0'."
+                "The 'acc' of 1 run does not count, as it was logged at an earlier end of the "
+                "training: 'version_0'."
             )
             assert said in found.notes.warnings
             np.testing.assert_array_equal(found.curves.final_metric, [nan])

@@ -202,6 +202,9 @@ def test_selection_compares_policies_on_tables(tmp_path):
     assert costs == ["0.1870"] * 3 + [f"{(202 + 0.1) / (1080 * 1.1):.4f}"] * 3
     assert (tmp_path / "selection_8_workers.png").read_bytes().startswith(b"\x89PNG")
     assert lines[-1].startswith("With 8 workers no policy dominates halving")
+    # All epochs and no validation, in each of the tables.
+    blind = [line for line in lines if line.startswith("full, picked by training loss ")]
+    assert [re.search(r"\d\.\d{4}", line)[0] for line in blind] == ["1.0000"] * 3 + ["0.9091"] * 3
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def test_a_trial_that_is_trained_anew_keeps_its_first_reports_and_says_so(tmp_pa
     trial = study.ask()
     fit(tmp_path, trial, max_epochs=2)
     message = "The study has 4.28125 of this trial at step 0, where the run now has 2"
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}: it did not go on from the"):
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}: it did not resume from the"):
         fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
     assert study.trials[0].intermediate_values == {0: 4.28125, 1: 2.375, 2: 2.0}
 

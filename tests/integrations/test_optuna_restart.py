@@ -80,7 +80,7 @@ def test_trials_of_living_processes_and_other_hosts_stay_as_they_are(tmp_path: P
     elsewhere.set_user_attr(process_key(1), "another-host|1|")
     message = (
         "Left out 2 running trials of another host or of no known process: 1, 2. If no other "
-        "process works on this study, `alone=True` requeues all that run."
+        "process works on this study, `alone=True` requeues all running trials."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         assert requeue_interrupted(study) == []

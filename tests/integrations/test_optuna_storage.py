@@ -23,7 +23,7 @@ def test_a_storage_that_fails_for_a_moment_loses_no_report(tmp_path, monkeypatch
         write(*args)
 
     monkeypatch.setattr(kept, "set_trial_intermediate_value", flaky)
-    message = "The trial's storage failed three times (ConnectionError: gone); the run goes on"
+    message = "The trial's storage failed three times (ConnectionError: gone); the run continues"
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}"):
         reporter, _ = fit(tmp_path, study.ask())
     reporter.finish()

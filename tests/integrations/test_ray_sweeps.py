@@ -251,8 +251,8 @@ def test_a_winner_without_a_checkpoint_is_named(adaptive):
     _, finished = adaptive
     bare = dataclasses.replace(finished.by_name["good"], checkpoint=None)
     message = (
-        f"Trial '{bare.metrics['trial_id']}' is among the best 1 and has no checkpoint to go on "
-        "from: give it a RayReporter with `checkpoint_every` an integer."
+        f"Trial '{bare.metrics['trial_id']}' is among the best 1 and has no checkpoint to "
+        "resume from: give it a RayReporter with `checkpoint_every` an integer."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_winners([bare], 1)

@@ -319,12 +319,15 @@ def test_replay_prints_this_document(program: Program, table: Path) -> None:
 POLICIES = [
     "full",
     "adaptive",
+    "adaptive-pause",
     "fixed-t1-top5",
     "optuna-hyperband",
     "optuna-median",
     "ray-asha",
     "adaptive-both",
+    "adaptive-pause-both",
     "adaptive-val",
+    "adaptive-pause-val",
     "fixed-t1-top5-val",
 ]
 ALL_POLICIES = [
@@ -335,6 +338,11 @@ ALL_POLICIES = [
     "optuna-patient",
     "adaptive-keep2-both",
     "adaptive-keep2-val",
+    "adaptive-first2-keep3-pause1.2-both",
+    "asha-promote-eta2-from2",
+    "asha-promote-eta2-from2-val",
+    "ray-hyperband",
+    "ray-hyperband-val",
 ]
 
 

@@ -169,9 +169,22 @@ SIGNATURES: dict[str, list[Any]] = {
     "lightning_sotl.integrations.ray.RayReporter.__init__": _RAY_REPORTER,
     "lightning_sotl.integrations.ray_lightning.RayReporter.__init__": _RAY_REPORTER,
     "lightning_sotl.SoTLMonitor.units_needed": ["self", "name"],
-    "lightning_sotl.AdaptivePolicy": ["max_epochs", ("keep", 1.0), ("runs", None), ("first", 3)],
+    "lightning_sotl.AdaptivePolicy": [
+        "max_epochs",
+        ("keep", 1.0),
+        ("runs", None),
+        ("first", 3),
+        ("finalists", None),
+    ],
     "lightning_sotl.AdaptivePolicy.decide": ["self", "run", "train", ("validation", None)],
     "lightning_sotl.AdaptivePolicy.decide_all": ["self", "runs", "train", ("validation", None)],
+    "lightning_sotl.AdaptivePolicy.decide_at_rung": [
+        "self",
+        "rung",
+        "runs",
+        "train",
+        ("validation", None),
+    ],
     "lightning_sotl.SumOfTrainingLosses": [("window", 1), "**kwargs"],
     "lightning_sotl.SumOfTrainingLosses.update": ["self", "loss"],
     "lightning_sotl.SumOfTrainingLosses.close_epoch": ["self"],
@@ -432,6 +445,7 @@ def test_the_reasons_of_a_stop_are_these_strings() -> None:
         "stop_batches_reached": "stop_batches_reached",
         "non_finite_estimate": "non_finite_estimate",
         "policy": "policy",
+        "paused": "paused",
         "already_stopped": "already_stopped",
     }
     assert all(isinstance(reason, str) and str(reason) == reason.value for reason in reasons)
@@ -450,7 +464,8 @@ def test_a_decision_has_these_attributes() -> None:
 
 def test_a_policy_and_a_winner_have_these_attributes() -> None:
     policy = lightning_sotl.AdaptivePolicy(9)
-    assert public(policy) == ["decide", "decide_all", "first", "keep", "max_epochs", "runs"]
+    methods = ["decide", "decide_all", "decide_at_rung"]
+    assert public(policy) == [*methods, "finalists", "first", "keep", "max_epochs", "runs"]
     assert str(policy) == "AdaptivePolicy(max_epochs=9, keep=1.0, runs=None, first=3)"
     winner = lightning_sotl.Winner("a", 0.5, {"lr": 0.1}, "a.ckpt")
     assert public(winner) == [

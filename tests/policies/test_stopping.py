@@ -32,5 +32,6 @@ def test_reasons_are_the_strings_that_checkpoints_and_records_hold():
         "non_finite_estimate",
         "policy",
         "already_stopped",
+        "paused",
     ]
     assert StoppingReason("policy") is pickle.loads(pickle.dumps(StoppingReason.policy))  # noqa: S301

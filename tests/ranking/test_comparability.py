@@ -74,8 +74,8 @@ def test_where_no_run_has_a_record_there_is_nothing_to_say() -> None:
 def test_warning_counts_each_value() -> None:
     notes = comparability_notes([facts(), facts(), facts(batch_size=64), {}])
     assert notes == [
-        "The runs differ in what their training losses depend on, so their order may not say which "
-        "is better: batch_size (32: 2, 64: 1). Group by a field to rank only like with like.",
+        "The runs differ in what their training losses depend on, so their order may not show "
+        "which is better: batch_size (32: 2, 64: 1). Group by a field to rank only like with like.",
         "1 run of 4 without a record: whether batch size, loss and the like make them comparable "
         "cannot be told.",
     ]
@@ -172,14 +172,14 @@ def test_a_class_stands_for_its_arguments() -> None:
 def test_a_search_over_a_range_is_one_sentence() -> None:
     runs = [facts(hparams={"dropout": step / 32}) for step in (4, 1, 9, 2, 3)]
     assert comparability_notes(runs) == [
-        "The runs differ in what their training losses depend on, so their order may not say which "
-        "is better: hparams.dropout (5 values from 0.03125 to 0.28125)."
+        "The runs differ in what their training losses depend on, so their order may not show "
+        "which is better: hparams.dropout (5 values from 0.03125 to 0.28125)."
     ]
     assert "(5 values from 0.03125 to 0.28125)" in comparability_notes([*runs, facts()])[0]
     losses = [facts(hparams={"loss": name}) for name in ("mse", "mae", "huber")]
     assert comparability_notes(losses) == [
-        "The runs differ in what their training losses depend on, so their order may not say which "
-        'is better: hparams.loss ("mse": 1, "mae": 1, "huber": 1).'
+        "The runs differ in what their training losses depend on, so their order may not show "
+        'which is better: hparams.loss ("mse": 1, "mae": 1, "huber": 1).'
     ]
     # Groups of several runs can be ranked.
     assert comparability_notes(2 * runs)[0].endswith(
@@ -230,8 +230,8 @@ def test_odd_headers_of_other_writers_are_compared() -> None:
 def test_losses_near_zero_are_told_unless_they_can_be_negative() -> None:
     losses = np.array([[0.5, 0.05], [0.4, 0.01], [0.9, 0.5]])
     assert near_zero_notes(losses, at=2) == [
-        "2 of 3 runs have L(e) < 0.1 after 2 epochs: so near zero the order of training losses "
-        "says little. A smaller T may order these runs better."
+        "2 of 3 runs have L(e) < 0.1 after 2 epochs: so close to zero the order of training losses "
+        "means little. A smaller T may order these runs better."
     ]
     assert near_zero_notes(losses, at=1) == []
     densities = np.array([[-8.1, -8.7], [-8.0, -8.4]])

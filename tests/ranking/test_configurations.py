@@ -45,17 +45,17 @@ def test_a_sweep_that_was_run_twice_gives_each_configuration_once(
         ("version_5", pytest.approx(1.25), {"lr": 0.3}),
     ]
     assert [str(entry.message) for entry in caught] == [
-        "Of runs with the same parameters only the newest counts; to keep repeats apart, put the "
-        "seed into `params`: 'version_1', 'version_4'; 'version_2', 'version_5'; 'version_0', "
-        "'version_3'."
+        "Of runs with the same parameters only the newest counts: 'version_1', 'version_4'; "
+        "'version_2', 'version_5'; 'version_0', 'version_3'. To keep repeats apart, put the seed "
+        "into `params`."
     ]
     capsys.readouterr()
     assert main(["rank", str(tmp_path), "--json"]) == 0
     out, err = capsys.readouterr()
     assert len(json.loads(out)["runs"]) == 6
     assert err.splitlines() == [
-        "warning: Runs with the same parameters, which may be repeats or have been started again, "
-        "all count: 'version_0', 'version_3'; 'version_1', 'version_4'; 'version_2', 'version_5'."
+        "warning: Runs with the same parameters, repeated or started again, all count: "
+        "'version_0', 'version_3'; 'version_1', 'version_4'; 'version_2', 'version_5'."
     ]
 
 
@@ -78,8 +78,7 @@ def test_evaluate_names_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[st
         write_csv_log(tmp_path / name, csv_rows([3.0, 1.0 + place], acc=[0.0, 0.5 - place / 10]))
     assert main(["evaluate", str(tmp_path), "--target", "acc", "--json"]) == 0
     assert (
-        "warning: Runs with the same parameters, which may be repeats or have been started again, "
-        "all count: 'a', 'b'."
+        "warning: Runs with the same parameters, repeated or started again, all count: 'a', 'b'."
     ) in capsys.readouterr().err.splitlines()
 
 

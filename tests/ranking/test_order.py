@@ -67,7 +67,7 @@ def test_of_runs_that_a_policy_has_ended_those_that_went_on_furthest_stand_first
     ]
     assert ranking.notes[0] == (
         "3 runs of 6 were ended by a policy and none at a limit, so T is 3, the most epochs of any "
-        "run: those that it let go on furthest stand first."
+        "run: those that trained longest rank first."
     )
     assert [run.run_id for run in rank(found, at=2).runs][:3] == ["r4", "r5", "r1"]
 

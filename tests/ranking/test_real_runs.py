@@ -152,7 +152,7 @@ def test_what_module_data_and_loaders_differ_in_is_told_and_groups(
     one, other = values.split()
     assert capsys.readouterr().err.splitlines()[0] == (
         "warning: The runs differ in what their training losses depend on, so their order may not "
-        f"say which is better: {field} ({one}: 1, {other}: 1). Group by a field to rank only like "
+        f"show which is better: {field} ({one}: 1, {other}: 1). Group by a field to rank only like "
         "with like."
     )
     assert main(["rank", str(tmp_path), "--json", "--group-by", field]) == 0

@@ -179,7 +179,7 @@ def test_a_record_on_a_disk_that_stays_full_says_less_and_nothing_wrong(
     trouble = Trouble("full disk", Path(logger.log_dir))
     monitor = SoTLMonitor()
     fit = trainer(tmp_path, callbacks=[trouble, monitor], logger=logger, max_epochs=4)
-    with pytest.warns(UserWarning, match="the run goes on, and what is missing will be written"):
+    with pytest.warns(UserWarning, match="the run continues, and missing lines will be written"):
         fit.fit(scripted_model(), loader(4))
     trouble.end()
     assert len(monitor.epoch_losses) == 4
@@ -195,12 +195,12 @@ def test_a_stop_whose_checkpoint_does_not_fit_names_it_and_leaves_none(tmp_path:
     saves_nothing = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=0)
     callbacks = [SoTLMonitor(), stopper, saves_nothing]
     run = trainer(tmp_path, callbacks=callbacks, max_epochs=4, enable_checkpointing=True)
-    with no_file_beyond(3_000), pytest.raises(OSError, match="checkpoint to go on from") as caught:
+    with no_file_beyond(3_000), pytest.raises(OSError, match="checkpoint to resume from") as caught:
         run.fit(scripted_model(), loader(4))
     path = str(caught.value).split("'")[1]
     assert str(caught.value) == (
-        f"'{path}' cannot be written: File too large. The run has come to its stop, as its record "
-        "says, and has no checkpoint to go on from."
+        f"'{path}' cannot be written: File too large. The run has stopped, as its record shows, "
+        "and has no checkpoint to resume from."
     )
     assert Path(path).name.startswith("stopped-epoch=2-")
     assert (stopper.epochs_completed, stopper.checkpoint_path) == (2, None)

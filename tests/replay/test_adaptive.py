@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from lightning_sotl import AdaptivePolicy
+from lightning_sotl.policies.rungs import rungs
 from lightning_sotl.replay.policies.adaptive import named_adaptive
 from lightning_sotl.replay.simulation import simulate
+from lightning_sotl.sweep._plan import Progress, steps
+from tests.support.replay_tables import assert_no_look_ahead
 
 
 def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +57,80 @@ def test_runs_get_as_far_as_the_rule_lets_them(name, workers):
     assert outcome.validations == passes
 
 
+def in_turns_by_hand(
+    policy: AdaptivePolicy, curves: list[np.ndarray], rungs: list[int]
+) -> list[int]:
+    """How far each run gets if all wait for each other at the rungs."""
+    tables = [np.full(curve.shape, math.nan) for curve in curves]
+    alive, done = list(range(len(curves[0]))), [0] * len(curves[0])
+    for rung in rungs:
+        for run in alive:
+            for table, curve in zip(tables, curves, strict=True):
+                table[run, :rung] = curve[run, :rung]
+            done[run] = rung
+        alive = [run for run in alive if policy.decide_at_rung(rung, [run], *tables)[0].goes_on]
+    return done
+
+
+@pytest.mark.parametrize("workers", [1, 4, 18])
+@pytest.mark.parametrize(
+    ("name", "rungs"),
+    [
+        ("adaptive-pause", [3, 4, 6, 9, 12]),
+        ("adaptive-keep0.5-pause-val", [3, 4, 6, 9, 12]),
+        ("adaptive-first2-keep0.25-pause2-both", [2, 4, 8, 12]),
+        ("adaptive-first5-pause1.2", [5, 6, 7, 8, 10, 12]),
+        ("adaptive-first40-pause", [12]),
+    ],
+)
+def test_runs_in_turns_get_as_far_as_the_rule_lets_them(name, rungs, workers):
+    train, validation = drawn(3)
+    policy = named_adaptive(name)
+    outcome = simulate(policy, train, validation, workers=workers)
+    reads = {"": [train], "val": [validation], "both": [train, validation]}[policy.reads]
+    rule = AdaptivePolicy(max_epochs=12, keep=policy.keep, runs=18, first=policy.first)
+    assert outcome.epochs.tolist() == in_turns_by_hand(rule, reads, rungs)
+    ended = np.flatnonzero(outcome.epochs == 12)
+    assert outcome.pick == ended[np.argmin(validation[ended, -3:].mean(axis=1))]
+
+
+@pytest.mark.parametrize("name", ["adaptive-pause", "adaptive-keep2-pause1.2-both"])
+def test_runs_in_turns_are_those_that_a_sweep_admits(name):
+    train, validation = drawn(9)
+    policy = named_adaptive(name)
+    outcome = simulate(policy, train, validation, workers=1)
+    rule = AdaptivePolicy(max_epochs=12, keep=policy.keep, runs=18)
+    found = rungs(3, 12, growth=policy.growth)
+    epochs = [0] * 18
+    while (step := plan(train, validation, epochs, rule, found, policy.reads)).pending:
+        for run in step.pending:
+            epochs[run] = step.stop_epoch
+    assert outcome.epochs.tolist() == epochs
+
+
+def plan(train, validation, epochs, rule, found, reads):
+    progress = [
+        Progress(
+            done,
+            ended=done == 12,
+            losses=dict(enumerate(losses[:done])),
+            validations=dict(enumerate(values[:done])),
+        )
+        for done, losses, values in zip(epochs, train, validation, strict=True)
+    ]
+    lower = True if reads else None
+    return steps(progress, policy=rule, rungs=found, lower_is_better=lower)[-1]
+
+
+def test_no_turn_looks_ahead():
+    assert_no_look_ahead(named_adaptive("adaptive-pause-both"), workers=1)
+
+
+def test_if_all_runs_diverge_the_first_is_trained_to_the_end():
+    outcome = simulate(named_adaptive("adaptive-pause"), np.full((4, 12), np.inf), None, workers=1)
+    assert (outcome.pick, outcome.epochs.max()) == (0, 12)
+
+
 def test_of_runs_without_a_validation_the_pick_is_by_the_training_loss():
     train, _ = drawn(7)
     outcome = simulate(named_adaptive("adaptive"), train, None, workers=18)
@@ -94,10 +171,12 @@ def test_curves_of_one_epoch_are_all_trained_to_the_end():
     [
         (
             "adaptive-fast",
-            "There is no policy 'adaptive-fast'; adaptive are 'adaptive', 'adaptive-first2-keep2' "
-            "with any numbers, and the same with the ending '-val' or '-both'.",
+            "There is no policy 'adaptive-fast'; adaptive are 'adaptive', 'adaptive-first2-keep2', "
+            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5-finalists3' with any numbers, and "
+            "the same with the ending '-val' or '-both'.",
         ),
         ("adaptive-first1", "Expected `first` to be at least 2 but got 1."),
+        ("adaptive-pause1", "Expected `growth` to be above 1 and finite but got 1.0."),
         ("adaptive-keep0", "Expected `keep` to be above 0 and finite but got 0.0."),
     ],
 )

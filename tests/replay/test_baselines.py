@@ -78,7 +78,9 @@ def test_two_runs_of_two_epochs() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 3, 20])
-@pytest.mark.parametrize("name", ["full", "fixed-t2-top4", "halving", "halving-from1-val"])
+@pytest.mark.parametrize(
+    "name", ["full", "fixed-t2-top4", "halving", "halving-from1-val", "asha-promote"]
+)
 def test_no_policy_looks_ahead(name: str, workers: int) -> None:
     assert_no_look_ahead(named_baseline(name), workers=workers)
 
@@ -118,12 +120,23 @@ def test_curves_that_do_not_allow_it(name: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["full-val", "fixed", "fixed-t0-top1", "fixed-t10", "halving-eta3-val-x", "halving3"]
+    "name",
+    [
+        "full-val",
+        "fixed",
+        "fixed-t0-top1",
+        "fixed-t10",
+        "halving-eta3-val-x",
+        "halving3",
+        "asha",
+        "asha-promote2",
+    ],
 )
 def test_unknown_name_lists_what_there_is(name: str) -> None:
     message = (
-        f"There is no policy {name!r}; built in are 'full', 'fixed-t10-top5', 'halving' and "
-        "'halving-eta3-from3' with any numbers, the last three also with the ending '-val'."
+        f"There is no policy {name!r}; built in are 'full', 'fixed-t10-top5', 'halving', "
+        "'halving-eta3-from3', 'asha-promote' and 'asha-promote-eta3-from3' with any numbers, all "
+        "but 'full' also with the ending '-val'."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         named_baseline(name)
@@ -133,6 +146,59 @@ def test_eta_halves_at_least() -> None:
     message = "Expected eta in 'halving-eta1' to be at least 2 but got 1."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         named_baseline("halving-eta1")
+
+
+# Eta 2 and rungs after 1 and 2 epochs, by hand. One worker, in the order 3, 0, 1, 2: 0 is promoted
+# beside 3, 1 beside these two and, beside 0, to the end; 2 is promoted last, and ties with 1. Four
+# workers: 2 and 1 are promoted at once, 2 first, and it is 2 that the tie lets go to the end.
+@pytest.mark.parametrize(
+    ("order", "workers", "epochs"),
+    [
+        ([0, 1, 2, 3], 1, [1, 4, 2, 1]),
+        ([0, 1, 2, 3], 2, [1, 4, 2, 1]),
+        ([3, 0, 1, 2], 1, [1, 2, 4, 2]),
+        ([3, 0, 1, 2], 4, [1, 1, 2, 4]),
+    ],
+)
+def test_runs_that_asha_promotes(order: list[int], workers: int, epochs: list[int]) -> None:
+    policy = named_baseline("asha-promote-eta2-from1")
+    outcome = simulate(policy, TRAIN[order], VALIDATION[order], workers=workers)
+    assert outcome.epochs.tolist() == epochs
+    assert outcome.pick == epochs.index(4)
+    assert outcome.validations == 1
+
+
+def test_asha_promotes_a_run_that_was_paused_long_ago() -> None:
+    losses = np.repeat([[3.0], [4.0], [5.0], [6.0]], 4, axis=1)
+    policy = Logged(named_baseline("asha-promote-eta2-from1-val"))
+    outcome = simulate(policy, -losses, losses, workers=1)
+    reports = [question for question, _ in policy.decisions if question != "resume"]
+    assert reports == [
+        [(0, 1)], [(1, 1)], [(0, 2)],  # the best of two
+        [(2, 1)], [(3, 1)], [(1, 2)],  # one of the best two of four
+        [(0, 3)], [(0, 4)],
+    ]  # fmt: skip
+    assert outcome.validations == 8
+
+
+def test_asha_promotes_as_halving_does_when_all_are_there() -> None:
+    losses = np.random.default_rng(0).uniform(size=(27, 30))
+    outcomes = [
+        simulate(named_baseline(name), losses, None, workers=27)
+        for name in ("asha-promote", "halving")
+    ]
+    assert_same(*outcomes)
+
+
+def test_asha_promotes_no_diverged_run() -> None:
+    policy = named_baseline("asha-promote-eta2-from1")
+    assert simulate(policy, WORST, None, workers=1).epochs.tolist() == [1, 4, 1, 2]
+    assert simulate(policy, np.full((4, 4), np.inf), None, workers=1).epochs.tolist() == [
+        4,
+        1,
+        1,
+        1,
+    ]
 
 
 # From the README of that folder: cost, rank regret averaged over the seven tables (2,000 draws,

@@ -1,4 +1,4 @@
-"""Ray Tune's own ASHA scheduler in simulated time."""
+"""Ray Tune's own schedulers in simulated time."""
 
 from __future__ import annotations
 
@@ -34,16 +34,49 @@ def test_four_runs(
     assert outcome.validations == validations
 
 
+# Eta 3 and 9 epochs (Li et al. 2018, Algorithm 1): of 17 runs three train to the end at once; of
+# the next five the best two go on after 3 epochs; of the last nine three after 1, and one of them
+# after 3.
+@pytest.mark.parametrize("workers", [1, 4, 17])
+@pytest.mark.parametrize("name", ["ray-hyperband", "ray-hyperband-val"])
+def test_brackets_of_hyperband(name: str, workers: int) -> None:
+    quality = np.array([16, 3, 11, 9, 0, 12, 1, 5, 8, 2, 15, 7, 10, 4, 6, 13, 14])
+    losses = np.repeat(quality[:, np.newaxis], 9, axis=1) - np.linspace(0, 0.5, 9)
+    flat = np.ones_like(losses)
+    curves = (flat, losses) if name.endswith("val") else (losses, flat)
+    outcome = simulate(RayPolicy(name), *curves, workers=workers)
+    assert outcome.epochs.tolist() == [9, 9, 9, 3, 9, 3, 9, 3, 1, 9, 1, 1, 1, 3, 3, 1, 1]
+    assert outcome.pick == (4 if name.endswith("val") else 0)
+    validated = outcome.epochs.sum() if name.endswith("val") else 6
+    assert outcome.validations == validated
+
+
+@pytest.mark.parametrize("runs", [2, 4, 12, 30])
+def test_brackets_of_hyperband_that_are_not_full_end_too(runs: int) -> None:
+    losses = many_runs(runs, 50).train_loss
+    outcome = simulate(RayPolicy("ray-hyperband"), losses, None, workers=3)
+    assert outcome.epochs[:4].tolist() == [50] * min(runs, 4)
+    ended = np.flatnonzero(outcome.epochs == 50)
+    assert outcome.pick == ended[np.argmin(losses[ended, -1])]
+
+
+@pytest.mark.parametrize("name", ["ray-asha", "ray-hyperband"])
 @pytest.mark.parametrize("workers", [1, 20])
-def test_scheduler_does_not_look_ahead(workers: int) -> None:
-    assert_no_look_ahead(RayPolicy("ray-asha"), workers=workers)
+def test_scheduler_does_not_look_ahead(name: str, workers: int) -> None:
+    assert_no_look_ahead(RayPolicy(name), workers=workers)
 
 
-def test_diverged_runs_are_no_error() -> None:
+def test_brackets_that_do_not_fit_print_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    simulate(RayPolicy("ray-hyperband"), many_runs(60, 50).train_loss, None, workers=60)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["ray-asha", "ray-hyperband"])
+def test_diverged_runs_are_no_error(name: str) -> None:
     losses = many_runs(20).train_loss.copy()
     losses[::2] = np.inf
-    assert simulate(RayPolicy("ray-asha"), losses, None, workers=2).pick % 2 == 1
-    simulate(RayPolicy("ray-asha"), np.full((8, 4), np.inf), None, workers=1)
+    assert simulate(RayPolicy(name), losses, None, workers=2).pick % 2 == 1
+    simulate(RayPolicy(name), np.full((8, 4), np.inf), None, workers=1)
 
 
 def test_global_generator_is_left_alone() -> None:
@@ -54,8 +87,8 @@ def test_global_generator_is_left_alone() -> None:
 
 def test_unknown_scheduler_lists_what_there_is() -> None:
     message = (
-        "There is no policy 'ray-pbt'; of Ray Tune there is 'ray-asha', also with the ending "
-        "'-val'."
+        "There is no policy 'ray-pbt'; of Ray Tune there are 'ray-asha' and 'ray-hyperband', also "
+        "with the ending '-val'."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         RayPolicy("ray-pbt")

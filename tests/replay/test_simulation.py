@@ -145,6 +145,35 @@ def test_run_that_cannot_go_on_is_an_error(resumed: list[int]) -> None:
         simulate(Answers(*finished, resumed), TRAIN, None, workers=1)
 
 
+class Promotes(Answers):
+    """Promotes the runs that it is given, whether they are paused or not."""
+
+    def __init__(self, *promoted: int | None) -> None:
+        super().__init__()
+        self.promoted = list(promoted)
+
+    def promote(self) -> int | None:
+        return self.promoted.pop(0) if self.promoted else None
+
+
+def test_a_free_worker_takes_the_promoted_run_before_a_new_one() -> None:
+    policy = Logged(Promotes(None, 0, None, 1))
+    simulate(policy, TRAIN, None, workers=1)
+    reports = [question for question, _ in policy.decisions if question != "resume"]
+    assert reports == [[(0, 1)], [(0, 2)], [(1, 1)], [(1, 2)], [(2, 1)], [(3, 1)]]
+
+
+@pytest.mark.parametrize("promoted", [3, -1, 4])
+def test_promoting_a_run_that_is_not_paused_is_an_error(promoted: int) -> None:
+    message = (
+        f"Expected 'lowest-so-far' to go on with paused runs, each once, but got [{promoted}]."
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        simulate(Promotes(None, promoted), TRAIN, None, workers=1)
+    with pytest.raises(RuntimeError, match=r"^Expected 'lowest-so-far' to .* but got \[0\]\.$"):
+        simulate(Promotes(None, 0), TRAIN, None, workers=2)  # it is training
+
+
 @pytest.mark.parametrize("picks", [-1, 4])
 def test_pick_that_is_no_run_is_an_error(picks: int) -> None:
     message = f"Expected 'lowest-so-far' to pick a run in [0, 3] but got {picks}."

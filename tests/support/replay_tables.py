@@ -71,6 +71,10 @@ class Logged:
         self.log.append(("resume", self.observations.train.copy(), answer))
         return answer
 
+    def promote(self) -> int | None:
+        promote = getattr(self.policy_run, "promote", None)
+        return None if promote is None else promote()
+
     def pick(self) -> int:
         return self.policy_run.pick()
 

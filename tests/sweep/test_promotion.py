@@ -88,9 +88,9 @@ def test_one_call_trains_the_best_runs_of_a_directory_to_the_end(tmp_path: Path)
 def test_a_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
     fit_to_two(tmp_path, 1.0, checkpointing=False)
     message = (
-        "Run 'version_0' is among the best 1 and has no checkpoint to go on from: train it with "
-        "an EarlyRankingStopper, checkpointing on. (A run that a policy has let go on to its end "
-        "is complete: there is nothing to promote, and `rank` shows it.)"
+        "Run 'version_0' is among the best 1 and has no checkpoint to resume from: train it "
+        "with an EarlyRankingStopper, with checkpointing on or a `checkpoint_dir`. (A run that a "
+        "policy did not stop is complete: there is nothing to promote, and `rank` shows it.)"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_winners(tmp_path / "logs" / "sweep", 1)
@@ -155,8 +155,8 @@ def test_winners_among_unlike_runs_are_warned_of(tmp_path: Path) -> None:
     for name, size in (("a", 8), ("b", 16)):
         write_record(tmp_path / name, [2.0], batch_size=size, checkpoint=f"{name}.ckpt")
     message = (
-        "The runs differ in what their training losses depend on, so their order may not say which "
-        "is better: batch_size (8: 1, 16: 1). Group by a field to rank only like with like."
+        "The runs differ in what their training losses depend on, so their order may not show "
+        "which is better: batch_size (8: 1, 16: 1). Group by a field to rank only like with like."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         find_winners(tmp_path, 1)
@@ -234,9 +234,9 @@ def test_a_winner_that_reached_its_end_in_another_way_has_no_result(
     again = promote_by(tmp_path, list, calls)
     (message,) = [r.getMessage() for r in caplog.records if "trained to the end" in r.getMessage()]
     assert message == (
-        "2 winners trained to the end before, and not again: 'sweep/version_0', 'sweep/version_1'. "
-        "The result of 'sweep/version_1' is None: what `train` returns for it is not known. "
-        "`retrain=True` trains all winners from T."
+        "Did not train 2 winners again that had been trained to the end: 'sweep/version_0', "
+        "'sweep/version_1'. The result of 'sweep/version_1' is None, since no result of `train` "
+        "was kept. `retrain=True` trains all winners from T."
     )
     assert [value for _, value in again] == [[2, 3], None]
     assert len(calls) == 2

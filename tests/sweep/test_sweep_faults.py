@@ -359,20 +359,37 @@ def test_only_diverged_candidates_have_no_winner(tmp_path):
     assert sweep.best is None
 
 
+class NoValidation(Training):
+    """Trains; the validations of some candidates are NaN."""
+
+    def __init__(self, *candidates: Any) -> None:
+        super().__init__()
+        self.candidates = candidates
+
+    def __call__(self, turn: Any) -> None:
+        self.loaders = loaders
+        if turn.params in self.candidates:
+            _, val = loaders()
+            val.dataset.tensors = (val.dataset.tensors[0] * math.nan, val.dataset.tensors[1])
+            self.loaders = lambda: (loaders()[0], val)
+        super().__call__(turn)
+
+
 def test_a_validation_that_is_never_finite_does_not_win(tmp_path):
-    """The losses of one candidate are the lowest, and its validations are NaN."""
-
-    class NoValidation(Training):
-        def __call__(self, turn):
-            self.loaders = loaders
-            if turn.params == CANDIDATES[2]:
-                _, val = loaders()
-                val.dataset.tensors = (val.dataset.tensors[0] * math.nan, val.dataset.tensors[1])
-                self.loaders = lambda: (loaders()[0], val)
-            super().__call__(turn)
-
     sweep = make(tmp_path, validation="val_loss", validation_mode="min")
-    assert sweep.run(NoValidation()).params != CANDIDATES[2]
+    # Its losses are the lowest.
+    assert sweep.run(NoValidation(CANDIDATES[2])).params != CANDIDATES[2]
+
+
+def test_no_winner_is_guessed_without_any_finite_validation(tmp_path):
+    sweep = make(tmp_path, CANDIDATES[:2], validation="val_loss", validation_mode="min")
+    message = (
+        f"No candidate of '{tmp_path}' was trained to the end: 'run_000', 'run_001' ended without "
+        "a finite 'val_loss'."
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        sweep.run(NoValidation(*CANDIDATES))
+    assert sweep.best is None
 
 
 # --- the directory

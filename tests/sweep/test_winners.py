@@ -341,9 +341,9 @@ def test_a_subclass_without_the_argument_does_not_load_from_the_net(tmp_path: Pa
     winner = Winner("a", 1.0, {}, "https://example.invalid/x.ckpt")
     run = promoting(tmp_path, old_style(lightning().Trainer))
     message = (
-        "Expected `fit` of Old to have `weights_only` for a checkpoint with an address in the net, "
-        "which would be loaded with pickle. If you trust who wrote "
-        "'https://example.invalid/x.ckpt', pass `weights_only=False`."
+        "Expected `fit` of Old to have `weights_only`, without which the remote checkpoint "
+        "'https://example.invalid/x.ckpt' is loaded with pickle. If you trust who wrote it, pass "
+        "`weights_only=False`."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         winner.fit(run, make_net()(), loader(3))

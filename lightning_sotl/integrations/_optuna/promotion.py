@@ -1,4 +1,4 @@
-"""Which stopped trials of an Optuna study go on, and from where."""
+"""Which stopped trials of an Optuna study are promoted, and from which checkpoints."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ def promote(
     """Train the best `k` trials of a study to the end, each from its checkpoint.
 
     The study itself stays as it is: its values are estimates at T, and those of trained networks
-    have no place among them. A script may be started again: winners that `train` has trained to
-    the end before are not trained again but come back with the result of then, which is kept beside
-    their checkpoint.
+    have no place among them. The script can be started again: winners that `train` has trained to
+    the end are not trained again. They are returned with the result of `train`, which is kept
+    beside their checkpoint.
 
     Args:
         study: As in `find_winners`.
-        k: How many, at least 1; fewer go on if fewer have a finite value.
+        k: How many, at least 1; fewer if fewer have a finite value.
         train: Is called with each winner, the best first; makes the Trainer and the model from
             `winner.params`, and calls `winner.fit(trainer, model, ...)`. What it raises ends the
-            promotion; started again, it begins with that winner. What it returns is kept if it is
-            of plain numbers, strings, tensors, lists, tuples, sets and dicts; otherwise a winner is
-            trained again.
-        retrain: Whether to train winners again that were trained to the end before.
+            promotion; the next call of `promote` begins with that winner. What it returns is kept
+            if it consists of plain numbers, strings, tensors, lists, tuples, sets and dicts;
+            otherwise the next call trains the winner again.
+        retrain: Whether to train all winners, also those that were trained to the end.
 
     Returns:
         Each winner with what `train` has returned, now or before.

@@ -15,7 +15,7 @@ from lightning_sotl.policies.growing_curves import GrowingCurves
 
 
 class AdaptivePruner(BasePruner):
-    """Prunes a trial when the adaptive rule says that it shall not go on.
+    """Prunes a trial when the adaptive rule decides so.
 
     It compares the trial with all that have reported at its step, finished or not. Steps are
     epochs counted from 0, as `OptunaReporter` reports them (or blocks, where the reporter counts

@@ -79,12 +79,12 @@ class OptunaReporter:
     estimate is not finite has diverged from the start and ends there. Rank 0 reports and decides,
     and all ranks stop together.
 
-    A storage that fails during a report is tried three times within a second; the run then goes
-    on with a warning, and the report is made with the next one or in `finish()`.
+    A storage that fails during a report is tried three times within a second; the run then
+    continues with a warning, and the report is made with the next one or in `finish()`.
 
-    The study also keeps the pruner's decision. A trial that is killed and resumed, see
-    `requeue_interrupted`, so ends as it would have without the kill. A copy of a reporter, as some
-    libraries make it, reports to the same trial.
+    The study also keeps the pruner's decision, so a trial that is killed and resumed (see
+    `requeue_interrupted`) ends as it would have without the kill. A copy of a reporter, as some
+    libraries make, reports to the same trial.
 
     Args:
         trial: The trial of a study with one objective. With several processes only rank 0 needs
@@ -262,7 +262,7 @@ class OptunaReporter:
             warn_user(self._validation_metric.explain_missing(f"{problem}; logged are"))
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Note whether a stopper has ended the run; hand the results to a parent or an original.
+        """Note whether a stopper has ended the run; hand the results to a parent or original.
 
         Lightning calls no `on_train_end` if a run is resumed at its very end.
         """
@@ -317,7 +317,7 @@ class OptunaReporter:
     def _settle_stop_before(self) -> None:
         """Note, on rank 0, whether the stop before a kill was the pruner's, if a stopper knows it.
 
-        A later save of this run will only have that it was stopped.
+        Later checkpoints of this run only hold that it was stopped.
         """
         reasons = set(self._fit.reasons_before.values())
         if StoppingReason.policy in reasons:
@@ -326,7 +326,7 @@ class OptunaReporter:
             self._note_decision(None)
 
     def _end_before_first_batch(self, trainer: Trainer) -> None:
-        """Report and decide what a process left that was killed after the checkpoint was saved.
+        """Report and decide what a process did not get to before it was killed.
 
         Lightning does not repeat the end of an epoch for a checkpoint of its last batch.
         """
@@ -417,7 +417,7 @@ class OptunaReporter:
             fit.validations[step] = sign * validation.value
             note_validation(trial, fit.validations)
         is_stored = report_pending(trial, state.pending, state.reported)
-        # While the storage is away, the run goes on.
+        # While the storage is down, training continues.
         asks = is_stored and not hopeless
         pruned = asks and retry_storage(partial(ask_pruner, trial), otherwise=False)
         if pruned:
@@ -444,7 +444,7 @@ class OptunaReporter:
         self._fit.to_compare = {}
         warn_user(
             f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
-            f"{shown:.6g}: it did not go on from the trial's checkpoint. The study keeps what was "
+            f"{shown:.6g}: it did not resume from the trial's checkpoint. The study keeps what was "
             "reported first."
         )
 

@@ -97,10 +97,10 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
     `study.optimize`: the next trials are then the interrupted ones, each with its own number and
     parameters, so that the objective finds its checkpoint by `trial.number` and resumes from it.
     The reporter reports only the epochs that the storage does not have yet, and the trial ends as
-    it would have without the kill: one that the pruner had ended is PRUNED, wherever the kill fell.
+    it would have without the kill: one that the pruner had ended is PRUNED, whenever it was killed.
 
     A trial counts as interrupted if its OptunaReporter was made by a process of this host (of this
-    container) that is no more; trials of living processes and of other hosts stay as they are.
+    container) that no longer runs; trials of living processes and of other hosts stay as they are.
     (Across hosts, with RDBStorage, there is Optuna's own heartbeat.) A process that is killed
     before it makes the trial's reporter leaves a trial of no known process; only `alone` takes it.
 
@@ -146,7 +146,7 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
         warn_user(
             f"Left out {pluralize(len(left), 'running trial')} of another host or of no known "
             f"process: {quote_few(left)}. If no other process works on this study, `alone=True` "
-            "requeues all that run."
+            "requeues all running trials."
         )
     return numbers
 
@@ -154,7 +154,7 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
 def _take(
     study: optuna.Study, trial: FrozenTrial, identity: str | None, step: Callable[[], None]
 ) -> bool:
-    """Do one step with a running trial of a process, and return whether it still was that."""
+    """Do `step` if the trial still runs and belongs to `identity`; return whether it does."""
     with suppress(optuna.exceptions.UpdateFinishedTrialError):
         newest = stored_trial(study, trial)
         owner = newest.user_attrs.get(process_key(trial.number))

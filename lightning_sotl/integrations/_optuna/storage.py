@@ -58,7 +58,7 @@ def retry_storage(function: Callable[[], Any], *, otherwise: Any = None) -> Any:
 
     Args:
         function: The call.
-        otherwise: What to go on with; a warning says that the storage has failed.
+        otherwise: What to continue with; a warning reports that the storage failed.
 
     Raises:
         TypeError: If the call itself is wrong, which no second try mends.
@@ -75,7 +75,7 @@ def retry_storage(function: Callable[[], Any], *, otherwise: Any = None) -> Any:
             if wait is None:
                 warn_user(
                     f"The trial's storage failed three times ({type(error).__name__}: "
-                    f"{error}); the run goes on without it."
+                    f"{error}); the run continues without it."
                 )
             else:
                 time.sleep(wait)

@@ -78,8 +78,8 @@ def find_winners(
     for winner in winners:
         if not winner.checkpoint_path:
             raise ValueError(
-                f"Trial '{winner.run_id}' is among the best {k} and has no checkpoint to go on "
-                "from: give it a RayReporter with `checkpoint_every` an integer."
+                f"Trial '{winner.run_id}' is among the best {k} and has no checkpoint to "
+                "resume from: give it a RayReporter with `checkpoint_every` an integer."
             )
     return winners
 
@@ -97,13 +97,13 @@ def promote(
 ) -> tune.ResultGrid:
     """Train the best `k` trials of a sweep to the end, in parallel, as a second sweep.
 
-    Each goes on from its checkpoint, with its own config and `start.promoted` true, wherever in
+    Each resumes from its checkpoint, with its own config and `start.promoted` true, wherever in
     the cluster it finds room, and counts on from T. The config in its result also has
     `promoted_from`, the id of the trial that it continues.
 
     Args:
         results: As in `find_winners`; so are the others.
-        k: How many, at least 1; fewer go on if fewer have a finite estimate.
+        k: How many, at least 1; fewer if fewer have a finite estimate.
         trainable: The function of the sweep. It has to ask `starting_point()` where to begin.
         monitor: The reported metric that decides.
         mode: "min" if lower is better.
@@ -147,7 +147,7 @@ def _all(results: tune.ResultGrid) -> list[tune.Result]:
 
 
 def _trial(result: tune.Result, monitor: str) -> tuple[int, Candidate]:
-    """Return how many epochs (or blocks) a trial has come to, and what it would go on from."""
+    """Return how many epochs (or blocks) a trial has completed, and its checkpoint."""
     metrics = result.metrics or {}
     # "" rather than None, of which `best_of` would say that an EarlyRankingStopper is missing.
     path = f"{result.checkpoint.path}/{CHECKPOINT_NAME}" if result.checkpoint else ""

@@ -198,7 +198,7 @@ class RayReporter:
         self._report(trainer, last=True)
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the result to the reporter that this is a copy of."""
+        """Hand the result to the original of this copy."""
         results = {"stopped_by_ray": self._stopped_by_ray}
         self._run.release(trainer, stage, type(self).__name__, results)
 

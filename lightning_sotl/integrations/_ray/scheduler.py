@@ -15,7 +15,7 @@ from lightning_sotl.stats.ranks import Mode, check_mode
 
 
 class AdaptiveScheduler(FIFOScheduler):
-    """Stops a trial when the adaptive rule says that it shall not go on.
+    """Stops a trial when the adaptive rule decides so.
 
     It compares the trial with all that have reported as many epochs, ended or not; epochs are
     Ray's `training_iteration`, which `RayReporter` counts (in block mode: blocks). Trials start in
@@ -63,7 +63,7 @@ class AdaptiveScheduler(FIFOScheduler):
         self.stopped = 0
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Take a trial's report, and say whether it goes on."""
+        """Take a trial's report, and decide whether it continues."""
         epoch, is_judged = int(result["training_iteration"]) - 1, False
         for name, mode in self._looks_at.items():
             curves, value = self._curves[name], result.get(name)

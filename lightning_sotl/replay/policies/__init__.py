@@ -16,11 +16,11 @@ _OPTUNA = (
     "optuna-percentile",
     "optuna-patient",
 )
-_RAY = "ray-asha"
-_ADAPTIVE = ("adaptive", "adaptive-keep2")
+_RAY = ("ray-asha", "ray-hyperband")
+_ADAPTIVE = ("adaptive", "adaptive-pause", "adaptive-keep2")
 # An example of each kind, for messages.
-_BASELINES = ("fixed-t10-top5", "halving", "halving-eta3-from3")
-_KNOWN = ("full", *_ADAPTIVE, *_BASELINES, *_OPTUNA, _RAY)
+_BASELINES = ("fixed-t10-top5", "halving", "halving-eta3-from3", "asha-promote")
+_KNOWN = ("full", *_ADAPTIVE, *_BASELINES, *_OPTUNA, *_RAY)
 
 
 def named_policy(name: str) -> Policy:
@@ -39,7 +39,7 @@ def named_policy(name: str) -> Policy:
         'halving-val'
     """
     match name.partition("-")[0]:
-        case "full" | "fixed" | "halving":
+        case "full" | "fixed" | "halving" | "asha":
             return named_baseline(name)
         case "adaptive":
             return named_adaptive(name)
@@ -60,25 +60,29 @@ def named_policy(name: str) -> Policy:
 def default_names(epochs: int, *, has_validation: bool) -> list[str]:
     """Return the names of the policies that a replay compares by default: one of each kind.
 
-    These are full training, the adaptive rule, a fixed T, halving, and where Optuna and Ray are
-    installed Hyperband, Optuna's default pruner and ASHA. With validation values come the built-in
-    ones that read them. `all_names` adds their variants, whose results are close to these: other
-    numbers, Optuna's halving, which is ASHA, and its rules that are the median's with other
-    thresholds.
+    These are full training, the adaptive rule for runs that are stopped and for runs that take
+    turns, a fixed T, halving, and where Optuna and Ray are installed Hyperband, Optuna's default
+    pruner and ASHA. With validation values come the built-in ones that read them. `all_names` adds
+    their variants, whose results are close to these: other numbers, ASHA that promotes, Optuna's
+    halving, which is ASHA, its rules that are the median's with other thresholds, and Ray's
+    Hyperband.
 
     Args:
         epochs: E of the curves; the fixed T is a fifth of it.
         has_validation: Whether there are validation values.
 
     Example:
-        >>> default_names(50, has_validation=False)[:4]
-        ['full', 'adaptive', 'fixed-t10-top5', 'halving']
+        >>> default_names(50, has_validation=False)[:5]
+        ['full', 'adaptive', 'adaptive-pause', 'fixed-t10-top5', 'halving']
     """
-    own = [_ADAPTIVE[0], *_fixed(epochs)[:1], *_halving(epochs)]
+    adaptive = _ADAPTIVE[:2]
+    own = [*adaptive, *_fixed(epochs)[:1], *_halving(epochs)[:1]]
     installed = _installed()
-    peers = [name for name in ("optuna-hyperband", "optuna-median", _RAY) if name in installed]
+    peers = [name for name in ("optuna-hyperband", "optuna-median", _RAY[0]) if name in installed]
     names = ["full", *own, *peers]
-    return [*names, "adaptive-both", *(f"{name}-val" for name in own)] if has_validation else names
+    if not has_validation:
+        return names
+    return [*names, *(f"{name}-both" for name in adaptive), *(f"{name}-val" for name in own)]
 
 
 def all_names(epochs: int, *, has_validation: bool) -> list[str]:
@@ -90,7 +94,7 @@ def all_names(epochs: int, *, has_validation: bool) -> list[str]:
 
     Example:
         >>> all_names(50, has_validation=False)[:5]
-        ['full', 'adaptive', 'adaptive-keep2', 'fixed-t10-top5', 'fixed-t25-top5']
+        ['full', 'adaptive', 'adaptive-pause', 'adaptive-keep2', 'fixed-t10-top5']
     """
     names = [*_ADAPTIVE, *_fixed(epochs), *_halving(epochs), *_installed()]
     if not has_validation:
@@ -105,11 +109,11 @@ def _fixed(epochs: int) -> list[str]:
 
 
 def _halving(epochs: int) -> list[str]:
-    return ["halving"] if epochs > FIRST_RUNG else []
+    return ["halving", "asha-promote"] if epochs > FIRST_RUNG else []
 
 
 def _installed() -> list[str]:
     """Return the policies of Optuna and Ray, as far as these are installed."""
     optuna = _OPTUNA if importlib.util.find_spec("optuna") is not None else ()
-    ray = (_RAY,) if importlib.util.find_spec("ray") is not None else ()
+    ray = _RAY if importlib.util.find_spec("ray") is not None else ()
     return [*optuna, *ray]

@@ -1,4 +1,4 @@
-"""The adaptive rule in a replay: by training losses, by validation values, or by both."""
+"""The adaptive rule in a replay, for runs that are stopped and for runs that take turns."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_sotl.policies.adaptive import AdaptivePolicy
+from lightning_sotl.policies.rungs import PICKED_BY_LAST, final_score, rungs
 from lightning_sotl.replay.policy import (
     EVERY_EPOCH,
     BasicRun,
@@ -18,41 +20,57 @@ from lightning_sotl.replay.policy import (
     check_validation,
 )
 
-# A single validation is noisy, so runs trained to the end are compared by the mean of a few.
-PICKED_BY_LAST = 3
-_NAME = re.compile(r"adaptive(?:-first([0-9]+))?(?:-keep([0-9]+(?:\.[0-9]+)?))?(?:-(val|both))?")
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_NAME = re.compile(
+    rf"adaptive(?:-first([0-9]+))?(?:-keep{_NUMBER})?(-pause{_NUMBER}?)?"
+    r"(?:-finalists([0-9]+))?(?:-(val|both))?"
+)
 _DEFAULT = AdaptivePolicy(max_epochs=1)
+_GROWTH = 1.5  # that of `Sweep`
 
 
 def named_adaptive(name: str) -> Policy:
     """Return the adaptive rule under one of its names.
 
     - `adaptive` compares the runs by `sotl_e1`, the training loss of the last epoch, and validates
-      in the last three epochs of full training only.
-    - `adaptive-val` compares them by the validation value of each epoch.
-    - `adaptive-both` looks up the leaders of the validation in the training losses, and so notices
-      training losses that do not tell which network is better.
+      in the last three epochs of full training only. It decides after each epoch of a run, by what
+      the others have reported so far, and a stopped run stays stopped.
+    - `adaptive-pause` lets the runs take turns, as `Sweep` does: all reach a rung before any
+      continues, so it decides the same with any number of workers. `adaptive-pause1.2` has rungs
+      1.2 apart in place of 1.5; `adaptive-pause-finalists3` trains at least 3 runs to the end.
+    - `adaptive-val` and `adaptive-pause-val` compare by the validation value of each epoch.
+    - `adaptive-both` and `adaptive-pause-both` look up the leaders of the validation in the
+      training losses, and so notice training losses that do not tell which network is better.
 
-    `adaptive-keep2`, `adaptive-first2-keep2-val` and so on set `keep` and `first`. A stopped run
-    stays stopped. The pick is, among the runs trained to the end, the run with the best mean of
-    its last three validations.
+    `adaptive-keep2`, `adaptive-first2-keep2-pause-val` and so on set `keep` and `first`. The pick
+    is, among the runs trained to the end, the run with the best mean of its last three validations.
 
     Raises:
         ValueError: If the name is none of these, or a number is out of range.
 
     Example:
-        >>> named_adaptive("adaptive-keep2-both").keep
-        2.0
+        >>> named_adaptive("adaptive-keep2-pause1.2-both").growth
+        1.2
     """
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError(
-            f"There is no policy {name!r}; adaptive are 'adaptive', 'adaptive-first2-keep2' with "
-            "any numbers, and the same with the ending '-val' or '-both'."
+            f"There is no policy {name!r}; adaptive are 'adaptive', 'adaptive-first2-keep2', "
+            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5-finalists3' with any numbers, and "
+            "the same with the ending '-val' or '-both'."
         )
     first, keep = int(match[1] or _DEFAULT.first), float(match[2] or _DEFAULT.keep)
-    AdaptivePolicy(max_epochs=1, keep=keep, first=first)  # checks the two numbers
-    return Adaptive(name, keep, first, match[3] or "")
+    finalists = int(match[5]) if match[5] else None
+    # Checks the numbers.
+    AdaptivePolicy(max_epochs=1, keep=keep, first=first, finalists=finalists)
+    growth = float(match[4] or _GROWTH) if match[3] else None
+    if growth is not None:
+        rungs(first, first, growth=growth)  # checks it
+    elif finalists is not None:
+        raise ValueError(
+            f"Expected {name!r} to have '-pause', without which no runs are finalists."
+        )
+    return Adaptive(name, keep, first, finalists, growth, match[6] or "")
 
 
 @dataclass(frozen=True)
@@ -63,12 +81,16 @@ class Adaptive:
         name: Name of the policy.
         keep: As in `AdaptivePolicy`.
         first: As in `AdaptivePolicy`.
+        finalists: As in `AdaptivePolicy`.
+        growth: The factor between two rungs at which runs wait for each other; None if they do not.
         reads: "val", "both", or "" for training losses alone.
     """
 
     name: str
     keep: float
     first: int
+    finalists: int | None
+    growth: float | None
     reads: str
 
     @property
@@ -84,7 +106,11 @@ class Adaptive:
         """
         if self.reads:
             check_validation(self.name, observations)
-        return _AdaptiveRun(observations, self)
+        if self.growth is None:
+            return _StoppedRuns(observations, self)
+        return _RunsInTurns(
+            observations, self, rungs(self.first, observations.max_epochs, growth=self.growth)
+        )
 
 
 class _AdaptiveRun(BasicRun):
@@ -96,17 +122,17 @@ class _AdaptiveRun(BasicRun):
             keep=policy.keep,
             runs=len(observations.epochs),
             first=policy.first,
+            finalists=policy.finalists,
         )
 
-    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+    @property
+    def _curves(self) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
         observations = self._observations
         reached = int(observations.epochs.max())  # later columns are empty
-        decisions = self._rule.decide_all(
-            [run for run, _ in reports],
+        return (
             None if self._reads == "val" else observations.train[:, :reached],
             observations.validation[:, :reached] if self._reads else None,
         )
-        return [decision.goes_on for decision in decisions]
 
     def pick(self) -> int:
         observations = self._observations
@@ -114,8 +140,31 @@ class _AdaptiveRun(BasicRun):
         if not (len(ended) and observations.has_validation):
             return super().pick()
         last = observations.validation[ended, -PICKED_BY_LAST:]
-        # Not finite: the run has diverged, or the epoch is before the first validation.
-        known = np.isfinite(last)
-        means = np.where(known, last, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        means[~known[:, -1]] = np.inf
-        return int(ended[np.lexsort((last[:, -1], means))[0]])
+        # Before the first validation the values are infinite.
+        scores = np.array([final_score(row[np.isfinite(row).argmax() :]) for row in last])
+        return int(ended[np.lexsort((last[:, -1], scores))[0]])
+
+
+class _StoppedRuns(_AdaptiveRun):
+    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+        decisions = self._rule.decide_all([run for run, _ in reports], *self._curves)
+        return [decision.goes_on for decision in decisions]
+
+
+class _RunsInTurns(_AdaptiveRun):
+    def __init__(self, observations: Observations, policy: Adaptive, rungs: list[int]) -> None:
+        super().__init__(observations, policy)
+        self._rungs = rungs  # from the one that the runs train to now
+        self._training = list(range(len(observations.epochs)))
+
+    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+        return [done < self._rungs[0] for _, done in reports]
+
+    def resume(self) -> Sequence[int]:
+        if len(self._rungs) == 1:
+            return ()
+        decisions = self._rule.decide_at_rung(self._rungs.pop(0), self._training, *self._curves)
+        self._training = [
+            run for run, decision in zip(self._training, decisions, strict=True) if decision.goes_on
+        ]
+        return self._training

@@ -1,7 +1,7 @@
-"""The built-in policies: full training, a fixed T, and synchronous halving.
+"""The built-in policies: full training, a fixed T, synchronous halving, and ASHA that promotes.
 
-They pause all runs at a rung and resume the best, so their cost does not depend on how many runs
-are trained at a time.
+All but the last pause all runs at a rung and resume the best, so their cost does not depend on how
+many runs are trained at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightning_sotl.replay.policy import (
 
 ETA, FIRST_RUNG = 3, 3
 _FIXED = re.compile(r"fixed-t([1-9][0-9]*)-top([1-9][0-9]*)")
-_HALVING = re.compile(r"halving(?:-eta([1-9][0-9]*))?(?:-from([1-9][0-9]*))?")
+_HALVING = re.compile(r"(halving|asha-promote)(?:-eta([1-9][0-9]*))?(?:-from([1-9][0-9]*))?")
 
 
 def named_baseline(name: str) -> Policy:
@@ -34,6 +34,10 @@ def named_baseline(name: str) -> Policy:
     - `halving` stops all at T = 3, trains the best third (rounded down, at least 1) to T = 9, the
       best third of these to T = 27 and so on; `halving-eta2-from1` keeps the best half at
       T = 1, 2, 4, ...
+    - `asha-promote` has the rungs and numbers of `halving`, and no run waits for others (Li et al.
+      2020, Algorithm 2): a free worker resumes the best paused run in the best third of those that
+      have reached its rung so far, the latest rung first, and otherwise starts a new run. A paused
+      run stays promotable.
 
     The best runs have the lowest `sotl_e1`, the training loss of the last epoch; with the ending
     `-val`, as in `halving-val`, the best validation value. Ties go to the run that was drawn
@@ -53,13 +57,16 @@ def named_baseline(name: str) -> Policy:
         top = int(match[2])
         return Rungs(name, int(match[1]), lambda _: top)
     if match := _HALVING.fullmatch(stem):
-        eta, first = int(match[1] or ETA), int(match[2] or FIRST_RUNG)
+        eta, first = int(match[2] or ETA), int(match[3] or FIRST_RUNG)
         if eta < 2:
             raise ValueError(f"Expected eta in '{name}' to be at least 2 but got {eta}.")
+        if match[1] == "asha-promote":
+            return PromotingAsha(name, first, eta)
         return Rungs(name, first, lambda runs: max(1, runs // eta), eta)
     raise ValueError(
-        f"There is no policy {name!r}; built in are 'full', 'fixed-t10-top5', 'halving' and "
-        "'halving-eta3-from3' with any numbers, the last three also with the ending '-val'."
+        f"There is no policy {name!r}; built in are 'full', 'fixed-t10-top5', 'halving', "
+        "'halving-eta3-from3', 'asha-promote' and 'asha-promote-eta3-from3' with any numbers, all "
+        "but 'full' also with the ending '-val'."
     )
 
 
@@ -92,15 +99,21 @@ class Rungs(OneSignalPolicy):
         """
         self.check_signal(observations)
         epochs = observations.max_epochs
-        if self.first is not None and self.first >= epochs:
-            raise ValueError(
-                f"Expected the first T of '{self.name}' to be in [1, {epochs - 1}], "
-                f"below the {epochs} epochs of full training, but got {self.first}."
-            )
-        rungs = [] if self.first is None else [self.first]
-        while self.eta is not None and rungs[-1] * self.eta < epochs:
-            rungs.append(rungs[-1] * self.eta)
+        rungs = [] if self.first is None else _rungs(self.name, self.first, self.eta, epochs)
         return _RungsRun(observations, self, rungs)
+
+
+def _rungs(name: str, first: int, eta: int | None, epochs: int) -> list[int]:
+    """Return the completed epochs at the rungs below full training, at least one."""
+    if first >= epochs:
+        raise ValueError(
+            f"Expected the first T of '{name}' to be in [1, {epochs - 1}], "
+            f"below the {epochs} epochs of full training, but got {first}."
+        )
+    found = [first]
+    while eta is not None and found[-1] * eta < epochs:
+        found.append(found[-1] * eta)
+    return found
 
 
 class _RungsRun(BasicRun):
@@ -123,3 +136,59 @@ class _RungsRun(BasicRun):
         # In the order of the draw again, to which ties at the next rung go.
         self._alive = np.sort(self._alive[best[np.isfinite(values[best])]])
         return self._alive.tolist()
+
+
+@dataclass(frozen=True)
+class PromotingAsha(OneSignalPolicy):
+    """Asynchronous successive halving that pauses runs and promotes the best (Li et al. 2020).
+
+    Attributes:
+        name: Name of the policy.
+        first: Completed epochs at the first rung.
+        eta: Each further rung is so many times as late, and one of so many runs is promoted.
+    """
+
+    first: int
+    eta: int
+
+    def begin(self, observations: Observations) -> PolicyRun:
+        """Start on the runs of one repeat.
+
+        Raises:
+            ValueError: As in `Rungs.begin`.
+        """
+        self.check_signal(observations)
+        rungs = _rungs(self.name, self.first, self.eta, observations.max_epochs)
+        return _PromotingRun(observations, self, rungs)
+
+
+class _PromotingRun(BasicRun):
+    def __init__(self, observations: Observations, policy: PromotingAsha, rungs: list[int]) -> None:
+        super().__init__(observations, policy.signal)
+        self._eta = policy.eta
+        self._rungs = rungs
+        self._arrived: list[list[int]] = [[] for _ in rungs]  # the runs that have reached a rung
+        self._promoted: list[set[int]] = [set() for _ in rungs]
+
+    def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
+        answers = []
+        for run, done in reports:
+            answers.append(done not in self._rungs)
+            if done in self._rungs:
+                self._arrived[self._rungs.index(done)].append(run)
+        return answers
+
+    def promote(self) -> int | None:
+        curve = self._observations.curve(self._signal)
+        levels = list(zip(self._rungs, self._arrived, self._promoted, strict=True))
+        for rung, arrived, promoted in reversed(levels):
+            values = curve[arrived, rung - 1]
+            best: list[int] = np.argsort(values, kind="stable")[
+                : len(arrived) // self._eta
+            ].tolist()
+            for place in best:
+                run = arrived[place]
+                if run not in promoted and np.isfinite(values[place]):
+                    promoted.add(run)
+                    return run
+        return None

@@ -1,11 +1,11 @@
-"""Ray Tune's own ASHA scheduler as a policy of a replay, without a cluster."""
+"""Ray Tune's own schedulers as policies of a replay, without a cluster."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,26 +14,32 @@ from lightning_sotl._utils.extras import require
 from lightning_sotl.policies.adaptive import Signal
 from lightning_sotl.replay.policy import BasicRun, Observations, OneSignalPolicy, PolicyRun
 
-require("ray.tune", extra="ray", purpose="replay its scheduler")
+require("ray.tune", extra="ray", purpose="replay its schedulers")
 
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler  # noqa: E402
+from ray.tune.experiment import Trial  # noqa: E402
+from ray.tune.schedulers import ASHAScheduler, HyperBandScheduler, TrialScheduler  # noqa: E402
 
-NAME = "ray-asha"
+ASHA, HYPERBAND = "ray-asha", "ray-hyperband"
 
 
 @dataclass(frozen=True)
 class RayPolicy(OneSignalPolicy):
-    """Ray's ASHAScheduler with its defaults (grace period 1, reduction factor 4, one bracket).
+    """One of Ray's schedulers; `max_t` is E, and every repeat has a new one.
 
-    Its `max_t` is E. A stopped run stays stopped. The scheduler gets a value in the call that
-    decides, so among the values of one instant it knows those of runs that started earlier. Every
-    repeat has a new scheduler.
+    - `ray-asha`: ASHAScheduler with its defaults (grace period 1, reduction factor 4, one bracket).
+      A stopped run stays stopped. The scheduler gets a value in the call that decides, so among the
+      values of one instant it knows those of runs that started earlier.
+    - `ray-hyperband`: HyperBandScheduler with its default (reduction factor 3), which pauses the
+      runs of a bracket until all have reached a rung. With `stop_last_trials=False`, so that the
+      last runs of each bracket train for E epochs: otherwise Ray ends them at the last rung, with
+      E = 50 after 48, 45 or 27.
 
     Args:
-        name: "ray-asha", or "ray-asha-val" to report validation values in place of training losses.
+        name: "ray-asha" or "ray-hyperband", with the ending "-val" to report validation values in
+            place of training losses.
 
     Raises:
-        ValueError: If the name is neither.
+        ValueError: If there is no such scheduler.
 
     Example:
         >>> RayPolicy("ray-asha").validated_from
@@ -41,10 +47,10 @@ class RayPolicy(OneSignalPolicy):
     """
 
     def __post_init__(self) -> None:
-        if self.stem != NAME:
+        if self.stem not in (ASHA, HYPERBAND):
             raise ValueError(
-                f"There is no policy {self.name!r}; of Ray Tune there is '{NAME}', also with the "
-                "ending '-val'."
+                f"There is no policy {self.name!r}; of Ray Tune there are '{ASHA}' and "
+                f"'{HYPERBAND}', also with the ending '-val'."
             )
 
     def begin(self, observations: Observations) -> PolicyRun:
@@ -54,35 +60,96 @@ class RayPolicy(OneSignalPolicy):
             ValueError: If there are no validation values and the policy reports them.
         """
         self.check_signal(observations)
-        scheduler = ASHAScheduler(metric="value", mode="min", max_t=observations.max_epochs)
-        return _SchedulerRun(observations, self.signal, scheduler)
+        options: dict[str, Any] = {
+            "metric": "value",
+            "mode": "min",
+            "max_t": observations.max_epochs,
+        }
+        if self.stem == ASHA:
+            return _SchedulerRun(observations, self.signal, ASHAScheduler(**options))
+        scheduler = HyperBandScheduler(**options, stop_last_trials=False)
+        return _HyperbandRun(observations, self.signal, scheduler)
+
+
+class _Trial:
+    """What the schedulers read of a trial.
+
+    Hyperband reads the status of the other trials of a bracket, and stops them.
+    """
+
+    is_saving = False
+
+    def __init__(self, run: int) -> None:
+        self.run = run
+        self.trial_id = str(run)
+        self.status = Trial.PENDING
+
+
+class _Controller:
+    """What Hyperband calls of Tune's controller."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+
+    def stop_trial(self, trial: _Trial) -> None:
+        """Stop a paused trial, as Tune's controller does."""
+        self._scheduler.on_trial_remove(self, trial)
+        trial.status = Trial.TERMINATED
 
 
 class _SchedulerRun(BasicRun):
     def __init__(self, observations: Observations, signal: Signal, scheduler: Any) -> None:
         super().__init__(observations, signal)
         self._scheduler = scheduler
-        # The scheduler reads nothing else of a trial.
-        self._trials = [
-            SimpleNamespace(trial_id=str(run)) for run in range(len(observations.epochs))
-        ]
-        with _global_generator_kept():
+        self._controller = _Controller(scheduler)
+        self._trials = [_Trial(run) for run in range(len(observations.epochs))]
+        with _silent(), _global_generator_kept():
             for trial in self._trials:
-                scheduler.on_trial_add(None, trial)
+                scheduler.on_trial_add(self._controller, trial)
 
     def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
         values = self._observations.curve(self._signal)
         answers = []
+        for run, _ in reports:
+            self._trials[run].status = Trial.RUNNING
         # Diverged runs have infinite values, and NumPy warns of their percentiles.
         with np.errstate(invalid="ignore"):
             for run, done in reports:
                 result = {"training_iteration": done, "value": float(values[run, done - 1])}
-                trial = self._trials[run]
-                action = self._scheduler.on_trial_result(None, trial, result)
-                if action == TrialScheduler.STOP:  # as Tune's controller does
-                    self._scheduler.on_trial_complete(None, trial, result)
-                answers.append(action != TrialScheduler.STOP)
+                answers.append(self._report(self._trials[run], result))
         return answers
+
+    def _report(self, trial: _Trial, result: dict[str, Any]) -> bool:
+        """Return whether the trial continues at once."""
+        action = self._scheduler.on_trial_result(self._controller, trial, result)
+        if action == TrialScheduler.PAUSE:
+            trial.status = Trial.PAUSED
+        is_complete = result["training_iteration"] == self._observations.max_epochs
+        if action == TrialScheduler.STOP or is_complete:
+            trial.status = Trial.TERMINATED  # and the rest as Tune's controller does
+            self._scheduler.on_trial_complete(self._controller, trial, result)
+        return bool(action == TrialScheduler.CONTINUE)
+
+
+class _HyperbandRun(_SchedulerRun):
+    def resume(self) -> Sequence[int]:
+        resumed: list[int] = []
+        while trial := self._scheduler.choose_trial_to_run(self._controller):
+            trial.status = Trial.RUNNING  # otherwise it is chosen again
+            resumed.append(trial.run)
+        return resumed
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Suppress Hyperband's log line for every bracket that E does not allow."""
+    logger = logging.getLogger(HyperBandScheduler.__module__)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

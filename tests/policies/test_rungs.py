@@ -1,0 +1,34 @@
+"""The score by which the runs of a sweep in turns are compared at the end."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lightning_sotl.policies.rungs import final_score, rungs
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("values", "score"),
+    [
+        ([9.0, 0.5, 0.25, 0.75], 0.5),
+        ([0.5, 0.25], 0.375),
+        ([0.5], 0.5),
+        ([], math.inf),
+        ([0.5, math.inf, 0.25], math.inf),
+        ([0.5, 0.25, NAN], math.inf),
+        ([-math.inf, math.inf], math.inf),
+        ([NAN, 0.5, 0.25, 0.75], 0.5),
+    ],
+)
+def test_a_finished_run_is_compared_by_its_last_three_validations(values, score):
+    assert final_score(values) == score
+    assert final_score(np.array(values)) == score
+
+
+def test_a_rung_may_grow_beyond_all_bounds():
+    assert rungs(3, 30, growth=1e308) == [3, 30]
