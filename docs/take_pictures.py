@@ -3,7 +3,7 @@
 TensorBoard is served on the loopback interface, and a headless Chromium takes its page. Both
 commands read logs that two examples leave behind:
 
-    python examples/digits_sweep.py
+    python examples/digits_sweep.py --stop-at 6
     python examples/rank_runs.py
     pip install playwright
     apt-get install chromium
@@ -37,7 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--browser", default="/usr/bin/chromium", help="program to take pages with")
     options = parser.parse_args()
-    newest = max((OUTPUT / "digits_sweep").glob("sweep_*"), key=lambda path: path.stat().st_mtime)
+    sweeps = (OUTPUT / "digits_sweep" / "stop_at_6").glob("sweep_*")
+    newest = max(sweeps, key=lambda path: path.stat().st_mtime)
     with serve_tensorboard(newest) as address:
         take_page(address, DOCS / "tensorboard.png", options.browser)
     runs, picture = OUTPUT / "rank_runs_logs", DOCS / "rank.png"

@@ -1,4 +1,4 @@
-"""What the digits sweep shows of its outcome: a table, a picture and one sentence."""
+"""What the digits sweeps show of their outcome: a table, a picture and one sentence."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # colour-blind readers t
 
 @dataclass
 class Run:
-    """One architecture, and what the sweep knows of it; NaN is not measured.
+    """One architecture, and what the sweep knows about it.
 
     Attributes:
         kind: "mlp" or "conv".
         widths: Units or channels of the hidden layers.
         seed: Of the run's weights, dropout and shuffling.
         parameters: How many the network has.
-        sotl_e1: Training loss of the last epoch before T, in nats. Lower is better.
-        val_at_stop: Validation accuracy at T, in [0, 1].
-        val_at_end: The same at the end of full training.
-        test_at_end: Test accuracy at the end of full training.
-        epoch_losses: Epoch (from 0) -> its training loss, in nats.
-        checkpoint_path: What the stopper saved at T.
+        epoch_losses: Epoch (from 0) -> its training loss in nats, `sotl_e1` at that epoch.
+        accuracies: Epoch -> validation accuracy after it, in [0, 1].
+        checkpoint_path: The checkpoint after the last of these epochs.
+        test_at_end: Test accuracy at the end of full training; NaN if not measured.
     """
 
     kind: str
     widths: tuple[int, ...]
     seed: int
     parameters: int = 0
-    sotl_e1: float = math.nan
-    val_at_stop: float = math.nan
-    val_at_end: float = math.nan
-    test_at_end: float = math.nan
     epoch_losses: dict[int, float] = field(default_factory=dict)
+    accuracies: dict[int, float] = field(default_factory=dict)
     checkpoint_path: str | None = None
+    test_at_end: float = math.nan
 
     @property
     def name(self) -> str:
-        """The architecture in one word, also the folder of its logs."""
+        """The architecture in one word."""
         return "-".join([self.kind, *map(str, self.widths)]) if self.widths else "linear"
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the sweep has trained the run."""
+        return len(self.epoch_losses)
 
 
 @dataclass(frozen=True)
@@ -55,58 +56,64 @@ class Outcome:
     """A finished sweep.
 
     Attributes:
-        ranking: All runs, the lowest `sotl_e1` first.
-        promoted: How many of them, from the first on, were trained to the end.
-        pick: The promoted run with the best validation accuracy at the end.
-        stop_epoch: T, the completed epochs after which each run was stopped.
-        budget: The epochs of full training.
+        runs: All runs.
+        pick: The one that validations choose among those trained to the end.
+        rungs: The completed epochs at which runs were paused; the last is the full budget.
     """
 
-    ranking: Sequence[Run]
-    promoted: int
+    runs: Sequence[Run]
     pick: Run
-    stop_epoch: int
-    budget: int
+    rungs: Sequence[int]
+
+    @property
+    def ranking(self) -> list[Run]:
+        """The runs, longest trained first, then by their last training loss."""
+        return sorted(self.runs, key=lambda run: (-run.epochs, run.epoch_losses[run.epochs - 1]))
+
+    @property
+    def finished(self) -> list[Run]:
+        """The runs that the sweep has trained to the end, in the same order."""
+        return [run for run in self.ranking if run.epochs == self.rungs[-1]]
 
 
 def print_table(outcome: Outcome) -> None:
-    """Print the runs from the lowest `sotl_e1` on; what was not measured is a dash."""
-
-    def percent(accuracy: float) -> str:
-        return "-" if math.isnan(accuracy) else f"{100 * accuracy:.2f}"
-
-    stop, end = outcome.stop_epoch, outcome.budget
-    columns = (f"val {stop}", f"val {end}", f"test {end}")
-    print(f"\n{'':44}accuracy in % after epoch")
+    """Print what each run has reached; a test accuracy that was not measured is a dash."""
     print(
-        f"{'rank':>4}  {'architecture':15} {'parameters':>10} {'sotl_e1':>9}"
-        + "".join(f" {column:>7}" for column in columns)
+        f"\n{'rank':>4}  {'architecture':15} {'parameters':>10} {'epochs':>6} {'sotl_e1':>9}"
+        f" {'val %':>7} {'test %':>7}"
     )
     for rank, run in enumerate(outcome.ranking, 1):
-        accuracies = (run.val_at_stop, run.val_at_end, run.test_at_end)
+        last, test = run.epochs - 1, run.test_at_end
         print(
-            f"{rank:4}  {run.name:15} {run.parameters:10} {run.sotl_e1:9.4f}"
-            + "".join(f" {percent(accuracy):>7}" for accuracy in accuracies)
+            f"{rank:4}  {run.name:15} {run.parameters:10} {run.epochs:6}"
+            f" {run.epoch_losses[last]:9.4f} {100 * run.accuracies[last]:7.2f}"
+            f" {'-' if math.isnan(test) else f'{100 * test:.2f}':>7}"
             + ("  <- pick" if run is outcome.pick else "")
         )
 
 
 def save_picture(path: Path, outcome: Outcome) -> None:
-    """Draw the training loss of each run over completed epochs, the promoted ones in colour."""
+    """Draw the training loss of each run up to where it was paused, and the rungs."""
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
-    for index, run in reversed(list(enumerate(outcome.ranking))):
-        style = {"color": "0.7", "linewidth": 1.0}
-        if index == outcome.promoted:
-            style["label"] = "not promoted"
-        elif index < outcome.promoted:
-            label = f"{index + 1}. {run.name}{' (pick)' if run is outcome.pick else ''}"
-            style = {"color": COLOURS[index], "linewidth": 2.0, "label": label}
+    finished = outcome.finished
+    axes.plot([], [], "-", marker=".", color="0.6", markerfacecolor="0.25", label="paused")
+    for run in reversed(outcome.ranking):
+        style = {"color": "0.6", "linewidth": 1.0}
+        if run in finished:
+            place = finished.index(run)
+            label = f"{run.name}{' (pick)' if run is outcome.pick else ''}"
+            style = {"color": COLOURS[place % len(COLOURS)], "linewidth": 2.0, "label": label}
         completed = [epoch + 1 for epoch in run.epoch_losses]
         axes.plot(completed, list(run.epoch_losses.values()), **style)
-    stop = outcome.stop_epoch
-    axes.axvline(stop, color="black", linestyle="--", linewidth=1.0)
-    axes.annotate(f" T = {stop}", (stop, 0.98), xycoords=("data", "axes fraction"), va="top")
+        if run not in finished:
+            axes.plot(completed[-1], run.epoch_losses[run.epochs - 1], ".", color="0.25")
+    for rung in outcome.rungs:
+        reached = sum(run.epochs >= rung for run in outcome.runs)
+        axes.axvline(rung, color="black", linestyle="--", linewidth=0.8, zorder=0)
+        axes.annotate(str(reached), (rung, 1.01), xycoords=("data", "axes fraction"), ha="center")
+    axes.set_title("Runs that reached each rung (dashed)", fontsize=10, pad=18)
+    axes.set_xticks([0, *outcome.rungs])
     axes.set(yscale="log", xlabel="completed epochs", ylabel="training loss of the epoch (nats)")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="upper right", framealpha=1, edgecolor="none")
@@ -115,24 +122,27 @@ def save_picture(path: Path, outcome: Outcome) -> None:
 
 def summarise(outcome: Outcome, *, verify: bool) -> str:
     """Return in one sentence what the sweep cost and picked; `verify` adds what it missed."""
-    runs, stop, end = len(outcome.ranking), outcome.stop_epoch, outcome.budget
-    spent, full = runs * stop + outcome.promoted * (end - stop), runs * end
-    pick = outcome.pick
+    runs, stop, end = len(outcome.runs), outcome.rungs[0], outcome.rungs[-1]
+    spent, full = sum(run.epochs for run in outcome.runs), runs * end
+    pick, finished = outcome.pick, len(outcome.finished)
+    if len(outcome.rungs) == 2:
+        how = f"Stopping {runs} runs after {stop} of {end} epochs and training the best {finished}"
+    else:
+        how = f"Pausing {runs} runs at {len(outcome.rungs) - 1} rungs and training {finished}"
     sentence = (
-        f"Stopping {runs} runs after {stop} of {end} epochs and training the best "
-        f"{outcome.promoted} to the end took {spent} of the {full} epochs of full training "
+        f"{how} to the end took {spent} of the {full} epochs of full training "
         f"({spent / full:.0%}) and picked {pick.name} with a test accuracy of "
         f"{pick.test_at_end:.2%}"
     )
     if not verify:
         return f"{sentence}."
-    tests = np.array([run.test_at_end for run in outcome.ranking])
-    standing = 1 + int((tests > pick.test_at_end).sum())
+    tests = np.array([run.test_at_end for run in outcome.runs])
+    place = 1 + int((tests > pick.test_at_end).sum())
     # Oriented, +1 is agreement: of the losses the low ones are good, of the accuracies the high.
-    by_losses = -spearmanr([run.sotl_e1 for run in outcome.ranking], tests).statistic
-    by_accuracy = spearmanr([run.val_at_stop for run in outcome.ranking], tests).statistic
+    by_losses = -spearmanr([run.epoch_losses[stop - 1] for run in outcome.runs], tests).statistic
+    by_accuracy = spearmanr([run.accuracies[stop - 1] for run in outcome.runs], tests).statistic
     return (
-        f"{sentence}, number {standing} of {runs} by test accuracy (the best has "
+        f"{sentence}, number {place} of {runs} by test accuracy (the best has "
         f"{tests.max():.2%}), where the Spearman correlation with the final test accuracy is "
         f"{by_losses:.2f} for sotl_e1 at epoch {stop} and {by_accuracy:.2f} for the validation "
         f"accuracy at epoch {stop}."

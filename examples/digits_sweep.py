@@ -1,23 +1,27 @@
-"""Ranks 16 small networks by their training losses at epoch 6 of 30, trains only the best 3 on.
+"""Trains 16 small networks in turns, pauses most of them early, and trains the best to the end.
 
-Claim: the sum of training losses (SoTL-E, here of the last epoch: `sotl_e1`) at an early epoch T
-ranks architectures well enough to stop all of them at T and to promote the few best. Each network
-is trained on scikit-learn's digits by a real Trainer whose `max_epochs` is the full budget, so that
-the cosine schedule is the one of full training; the EarlyRankingStopper ends the run at T. The best
-3 go on from the stopper's checkpoints, the validation accuracy at the end picks one of them, and
-only the pick sees the test split.
+Claim: one process picks a network about as good as full training of all, for a part of its epochs.
+Each network is trained on scikit-learn's digits by a real Trainer whose `max_epochs` is the full
+budget, so that the cosine schedule is the one of full training. `Sweep` trains all of them to
+the first rung and pauses them; the adaptive policy decides by training losses and validations
+which of them continue to the next rung, and so on. The best mean of the last three validation
+accuracies picks one of those trained to the end, and only the pick sees the test split.
 
-`--verify` then trains all others to the end, too, and says what the early stop has missed. They go
-on from their checkpoints as well: promoted runs are bit-equal to runs that were never stopped, so
-this is the outcome of full training.
+The directory is the state of the sweep: the same command resumes a sweep that was killed, and only
+prints again what a complete one has.
 
-Figure: the training loss of each run over its epochs, the promoted ones in colour, T marked.
-Time: about 20 s on 2 CPU cores, 35 s with `--verify`, 8 s with `--smoke`.
+`--stop-at T` is the fixed rule in its place: all runs are stopped at epoch T, the best 3 by their
+training losses (`sotl_e1`) are trained to the end, and the last validation picks one of them. Each
+start is a new sweep, in a new folder for `tensorboard --logdir`.
 
-    python examples/digits_sweep.py [--seed 0] [--smoke] [--verify] [--output DIR]
+`--verify` then trains all others to the end, too, and reports what the sweep has missed. They
+resume from their checkpoints and are bit-equal to runs that were never stopped, so this is the
+outcome of full training.
 
-Each sweep logs into a new folder, `DIR/digits_sweep/sweep_0` and so on, for
-`tensorboard --logdir`.
+Figure: the training loss of each run up to where it was paused, with the rungs.
+Time: about 30 s on 2 CPU cores, 45 s with `--verify`, 8 s with `--smoke`.
+
+    python examples/digits_sweep.py [--seed 0] [--stop-at T] [--smoke] [--verify] [--output DIR]
 """
 
 from __future__ import annotations
@@ -25,17 +29,25 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from _classifier import Classifier, make_loader, make_log_folder, quieten
-from _digits import Digits, load_splits, seeded
+from _digits import Digits, build_network, load_splits, seeded
 from _sweep_report import Outcome, Run, print_table, save_picture, summarise
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from tqdm import tqdm
 
-from lightning_sotl import EarlyRankingStopper, SoTLMonitor
+from lightning_sotl import (
+    AdaptivePolicy,
+    EarlyRankingStopper,
+    LearningCurves,
+    SoTLMonitor,
+    Sweep,
+)
+from lightning_sotl.sweep.turn import Turn
 
 # Some clearly bad, several close to each other; the largest has 140 times the smallest's weights.
 ARCHITECTURES: tuple[tuple[str, tuple[int, ...]], ...] = (
@@ -56,115 +68,148 @@ ARCHITECTURES: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("conv", (16, 32)),
     ("conv", (32, 64)),
 )
-PROMOTED = 3
+FINALISTS = 3  # at least so many of the runs that take turns are trained to the end
+PROMOTED = 3  # the same of a sweep that stops at a fixed T
 BATCH_SIZE = 32
 
 
-class Sweep:
-    """Trains runs to T, goes on with some to the end, and tests them."""
+class Training:
+    """Trains and tests the networks on the digits."""
 
-    def __init__(self, digits: Digits, logs: Path, *, stop_epoch: int, budget: int) -> None:
-        self.logs, self.stop_epoch, self.budget = logs, stop_epoch, budget
-        self._train_loader = make_loader(digits.train, BATCH_SIZE, shuffle=True)
-        self._val_loader = make_loader(digits.val, len(digits.val))
+    def __init__(self, digits: Digits, *, budget: int) -> None:
+        self.budget = budget
+        self.train_loader = make_loader(digits.train, BATCH_SIZE, shuffle=True)
+        self.loaders = self.train_loader, make_loader(digits.val, len(digits.val))
         self._test_loader = make_loader(digits.test, len(digits.test))
-        self._trainers: dict[str, Trainer] = {}
 
-    def train_to_stop(self, run: Run) -> None:
-        """Train a run until the stopper ends it at T."""
-        stopper = EarlyRankingStopper(stop_epoch=self.stop_epoch)
+    def __call__(self, turn: Turn) -> None:
+        """Train one run from where it was paused to the next rung."""
+        params = turn.params
+        with seeded(params["seed"]):  # a resumed run has its random state from the checkpoint
+            model = Classifier(params["kind"], tuple(params["widths"]))
+            turn.fit(self.trainer(*turn.callbacks), model, *self.loaders)
+
+    def train(self, run: Run, stopper: EarlyRankingStopper, logs: Path | None = None) -> Classifier:
+        """Train a run, from its checkpoint if it has one, until its stopper or budget ends it."""
+        monitor = SoTLMonitor(record=logs is not None)
+        logger = None
+        if logs is not None:
+            logger = TensorBoardLogger(logs, name=run.name, version="", default_hp_metric=False)
+        trainer = self.trainer(monitor, stopper, logger=logger)
         with seeded(run.seed):
             model = Classifier(run.kind, run.widths)
-            trainer = self._fit(run, model, stopper)
-        run.parameters = sum(parameter.numel() for parameter in model.parameters())
-        run.sotl_e1 = stopper.estimate
-        run.val_at_stop = float(trainer.callback_metrics["val_acc"])
-        run.checkpoint_path = stopper.checkpoint_path
-
-    def train_to_end(self, run: Run) -> None:
-        """Go on with a stopped run in a new Trainer; the checkpoint has its random state, too."""
-        stopper = EarlyRankingStopper(stop_epoch=self.stop_epoch, promoted=True)
-        model = Classifier(run.kind, run.widths)
-        trainer = self._fit(run, model, stopper, ckpt_path=run.checkpoint_path)
-        run.val_at_end = float(trainer.callback_metrics["val_acc"])
+            trainer.fit(model, *self.loaders, ckpt_path=run.checkpoint_path, weights_only=True)
+        if logs is not None:
+            run.epoch_losses = monitor.epoch_losses
+            run.accuracies[run.epochs - 1] = float(trainer.callback_metrics["val_acc"])
+            run.checkpoint_path = stopper.checkpoint_path
+            if run.epochs == self.budget:
+                run.checkpoint_path = trainer.checkpoint_callback.best_model_path
+        return model
 
     def test(self, run: Run) -> None:
-        """Measure the test accuracy of a run that was trained to the end."""
-        trainer = self._trainers[run.name]
-        (result,) = trainer.test(trainer.lightning_module, self._test_loader, verbose=False)
+        """Measure the test accuracy at the end; a run that is not there is trained to it."""
+        if run.epochs == self.budget:
+            model = Classifier.load_from_checkpoint(run.checkpoint_path, weights_only=True)
+        else:
+            model = self.train(run, EarlyRankingStopper(stop_epoch=run.epochs, promoted=True))
+        (result,) = self.trainer().test(model, self._test_loader, verbose=False)
         run.test_at_end = result["test_acc"]
 
-    def _fit(
-        self,
-        run: Run,
-        model: Classifier,
-        stopper: EarlyRankingStopper,
-        ckpt_path: str | None = None,
-    ) -> Trainer:
-        monitor = SoTLMonitor(window=1)
-        trainer = self._trainers[run.name] = Trainer(
+    def trainer(self, *callbacks: Any, logger: TensorBoardLogger | None = None) -> Trainer:
+        """Return a Trainer with the full budget."""
+        return Trainer(
             max_epochs=self.budget,
-            callbacks=[monitor, stopper],
-            logger=TensorBoardLogger(self.logs, name=run.name, version="", default_hp_metric=False),
-            log_every_n_steps=len(self._train_loader),
+            callbacks=list(callbacks),
+            logger=logger or False,
+            log_every_n_steps=len(self.train_loader),
             accelerator="cpu",
             devices=1,
+            enable_checkpointing=logger is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        loaders = self._train_loader, self._val_loader
-        trainer.fit(model, *loaders, ckpt_path=ckpt_path, weights_only=True)
-        run.epoch_losses = monitor.epoch_losses
-        return trainer
 
 
-def run_sweep(sweep: Sweep, runs: list[Run], *, verify: bool) -> Outcome:
-    """Stop all runs at T, train the best to the end and test the pick; with `verify`, all."""
-    rest = sweep.budget - sweep.stop_epoch
-    continued = len(runs) if verify else PROMOTED
-    with tqdm(total=len(runs) * sweep.stop_epoch + continued * rest, unit="epoch") as bar:
+def take_turns(training: Training, runs: list[Run], folder: Path) -> Outcome:
+    """Train all runs in turns; read from their records how far each has come."""
+    candidates = [{"kind": run.kind, "widths": list(run.widths), "seed": run.seed} for run in runs]
+    sweep = Sweep(
+        folder,
+        candidates,
+        policy=AdaptivePolicy(max_epochs=training.budget, finalists=FINALISTS),
+        validation="val_acc",
+        validation_mode="max",
+    )
+    best = sweep.run(training)
+    curves = LearningCurves.from_logs(folder, val_metric="val_acc")
+    by_id = dict(zip((f"run_{number:03d}" for number in range(len(runs))), runs, strict=True))
+    for row, run_id in enumerate(curves.run_ids):
+        run = by_id[run_id]
+        epochs = int(np.isfinite(curves.train_loss[row]).sum())
+        run.epoch_losses = dict(enumerate(curves.train_loss[row, :epochs].tolist()))
+        run.accuracies = dict(enumerate(curves.val_metric[row, :epochs].tolist()))
+        run.checkpoint_path = curves.checkpoints[row]
+    return Outcome(runs, by_id[best.run_id], sweep.rungs)
+
+
+def stop_at(training: Training, runs: list[Run], folder: Path, stop_epoch: int) -> Outcome:
+    """Stop all runs at a fixed T, and train the best to the end."""
+    rest = training.budget - stop_epoch
+    with tqdm(total=len(runs) * stop_epoch + PROMOTED * rest, unit="epoch") as bar:
         for run in runs:
-            bar.set_description(f"to epoch {sweep.stop_epoch}: {run.name}")
-            sweep.train_to_stop(run)
-            bar.update(sweep.stop_epoch)
-        ranking = sorted(runs, key=lambda run: run.sotl_e1)
-        for run in ranking[:continued]:
+            bar.set_description(f"to epoch {stop_epoch}: {run.name}")
+            training.train(run, EarlyRankingStopper(stop_epoch=stop_epoch), folder)
+            bar.update(stop_epoch)
+        promoted = sorted(runs, key=lambda run: run.epoch_losses[stop_epoch - 1])[:PROMOTED]
+        for run in promoted:
             bar.set_description(f"to the end: {run.name}")
-            sweep.train_to_end(run)
+            stopper = EarlyRankingStopper(stop_epoch=stop_epoch, promoted=True)
+            training.train(run, stopper, folder)
             bar.update(rest)
         bar.set_description("trained")
-    # Of equally accurate ones the one that is ranked first.
-    pick = max(ranking[:PROMOTED], key=lambda run: run.val_at_end)
-    for run in ranking if verify else [pick]:
-        sweep.test(run)
-    return Outcome(ranking, PROMOTED, pick, sweep.stop_epoch, sweep.budget)
+    # Of equally accurate ones the one that was ranked first at T.
+    pick = max(promoted, key=lambda run: run.accuracies[training.budget - 1])
+    return Outcome(runs, pick, (stop_epoch, training.budget))
 
 
 def main() -> None:
-    """Run the sweep, print the table, save the picture and say what came of it."""
+    """Run the sweep, print the table, save the picture and report its cost and pick."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0, help="of weights, dropout and shuffling")
-    parser.add_argument("--smoke", action="store_true", help="4 networks, 2 of 5 epochs")
+    parser.add_argument("--stop-at", type=int, metavar="T", help="stop all runs at epoch T instead")
+    parser.add_argument("--smoke", action="store_true", help="4 networks, 5 epochs")
     parser.add_argument("--verify", action="store_true", help="train all others to the end, too")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "output", metavar="DIR"
     )
     options = parser.parse_args()
+    chosen, budget = (ARCHITECTURES[::5], 5) if options.smoke else (ARCHITECTURES, 30)
+    if options.stop_at is not None and not 1 <= options.stop_at < budget:
+        parser.error(f"Expected T to be from 1 to {budget - 1} but got {options.stop_at}.")
     quieten()
     torch.set_num_threads(1)  # more are slower on networks this small
 
     generator = np.random.default_rng(options.seed)
-    chosen = ARCHITECTURES[::5] if options.smoke else ARCHITECTURES
     runs = [Run(kind, widths, seed=int(generator.integers(2**31))) for kind, widths in chosen]
-    stop_epoch, budget = (2, 5) if options.smoke else (6, 30)
-    logs = make_log_folder(options.output / "digits_sweep")
-    sweep = Sweep(load_splits(), logs, stop_epoch=stop_epoch, budget=budget)
-    outcome = run_sweep(sweep, runs, verify=options.verify)
+    for run in runs:
+        network = build_network(run.kind, run.widths)
+        run.parameters = sum(parameter.numel() for parameter in network.parameters())
+    training = Training(load_splits(), budget=budget)
+    parent = options.output / "digits_sweep"
+    if options.stop_at is None:
+        folder = parent / f"seed_{options.seed}{'_smoke' if options.smoke else ''}"
+        outcome = take_turns(training, runs, folder)
+    else:
+        folder = make_log_folder(parent / f"stop_at_{options.stop_at}")
+        outcome = stop_at(training, runs, folder, options.stop_at)
+    for run in tqdm(runs, desc="verify", unit="run") if options.verify else [outcome.pick]:
+        training.test(run)
 
     print_table(outcome)
     picture = options.output / "digits_sweep.png"
     save_picture(picture, outcome)
-    print(f"\nlogs in {os.path.relpath(logs)}, picture in {os.path.relpath(picture)}\n")
+    print(f"\nsweep in {os.path.relpath(folder)}, picture in {os.path.relpath(picture)}\n")
     print(summarise(outcome, verify=options.verify))
 
 

@@ -21,7 +21,16 @@ from lightning_sotl.cli.parser import build_parser
 from tests.support.readme_blocks import README, block, python_blocks, shell_commands
 
 # In the order in which they run, as one program and as they stand there.
-RUN = ("quick start", "own folders", "promotion", "directory", "adaptive", "optuna", "restart")
+RUN = (
+    "quick start",
+    "own folders",
+    "promotion",
+    "directory",
+    "adaptive",
+    "turns",
+    "optuna",
+    "restart",
+)
 # Is run in this process, which has Ray loaded anyway.
 HERE = "adaptive elsewhere"
 # Takes half a minute: `test_readme_on_ray.py` runs it, here its names are looked up.
@@ -78,6 +87,14 @@ def test_the_policy_stops_the_runs_that_it_is_said_to_stop(printed):
     # Another processor may round otherwise, so that a run is stopped an epoch earlier or later.
     stopped = [[re.sub(r": \d+ epochs", "", line) for line in text] for text in (lines, expected)]
     assert stopped[0] == stopped[1]
+
+
+def test_the_sweep_trains_its_best_to_the_end(printed):
+    lines = [line for line in printed["turns"].splitlines() if line.startswith("width ")]
+    (line,) = lines
+    assert re.fullmatch(
+        r"width (64|256) is the best, trained to the end in \S+stopped-epoch=12\S*\.ckpt", line
+    )
 
 
 def test_the_studies_promote_the_best(printed):
@@ -182,19 +199,24 @@ def test_the_table_of_the_main_job_is_one_that_it_prints(sweep_modules, capsys):
     sweep, report, digits = sweep_modules
     table, _, sentence = re.split(r"\n\n", block("output: main job"))
     known = {report.Run(*one, seed=0).name: one for one in sweep.ARCHITECTURES}
-    ranking = []
-    for line in table.splitlines()[2:]:
-        name, parameters, *numbers = line.removesuffix("<- pick").split()[1:]
-        run = report.Run(*known.pop(name), 0, int(parameters), float(numbers[0]))
-        accuracies = [math.nan if cell == "-" else float(cell) / 100 for cell in numbers[1:]]
-        run.val_at_stop, run.val_at_end, run.test_at_end = accuracies
+    runs, pick = [], None
+    for line in table.splitlines()[1:]:
+        cells = line.split()
+        run = report.Run(*known.pop(cells[1]), 0, int(cells[2]))
+        # The table has the last epoch only.
+        epochs, loss, accuracy = int(cells[3]), float(cells[4]), float(cells[5]) / 100
+        run.epoch_losses = dict.fromkeys(range(epochs), loss)
+        run.accuracies = dict.fromkeys(range(epochs), accuracy)
+        run.test_at_end = math.nan if cells[6] == "-" else float(cells[6]) / 100
         network = digits.build_network(run.kind, run.widths)
         assert run.parameters == sum(weights.numel() for weights in network.parameters())
-        ranking.append(run)
-    assert known == {}  # each architecture stands there
-    assert [run.sotl_e1 for run in ranking] == sorted(run.sotl_e1 for run in ranking)
-    pick = max(ranking[: sweep.PROMOTED], key=lambda run: run.val_at_end)
-    outcome = report.Outcome(ranking, sweep.PROMOTED, pick, 6, 30)
+        runs.append(run)
+        if cells[-1] == "pick":
+            pick = run
+    assert known == {}  # each architecture is in the table
+    rungs = (3, 4, 6, 9, 14, 21, 30)
+    assert {run.epochs for run in runs} <= set(rungs)
+    outcome = report.Outcome(runs[::-1], pick, rungs)
     report.print_table(outcome)
     assert capsys.readouterr().out.strip("\n") == table
     said = report.summarise(outcome, verify=False)

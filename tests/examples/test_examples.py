@@ -10,10 +10,13 @@ from scipy.stats import spearmanr
 
 from tests.support.paths import EXAMPLES
 
-COST = re.compile(
-    r"Stopping (\d+) runs after (\d+) of (\d+) epochs and training the best (\d+) to the end took "
-    r"(\d+) of the (\d+) epochs of full training \((\d+)%\) and picked (\S+) with a test accuracy "
-    r"of (\d+\.\d+)%"
+COST = (
+    r" to the end took (\d+) of the (\d+) epochs of full training \((\d+)%\) and picked (\S+) "
+    r"with a test accuracy of (\d+\.\d+)%"
+)
+TURNS = re.compile(r"Pausing (\d+) runs at (\d+) rungs and training (\d+)" + COST)
+FIXED = re.compile(
+    r"Stopping (\d+) runs after (\d+) of 5 epochs and training the best (\d+)" + COST
 )
 VERIFIED = re.compile(
     r", number (\d+) of (\d+) by test accuracy \(the best has (\S+)%\), where the Spearman "
@@ -36,48 +39,100 @@ def table(lines: list[str]) -> list[list[str]]:
     return [line.split() for line in lines if re.match(r" +\d+ ", line)]
 
 
-@pytest.mark.slow
-def test_sweep_trains_the_first_of_its_ranking_and_tests_the_pick_only(tmp_path):
-    lines = run_example("digits_sweep", tmp_path)
+def sweep_rows(lines: list[str]) -> list[list[str]]:
+    """Return the rows of a digits sweep, which are in order: longest first, then by loss."""
     rows = table(lines)
-    losses = [float(row[3]) for row in rows]
-    assert losses == sorted(losses)
     assert [row[0] for row in rows] == ["1", "2", "3", "4"]
-    assert [row[5] == "-" for row in rows] == [False, False, False, True]
-    (pick,) = [row for row in rows if row[6] != "-"]
-    assert pick[7:] == ["<-", "pick"]
-    assert float(pick[5]) == max(float(row[5]) for row in rows[:3])
+    order = [(-int(row[3]), float(row[4])) for row in rows]
+    assert order == sorted(order)
+    return rows
 
-    cost = COST.fullmatch(lines[-1].rstrip("."))
-    assert cost is not None, lines[-1]
-    runs, stop, budget, best, spent, full, percent = map(int, cost.groups()[:7])
-    assert (runs, best) == (4, 3)
-    assert (spent, full) == (runs * stop + best * (budget - stop), runs * budget)
+
+def check_cost(rows: list[list[str]], sentence: re.Match) -> None:
+    """Check the end of a sweep's sentence against its table."""
+    runs, _, finished, spent, full, percent = map(int, sentence.groups()[:6])
+    assert (runs, full) == (4, 20)
+    assert finished == sum(row[3] == "5" for row in rows)
+    assert spent == sum(int(row[3]) for row in rows)
     assert percent == round(100 * spent / full)
-    assert cost.groups()[7:] == (pick[1], pick[6])
-
-    for row in rows:  # each run has a folder, with its record in float64
-        record = (tmp_path / "digits_sweep" / "sweep_0" / row[1] / "sotl.jsonl").read_text()
-        curve = {
-            line["e"]: line["loss"] for line in map(json.loads, record.splitlines()) if "e" in line
-        }
-        assert f"{curve[stop - 1]:.4f}" == row[3]
-        assert len(curve) == (stop if row[5] == "-" else budget)
+    (pick,) = [row for row in rows if row[-1] == "pick"]
+    assert sentence.groups()[6:] == (pick[1], pick[6])
+    assert pick[3] == "5"
 
 
-@pytest.mark.slow
-def test_sweep_verifies_its_pick_against_all_runs(tmp_path):
-    lines = run_example("digits_sweep", tmp_path, "--verify")
-    rows = table(lines)
-    losses, tests = ([float(row[column]) for row in rows] for column in (3, 6))
-    (pick,) = [float(row[6]) for row in rows if row[-1] == "pick"]
+def check_verified(lines: list[str], *, stop: int) -> None:
+    """Check the pick's place among the test accuracies of the table."""
+    tests = {row[1]: float(row[6]) for row in table(lines)}
     verified = VERIFIED.search(lines[-1])
     assert verified is not None, lines[-1]
-    standing, runs, best, correlation, stop = map(float, verified.groups())
-    assert standing == 1 + sum(test > pick for test in tests)
-    assert (runs, best, stop) == (4, max(tests), 2)
+    place, runs, best, _, at = map(float, verified.groups())
+    (pick,) = [row[1] for row in table(lines) if row[-1] == "pick"]
+    assert place == 1 + sum(test > tests[pick] for test in tests.values())
+    assert (runs, best, at) == (4, max(tests.values()), stop)
+
+
+def record_of(folder: Path) -> tuple[list[float], list[float | None]]:
+    """Return the losses and the validation accuracies in a run's record."""
+    lines = [json.loads(line) for line in (folder / "sotl.jsonl").read_text().splitlines()]
+    losses = {line["e"]: line["loss"] for line in lines if "loss" in line}
+    accuracies = {line["e"]: line["metrics"]["val_acc"] for line in lines if "metrics" in line}
+    assert sorted(losses) == list(range(len(losses)))
+    return [losses[e] for e in sorted(losses)], [accuracies.get(e) for e in sorted(losses)]
+
+
+@pytest.mark.slow
+def test_sweep_pauses_runs_at_rungs_and_trains_nothing_when_started_again(tmp_path):
+    lines = run_example("digits_sweep", tmp_path)
+    rows = sweep_rows(lines)
+    sentence = TURNS.fullmatch(lines[-1].rstrip("."))
+    assert sentence is not None, lines[-1]
+    assert sentence[2] == "2"  # rungs at epochs 3 and 4 of 5
+    check_cost(rows, sentence)
+    assert [row[6] != "-" for row in rows] == [row[-1] == "pick" for row in rows]
+
+    folder = tmp_path / "digits_sweep" / "seed_0_smoke"
+    records = dict(zip(("linear", "mlp-32-32", "conv-4", "conv-32-64"), range(4), strict=True))
+    means = {}
+    for row in rows:
+        losses, accuracies = record_of(folder / f"run_{records[row[1]]:03d}")
+        assert len(losses) == int(row[3])
+        assert f"{losses[-1]:.4f}" == row[4]
+        assert f"{100 * accuracies[-1]:.2f}" == row[5]
+        if len(losses) == 5:
+            means[row[1]] = sum(accuracies[-3:]) / 3
+    assert means[sentence[7]] == max(means.values())
+
+    before = {path: path.read_bytes() for path in folder.rglob("sotl.jsonl")}
+    verified = run_example("digits_sweep", tmp_path, "--verify")  # nothing of it trains again
+    assert {path: path.read_bytes() for path in folder.rglob("sotl.jsonl")} == before
+    assert [row[:6] for row in sweep_rows(verified)] == [row[:6] for row in rows]
+    check_verified(verified, stop=3)
+
+
+@pytest.mark.slow
+def test_sweep_with_a_fixed_stop_promotes_the_best_three(tmp_path):
+    lines = run_example("digits_sweep", tmp_path, "--stop-at", "2", "--verify")
+    rows = sweep_rows(lines)
+    sentence = FIXED.match(lines[-1])
+    assert sentence is not None, lines[-1]
+    assert (sentence[2], sentence[3]) == ("2", "3")
+    check_cost(rows, sentence)
+    assert [row[3] for row in rows] == ["5", "5", "5", "2"]
+
+    folder = tmp_path / "digits_sweep" / "stop_at_2" / "sweep_0"
+    losses = {row[1]: record_of(folder / row[1])[0] for row in rows}
+    for row in rows:
+        assert len(losses[row[1]]) == int(row[3])
+        assert f"{losses[row[1]][-1]:.4f}" == row[4]
+    at_stop = [losses[row[1]][1] for row in rows]
+    assert max(at_stop[:3]) < at_stop[3]
+    finished = {row[1]: float(row[5]) for row in rows[:3]}
+    assert finished[sentence[7]] == max(finished.values())
+    tests = {row[1]: row[6] for row in rows}
+    check_verified(lines, stop=2)
     # Oriented: +1 where the lower loss has the higher accuracy.
-    assert correlation == pytest.approx(spearmanr([-loss for loss in losses], tests)[0], abs=0.005)
+    expected = spearmanr([-loss for loss in at_stop], [float(test) for test in tests.values()])[0]
+    assert float(VERIFIED.search(lines[-1])[4]) == pytest.approx(expected, abs=0.005)
 
 
 @pytest.mark.slow
@@ -153,7 +208,9 @@ def test_selection_compares_policies_on_tables(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["deciding", "evolution", "overhead", "ranking", "reporting"])
+@pytest.mark.parametrize(
+    "name", ["deciding", "evolution", "overhead", "ranking", "reporting", "turns"]
+)
 def test_a_benchmark_ends_in_a_sentence_with_numbers(name):
     command = [sys.executable, EXAMPLES / "benchmarks" / f"{name}.py", "--smoke"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
