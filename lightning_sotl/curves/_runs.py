@@ -47,18 +47,11 @@ class RunReader:
         self._read_folders(folders, progress)
         runs = _without_false_starts(merge_sessions(self._sessions))
         self._note_copies(runs)
-        recorded = {folder for run in runs for folder in run.folders}
-        rest = []
-        for folder in folders:
-            # A monitor with a `directory` writes its record above the logger's folders.
-            above = (path for path in folder.path.parents if path in recorded)
-            home = None if folder.path in recorded else next(above, None)
-            if home is not None:
-                self._logs[home].update_resumed(self._logs[folder.path])
-            elif folder.path not in recorded:
-                rest.append(folder)
-        rest = without_copies(rest, self._notes, self._name)
         sources = self._match_records(runs)
+        recorded = {folder for run in runs for folder in run.folders}
+        rest = without_copies(
+            [folder for folder in folders if folder.path not in recorded], self._notes, self._name
+        )
         sources += join_loggers(
             self._match_logs([folder.path for folder in rest], sources),
             {self._name(folder.path): folder for folder in rest},
