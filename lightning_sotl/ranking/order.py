@@ -151,7 +151,8 @@ def rank_runs(
     shown = shown_names(
         (_given_name(found.facts[run]), name) for run, name in zip(chosen, names, strict=True)
     )
-    notes += _notes_on_last(shown, completed, costs, at)
+    is_paused = [found.facts[run].get("stopping_reason") == "paused" for run in chosen]
+    notes += _notes_on_last(shown, completed, costs, at, is_paused)
     notes += repeats_notes(shown, [found.facts[run] for run in chosen])
     if estimate is not None:
         notes += near_zero_notes(found.curves.train_loss[chosen], at=at)
@@ -241,10 +242,18 @@ def _check_at(at: int, longest: int, monitor: str, estimate: LoggedEstimate | No
 
 
 def _notes_on_last(
-    names: list[str], completed: NDArray[np.int64], costs: NDArray[np.float64], at: int
+    names: list[str],
+    completed: NDArray[np.int64],
+    costs: NDArray[np.float64],
+    at: int,
+    is_paused: list[bool],
 ) -> list[str]:
-    """Return which runs are last, and why."""
-    short = [name for name, epochs in zip(names, completed, strict=True) if epochs < at]
+    """Return which runs are last, and why; runs that a sweep has paused before T are as usual."""
+    short = [
+        name
+        for name, epochs, paused in zip(names, completed, is_paused, strict=True)
+        if epochs < at and not paused
+    ]
     diverged = [
         name
         for name, epochs, cost in zip(names, completed, costs, strict=True)
