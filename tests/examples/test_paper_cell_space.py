@@ -91,6 +91,7 @@ def test_connectivity_agrees_with_powers_of_the_adjacency_matrix():
     assert connected.count(False) == 341
 
 
+@pytest.mark.slow
 def test_every_cell_runs_only_disconnected_ones_lose_the_image_and_one_form_is_one_output(
     monkeypatch,
 ):

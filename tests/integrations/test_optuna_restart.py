@@ -60,7 +60,7 @@ def test_after_a_kill_no_finished_trial_is_lost_and_no_epoch_counted_twice(
     assert trained == {1: [1, 2, 3], 2: [0, 1, 2, 3]}
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("journal", marks=pytest.mark.slow)])
 def test_two_processes_share_a_study(tmp_path: Path, kind: str) -> None:
     open_study(kind, tmp_path)
     other = start(kind, tmp_path, 2)
