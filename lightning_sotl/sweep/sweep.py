@@ -119,6 +119,8 @@ got 20.
         self.max_total_epochs = max_total_epochs
         self.validation = validation
         self.validation_mode = validation_mode
+        if not isinstance(monitor_args, Mapping | None):
+            raise TypeError(f"Expected `monitor_args` to be a mapping but got {monitor_args!r}.")
         self.monitor_args = dict(monitor_args or {})
         self._check_monitor_args()
         self._monitor_name = next(
@@ -164,7 +166,11 @@ got 20.
     def ranking(self) -> list[RankedRun]:
         """Return the runs, longest trained first, then by estimate, the diverged last.
 
-        `lightning-sotl rank` on the directory prints the same order.
+        `lightning-sotl rank` on the directory prints the same order; with a prefix or blocks in
+        `monitor_args` it needs the estimate's name, for example `--monitor my_e1`.
+
+        Raises:
+            ValueError: If no run has a finite estimate.
         """
         estimate = parse_monitor(self._monitor_name)
         if estimate is None or not any(self._folder.recorded(run) for run in self._folder.runs()):
@@ -311,7 +317,7 @@ got 20.
         )
 
     def _new_monitor(self, **own: Any) -> Any:
-        recorded = [*self.monitor_args.get("record_metrics", ())]
+        recorded = list(self._monitor_class(**self.monitor_args).record_metrics)
         if self.validation is not None and self.validation not in recorded:
             recorded.append(self.validation)
         return self._monitor_class(**{**self.monitor_args, "record_metrics": recorded, **own})

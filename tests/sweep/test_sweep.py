@@ -270,6 +270,16 @@ def test_the_same_candidate_counts_once(tmp_path):
             r"^Expected `monitor_args\['window'\]` to contain 1, by which the runs are ranked, but "
             r"got \[5\]\.$",
         ),
+        (
+            {"monitor_args": {"record_metrics": "val_acc"}},
+            TypeError,
+            r"^Expected `record_metrics` to be a sequence of names but got 'val_acc'\.$",
+        ),
+        (
+            {"monitor_args": ["prefix"]},
+            TypeError,
+            r"^Expected `monitor_args` to be a mapping but got \['prefix'\]\.$",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path, options, error, message):
