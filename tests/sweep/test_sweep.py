@@ -341,7 +341,7 @@ def test_a_trainer_that_does_not_fit_the_turn_is_refused(tmp_path):
         turn.fit(trainer(tmp_path, []), net, *loaders())
     with pytest.raises(ValueError, match=r"`max_epochs` to be the policy's, 6, but got 9: "):
         turn.fit(trainer(tmp_path, turn.callbacks, max_epochs=9), net, *loaders())
-    with pytest.raises(ValueError, match=r"to have 1 process but got 2: the runs of a Sweep take"):
+    with pytest.raises(ValueError, match=r"to have 1 process but got 2: the runs of a sweep take"):
         turn.fit(trainer(tmp_path, turn.callbacks, devices=2, strategy="ddp_fork"), net, *loaders())
 
 
