@@ -78,7 +78,7 @@ class _Fit:
 
     loss_needs_no_copy: bool = False
     needs_batch_size: bool = False  # the loaders do not know it
-    recorded: dict[str, Any] = field(default_factory=dict)  # metric -> the value as it was shown
+    recorded: dict[str, Any] = field(default_factory=dict)  # metric -> the newest recorded value
     raised: bool = False
 
 
@@ -110,8 +110,8 @@ class SoTLMonitor:
         prog_bar: Whether to show the estimates on the progress bar.
         epoch_axis: Whether to log `<name>/epoch` too, with the epoch on the x axis.
         record: Whether to keep the run's record, `sotl.jsonl`, beside the logger's files.
-        record_metrics: Names of logged metrics, such as "val_acc", that the record keeps beside
-            L(e): the newest value that each epoch (or block) logs.
+        record_metrics: Names of logged metrics, such as "val_acc". The record keeps their newest
+            value of each epoch (or block) beside L(e).
         name: The run's name in `rank` and elsewhere, for example if its logger has no versions.
         params: The parameters that distinguish this run from others of its sweep, for example
             `trial.params`. `rank` shows them, and a winner has them as `params`. None for the
@@ -179,8 +179,8 @@ class SoTLMonitor:
                     f"Expected `record` to be True with a `directory` but got {record}."
                 )
         self.directory = directory
-        # A Sweep sets it: a first turn that a kill broke off is trained again as the same run. It
-        # also names the checkpoint of a run's end before the end itself.
+        # A Sweep sets it, so that a first turn that was killed is repeated as the same run. The
+        # Sweep also writes the end of a run, after the checkpoint of that end.
         self.sweep_run_id: str | None = None
         self._is_global_zero = True
         self._begin()
@@ -356,7 +356,7 @@ class SoTLMonitor:
             self._state.logged = newest
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Record what the module has logged in its own `on_train_epoch_end`."""
+        """Record the metrics that the module logged in its own `on_train_epoch_end`."""
         self._record_metrics(trainer)
         self._fit.recorded = {
             name: trainer.callback_metrics.get(name) for name in self.record_metrics
@@ -530,7 +530,7 @@ class SoTLMonitor:
             self._memory.recorder.add_facts(batch_size=size)
 
     def _record_metrics(self, trainer: Trainer) -> None:
-        """Write the metrics that were logged since the epoch began, after the newest unit."""
+        """Record the metrics that are new since the epoch began as values of the newest unit."""
         losses = self._state.losses
         if not self.record_metrics or losses.open is not None:
             return

@@ -196,7 +196,7 @@ class EarlyRankingStopper:
             )
         self.validation = validation
         self.validation_mode = validation_mode
-        # A Sweep sets it: the run takes turns, and this one ends for this reason.
+        # A Sweep sets the reason for which this turn ends at its limit; otherwise it is None.
         self.reason_at_limit: StoppingReason | None = None
         self._begin()
 
@@ -539,7 +539,7 @@ class EarlyRankingStopper:
             self._write_stop(trainer)
         if self._saves_checkpoint(trainer):
             self._save_checkpoint(trainer)
-        if takes_turns:  # over when its checkpoint is named: a kill before that repeats the turn
+        if takes_turns:  # the checkpoint comes first: a kill before this line repeats the turn
             self._write_stop(trainer)
         stop = self._describe_stop()
         if self._result.checkpoint_path is None:
@@ -568,7 +568,7 @@ class EarlyRankingStopper:
             consequence = (
                 "The run has stopped, as its record shows, and has no checkpoint to resume from."
                 if self.reason_at_limit is None
-                else "Free the disk and start the script again: this turn is trained once more."
+                else "Free the disk and start the script again: it repeats this turn."
             )
             raise OSError(
                 f"'{visible(path)}' cannot be written: {error.strerror or error}. {consequence}"

@@ -74,9 +74,9 @@ class AdaptivePolicy:
         runs: How many runs the sweep will have, or None if unknown; the policy then keeps more.
         first: Epochs before the first decision, at least 2. After 2 epochs any movement may be
             noise or drift; from 3 on the policy can tell them apart.
-        finalists: For runs that take turns (`decide_at_rung`, `Sweep`): how many at least are
-            trained to the end; a small sweep then also stops its first runs sooner. 3 is good for
-            fewer than 50 runs. None for the rule of `decide_all` alone.
+        finalists: At least this many runs are trained to the end when runs take turns
+            (`decide_at_rung`, `Sweep`). A small sweep then also stops its first runs sooner. 3
+            suits fewer than 50 runs. None for the rule of `decide_all` alone.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -158,20 +158,19 @@ class AdaptivePolicy:
         train: ArrayLike | None,
         validation: ArrayLike | None = None,
     ) -> list[Decision]:
-        r"""Decide about runs of a sweep that take turns, when all have reached a rung.
+        r"""Decide which runs of a sweep in turns continue, when all have reached a rung.
 
-        It is the rule of `decide_all` by the curves up to the rung. With `finalists` two bounds
-        matter for small sweeps: so many runs continue at least, so that the pick is made among runs
-        trained to the end, and drift is at least
+        The rule of `decide_all` is applied to the curves up to the rung. `finalists` adds two
+        bounds for small sweeps: at least that many runs continue, so that several runs trained to
+        the end can be compared, and drift is at least
 
         .. math:: \min(2, \text{runs}^{1 / \log_2(\text{max\_epochs} / \text{first})})
 
-        in place of 2. By halves alone a small sweep would stop no run before `max_epochs / runs`
-        epochs.
+        in place of 2. With 2, a small sweep would stop no run before `max_epochs / runs` epochs.
 
         Args:
-            rung: Completed epochs of the rung; what runs were trained beyond it does not count.
-            runs: Rows of the runs that have reached it.
+            rung: Completed epochs at the rung; later values are ignored.
+            runs: Rows of the runs that have reached the rung.
             train: As in `decide`.
             validation: As in `decide`.
 
@@ -245,12 +244,12 @@ class AdaptivePolicy:
 
 @dataclass(frozen=True)
 class _Bounds:
-    """What bounds the places, by how the runs of a sweep follow one another.
+    """Bounds of the places; they depend on whether runs follow one another or take turns.
 
     Attributes:
-        share: The share of the places for the runs that have begun.
+        share: The share of the places that the runs that have begun may have.
         drift: The least drift a doubling, in logarithms of places.
-        places: The least places, as far as there are runs whose values are finite.
+        places: The least number of places; it counts only runs whose values are finite.
     """
 
     share: float = 1.0
@@ -266,7 +265,7 @@ class _Field:
         epoch: Their completed epochs.
         values: Curve -> newest value of each run, shape `(runs,)`.
         places: Curve -> how many places continue by it.
-        bounds: What bounds the places.
+        bounds: The bounds of the places.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""The rungs of a sweep whose runs take turns: after how many epochs runs are compared."""
+"""The rungs of a sweep in turns: the numbers of epochs after which runs are compared."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ PICKED_BY_LAST = 3
 
 
 def rungs(first: int, max_epochs: int, *, growth: float = 1.5) -> list[int]:
-    """Return the completed epochs after which runs wait for each other, the budget last.
+    """Return the numbers of epochs after which runs wait for each other; the last is the budget.
 
     Args:
-        first: The first rung, at least 1; at most `max_epochs` of it counts.
-        max_epochs: The full budget, the last rung.
-        growth: The factor between two rungs, above 1; each rung is at least one epoch further.
+        first: The first rung, at least 1. If it is above `max_epochs`, that is the only rung.
+        max_epochs: The full budget, which is the last rung.
+        growth: The factor between two rungs, above 1. Two rungs are at least one epoch apart.
 
     Raises:
-        TypeError: If `growth` is no number.
-        ValueError: If `growth` is not above 1, or not finite.
+        TypeError: If `growth` is not a number.
+        ValueError: If `growth` is not above 1 or not finite.
 
     Example:
         >>> rungs(3, 30)
@@ -42,13 +42,13 @@ def rungs(first: int, max_epochs: int, *, growth: float = 1.5) -> list[int]:
 
 
 def final_score(validations: Sequence[float] | NDArray[np.float64]) -> float:
-    """Return by what a run trained to the end is compared: the mean of its last three validations.
+    """Return the score of a run that was trained to the end: the mean of its last three values.
 
     Args:
-        validations: Its validation values in order, LOWER is better.
+        validations: The run's validation values in order; LOWER is better.
 
     Returns:
-        `+inf`, the worst, if one of the three is not finite or if there is none.
+        The mean; `+inf`, the worst score, if a value is not finite or if there are no values.
 
     Example:
         >>> final_score([0.9, 0.5, 0.25, 0.75])

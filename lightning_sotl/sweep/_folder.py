@@ -1,4 +1,4 @@
-"""The directory of a sweep: its settings, its candidates and the runs, as files."""
+"""The directory of a sweep: the files with its settings, its candidates and its runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_sotl.sweep._plan import Progress
 SCHEMA = 1
 _SETTINGS = "sweep.json"
 _FAILURE = "set_aside.json"
-ENDED = "-end.ckpt"  # the checkpoint of a run that something else has ended
+ENDED = "-end.ckpt"  # the checkpoint of a run that something other than its stopper ended
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RunFolder:
     """The folder of one candidate.
 
     Attributes:
-        run_id: Its name, as `rank` shows it.
+        run_id: The run's name, as `rank` shows it.
         path: The folder.
         params: The candidate.
     """
@@ -41,7 +41,7 @@ class RunFolder:
 
     @property
     def failure(self) -> Path:
-        """The file that is there while the candidate is set aside."""
+        """The file that marks a candidate as set aside."""
         return self.path / _FAILURE
 
     def lock(self) -> FileLock:
@@ -50,13 +50,13 @@ class RunFolder:
         return FileLock(self.path / ".turn.lock")
 
     def set_aside(self, trace: str) -> None:
-        """Note that `train` raised."""
+        """Mark the candidate as set aside, with the traceback of `train`."""
         self.path.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"time": time.time(), "traceback": trace})
         write_whole(self.failure, content.encode())
 
     def checkpoints_but(self, kept: str | None) -> list[Path]:
-        """Return the stops' checkpoints without one of them."""
+        """Return the checkpoints of the run's stops, except `kept`."""
         found = sorted(self.path.glob("stopped-*.ckpt"))
         return [path for path in found if kept is None or path.name != Path(kept).name]
 
@@ -64,14 +64,14 @@ class RunFolder:
 class SweepFolder:
     """Reads and writes the state of a sweep.
 
-    Each run has a folder of its own with its record and its newest checkpoint, and everything else
-    follows from those. `sweep.json` holds the settings and the candidates; it is replaced as a
+    Each run has its own folder with its record and its newest checkpoint. The state of the sweep is
+    computed from these. `sweep.json` holds the settings and the candidates; it is replaced as a
     whole under a lock.
 
     Args:
-        directory: Where the sweep is.
-        settings: What must be the same at each start, as JSON.
-        prefix: The monitor's, which names the records.
+        directory: The sweep's directory.
+        settings: The settings that must be the same at each start, as JSON.
+        prefix: The monitor's prefix, which names the records.
         validation: The recorded metric to read, or None.
     """
 
@@ -86,7 +86,7 @@ class SweepFolder:
         self._read: dict[Path, tuple[tuple[int, int], RecordedRun | None]] = {}
 
     def start(self, candidates: Sequence[dict[str, Any]]) -> None:
-        """Create or check the settings, add new candidates, and try those set aside again.
+        """Create or check the settings, add new candidates, and readmit those that were set aside.
 
         Raises:
             ValueError: If the directory has other settings; the message names both.
@@ -108,9 +108,9 @@ class SweepFolder:
             for name, value in self._settings.items():
                 if stored.get(name) != value:
                     raise ValueError(
-                        f"Expected `{name}` to be {quoted(stored.get(name))}, as the sweep in "
-                        f"'{self.directory}' was started with, but got {quoted(value)}. Use "
-                        "another directory for another sweep."
+                        f"Expected `{name}` to be {quoted(stored.get(name))}, as at the start of "
+                        f"the sweep in '{self.directory}', but got {quoted(value)}. Use another "
+                        "directory for another sweep."
                     )
             known = {identity(candidate): candidate for candidate in stored["candidates"]}
             before = len(known)
@@ -126,7 +126,7 @@ class SweepFolder:
             run.failure.unlink(missing_ok=True)
 
     def runs(self) -> list[RunFolder]:
-        """Return the runs of all candidates, also of those that another process has added."""
+        """Return the runs of all candidates, including those that another process has added."""
         stored = self._load() or {"candidates": []}
         return [
             RunFolder(f"run_{number:03d}", self.directory / f"run_{number:03d}", params)
@@ -145,18 +145,18 @@ class SweepFolder:
             or stored.get("schema") != SCHEMA
         ):
             raise UnreadableFileError(
-                f"Expected '{path}' to be the settings and candidates of a sweep, of schema "
-                f"{SCHEMA}, but it is not: it is damaged, or of a newer version of this package."
+                f"Expected '{path}' to hold the settings and candidates of a sweep in schema "
+                f"{SCHEMA}, but the file is damaged or from a newer version of this package."
             )
         return dict(stored)
 
     def progress(self, run: RunFolder) -> Progress:
-        """Return what a run has reached, by its record."""
+        """Return how far a run has trained, from its record."""
         recorded, set_aside = self.recorded(run), run.failure.exists()
         if recorded is None:
             return Progress(set_aside=set_aside)
-        # A turn counts when its checkpoint is named; before that it is open. Whether the run ends
-        # there does not depend on later lines, since a kill may come before them.
+        # A turn is complete once the record names its checkpoint. Whether the run has ended must
+        # not depend on later lines, since a kill may come before they are written.
         epochs, ended = 0, False
         if recorded.checkpoints:
             newest = max(recorded.checkpoints)
@@ -181,7 +181,7 @@ class SweepFolder:
         )
 
     def recorded(self, run: RunFolder) -> RecordedRun | None:
-        """Return the newest run in a folder's record; None if it has none with a unit."""
+        """Return the newest run in a folder's record; None if no run has completed a unit."""
         path = run.path / self._record
         try:
             stat = path.stat()
@@ -194,9 +194,10 @@ class SweepFolder:
         return self._read[path][1]
 
     def checkpoint(self, run: RunFolder) -> tuple[int, str | None]:
-        """Return the newest checkpoint of a run that is there, after the epochs that it has.
+        """Return the newest checkpoint that exists, after the number of epochs that it holds.
 
-        It is looked for in the run's own folder, since the sweep may have been moved.
+        The search uses the run's own folder and not the recorded paths, since the sweep may have
+        been moved.
         """
         recorded = self.recorded(run)
         if recorded is not None:

@@ -1,4 +1,4 @@
-"""Which runs of a sweep train next: a pure function of what they have reached."""
+"""Which runs of a sweep train next: a pure function of the progress of all runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run of a sweep has reached.
+    """How far a run of a sweep has trained.
 
     Attributes:
         epochs: Completed epochs (or blocks) at its newest pause or end; 0 before the first.
-        ended: Whether it is complete there: at the budget, or because something else ended it.
-        can_resume: Whether it can train on: it has not begun, or its newest checkpoint is there.
-        set_aside: Whether `train` raised for it since the script was started.
+        ended: Whether it is complete: it used its full budget, or something else ended it.
+        can_resume: Whether it can train further: it has not begun, or its newest checkpoint exists.
+        set_aside: Whether `train` raised for it since the start of the script.
         losses: e -> L(e).
         validations: e -> the validation metric.
     """
@@ -35,15 +35,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Step:
-    """The rung that the sweep is at.
+    """One rung of the sweep, and the runs that train to it.
 
     Attributes:
         stop_epoch: The rung, in completed epochs.
-        admitted: The rows of the runs that train to it, or have.
-        pending: Those of them that have not reached it.
-        compared: How many runs were compared at the rung before; 0 at the first.
-        not_affordable: How many runs would continue (at the first rung: begin) on a larger budget.
-        decisions: Row -> the policy's decision at the rung before.
+        admitted: The rows of the runs that train to the rung, or have done so.
+        pending: The admitted rows that have not reached the rung.
+        compared: How many runs were compared at the previous rung; 0 at the first rung.
+        not_affordable: How many more runs would continue (at the first rung: begin) on a larger
+            budget.
+        decisions: Row -> the policy's decision at the previous rung.
     """
 
     stop_epoch: int
@@ -62,18 +63,19 @@ def steps(
     lower_is_better: bool | None = None,
     max_total_epochs: int | None = None,
 ) -> list[Step]:
-    """Return the rungs up to the first that runs have yet to reach; all of them at the end.
+    """Return the rungs up to the first that some runs have yet to reach; all rungs at the end.
 
-    The runs that have reached a rung are compared there, whatever they have trained since, so the
-    same runs are admitted whoever asks and whenever. Runs that have trained further stay.
+    All runs that have reached a rung are compared at that rung, even if some have trained further.
+    So every process admits the same runs at any time, and runs that trained further stay admitted.
 
     Args:
         runs: The runs in the order of the candidates.
-        policy: Decides at each rung but the last.
-        rungs: In completed epochs, the budget last.
+        policy: Decides at each rung except the last.
+        rungs: The rungs in completed epochs; the last is the full budget of a run.
         lower_is_better: The direction of the validations; None to decide by training losses only.
-        max_total_epochs: The budget of all runs together. It always keeps enough to train one run
-            to the end; the best continue, and of those that have not begun the first in the list.
+        max_total_epochs: The budget of all runs together. Enough is always reserved to train one
+            run to the end. If the budget cannot pay all runs, the best continue; at the first rung,
+            the first in the list begin.
     """
     found: list[Step] = []
     for number, rung in enumerate(rungs):
@@ -134,7 +136,7 @@ def _decide(
 
 
 def curves(values: Sequence[Mapping[int, float]], epochs: int) -> NDArray[np.float64]:
-    """Return values by epoch as an array of shape `(runs, epochs)`, NaN where there are none."""
+    """Return values by epoch as an array of shape `(runs, epochs)`, NaN for a missing value."""
     table = np.full((len(values), epochs), math.nan)
     for row, by_epoch in zip(table, values, strict=True):
         known = [epoch for epoch in by_epoch if epoch < epochs]
@@ -150,11 +152,11 @@ def _affordable(
     end: int,
     budget: int | None,
 ) -> list[int]:
-    """Return the first of `wanted` that the budget can pay, and those that are beyond the rung."""
+    """Return the rows of `wanted` that the budget can pay, in order, and those beyond the rung."""
     if budget is None:
         return wanted
-    # A run on its way to the rung counts as if it had not left the one before, so that the answer
-    # is the same while others are training.
+    # A run between two rungs counts as if it were still at the earlier one, so that the result
+    # does not change while runs are training.
     spent = [before if before < run.epochs <= rung else run.epochs for run in runs]
     spent = [run.epochs if run.ended else epochs for run, epochs in zip(runs, spent, strict=True)]
     total = sum(spent)

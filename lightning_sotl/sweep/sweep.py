@@ -1,4 +1,4 @@
-"""`Sweep`: many runs on one device that take turns, and the best of them trained to the end."""
+"""`Sweep`: trains many runs in turns on one device, and the best of them to the end."""
 
 from __future__ import annotations
 
@@ -44,38 +44,38 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 class Sweep:
     """Trains many candidates in turns on one device, and the best of them to the end.
 
-    All runs train to the first rung and are paused, the policy decides which continue to the next
-    rung, and so on. A paused run resumes bit for bit as if it had never been stopped. The directory
-    is the state: run the same script again, also after a kill, and the sweep resumes.
+    All runs train to the first rung and pause. The policy then decides which of them continue to
+    the next rung, and so on. A paused run resumes bit for bit as if it had never been stopped. The
+    directory is the state: if you run the same script again, also after a kill, the sweep resumes.
 
-    The rungs are `policy.first`, then each `growth` times the one before, up to
-    `policy.max_epochs`. With `monitor_args={"every_n_train_batches": N}` every epoch of the policy,
-    of the turns and of the budget is a block of N batches.
+    The first rung is `policy.first`. Each further rung is `growth` times the one before, up to
+    `policy.max_epochs`. With `monitor_args={"every_n_train_batches": N}`, the policy, the turns and
+    the budget count blocks of N batches in place of epochs.
 
-    Several processes of one machine may run the same script: each run is trained by one of them at
-    a time, and when a process dies another takes over its run.
+    Several processes on one machine may run the same script. One process at a time trains a run,
+    and when a process dies, another one takes over its run.
 
     Args:
-        directory: Where the sweep is; one directory for each sweep.
-        candidates: Dictionaries that JSON gives back unchanged. New ones are added, and those of
-            an earlier start that are no longer listed stay.
-        policy: Decides which runs continue. `policy.runs` is the number of candidates if it is
-            None.
-        growth: The factor between two rungs, above 1. 1.2 costs a tenth less than 1.5 where a turn
-            is cheap.
+        directory: The sweep's own directory; each sweep needs one.
+        candidates: Dictionaries that JSON gives back unchanged. On a later start, new candidates
+            are added to the sweep, and candidates that are no longer in the list stay in it.
+        policy: Decides which runs continue. If `policy.runs` is None, the sweep uses the number of
+            candidates.
+        growth: The factor between two rungs, above 1. Where a turn is cheap, 1.2 costs a tenth less
+            than 1.5.
         max_total_epochs: The budget of all runs together, at least `policy.max_epochs`; None for
-            no bound. The best continue as far as it can pay them, and it always keeps enough to
-            train one run to the end.
-        validation: A logged metric such as "val_acc" that the record keeps. The policy then reads
-            both curves, and the metric decides which run is the best.
-        validation_mode: "max" if a higher `validation` is better, or "min".
+            no limit. The best runs continue while the budget lasts, and enough is always reserved
+            to train one run to the end.
+        validation: A logged metric such as "val_acc", which the sweep records. The policy then
+            reads it beside the training losses, and it decides which run is the best.
+        validation_mode: "max" if higher values of `validation` are better, "min" if lower ones are.
         monitor_args: Further arguments of the SoTLMonitor, such as `every_n_train_batches`.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range, if JSON would change a candidate (the message
-            names the place), if the budget is below `policy.max_epochs`, or if the directory has a
-            sweep with another policy, growth, validation or `monitor_args`.
+            names the place), if the budget is below `policy.max_epochs`, or if the directory holds
+            a sweep with another policy, growth, validation or `monitor_args`.
 
     Example:
         >>> from lightning_sotl import AdaptivePolicy, Sweep
@@ -85,7 +85,7 @@ class Sweep:
 got 20.
     """
 
-    # The callbacks of one door; the subclasses of the doors set them.
+    # The subclasses for `lightning` and `pytorch_lightning` set their own callbacks.
     _monitor_class: type[Any] = SoTLMonitor
     _stopper_class: type[Any] = EarlyRankingStopper
 
@@ -152,10 +152,10 @@ got 20.
 
     @property
     def best(self) -> Winner | None:
-        """The best of the runs that were trained to the end; None before the sweep is complete.
+        """The best run that was trained to the end; None before the sweep is complete.
 
-        With `validation` it is the run with the best mean of its last three values, otherwise the
-        one with the lowest `sotl_e1`.
+        With `validation`, it is the run with the best mean of the last three values. Without, it is
+        the run with the lowest `sotl_e1`.
         """
         _, _, found = self._state()
         if found[-1].pending:
@@ -164,7 +164,7 @@ got 20.
         return finished[0] if finished else None
 
     def ranking(self) -> list[RankedRun]:
-        """Return the runs, longest trained first, then by estimate, the diverged last.
+        """Return the runs: those that trained longest first, then by estimate, diverged runs last.
 
         `lightning-sotl rank` on the directory prints the same order; with a prefix or blocks in
         `monitor_args` it needs the estimate's name, for example `--monitor my_e1`.
@@ -183,23 +183,23 @@ got 20.
     # --- training
 
     def __iter__(self) -> Iterator[Turn]:
-        """Yield the turns, one at a time; each has to be trained before the next is asked for."""
+        """Yield one turn at a time; train it before you take the next."""
         for turn, _, _ in self._turns():
             yield turn
 
     def run(self, train: Callable[[Turn], Any]) -> Winner:
         """Train the sweep to its end, and return its best run.
 
-        A candidate whose `train` raises is set aside with its traceback, and tried again when the
-        script is started the next time.
+        If `train` raises for a candidate, the sweep sets the candidate aside with the traceback,
+        and tries it again at the next start of the script.
 
         Args:
-            train: Called with each turn; makes Trainer and model, and calls `turn.fit`.
+            train: A function that gets a turn, makes a Trainer and a model, and calls `turn.fit`.
 
         Raises:
             RuntimeError: If no candidate is left, if `train` did not train its turn, or if
                 `validation` is not logged.
-            OSError: If the disk is full or cannot be written: start the script again when it can.
+            OSError: If the disk is full or cannot be written. Free the disk and start again.
         """
         cause: Exception | None = None
         for turn, run in self._shown(self._turns()):
@@ -252,7 +252,7 @@ got 20.
                 try:
                     now = self._folder.progress(run)
                     if now.epochs >= step.stop_epoch or now.ended or now.set_aside:
-                        taken = True  # by another process, in the meantime
+                        taken = True  # another process has trained it in the meantime
                         break
                     turn = self._turn(run, step.stop_epoch)
                     yield turn, run, step
@@ -343,7 +343,7 @@ got 20.
             if turn.monitor.units_completed >= turn.stop_epoch:
                 raise OSError(
                     f"The record of {turn.run_id!r} in '{run.path}' cannot be written. Free the "
-                    "disk and start the script again: this turn is trained once more."
+                    "disk and start the script again: it repeats this turn."
                 )
             raise RuntimeError(
                 f"The turn of {turn.run_id!r} to epoch {turn.stop_epoch} was not trained: its "
@@ -356,7 +356,7 @@ got 20.
     # --- the end
 
     def _finished(self) -> list[Winner]:
-        """Return the runs that were trained to the end, the best first, without the diverged."""
+        """Return the runs that were trained to the end and did not diverge, the best first."""
         found = []
         for number, run in enumerate(self._folder.runs()):
             now = self._folder.progress(run)
@@ -400,9 +400,9 @@ got 20.
     def _free_disk(
         self, runs: list[RunFolder], progress: list[Progress], found: list[Step]
     ) -> None:
-        """Delete all checkpoints but the newest of each run, and that too if it cannot continue.
+        """Delete all but the newest checkpoint of each run, and all of a run that cannot continue.
 
-        Here and not where a turn ends, since a kill may come between two turns.
+        This happens before each turn and not after it, since a kill may come between two turns.
         """
         rest = math.inf
         if self.max_total_epochs is not None:
@@ -430,8 +430,8 @@ got 20.
         if number == 0:
             if step.not_affordable:
                 warn_user(
-                    f"{pluralize(step.not_affordable, 'candidate')}, the last in the list, cannot "
-                    f"begin on a budget of {self.max_total_epochs} epochs."
+                    f"A budget of {self.max_total_epochs} epochs is too small to start the last "
+                    f"{pluralize(step.not_affordable, 'candidate')} of the list."
                 )
             return
         before = found[number - 1].stop_epoch
@@ -440,7 +440,7 @@ got 20.
             f"{pluralize(step.compared, 'run')} continue to epoch {step.stop_epoch}"
         )
         if step.not_affordable:
-            line += f"; {step.not_affordable} more would, on a larger budget"
+            line += f"; {step.not_affordable} more would continue on a larger budget"
         inform_user(f"{line}.")
 
     def _report_end(self, best: Winner) -> None:
@@ -453,13 +453,13 @@ got 20.
             listed = ", ".join(f"{run.run_id}: {run.estimate:.6g}" for run in finished)
             inform_user(
                 f"Runs that were trained to the end, by final training loss: {listed}. A training "
-                "loss does not tell which of them generalises best: decide by a validation, or "
-                "give the sweep `validation`."
+                "loss does not show which of them generalises best: validate them, or give the "
+                "sweep `validation`."
             )
 
 
 def lock_now(lock: Any) -> bool:
-    """Return whether a lock could be taken without waiting."""
+    """Take a lock if it is free, and return whether it was."""
     from filelock import Timeout
 
     try:
@@ -470,7 +470,7 @@ def lock_now(lock: Any) -> bool:
 
 
 def _is_of_disk(error: BaseException | None) -> bool:
-    """Return whether an exception comes from a disk that is full or cannot be written."""
+    """Return whether a full or read-only disk caused an exception."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK:
             return True

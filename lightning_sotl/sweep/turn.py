@@ -1,4 +1,4 @@
-"""`Turn`: one run of a sweep, trained from where it was paused to the next rung."""
+"""`Turn`: one run of a sweep, to be trained from its last pause to the next rung."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Turn:
     Attributes:
         params: The candidate.
         run_id: The run's name in `Sweep.ranking()` and in `lightning-sotl rank`.
-        directory: The run's own folder: its record and its checkpoints, and a good place for a
-            Trainer's `default_root_dir`.
-        start_epoch: Completed epochs (or blocks) at its beginning.
-        stop_epoch: Completed epochs (or blocks) at its end.
-        checkpoint_path: What it resumes from; None on the first turn.
+        directory: The run's own folder, which holds its record and its checkpoints. It may also be
+            the Trainer's `default_root_dir`.
+        start_epoch: Completed epochs (or blocks) at the start of the turn.
+        stop_epoch: Completed epochs (or blocks) at the end of the turn.
+        checkpoint_path: The checkpoint from which the run resumes; None on its first turn.
         monitor: The SoTLMonitor, which writes the record into `directory`.
         stopper: The EarlyRankingStopper, which ends the turn and saves into `directory`.
-        max_epochs: What the Trainer's `max_epochs` has to be; None if the units are blocks.
+        max_epochs: The `max_epochs` that the Trainer must have; None if the units are blocks.
         unlogged: After `fit`, why a metric that the sweep records has no value; otherwise None.
-        set_aside: Whether `train` raised for it in `Sweep.run`.
+        set_aside: Whether `train` raised for this turn in `Sweep.run`.
     """
 
     params: dict[str, Any]
@@ -49,17 +49,20 @@ class Turn:
     @property
     def callbacks(self) -> list[Any]:
         """The monitor and the stopper, for the Trainer."""
-        return [self.monitor, self.stopper]  # a new list, since a Trainer adds to its own
+        return [
+            self.monitor,
+            self.stopper,
+        ]  # a new list, since a Trainer appends to its own
 
     def fit(self, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> None:
-        """Train the turn: `trainer.fit(model, ...)` from the run's checkpoint.
+        """Train the turn: call `trainer.fit(model, ...)` with the run's checkpoint.
 
         Args:
             trainer: A new Trainer with `callbacks` among its callbacks, on one device.
             model: The module, made with `params`.
             *args: Further arguments of `trainer.fit`, for example loaders or a data module.
-            **kwargs: The same. `weights_only` is False by default, since the sweep has written the
-                checkpoint itself.
+            **kwargs: Further arguments by name. `weights_only` is False by default, since the sweep
+                itself wrote the checkpoint.
 
         Raises:
             ValueError: If the Trainer has another `max_epochs`, lacks the callbacks, or trains in
@@ -69,16 +72,16 @@ class Turn:
         if trainer.world_size > 1:
             raise ValueError(
                 "Expected the Trainer of a turn to have 1 process but got "
-                f"{trainer.world_size}: the runs of a Sweep take turns on one device."
+                f"{trainer.world_size}: the runs of a sweep take turns on one device."
             )
         if self.max_epochs is not None and trainer.max_epochs != self.max_epochs:
             raise ValueError(
                 f"Expected the Trainer's `max_epochs` to be the policy's, {self.max_epochs}, but "
-                f"got {trainer.max_epochs}: learning-rate schedules follow it."
+                f"got {trainer.max_epochs}: learning-rate schedules depend on it."
             )
         weights_only = kwargs.pop("weights_only", False)
         with warnings.catch_warnings():
-            # Each turn has a logger folder of its own.
+            # Both warnings are normal here, since each turn logs into a new folder.
             warnings.filterwarnings("ignore", message="The dirpath has changed")
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")
             if self.checkpoint_path is None:
@@ -92,12 +95,12 @@ class Turn:
             self.unlogged = f"{missing[0]!r} is not logged; available: {quote_all(logged)}"
         completed = self.monitor.units_completed
         if self.stopper.stopping_reason == StoppingReason.not_stopped and completed:
-            # Something else ended the run: it is complete here.
+            # Something other than the stopper ended the run, so the run is complete.
             path = self.directory.absolute() / f"stopped-epoch={completed}{ENDED}"
             try:
                 trainer.save_checkpoint(path)
             except OSError:
-                path.unlink(missing_ok=True)  # a full disk may have taken half of it
+                path.unlink(missing_ok=True)  # a full disk may hold half of it
                 raise
             self.monitor.write_checkpoint(str(path))
             self.monitor.write_end(trainer)
@@ -110,6 +113,6 @@ class Turn:
         ]
         if missing:
             raise ValueError(
-                "Expected the Trainer's callbacks to include those of the turn, "
-                f"`callbacks=[*turn.callbacks, ...]`, but it lacks its {' and '.join(missing)}."
+                "Expected the Trainer to have the callbacks of the turn, "
+                f"`callbacks=[*turn.callbacks, ...]`, but it lacks the {' and '.join(missing)}."
             )

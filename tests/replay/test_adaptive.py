@@ -172,8 +172,8 @@ def test_curves_of_one_epoch_are_all_trained_to_the_end():
         (
             "adaptive-fast",
             "There is no policy 'adaptive-fast'; adaptive are 'adaptive', 'adaptive-first2-keep2', "
-            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5-finalists3' with any numbers, and "
-            "the same with the ending '-val' or '-both'.",
+            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5-finalists3' with any numbers, each "
+            "also with the ending '-val' or '-both'.",
         ),
         ("adaptive-first1", "Expected `first` to be at least 2 but got 1."),
         ("adaptive-pause1", "Expected `growth` to be above 1 and finite but got 1.0."),

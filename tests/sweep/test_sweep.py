@@ -291,7 +291,9 @@ def test_bad_arguments_are_refused(tmp_path, options, error, message):
 def test_other_settings_than_the_directorys_are_refused_and_a_larger_budget_is_not(tmp_path):
     make(tmp_path, max_total_epochs=20)
     make(tmp_path, max_total_epochs=30)
-    with pytest.raises(ValueError, match=r"^Expected `growth` to be 1\.5, as the sweep in '.*' "):
+    with pytest.raises(
+        ValueError, match=r"^Expected `growth` to be 1\.5, as at the start of the sweep in '.*', "
+    ):
         make(tmp_path, growth=2.0)
     with pytest.raises(ValueError, match=r"^Expected `policy` to be \{'max_epochs': 6, .* but got"):
         door().Sweep(tmp_path, CANDIDATES, policy=AdaptivePolicy(max_epochs=8, first=2))
@@ -345,11 +347,11 @@ def test_a_turn_that_was_not_trained_is_an_error(tmp_path):
 def test_a_trainer_that_does_not_fit_the_turn_is_refused(tmp_path):
     turn = next(iter(make(tmp_path)))
     net = module(**turn.params)
-    with pytest.raises(ValueError, match=r"lacks its SoTLMonitor and EarlyRankingStopper\.$"):
+    with pytest.raises(ValueError, match=r"lacks the SoTLMonitor and EarlyRankingStopper\.$"):
         turn.fit(trainer(tmp_path, []), net, *loaders())
     with pytest.raises(ValueError, match=r"`max_epochs` to be the policy's, 6, but got 9: "):
         turn.fit(trainer(tmp_path, turn.callbacks, max_epochs=9), net, *loaders())
-    with pytest.raises(ValueError, match=r"to have 1 process but got 2: the runs of a Sweep take"):
+    with pytest.raises(ValueError, match=r"to have 1 process but got 2: the runs of a sweep take"):
         turn.fit(trainer(tmp_path, turn.callbacks, devices=2, strategy="ddp_fork"), net, *loaders())
 
 
@@ -380,12 +382,14 @@ def test_a_run_that_something_else_ends_is_complete_there(tmp_path):
 
 def test_a_budget_that_cannot_begin_all_begins_the_first(tmp_path):
     sweep, training = make(tmp_path, max_total_epochs=11), Training()
-    with pytest.warns(UserWarning, match="cannot begin") as caught:
+    with pytest.warns(UserWarning, match="is too small to start") as caught:
         best = sweep.run(training)
     # 2 each for n runs, and 4 more for one of them to the end: n = 3.
     assert sorted({run_id for run_id, *_ in training.turns}) == ["run_000", "run_001", "run_002"]
-    message = [str(entry.message) for entry in caught if "cannot begin" in str(entry.message)]
-    assert message == ["3 candidates, the last in the list, cannot begin on a budget of 11 epochs."]
+    message = [str(entry.message) for entry in caught if "is too small" in str(entry.message)]
+    assert message == [
+        "A budget of 11 epochs is too small to start the last 3 candidates of the list."
+    ]
     assert sum(len(steps) for steps in training.steps.values()) / 4 <= 11
     # Only the winner's checkpoint is left: nobody else can continue on what is left.
     assert [str(path) for path in tmp_path.rglob("*.ckpt")] == [best.checkpoint_path]

@@ -268,7 +268,7 @@ def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_ep
     sweep = make(tmp_path)
     message = (
         r"^'.*stopped-epoch=.*' cannot be written: File too large\. Free the disk and start the "
-        r"script again: this turn is trained once more\.$"
+        r"script again: it repeats this turn\.$"
     )
     with pytest.raises(OSError, match=message):
         sweep.run(NoRoom(run_id, stop_epoch, 4_000))
@@ -315,7 +315,7 @@ def test_a_record_that_cannot_be_written_ends_the_script_and_loses_nothing(
     folder = tmp_path / "run_002"
     message = (
         f"The record of 'run_002' in '{folder}' cannot be written. Free the disk and start the "
-        "script again: this turn is trained once more."
+        "script again: it repeats this turn."
     )
     with (
         pytest.warns(UserWarning, match="cannot be written"),
@@ -468,8 +468,8 @@ def test_damaged_settings_are_an_error_and_stay_as_they_are(tmp_path, content):
     path = tmp_path / "sweep.json"
     path.write_bytes(content)
     message = (
-        f"Expected '{path}' to be the settings and candidates of a sweep, of schema 1, but it is "
-        "not: it is damaged, or of a newer version of this package."
+        f"Expected '{path}' to hold the settings and candidates of a sweep in schema 1, but the "
+        "file is damaged or from a newer version of this package."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make(tmp_path)

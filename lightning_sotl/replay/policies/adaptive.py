@@ -1,4 +1,4 @@
-"""The adaptive rule in a replay, for runs that are stopped and for runs that take turns."""
+"""The adaptive rule in a replay: runs that are stopped, and runs that take turns."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ _NAME = re.compile(
     r"(?:-finalists([0-9]+))?(?:-(val|both))?"
 )
 _DEFAULT = AdaptivePolicy(max_epochs=1)
-_GROWTH = 1.5  # that of `Sweep`
+_GROWTH = 1.5  # the default of `Sweep`
 
 
 def named_adaptive(name: str) -> Policy:
-    """Return the adaptive rule under one of its names.
+    """Return the adaptive rule that a name describes.
 
     - `adaptive` compares the runs by `sotl_e1`, the training loss of the last epoch, and validates
-      in the last three epochs of full training only. It decides after each epoch of a run, by what
-      the others have reported so far, and a stopped run stays stopped.
-    - `adaptive-pause` lets the runs take turns, as `Sweep` does: all reach a rung before any
-      continues, so it decides the same with any number of workers. `adaptive-pause1.2` has rungs
-      1.2 apart in place of 1.5; `adaptive-pause-finalists3` trains at least 3 runs to the end.
-    - `adaptive-val` and `adaptive-pause-val` compare by the validation value of each epoch.
+      only in the last three epochs of full training. It decides after each epoch of a run, from the
+      values that the other runs have reported so far. A stopped run stays stopped.
+    - `adaptive-pause` lets the runs take turns, as `Sweep` does. All runs reach a rung before any
+      of them continues, so the decisions do not depend on the number of workers. In
+      `adaptive-pause1.2` each rung is 1.2 times the one before, in place of 1.5.
+      `adaptive-pause-finalists3` trains at least 3 runs to the end.
+    - `adaptive-val` and `adaptive-pause-val` compare runs by the validation value of each epoch.
     - `adaptive-both` and `adaptive-pause-both` look up the leaders of the validation in the
-      training losses, and so notice training losses that do not tell which network is better.
+      training losses, so they notice training losses that do not show which network is better.
 
     `adaptive-keep2`, `adaptive-first2-keep2-pause-val` and so on set `keep` and `first`. The pick
-    is, among the runs trained to the end, the run with the best mean of its last three validations.
+    is the run with the best mean of the last three validations among the runs trained to the end.
 
     Raises:
         ValueError: If the name is none of these, or a number is out of range.
@@ -56,8 +57,8 @@ def named_adaptive(name: str) -> Policy:
     if match is None:
         raise ValueError(
             f"There is no policy {name!r}; adaptive are 'adaptive', 'adaptive-first2-keep2', "
-            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5-finalists3' with any numbers, and "
-            "the same with the ending '-val' or '-both'."
+            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5-finalists3' with any numbers, each "
+            "also with the ending '-val' or '-both'."
         )
     first, keep = int(match[1] or _DEFAULT.first), float(match[2] or _DEFAULT.keep)
     finalists = int(match[5]) if match[5] else None
@@ -68,7 +69,7 @@ def named_adaptive(name: str) -> Policy:
         rungs(first, first, growth=growth)  # checks it
     elif finalists is not None:
         raise ValueError(
-            f"Expected {name!r} to have '-pause', without which no runs are finalists."
+            f"Expected {name!r} to have '-pause': only runs that take turns have finalists."
         )
     return Adaptive(name, keep, first, finalists, growth, match[6] or "")
 
@@ -82,7 +83,7 @@ class Adaptive:
         keep: As in `AdaptivePolicy`.
         first: As in `AdaptivePolicy`.
         finalists: As in `AdaptivePolicy`.
-        growth: The factor between two rungs at which runs wait for each other; None if they do not.
+        growth: The factor between two rungs; None if the runs do not wait for each other.
         reads: "val", "both", or "" for training losses alone.
     """
 
@@ -102,7 +103,7 @@ class Adaptive:
         """Start on the runs of one repeat.
 
         Raises:
-            ValueError: If there are no validation values and the policy reads them.
+            ValueError: If the policy reads validation values and there are none.
         """
         if self.reads:
             check_validation(self.name, observations)
@@ -154,7 +155,7 @@ class _StoppedRuns(_AdaptiveRun):
 class _RunsInTurns(_AdaptiveRun):
     def __init__(self, observations: Observations, policy: Adaptive, rungs: list[int]) -> None:
         super().__init__(observations, policy)
-        self._rungs = rungs  # from the one that the runs train to now
+        self._rungs = rungs  # the first is the one that the runs now train to
         self._training = list(range(len(observations.epochs)))
 
     def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:

@@ -1,7 +1,7 @@
 """The built-in policies: full training, a fixed T, synchronous halving, and ASHA that promotes.
 
-All but the last pause all runs at a rung and resume the best, so their cost does not depend on how
-many runs are trained at a time.
+All but the last pause all runs at a rung and resume the best, so their cost does not depend on the
+number of workers.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def named_baseline(name: str) -> Policy:
     - `halving` stops all at T = 3, trains the best third (rounded down, at least 1) to T = 9, the
       best third of these to T = 27 and so on; `halving-eta2-from1` keeps the best half at
       T = 1, 2, 4, ...
-    - `asha-promote` has the rungs and numbers of `halving`, and no run waits for others (Li et al.
-      2020, Algorithm 2): a free worker resumes the best paused run in the best third of those that
-      have reached its rung so far, the latest rung first, and otherwise starts a new run. A paused
-      run stays promotable.
+    - `asha-promote` has the rungs and numbers of `halving`, but no run waits for others (Li et al.
+      2020, Algorithm 2). From the latest rung down, a free worker resumes the best paused run in
+      the best third of the runs that have reached the rung so far. If no rung has such a run, the
+      worker starts a new one. A paused run can be promoted at any later time.
 
     The best runs have the lowest `sotl_e1`, the training loss of the last epoch; with the ending
     `-val`, as in `halving-val`, the best validation value. Ties go to the run that was drawn
@@ -78,7 +78,7 @@ class Rungs(OneSignalPolicy):
         name: Name of the policy.
         first: Completed epochs at the first rung; None for no rung.
         kept: (runs at a rung) -> how many of them continue.
-        eta: Each further rung is so many times as late as the one before; None for a single rung.
+        eta: Each further rung is `eta` times as late as the one before; None for a single rung.
     """
 
     first: int | None = None
@@ -145,7 +145,7 @@ class PromotingAsha(OneSignalPolicy):
     Attributes:
         name: Name of the policy.
         first: Completed epochs at the first rung.
-        eta: Each further rung is so many times as late, and one of so many runs is promoted.
+        eta: Each further rung is `eta` times as late, and one in `eta` runs is promoted.
     """
 
     first: int

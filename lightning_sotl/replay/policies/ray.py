@@ -24,19 +24,19 @@ ASHA, HYPERBAND = "ray-asha", "ray-hyperband"
 
 @dataclass(frozen=True)
 class RayPolicy(OneSignalPolicy):
-    """One of Ray's schedulers; `max_t` is E, and every repeat has a new one.
+    """One of Ray's schedulers, made anew for each repeat, with the full budget E as `max_t`.
 
     - `ray-asha`: ASHAScheduler with its defaults (grace period 1, reduction factor 4, one bracket).
-      A stopped run stays stopped. The scheduler gets a value in the call that decides, so among the
-      values of one instant it knows those of runs that started earlier.
+      A stopped run stays stopped. The scheduler gets each value in the call that decides about it,
+      so of the values of one instant it knows only those of runs that started earlier.
     - `ray-hyperband`: HyperBandScheduler with its default (reduction factor 3), which pauses the
-      runs of a bracket until all have reached a rung. With `stop_last_trials=False`, so that the
-      last runs of each bracket train for E epochs: otherwise Ray ends them at the last rung, with
-      E = 50 after 48, 45 or 27.
+      runs of a bracket until all have reached a rung. `stop_last_trials` is False, so that the last
+      runs of each bracket train for E epochs; otherwise Ray ends them at the last rung, for
+      example at 48, 45 or 27 if E is 50.
 
     Args:
-        name: "ray-asha" or "ray-hyperband", with the ending "-val" to report validation values in
-            place of training losses.
+        name: "ray-asha" or "ray-hyperband"; add "-val" to report validation values in place of
+            training losses.
 
     Raises:
         ValueError: If there is no such scheduler.
@@ -72,9 +72,9 @@ class RayPolicy(OneSignalPolicy):
 
 
 class _Trial:
-    """What the schedulers read of a trial.
+    """The attributes of a trial that the schedulers read.
 
-    Hyperband reads the status of the other trials of a bracket, and stops them.
+    Hyperband also reads the status of the other trials of a bracket, and stops them.
     """
 
     is_saving = False
@@ -86,7 +86,7 @@ class _Trial:
 
 
 class _Controller:
-    """What Hyperband calls of Tune's controller."""
+    """The methods of Tune's controller that Hyperband calls."""
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
@@ -126,7 +126,7 @@ class _SchedulerRun(BasicRun):
             trial.status = Trial.PAUSED
         is_complete = result["training_iteration"] == self._observations.max_epochs
         if action == TrialScheduler.STOP or is_complete:
-            trial.status = Trial.TERMINATED  # and the rest as Tune's controller does
+            trial.status = Trial.TERMINATED  # as Tune's controller does
             self._scheduler.on_trial_complete(self._controller, trial, result)
         return bool(action == TrialScheduler.CONTINUE)
 
@@ -135,7 +135,7 @@ class _HyperbandRun(_SchedulerRun):
     def resume(self) -> Sequence[int]:
         resumed: list[int] = []
         while trial := self._scheduler.choose_trial_to_run(self._controller):
-            trial.status = Trial.RUNNING  # otherwise it is chosen again
+            trial.status = Trial.RUNNING  # otherwise the scheduler chooses it again
             resumed.append(trial.run)
         return resumed
 
