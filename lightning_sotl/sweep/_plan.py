@@ -45,6 +45,8 @@ class Step:
         not_affordable: How many more runs would continue (at the first rung: begin) on a larger
             budget.
         decisions: Row -> the policy's decision at the previous rung.
+        lost: How many runs would continue, within the budget, if their checkpoints were still
+            there; a smaller budget deletes those of runs that it cannot pay.
     """
 
     stop_epoch: int
@@ -53,6 +55,7 @@ class Step:
     compared: int
     not_affordable: int
     decisions: dict[int, Decision]
+    lost: int
 
 
 def steps(
@@ -97,6 +100,14 @@ def steps(
         if decisions:
             wanted.sort(key=lambda row: (decisions[row].place or 0, row))
         admitted = _affordable(runs, wanted, before, rung, rungs[-1], max_total_epochs)
+        lost = [
+            row
+            for row, decision in decisions.items()
+            if decision.goes_on
+            and runs[row].epochs == before
+            and not (runs[row].can_resume or runs[row].ended)
+        ]
+        payable = _affordable(runs, [*wanted, *lost], before, rung, rungs[-1], max_total_epochs)
         pending = [
             row
             for row in sorted(admitted)
@@ -110,6 +121,7 @@ def steps(
                 len(field_) if number else 0,
                 len(wanted) - len(admitted),
                 decisions,
+                len({*lost} & {*payable}),
             )
         )
         if pending or not admitted:

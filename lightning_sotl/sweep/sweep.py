@@ -442,6 +442,11 @@ got 20.
         if step.not_affordable:
             line += f"; {step.not_affordable} more would continue on a larger budget"
         inform_user(f"{line}.")
+        if step.lost:
+            warn_user(
+                f"{pluralize(step.lost, 'run')} would also continue to epoch {step.stop_epoch}, "
+                "but an earlier start with a smaller budget has deleted the checkpoints."
+            )
 
     def _report_end(self, best: Winner) -> None:
         finished = self._finished()

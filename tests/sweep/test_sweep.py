@@ -441,3 +441,17 @@ def test_an_unlogged_validation_is_an_error(tmp_path):
     sweep = make(tmp_path, validation="val_ac", validation_mode="max")
     with pytest.raises(RuntimeError, match=r"records a metric that does not exist: 'val_ac' is "):
         sweep.run(Training())
+
+
+def test_a_larger_budget_names_the_runs_whose_checkpoints_are_gone(tmp_path):
+    make(tmp_path, max_total_epochs=20).run(Training())
+    kept = {path.parent.name for path in tmp_path.rglob("*.ckpt")}
+    assert len(kept) < 6
+    training = Training()
+    with pytest.warns(UserWarning, match="would also continue") as caught:
+        make(tmp_path).run(training)
+    messages = [str(entry.message) for entry in caught if "would also" in str(entry.message)]
+    assert messages[0].endswith(
+        "but an earlier start with a smaller budget has deleted the checkpoints."
+    )
+    assert not {run_id for run_id, *_ in training.turns} - kept
