@@ -187,6 +187,7 @@ def test_rank_zero_alone_shows_the_estimate_in_tensorboard(ranks):
     assert len(list(logs.glob("events*"))) == 1
 
 
+@pytest.mark.slow
 def test_what_spawned_processes_found_reaches_the_parent(tmp_path):
     start("spawn", tmp_path)
     parent = json.loads((tmp_path / "parent.json").read_text())

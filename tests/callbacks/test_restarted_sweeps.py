@@ -34,10 +34,8 @@ def by_the_rule(*restarted: list[float]) -> list[int]:
     return epochs_by_the_rule(POLICY, [*map(curve, FIRST), *restarted, *others])
 
 
-@pytest.mark.parametrize(
-    "resume",
-    [pytest.param(True, id="resumed"), pytest.param(False, id="anew", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("resume", [True, False], ids=["resumed", "anew"])
 def test_a_killed_loop_that_is_started_again_ends_where_the_rule_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: bool
 ) -> None:

@@ -41,7 +41,13 @@ def test_a_short_campaign_finds_nothing(tmp_path: Path, name: str) -> None:
     assert campaign.counts["inputs"] >= 30
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "command-line" else ())
+        for name in READERS
+    ],
+)
 @settings(max_examples=10, deadline=None)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(

@@ -40,7 +40,7 @@ def assert_whole(trial: optuna.trial.FrozenTrial) -> None:
     assert trial.value == trial.intermediate_values[STOP_EPOCH - 1]
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("journal", marks=pytest.mark.slow)])
 def test_after_a_kill_no_finished_trial_is_lost_and_no_epoch_counted_twice(
     tmp_path: Path, kind: str
 ) -> None:
