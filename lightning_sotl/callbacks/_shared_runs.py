@@ -27,8 +27,9 @@ from lightning_sotl.policies.growing_curves import GrowingCurves
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.configurations import configuration
 from lightning_sotl.record.format import file_name, header_time
-from lightning_sotl.record.lineage import RecordedRun
-from lightning_sotl.record.reader import Session, merge_sessions, read_record
+from lightning_sotl.record.lineage import RecordedRun, merge_sessions
+from lightning_sotl.record.reader import read_record
+from lightning_sotl.record.session import Session
 from lightning_sotl.stats.ranks import Mode
 
 _OWN = "own"  # the row of the run that asks

@@ -16,8 +16,9 @@ from lightning_sotl.curves._same_logs import in_float32, join_loggers, without_c
 from lightning_sotl.curves._tensorboard import read_event_files
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.record.format import header_time
-from lightning_sotl.record.lineage import RecordedRun
-from lightning_sotl.record.reader import Session, merge_sessions, read_record
+from lightning_sotl.record.lineage import RecordedRun, merge_sessions
+from lightning_sotl.record.reader import read_record
+from lightning_sotl.record.session import Session
 
 Progress = Callable[[int, int], None]
 

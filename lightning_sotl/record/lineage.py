@@ -13,12 +13,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_sotl.record.format import header_time
-
-if TYPE_CHECKING:
-    from lightning_sotl.record.reader import Session
+from lightning_sotl.record.session import Session
 
 _ENDS = ("stopped", "finished", "paused")
 _STOPS = ("stop_epoch_reached", "stop_batches_reached")
@@ -369,8 +367,25 @@ class _Tree:
             run.stopped_at = part.units
 
 
-def runs_of(sessions: Iterable[Session]) -> list[RecordedRun]:
-    """Return the runs of some sessions, in the order in which they began."""
+def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
+    """Return the runs of all sessions, in the order in which they began.
+
+    Runs that resumed from one checkpoint share their `run_id` and are forks, each with the units
+    that it has from the others. Two continuations of a checkpoint are two runs if both ended by
+    themselves or if their parameters differ. If one broke off, and another with the same
+    parameters began after that, both are one run with the losses of the newer: those of the older
+    belong to a run that was rewound.
+
+    Sessions of older versions do not name what they resumed from. Their place in the tree is
+    inferred: in another folder they repeat the units that they resumed from, in the same file they
+    write only what it does not have.
+
+    Example:
+        >>> first = Session("a", Path("v0"), {}, begun=1.0, losses={0: 3.0, 1: 2.0, 2: 1.0})
+        >>> resumed = Session("a", Path("v1"), {}, begun=2.0, losses={1: 2.5})
+        >>> [run.losses for run in merge_sessions([resumed, first])]
+        [{0: 3.0, 1: 2.5}]
+    """
     groups: dict[str, dict[object, list[Session]]] = {}
     for session in sorted(sessions, key=lambda entry: entry.begun):
         time = header_time(session.facts)

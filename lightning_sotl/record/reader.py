@@ -1,51 +1,18 @@
-"""Reader of run records (`sotl.jsonl`): the sessions of each run."""
+"""Reader of a record (`sotl.jsonl`): its sessions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning_sotl._utils.files import UnreadableFileError
 from lightning_sotl._utils.text import quoted
 from lightning_sotl.record.format import MOST_UNITS, SCHEMA, header_time, parsed_lines
-from lightning_sotl.record.lineage import RecordedRun, runs_of
+from lightning_sotl.record.session import Session
 
 # Each process that trains a run writes a session.
 MOST_SESSIONS = 10_000
-
-
-@dataclass
-class Session:
-    """What one process wrote about one run: a header and the lines below it.
-
-    Attributes:
-        run_id: The run; the sessions of a resumed run share it.
-        folder: The folder of the record.
-        facts: The header: what makes runs comparable.
-        begun: The time of the header; not earlier than those above it in the same file.
-        losses: e -> L(e), `+inf` where it was not finite.
-        checkpoints: e -> the checkpoint saved after it.
-        metrics: e -> the recorded metrics of that epoch, by name.
-        status: The last status line; empty without one.
-        alive: The newest time at which it is known to have been trained: that of its header, of its
-            status, or of the headers above its last line in the same file.
-    """
-
-    run_id: str
-    folder: Path
-    facts: dict[str, Any]
-    begun: float = -math.inf
-    losses: dict[int, float] = field(default_factory=dict)
-    checkpoints: dict[int, str] = field(default_factory=dict)
-    metrics: dict[int, dict[str, float]] = field(default_factory=dict)
-    status: dict[str, Any] = field(default_factory=dict)
-    alive: float = -math.inf
-
-    def __post_init__(self) -> None:
-        self.alive = max(self.alive, self.begun)
 
 
 def read_record(path: Path) -> tuple[list[Session], int]:
@@ -94,28 +61,6 @@ def read_record(path: Path) -> tuple[list[Session], int]:
         else:
             current.alive = max(current.alive, newest)
     return sessions, unreadable
-
-
-def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
-    """Return the runs of all sessions, in the order in which they began.
-
-    Runs that resumed from one checkpoint share their `run_id` and are forks, each with the units
-    that it has from the others. Two continuations of a checkpoint are two runs if both ended by
-    themselves or if their parameters differ. If one broke off, and another with the same
-    parameters began after that, both are one run with the losses of the newer: those of the older
-    belong to a run that was rewound.
-
-    Sessions of older versions do not name what they resumed from. Their place in the tree is
-    inferred: in another folder they repeat the units that they resumed from, in the same file they
-    write only what it does not have.
-
-    Example:
-        >>> first = Session("a", Path("v0"), {}, begun=1.0, losses={0: 3.0, 1: 2.0, 2: 1.0})
-        >>> resumed = Session("a", Path("v1"), {}, begun=2.0, losses={1: 2.5})
-        >>> [run.losses for run in merge_sessions([resumed, first])]
-        [{0: 3.0, 1: 2.5}]
-    """
-    return runs_of(sessions)
 
 
 def _begin_session(header: dict[str, Any], path: Path, begun: float) -> Session:

@@ -91,7 +91,7 @@ class RunRecord:
         """Return e -> loss of a run's units in the file.
 
         If a line changes the loss of epoch e, later epochs are dropped: they belong to a run that
-        was rewound, as `record.reader.merge_sessions` reads it.
+        was rewound, as `record.lineage.merge_sessions` reads it.
         """
         units: dict[int, float | None] = {}
         current = None

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
-from lightning_sotl.record.reader import merge_sessions, read_record
+from lightning_sotl.record.lineage import merge_sessions
+from lightning_sotl.record.reader import read_record
 from tests.support.helpers import (
     lightning,
     loader,

@@ -22,7 +22,8 @@ from lightning_sotl.curves._tensorboard import masked_crc32c, read_event_files
 from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from lightning_sotl.record.format import MOST_UNITS
-from lightning_sotl.record.reader import merge_sessions, read_record
+from lightning_sotl.record.lineage import merge_sessions
+from lightning_sotl.record.reader import read_record
 from lightning_sotl.record.writer import RunRecord
 from tests.fuzz import mutations, seeds
 

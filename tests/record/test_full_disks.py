@@ -19,7 +19,8 @@ from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor
 from lightning_sotl._utils.files import write_whole
 from lightning_sotl.cli import main
 from lightning_sotl.losses.history import LossHistory
-from lightning_sotl.record.reader import merge_sessions, read_record
+from lightning_sotl.record.lineage import merge_sessions
+from lightning_sotl.record.reader import read_record
 from lightning_sotl.record.recorder import Recorder
 from lightning_sotl.record.writer import RunRecord
 from tests.support.helpers import lightning, loader, scripted_loss, scripted_model, trainer

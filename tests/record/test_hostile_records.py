@@ -8,7 +8,9 @@ import pytest
 
 from lightning_sotl.cli import main
 from lightning_sotl.record import reader
-from lightning_sotl.record.reader import Session, merge_sessions, read_record
+from lightning_sotl.record.lineage import merge_sessions
+from lightning_sotl.record.reader import read_record
+from lightning_sotl.record.session import Session
 from lightning_sotl.record.writer import RunRecord
 
 HEADER = '{"schema": 1, "run_id": "a"}\n'

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lightning_sotl.record.lineage import RecordedRun
-from lightning_sotl.record.reader import Session, merge_sessions
+from lightning_sotl.record.lineage import RecordedRun, merge_sessions
+from lightning_sotl.record.session import Session
 
 BASE = [4.0, 3.0, 2.0]
 

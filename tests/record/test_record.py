@@ -8,7 +8,8 @@ import pytest
 from lightning_sotl._utils import files
 from lightning_sotl.record import reader
 from lightning_sotl.record.format import run_params
-from lightning_sotl.record.reader import merge_sessions, read_record
+from lightning_sotl.record.lineage import merge_sessions
+from lightning_sotl.record.reader import read_record
 from lightning_sotl.record.writer import RunRecord
 
 

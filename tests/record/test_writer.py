@@ -8,7 +8,8 @@ import pytest
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
-from lightning_sotl.record.reader import merge_sessions, read_record
+from lightning_sotl.record.lineage import merge_sessions
+from lightning_sotl.record.reader import read_record
 from lightning_sotl.record.writer import RunRecord
 from tests.support.helpers import (
     lightning,

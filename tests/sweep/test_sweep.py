@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_sotl import AdaptivePolicy
-from lightning_sotl.record.reader import merge_sessions, read_record
+from lightning_sotl.record.lineage import merge_sessions
+from lightning_sotl.record.reader import read_record
 from tests.support.command_line import run as command
 from tests.support.helpers import PACKAGES, StatefulLoader, door, lightning
 
