@@ -127,11 +127,11 @@ class MonitoredMetric:
         estimate = parse_monitor(self.name)
         prefixes = {"sotl", *(monitor.prefix for monitor in monitors)}
         names = [name for monitor in monitors for name in monitor.metric_names]
-        if estimate is None or estimate.prefix not in prefixes:
-            if not get_close_matches(self.name, names or ["sotl", "sotl_e1"], cutoff=0.75):
-                return ""
-        elif not monitors:
-            return " A SoTLMonitor logs it, and this Trainer has none among its callbacks."
-        if not monitors:
-            return " A SoTLMonitor logs 'sotl_e1', and this Trainer has none among its callbacks."
-        return f" The SoTLMonitor of this Trainer logs {quote_all(names)}."
+        is_estimate = estimate is not None and estimate.prefix in prefixes
+        known = names or ["sotl", "sotl_e1"]
+        if not is_estimate and not get_close_matches(self.name, known, cutoff=0.75):
+            return ""
+        if monitors:
+            return f" The SoTLMonitor of this Trainer logs {quote_all(names)}."
+        logged = "it" if is_estimate else "'sotl_e1'"
+        return f" A SoTLMonitor logs {logged}, and this Trainer has none among its callbacks."

@@ -120,25 +120,16 @@ class RunBinding:
         return binding
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_trainer": None, "_original": None}
-        if not is_spawning():  # only parent and child share the file
-            del state["_handoff"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({"_handoff": _new_file_name(), **state})
+        # Only a process that is being spawned gets a binding: they share the file.
+        return {**self.__dict__, "_trainer": None, "_original": None}
 
 
-def is_spawning() -> bool:
-    """Return whether pickling is for a process that is being spawned."""
-    return multiprocessing.context.get_spawning_popen() is not None
-
-
-def deep_copy(callback: Any, memo: dict[int, Any]) -> Any:
-    """Return a deep copy of a callback, made from what `__getstate__` returns."""
+def deep_copy(callback: Any, binding: RunBinding, memo: dict[int, Any]) -> Any:
+    """Return a deep copy of a callback, from its `__getstate__`, that reports to the original."""
     twin = object.__new__(type(callback))
     memo[id(callback)] = twin
-    twin.__setstate__(copy.deepcopy(callback.__getstate__(), memo))
+    state = copy.deepcopy(callback.__getstate__(), memo)
+    twin.__setstate__({**state, "_run": binding.copy()})
     return twin
 
 
@@ -146,9 +137,11 @@ def attributes_without(callback: object, *names: str) -> dict[str, Any]:
     """Return what a copy of a callback keeps: all attributes but the named ones.
 
     Lightning attaches the module's bound methods `log` and `log_dict`. A copy with them would hold
-    the module, so they are left out, too.
+    the module, so they are left out, too. So is the binding, except for a spawned process.
     """
     dropped = {"log", "log_dict", *names}
+    if multiprocessing.context.get_spawning_popen() is None:
+        dropped.add("_run")
     return {name: value for name, value in vars(callback).items() if name not in dropped}
 
 

@@ -57,8 +57,9 @@ class SharedRuns:
         directory: Where the runs of one sweep write, at any depth.
         estimate: What runs are compared by.
         policy: The rule.
-        validation: A recorded metric that the rule reads beside the losses, and its direction; None
-            to decide by training losses alone.
+        validation: A recorded metric that the rule reads beside the losses; None to decide by
+            training losses alone.
+        validation_mode: "max" if a higher `validation` is better, or "min".
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class SharedRuns:
         *,
         estimate: LoggedEstimate,
         policy: AdaptivePolicy,
-        validation: tuple[str, Mode] | None = None,
+        validation: str | None = None,
+        validation_mode: Mode | None = None,
     ) -> None:
         self.directory = Path(directory)
         self._estimate = estimate
         self._policy = policy
         self._validation = validation
+        self._sign = -1.0 if validation_mode == "max" else 1.0
         self._curves = GrowingCurves(policy.max_epochs)
         self._validations = GrowingCurves(policy.max_epochs)
         self._stamps: dict[Path, tuple[int, int]] = {}
@@ -143,13 +146,11 @@ class SharedRuns:
         """Put the recorded metric of a run into its table, lower is better."""
         if self._validation is None:
             return
-        name, mode = self._validation
         self._validations.drop_after(key, -1)
         for run in runs:
             for epoch, metrics in run.metrics.items():
-                if name in metrics:
-                    value = metrics[name]
-                    self._validations.put(key, epoch, value if mode == "min" else -value)
+                if self._validation in metrics:
+                    self._validations.put(key, epoch, self._sign * metrics[self._validation])
 
     def _own(self, run_id: str, session: float) -> dict[tuple[str, float], _Entry]:
         """Return the run that asks, as its record has it; if that cannot be told, all its forks."""
@@ -269,7 +270,8 @@ def share_runs(
     metric: MonitoredMetric,
     policy: AdaptivePolicy,
     directory: str | Path,
-    validation: tuple[str, Mode] | None,
+    validation: str | None,
+    validation_mode: Mode | None,
 ) -> SharedRuns | None:
     """Return on rank 0 what a policy reads, before the first batch; on the others None.
 
@@ -286,7 +288,13 @@ def share_runs(
     estimate = parse_monitor(metric.name)
     if not trainer.is_global_zero or estimate is None:
         return None
-    return SharedRuns(directory, estimate=estimate, policy=policy, validation=validation)
+    return SharedRuns(
+        directory,
+        estimate=estimate,
+        policy=policy,
+        validation=validation,
+        validation_mode=validation_mode,
+    )
 
 
 def _problem(
@@ -294,7 +302,7 @@ def _problem(
     metric: MonitoredMetric,
     policy: AdaptivePolicy,
     directory: str | Path,
-    validation: tuple[str, Mode] | None,
+    validation: str | None,
 ) -> str | None:
     estimate = parse_monitor(metric.name)
     if estimate is None or metric.monitor is None:
@@ -309,10 +317,10 @@ def _problem(
             f"but got {policy.max_epochs}."
         )
     recorded = metric.monitor.record_metrics
-    if validation is not None and validation[0] not in recorded:
+    if validation is not None and validation not in recorded:
         return (
             "Expected `validation` to be one of the SoTLMonitor's `record_metrics`, which other "
-            f"runs read, but got {validation[0]!r}; available: {quote_all(recorded)}."
+            f"runs read, but got {validation!r}; available: {quote_all(recorded)}."
         )
     path, directory = metric.monitor.record_path, Path(directory)
     if path is None or not path.resolve().is_relative_to(directory.resolve()):

@@ -23,12 +23,7 @@ from lightning_sotl.callbacks._record_facts import (
     network_of,
     run_facts,
 )
-from lightning_sotl.callbacks._run import (
-    RunBinding,
-    attributes_without,
-    deep_copy,
-    is_spawning,
-)
+from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_copy
 from lightning_sotl.callbacks._setup_checks import refuse_shared_names, warn_of_early_looks
 from lightning_sotl.callbacks._trainer import (
     Module,
@@ -185,7 +180,7 @@ class SoTLMonitor:
         self._is_global_zero = True
         self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, run: RunBinding | None = None) -> None:
         """Make the internal state of a new monitor or a copy from its arguments."""
         parameters: dict[str, Sequence[float | None]] = {
             "sotl": [None],
@@ -198,7 +193,7 @@ class SoTLMonitor:
         )
         # Lightning asks for it at every hook of every step, so it is made once.
         self._state_key = f"{type(self).__qualname__}{{'prefix': {self.prefix!r}}}"
-        self._run = RunBinding()
+        self._run = run or RunBinding()
         self._fit = _Fit()
         self._reset()
 
@@ -626,21 +621,17 @@ class SoTLMonitor:
     def __getstate__(self) -> dict[str, Any]:
         """Return the arguments and the results, in types that restricted unpicklers load."""
         self._receive()
-        internal = ("_estimates", "_fit", "_state", "_memory", "_run")
-        state = {**attributes_without(self, *internal), "_results": self._results()}
-        return {**state, "_run": self._run} if is_spawning() else state
+        kept = attributes_without(self, "_estimates", "_fit", "_state", "_memory")
+        return {**kept, "_results": self._results()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        own = dict(state)
-        results = own.pop("_results")
-        self.__dict__.update(own)
-        self._begin()
-        self._run = state.get("_run", self._run)
+        self.__dict__.update(state)
+        results = self.__dict__.pop("_results")  # otherwise it would hide the method
+        self._begin(state.get("_run"))
         self._take_results(results)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SoTLMonitor:
-        twin: SoTLMonitor = deep_copy(self, memo)
-        twin._run = self._run.copy()
+        twin: SoTLMonitor = deep_copy(self, self._run, memo)
         return twin
 
 

@@ -14,12 +14,7 @@ from lightning_sotl.callbacks import _promotion_checks, _publishing, _stop_check
 from lightning_sotl.callbacks._limits import check_limits
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
-from lightning_sotl.callbacks._run import (
-    RunBinding,
-    attributes_without,
-    deep_copy,
-    is_spawning,
-)
+from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_copy
 from lightning_sotl.callbacks._shared_runs import SharedRuns, share_runs
 from lightning_sotl.callbacks._trainer import (
     Module,
@@ -200,10 +195,10 @@ class EarlyRankingStopper:
         self.reason_at_limit: StoppingReason | None = None
         self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, run: RunBinding | None = None) -> None:
         """Make the internal state of a new stopper or a copy from its arguments."""
         self._state_key = f"{type(self).__qualname__}{{'monitor': {self.monitor!r}}}"
-        self._run = RunBinding()
+        self._run = run or RunBinding()
         self._fit = _Fit()
         self._reset()
 
@@ -344,13 +339,13 @@ class EarlyRankingStopper:
                 "cannot be promoted. Give EarlyRankingStopper a `checkpoint_dir`."
             )
         if self.policy and self.directory is not None and not self._is_idle(trainer):
-            both = self.validation, self.validation_mode
             self._memory.shared_runs = share_runs(
                 trainer,
                 self._metric,
                 self.policy,
                 self.directory,
-                None if both[0] is None or both[1] is None else (both[0], both[1]),
+                self.validation,
+                self.validation_mode,
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
@@ -723,21 +718,17 @@ class EarlyRankingStopper:
     def __getstate__(self) -> dict[str, Any]:
         """Return the arguments and the results, in types that restricted unpicklers load."""
         self._receive()
-        internal = ("_result", "_memory", "_fit", "_metric", "_run")
-        state = {**attributes_without(self, *internal), "_results": self._results()}
-        return {**state, "_run": self._run} if is_spawning() else state
+        kept = attributes_without(self, "_result", "_memory", "_fit", "_metric")
+        return {**kept, "_results": self._results()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        own = dict(state)
-        results = own.pop("_results")
-        self.__dict__.update(own)
-        self._begin()
-        self._run = state.get("_run", self._run)
+        self.__dict__.update(state)
+        results = self.__dict__.pop("_results")  # otherwise it would hide the method
+        self._begin(state.get("_run"))
         self._take_results(results)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EarlyRankingStopper:
-        twin: EarlyRankingStopper = deep_copy(self, memo)
-        twin._run = self._run.copy()
+        twin: EarlyRankingStopper = deep_copy(self, self._run, memo)
         return twin
 
 

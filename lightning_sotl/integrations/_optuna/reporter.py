@@ -468,13 +468,12 @@ class OptunaReporter:
         return {**attributes_without(self, "_metric", "_validation_metric"), "_fit": _Fit()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({"_run": RunBinding(), **state})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OptunaReporter:
         """Return a copy that reports to the same trial, and not to a copy of its study."""
         memo[id(self.trial)] = self.trial
-        twin: OptunaReporter = deep_copy(self, memo)
-        twin._run = self._run.copy()
+        twin: OptunaReporter = deep_copy(self, self._run, memo)
         return twin
 
 

@@ -277,9 +277,8 @@ class RayReporter:
         return {**attributes_without(self, "_metric", "_other_metrics"), "_fit": _Fit()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({"_run": RunBinding(), **state})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RayReporter:
-        twin: RayReporter = deep_copy(self, memo)
-        twin._run = self._run.copy()
+        twin: RayReporter = deep_copy(self, self._run, memo)
         return twin
