@@ -1,4 +1,8 @@
-"""SoTLMonitor: from the losses of Lightning's training steps to logged estimates."""
+"""SoTLMonitor: from the losses of Lightning's training steps to logged estimates.
+
+The file is long because one class stays in one file, with its hooks in the order of a run. What
+has a job of its own is in the modules whose names begin with an underscore.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +93,7 @@ class SoTLMonitor:
 
     After k completed epochs (0 to k - 1) the values are in `trainer.callback_metrics` from the last
     batch of epoch k - 1 on, so at its validation and at every `on_train_epoch_end`, wherever the
-    callback stands in the list. Before a value exists its name is absent. An epoch that was cut
+    callback is in the list. Before a value exists its name is absent. An epoch that was cut
     short has no L(e). If an exception ends an epoch and the same Trainer trains it again, L(e) is
     from the second attempt. A non-finite loss makes every estimate that contains it `+inf`.
 

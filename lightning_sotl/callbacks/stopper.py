@@ -1,4 +1,8 @@
-"""EarlyRankingStopper: ends a run at T, on the full schedule, with all that a promotion needs."""
+"""EarlyRankingStopper: ends a run at T, on the full schedule, with all that a promotion needs.
+
+The file is long because one class stays in one file, with its hooks in the order of a run. What
+has a job of its own is in the modules whose names begin with an underscore.
+"""
 
 from __future__ import annotations
 

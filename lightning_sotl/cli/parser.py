@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     rank = commands.add_parser("rank", help="the runs in order, with the checkpoint to resume from")
     evaluate = commands.add_parser(
-        "evaluate", help="how well each estimator at each T agrees with what the runs came to"
+        "evaluate", help="how well each estimator at each T agrees with the final results"
     )
     replay = commands.add_parser(
         "replay", help="what each stopping policy would have cost and picked on these runs"

@@ -167,7 +167,7 @@ def notes_on_short_runs(sources: Sequence[RunSource]) -> list[str]:
 
 
 def notes_on_finals(sources: Sequence[RunSource], key: str) -> list[str]:
-    """Return of which runs the last value of a key does not count, and why."""
+    """Return the runs whose last value of a key does not count, and the reasons."""
     reasons: dict[str, list[str]] = {}
     for source in sources:
         if reason := source.why_not_final(key):

@@ -26,12 +26,12 @@ MOST_CELLS = MOST_ENTRIES
 
 
 class Row(NamedTuple):
-    """One row of a table, of which there may be millions.
+    """One row of a table; a table may have millions.
 
     Attributes:
         path: The file.
         line: Where in it the row ends, the first line is 1.
-        cells: Column -> what stands there, of the columns that are read.
+        cells: Column -> its text, for the columns that are read.
     """
 
     path: Path
@@ -69,7 +69,7 @@ def read_header(path: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read as CSV, or if a column stands there twice.
+        ValueError: If it cannot be read as CSV, or if it has a column twice.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no file '{visible(str(path))}'.")
@@ -87,8 +87,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read as CSV or is too large, if a column is missing or stands
-            there twice, or if a row has not as many cells as the header.
+        ValueError: If it cannot be read as CSV or is too large, if a column is missing or there
+            twice, or if a row has another number of cells than the header.
     """
     header = read_header(path)
     missing = sorted(set(columns) - set(header), key=columns.index)
@@ -256,7 +256,7 @@ def read_wide_csv(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, a cell is no number, or a run stands there twice.
+        ValueError: If a column is missing, a cell is no number, or a run is there twice.
 
     Example:
         >>> import tempfile

@@ -56,7 +56,7 @@ class Estimator:
 
 
 def _window_sum(values: Table, window: float, mode: Mode) -> Table:
-    # A diverged run is `+inf` in a sum of which the low end is better, otherwise `-inf`.
+    # A diverged run is `+inf` in a sum if lower is better, otherwise `-inf`.
     sign = 1.0 if mode == "min" else -1.0
     return sign * estimators.sotl_e(sign * values, window=int(window))
 

@@ -114,7 +114,7 @@ def simulate(
 
 
 class _Recording:
-    """Recorded curves, of which an epoch at a time is copied to the observations."""
+    """Recorded curves, copied to the observations one epoch at a time."""
 
     def __init__(
         self,

@@ -44,7 +44,6 @@ class Step:
         compared: How many runs were compared at the previous rung; 0 at the first rung.
         not_affordable: How many more runs would continue (at the first rung: begin) on a larger
             budget.
-        decisions: Row -> the policy's decision at the previous rung.
         lost: How many runs would continue, within the budget, if their checkpoints were still
             there; a smaller budget deletes those of runs that it cannot pay.
     """
@@ -54,7 +53,6 @@ class Step:
     pending: list[int]
     compared: int
     not_affordable: int
-    decisions: dict[int, Decision]
     lost: int
 
 
@@ -120,7 +118,6 @@ def steps(
                 pending,
                 len(field_) if number else 0,
                 len(wanted) - len(admitted),
-                decisions,
                 len({*lost} & {*payable}),
             )
         )

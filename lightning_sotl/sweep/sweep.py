@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from tqdm.auto import tqdm
 
 from lightning_sotl._utils import validation as checks
@@ -465,8 +466,6 @@ got 20.
 
 def lock_now(lock: Any) -> bool:
     """Take a lock if it is free, and return whether it was."""
-    from filelock import Timeout
-
     try:
         lock.acquire(timeout=0)
     except Timeout:

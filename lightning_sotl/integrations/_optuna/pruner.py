@@ -45,7 +45,7 @@ class AdaptivePruner(BasePruner):
     _curves: GrowingCurves
     _validation: GrowingCurves  # the same rows
     _has_validation: bool
-    _finished: set[int]  # numbers of trials of which all is known
+    _finished: set[int]  # numbers of trials that are read completely
     _known: dict[int, set[int]]  # of the others: steps that are
 
     def __init__(self, policy: AdaptivePolicy) -> None:

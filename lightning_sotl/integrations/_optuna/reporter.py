@@ -71,7 +71,7 @@ class _Fit:
 
 
 class OptunaReporter:
-    """Reports each available estimate to an Optuna trial and ends the run if it shall be pruned.
+    """Reports each available estimate to an Optuna trial, and ends the run if the trial is pruned.
 
     The value after epochs 0 to e is reported once, at step e (or at the index of the block). A
     pruned run ends through `trainer.should_stop`, so its loggers and checkpoints are complete;

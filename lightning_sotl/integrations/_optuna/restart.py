@@ -117,8 +117,8 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
         The numbers of the trials in the queue again.
 
     Warns:
-        UserWarning: If trials stay RUNNING that are of other hosts, or of which no process is
-            known: killed before their reporter was made, or run without one.
+        UserWarning: If trials stay RUNNING because they are of other hosts, or because they name no
+            process: they were killed before their reporter was made, or have none.
 
     Example:
         >>> study = optuna.create_study()

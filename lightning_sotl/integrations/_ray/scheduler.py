@@ -25,7 +25,7 @@ class AdaptiveScheduler(FIFOScheduler):
     Args:
         policy: The rule, `max_epochs` the full budget of a trial. Give it `runs`, the `num_samples`
             of the sweep: the first trials have few others to be compared with.
-        metric: A reported name; by default an estimate, of which lower is better.
+        metric: A reported name; by default an estimate; lower is better.
         mode: "max" if higher is better.
         validation: Another reported name, of a validation metric. The rule then looks at both; see
             `AdaptivePolicy`.
