@@ -15,7 +15,7 @@ from lightning_sotl._utils.text import shortened
 from lightning_sotl.callbacks._record_facts import run_facts
 from lightning_sotl.callbacks._trainer import Module, Trainer
 from lightning_sotl.callbacks.monitor import monitors_of
-from lightning_sotl.callbacks.saved_hparams import without_cli_keys
+from lightning_sotl.record.format import without_cli_keys
 
 _KEY = "lightning_sotl_facts"  # an entry of checkpoints
 _HPARAMS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's own entries

@@ -28,6 +28,7 @@ MOST_UNITS = 10_000_000
 # The header is one line, of bounded length; each process of a run writes it again.
 MOST_HPARAM_BYTES = MOST_LINE_BYTES // 4
 
+_OF_THE_CLI = ("_instantiator", "_class_path")
 _BELOW_A_HEADER = ('{"e"', '{"status"')
 
 
@@ -167,10 +168,20 @@ def run_params(facts: Mapping[str, Any]) -> dict[str, Any]:
         >>> run_params({"hparams": {"width": 8, "path": "x"}, "params": None})
         {'width': 8, 'path': 'x'}
     """
-    for key in ("params", "hparams"):
-        if isinstance(values := facts.get(key), dict):  # another writer may have put anything there
-            return dict(values)
-    return {}
+    params, hparams = facts.get("params"), facts.get("hparams")
+    if isinstance(params, dict):  # another writer may have put anything there
+        return dict(params)
+    return without_cli_keys(hparams) if isinstance(hparams, dict) else {}
+
+
+def without_cli_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyper-parameters without what LightningCLI adds to make the object again.
+
+    Example:
+        >>> without_cli_keys({"lr": 0.1, "_class_path": "my.Net"})
+        {'lr': 0.1}
+    """
+    return {name: value for name, value in hparams.items() if name not in _OF_THE_CLI}
 
 
 def writable_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:

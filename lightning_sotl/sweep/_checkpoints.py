@@ -7,6 +7,7 @@ import io
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 
 from lightning_sotl._utils.files import write_whole
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl.callbacks.saved_hparams import saved_hparams
+from lightning_sotl.record.format import without_cli_keys
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Tensor)
 
@@ -34,6 +35,25 @@ def hparams_in(path: str) -> tuple[dict[str, Any] | None, str]:
         return None, "its checkpoint cannot be read"
     # The tensors among them are views of the file until they are copied.
     return copy.deepcopy(hparams), "its checkpoint has no hyper-parameters"
+
+
+def saved_hparams(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the hyper-parameters of module and DataModule; None if the checkpoint has none.
+
+    The module's win if both have a name, as in the record.
+
+    Example:
+        >>> saved_hparams({"hyper_parameters": {"lr": 1}, "datamodule_hyper_parameters": {"n": 4}})
+        {'n': 4, 'lr': 1}
+    """
+    parts = [
+        checkpoint[key]
+        for key in ("datamodule_hyper_parameters", "hyper_parameters")
+        if key in checkpoint
+    ]
+    if not parts:
+        return None
+    return without_cli_keys({name: value for part in parts for name, value in part.items()})
 
 
 def refuse_pickle(path: str, *, run_id: str, method: str) -> None:

@@ -21,13 +21,13 @@ from lightning_sotl._utils.files import is_gone
 from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.callbacks.monitor import monitors_of
-from lightning_sotl.callbacks.saved_hparams import without_cli_keys
 from lightning_sotl.callbacks.stopper import stoppers_of
 from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.configurations import named_repeats, repeats
 from lightning_sotl.ranking.order import Ranking, rank_runs
+from lightning_sotl.record.format import without_cli_keys
 from lightning_sotl.stats.ranks import Mode, oriented
 from lightning_sotl.sweep._checkpoints import (
     Kept,

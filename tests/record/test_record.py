@@ -207,3 +207,12 @@ def test_half_a_line_of_its_own_is_no_other_process(tmp_path):
     assert record.header("a") == begun
     (session,), unreadable = read_record(record.path)
     assert (session.losses, unreadable) == ({0: 1.0, 1: 0.5}, 1)
+
+
+def test_what_lightnings_command_line_adds_is_no_parameter():
+    added = {"_instantiator": "lightning.pytorch.cli.instantiate_module", "_class_path": "my.Net"}
+    assert run_params({"hparams": {"lr": 0.1, **added}}) == {"lr": 0.1}
+    assert run_params({"hparams": {"lr": 0.1}, "params": {"mine": 1, **added}}) == {
+        "mine": 1,
+        **added,
+    }
