@@ -81,31 +81,22 @@ def steps(
     found: list[Step] = []
     for number, rung in enumerate(rungs):
         before = rungs[number - 1] if number else 0
-        field_ = [row for row, run in enumerate(runs) if run.epochs >= before]
+        reached = [row for row, run in enumerate(runs) if run.epochs >= before]
         decisions: dict[int, Decision] = {}
         if number:
-            decisions = _decide(runs, field_, before, policy, lower_is_better)
-        wanted = [
+            decisions = _decide(runs, reached, before, policy, lower_is_better)
+            reached.sort(key=lambda row: (decisions[row].place or 0, row))
+        # A run that something else ended at this very rung is complete.
+        chosen = [
             row
-            for row in field_
+            for row in reached
             if runs[row].epochs > before
-            or (
-                runs[row].can_resume
-                and not runs[row].ended
-                and (not decisions or decisions[row].goes_on)
-            )
+            or (not runs[row].ended and (not number or decisions[row].goes_on))
         ]
-        if decisions:
-            wanted.sort(key=lambda row: (decisions[row].place or 0, row))
-        admitted = _affordable(runs, wanted, before, rung, rungs[-1], max_total_epochs)
-        lost = [
-            row
-            for row, decision in decisions.items()
-            if decision.goes_on
-            and runs[row].epochs == before
-            and not (runs[row].can_resume or runs[row].ended)
-        ]
-        payable = _affordable(runs, [*wanted, *lost], before, rung, rungs[-1], max_total_epochs)
+        wanted = [row for row in chosen if runs[row].epochs > before or runs[row].can_resume]
+        lost = [row for row in chosen if row not in wanted]
+        costs = _Costs(runs, before, rung, rungs[-1], max_total_epochs)
+        admitted = costs.affordable(wanted)
         pending = [
             row
             for row in sorted(admitted)
@@ -116,9 +107,9 @@ def steps(
                 rung,
                 sorted(admitted),
                 pending,
-                len(field_) if number else 0,
+                len(reached) if number else 0,
                 len(wanted) - len(admitted),
-                len({*lost} & {*payable}),
+                len({*lost} & {*costs.affordable([*wanted, *lost])}),
             )
         )
         if pending or not admitted:
@@ -153,29 +144,49 @@ def curves(values: Sequence[Mapping[int, float]], epochs: int) -> NDArray[np.flo
     return table
 
 
-def _affordable(
-    runs: Sequence[Progress],
-    wanted: list[int],
-    before: int,
-    rung: int,
-    end: int,
-    budget: int | None,
-) -> list[int]:
-    """Return the rows of `wanted` that the budget can pay, in order, and those beyond the rung."""
-    if budget is None:
-        return wanted
-    # A run between two rungs counts as if it were still at the earlier one, so that the result
-    # does not change while runs are training.
-    spent = [before if before < run.epochs <= rung else run.epochs for run in runs]
-    spent = [run.epochs if run.ended else epochs for run, epochs in zip(runs, spent, strict=True)]
-    total = sum(spent)
-    furthest = max((run.epochs for run in runs if run.ended or run.can_resume), default=0)
-    reserve = 0 if any(run.ended and run.epochs >= end for run in runs) else end
-    admitted = []
-    for row in wanted:
-        extra = max(rung - spent[row], 0) if not runs[row].ended else 0
-        needed = reserve and end - max(rung, furthest)
-        if extra == 0 or total + extra + needed <= budget:
-            total += extra
-            admitted.append(row)
-    return admitted
+@dataclass(frozen=True)
+class _Costs:
+    """What the next rung costs, in epochs.
+
+    Attributes:
+        runs: All runs.
+        before: The previous rung.
+        rung: The next rung.
+        end: The full budget of a run.
+        budget: The budget of all runs together, or None.
+    """
+
+    runs: Sequence[Progress]
+    before: int
+    rung: int
+    end: int
+    budget: int | None
+
+    def affordable(self, wanted: list[int]) -> list[int]:
+        """Return the rows of `wanted` that the budget can pay, in order, and those beyond."""
+        if self.budget is None:
+            return wanted
+        total = sum(map(self._spent, self.runs)) + self._reserve()
+        admitted = []
+        for row in wanted:
+            run = self.runs[row]
+            extra = 0 if run.ended else max(self.rung - self._spent(run), 0)
+            if extra == 0 or total + extra <= self.budget:
+                total += extra
+                admitted.append(row)
+        return admitted
+
+    def _spent(self, run: Progress) -> int:
+        """Return a run's epochs; between two rungs those of the earlier one.
+
+        So the result does not change while runs train to the next rung.
+        """
+        on_its_way = self.before < run.epochs <= self.rung and not run.ended
+        return self.before if on_its_way else run.epochs
+
+    def _reserve(self) -> int:
+        """Return what one run still needs from the rung to the end."""
+        if any(run.ended and run.epochs >= self.end for run in self.runs):
+            return 0
+        going = (run.epochs for run in self.runs if run.can_resume and not run.ended)
+        return self.end - max(self.rung, *going, 0)

@@ -83,6 +83,13 @@ def test_a_budget_begins_the_first_and_keeps_enough_for_one_run_to_the_end():
     assert second.not_affordable == 1
 
 
+def test_a_run_that_ended_early_takes_nothing_from_the_reserve():
+    # 8 + 3 + 3 are spent, 3 for one run to 6, and 6 for it to 12: one continues on 23 epochs.
+    runs = [run(8, ended=True), run(3, 1.0), run(3, 2.0)]
+    assert plan(runs, max_total_epochs=23)[1].pending == [1]
+    assert plan(runs, max_total_epochs=22)[1].pending == []
+
+
 def test_validations_decide_with_the_losses():
     # Losses and validations disagree: more continue than by losses alone.
     def both(loss, accuracy):
