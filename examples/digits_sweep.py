@@ -19,7 +19,7 @@ resume from their checkpoints and are bit-equal to runs that were never stopped,
 outcome of full training.
 
 Figure: the training loss of each run up to where it was paused, with the rungs.
-Time: about 30 s on 2 CPU cores, 45 s with `--verify`, 8 s with `--smoke`.
+Time: about 35 s on 2 CPU cores, 50 s with `--verify`, 8 s with `--smoke`.
 
     python examples/digits_sweep.py [--seed 0] [--stop-at T] [--smoke] [--verify] [--output DIR]
 """
