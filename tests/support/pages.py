@@ -1,0 +1,120 @@
+"""The README and the pages of the site: their code, what it prints, their links and headings.
+
+A comment in the line above a fenced block says what the tests do with it:
+
+- `<!-- prints -->`: the Python block above prints these lines, among others.
+- `<!-- continues README -->`, once on a page: its code starts from the README's first block, which
+  defines `Net`, `train_loader` and `val_loader`.
+- `<!-- slow -->`, once on a page: its code is run by the slow tests only.
+- `<!-- not run: REASON -->`: the block cannot run here; its names and arguments are checked.
+
+All other Python blocks of a page run in order, as one program.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PAPER_README = ROOT / "examples" / "paper" / "README.md"
+_FENCED = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.M | re.S
+)
+_COMMENT = re.compile(r"<!-- (.*?) -->\n*\s*\Z")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    comment: str
+    """What the HTML comment directly above it contains, or nothing."""
+
+
+def pages() -> list[Path]:
+    """Return the README and all pages of the site."""
+    return [README, *sorted(DOCS.rglob("*.md"))]
+
+
+def name_of(page: Path) -> str:
+    """Return a page's path below the project."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    source = page.read_text()
+    found = []
+    for match in _FENCED.finditer(source):
+        comment = _COMMENT.search(source[: match.start()])
+        found.append(
+            Block(
+                page=page,
+                line=source.count("\n", 0, match.start()) + 1,
+                language=match["language"],
+                text=textwrap.dedent(match["text"]),
+                comment=comment[1] if comment else "",
+            )
+        )
+    return found
+
+
+def is_slow(page: Path) -> bool:
+    """Return whether only the slow tests run the code of a page."""
+    return "<!-- slow -->" in page.read_text()
+
+
+def program(page: Path) -> list[Block]:
+    """Return the Python blocks that run as one program: those of the page, after the README's."""
+    own = [
+        block
+        for block in blocks(page)
+        if block.language == "python" and not block.comment.startswith("not run: ")
+    ]
+    if own and "<!-- continues README -->" in page.read_text():
+        return [first_block(), *own]
+    return own
+
+
+def first_block() -> Block:
+    """Return the README's first Python block, which defines the module and the loaders."""
+    return next(block for block in blocks(README) if block.language == "python")
+
+
+def printed_by(page: Path) -> dict[int, str]:
+    """Return the lines that a page shows as printed, by the place of the block in its program."""
+    shown, place = {}, -1
+    started = len(program(page)) - sum(one.page == page for one in program(page))
+    for block in blocks(page):
+        if block.language == "python" and not block.comment.startswith("not run: "):
+            place += 1
+        elif block.comment == "prints":
+            shown[place + started] = block.text
+    return shown
+
+
+def commands(page: Path) -> dict[str, str]:
+    """Return what a page shows of each `$ COMMAND`; the command is on one line in the result."""
+    shown = {}
+    for block in blocks(page):
+        if block.language == "console":
+            for part in re.split(r"^\$ ", block.text, flags=re.M)[1:]:
+                command, _, output = part.replace("\\\n", " ").partition("\n")
+                shown[" ".join(command.split())] = output
+    return shown
+
+
+def command_below(comment: str) -> str:
+    """Return the README's command below `<!-- COMMENT -->`."""
+    (block,) = (one for one in blocks(README) if one.comment == comment)
+    return block.text.strip()

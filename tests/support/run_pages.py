@@ -1,0 +1,52 @@
+"""Run the Python blocks of pages, a page after the other, and print what each block printed.
+
+    python -m tests.support.run_pages FOLDER PAGE [PAGE ...]
+
+Each page runs as a program of its own in a new folder below FOLDER. The result is one JSON object:
+by page, the lines of each block, and the traceback of the block that failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from tests.support.pages import name_of, program
+from tests.support.paths import ROOT
+
+
+def main(folder: Path, names: list[str]) -> None:
+    """Run the pages."""
+    results = {}
+    for name in names:
+        own = folder / name.replace("/", "_").removesuffix(".md")
+        own.mkdir(parents=True)
+        results[name] = run_page(ROOT / name, own)
+    json.dump(results, sys.stdout)
+
+
+def run_page(page: Path, folder: Path) -> dict[str, object]:
+    """Run one page in a folder; stop at the first block that fails."""
+    os.chdir(folder)
+    space = {"__name__": "__main__"}
+    printed: list[str] = []
+    for block in program(page):
+        # The code keeps its line numbers, so that a traceback names the line of the page.
+        code = "\n" * block.line + block.text
+        output = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(output):
+                exec(compile(code, name_of(block.page), "exec"), space)  # noqa: S102  # our pages
+        except BaseException:
+            return {"printed": printed, "failed": traceback.format_exc()}
+        printed.append(output.getvalue())
+    return {"printed": printed, "failed": None}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
