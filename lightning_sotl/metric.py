@@ -1,4 +1,4 @@
-"""SoTL-E as a torchmetrics Metric, for Fabric and hand-written loops."""
+"""SoTL-E as a torchmetrics Metric, for Lightning Fabric and hand-written training loops."""
 
 from __future__ import annotations
 
@@ -16,34 +16,38 @@ from lightning_sotl.losses.window import accumulation_dtype
 
 
 class SumOfTrainingLosses(Metric):
-    r"""The sum of the training losses of the last `window` epochs (SoTL-E), over all ranks.
+    r"""Computes the sum of the training losses of the last E epochs (SoTL-E) as a torchmetric.
+
+    Use it in Lightning Fabric and in your own training loops. With a Lightning Trainer, the
+    callback `SoTLMonitor` needs less code.
 
     .. math:: \mathrm{SoTL\mbox{-}E}(T) = \sum_{e=T-E}^{T-1} \frac{1}{B_e} \sum_i \ell(e, i)
 
-    Lower is better. Feed it each training loss as the step returned it, before any division by
-    gradient accumulation, and close each epoch:
+    Lower is better. The sum is over the losses of all ranks. Call three methods:
 
-    - ``update(loss)``: one mini-batch loss, a tensor with one element or a number, in the loss's
-      own unit; nothing waits for the device.
-    - ``close_epoch()``: the epoch is complete; its mean moves into the window.
-    - ``compute()``: a 0-d float64 tensor (float32 on MPS), the sum after the epochs closed so
-      far; NaN before `window` of them are closed, or while one of them had no loss, and `+inf`
-      if one of them is not finite. In a distributed run every rank must call it.
+    - ``update(loss)`` after each training step, with the loss before any division by the number
+      of accumulated batches.
+    - ``close_epoch()`` after the last step of each epoch.
+    - ``compute()`` to read the estimate after the epochs that are closed so far.
 
-    All states are sums over ranks and are part of `state_dict`, so a checkpoint of the module
-    carries them. With several ranks save after `sync()`, or each rank's own. A state of another
-    `window` is refused with a RuntimeError. In Lightning log `metric.compute()`, not the metric,
-    which Lightning would reset after each epoch.
+    The states are part of `state_dict`, so a checkpoint of a module that holds the metric contains
+    them. They are sums over ranks: with several ranks, save after `sync()`, or save the state of
+    each rank.
+
+    In a LightningModule, write `self.log(name, metric.compute())`. With `self.log(name, metric)`,
+    Lightning would reset the metric after each epoch.
 
     Args:
-        window: E, at least 1; how many closed epochs are summed.
+        window: E, the number of closed epochs to sum, at least 1.
         **kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
-        TypeError: If `window` is no integer.
+        TypeError: If `window` is not an integer.
         ValueError: If `window` is below 1.
+        RuntimeError: In `load_state_dict`, if the state was saved with another `window`.
 
     Example:
+        >>> from lightning_sotl import SumOfTrainingLosses
         >>> metric = SumOfTrainingLosses(window=2)
         >>> for epoch in [(4.0, 2.0), (2.0, 1.0), (1.0, 0.5)]:
         ...     for loss in epoch:
@@ -62,21 +66,24 @@ class SumOfTrainingLosses(Metric):
     _in_forward = False
     _early_resets = 0
 
-    if TYPE_CHECKING:  # `torch.jit.script` reads a class's annotations, and not as strings
+    if TYPE_CHECKING:  # `torch.jit.script` cannot read annotations that are strings
         sums: Tensor
         counts: Tensor
 
     def __init__(self, window: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.window = validation.positive_int("window", window)
-        # Slot 0 is the open epoch, slot k the k-th newest closed one.
+        # Slot 0 is the open epoch, slot k the k-th newest closed epoch.
         for name in ("sums", "counts"):
             empty = torch.zeros(window + 1, dtype=torch.float64)
             self.add_state(name, default=empty, dist_reduce_fx="sum", persistent=True)
 
     @torch.jit.unused
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Count one training loss, as `update` does; return `compute()` of that loss alone: NaN."""
+        """Add one training loss, as `update` does, and return NaN.
+
+        torchmetrics returns `compute()` of this loss alone, which has no closed epoch.
+        """
         self._in_forward = True
         try:
             return super().forward(*args, **kwargs)
@@ -84,15 +91,16 @@ class SumOfTrainingLosses(Metric):
             self._in_forward = False
 
     def update(self, loss: Tensor | float) -> None:
-        """Count one training loss of the open epoch.
+        """Add one training loss to the open epoch, without waiting for the device.
 
         Args:
-            loss: The step's mean loss, one element.
+            loss: The mean loss of one step, in the unit of the loss: a number, or a tensor with one
+                element.
 
         Raises:
-            ValueError: If `loss` has more than one element.
+            ValueError: If `loss` does not have exactly one element.
         """
-        # Torch would convert a number to its default dtype, which may be bfloat16.
+        # Torch would convert a number to the default dtype, which may be bfloat16.
         dtype = None if isinstance(loss, Tensor) else torch.float64
         value = torch.as_tensor(loss, dtype=dtype).detach()
         if value.numel() != 1:
@@ -103,31 +111,39 @@ class SumOfTrainingLosses(Metric):
         self.counts[0] += 1
 
     def close_epoch(self) -> None:
-        """Complete the open epoch: it enters the window, and the oldest epoch leaves it."""
+        """Complete the open epoch: its mean loss enters the window, and the oldest leaves it."""
         for name in ("sums", "counts"):
             state = getattr(self, name)
             setattr(self, name, torch.cat([torch.zeros_like(state[:1]), state[:-1]]))
-        # Not an update, so torchmetrics would return the value of the epoch before again.
+        # torchmetrics caches the value until the next update.
         self._computed = None
 
     def compute(self) -> Tensor:
-        """Return SoTL-E after the closed epochs; the class describes it. Lower is better."""
+        """Return SoTL-E after the epochs that are closed so far. Lower is better.
+
+        With several ranks, every rank must call it.
+
+        Returns:
+            A 0-d float64 tensor (float32 on MPS). It is NaN before `window` epochs are closed, and
+            if an epoch in the window has no loss. It is `+inf` if the loss of an epoch in the
+            window is not finite.
+        """
         sums, counts = self.sums[1:], self.counts[1:]
         losses = torch.where(counts > 0, sums / counts, torch.nan)
         diverged = (counts > 0) & ~torch.isfinite(losses)
         losses = torch.where(diverged, torch.inf, losses)
         total = losses[-1]
-        for loss in reversed(losses[:-1].unbind()):  # oldest to newest, as `sotl_e` adds them
+        for loss in reversed(losses[:-1].unbind()):  # from oldest to newest, as in `sotl_e`
             total = total + loss
         return total
 
     def reset(self) -> None:
-        """Forget all losses, for a new run.
+        """Drop all losses, to start a new run.
 
-        Do not reset after each epoch: a window of several epochs would never have a value.
-        `self.log(name, metric)` does so, and a warning reports it.
+        Do not call it after each epoch, because a window of several epochs would never be full.
+        `self.log(name, metric)` does call it after each epoch; this causes a warning.
         """
-        if not self._in_forward:  # torchmetrics resets there, and restores afterwards
+        if not self._in_forward:  # `forward` resets the states and restores them afterwards
             self._warn_of_early_resets()
         super().reset()
 
@@ -136,23 +152,22 @@ class SumOfTrainingLosses(Metric):
         if not closed:
             return
         self._early_resets = self._early_resets + 1 if closed < self.window else 0
-        if self._early_resets == 2:  # one may be a run that ended early
+        if self._early_resets == 2:  # a single one may follow a run that ended early
             warn_user(
                 f"This SumOfTrainingLosses was reset twice before its window of {self.window} "
                 "epochs was full, so it had no value. `self.log(name, metric)` resets the metric "
-                "after each epoch; write `self.log(name, metric.compute())`."
+                "after each epoch. Use `self.log(name, metric.compute())` instead."
             )
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
-        """Plot one value, or several in the order of epochs, as other torchmetrics do.
+        """Plot one value, or a sequence of values in the order of the epochs.
 
         Args:
-            val: What `compute()` returned, once or after each of several epochs; None for its
-                value now.
-            ax: The matplotlib axes to draw on; None for new ones.
+            val: One or several results of `compute()`, or None for the current value.
+            ax: The matplotlib axes to draw on, or None for new axes.
 
         Returns:
-            Figure (None if `ax` is given) and axes.
+            The figure (None if `ax` is given) and the axes.
 
         Raises:
             ModuleNotFoundError: If matplotlib is not installed.
@@ -170,11 +185,11 @@ class SumOfTrainingLosses(Metric):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Restore the states, and drop the value that was computed from the states before."""
+        """Restore the states, and drop the cached value of the old states."""
         for name in ("sums", "counts"):
             saved = state_dict.get(prefix + name)
             if saved is not None and saved.shape != getattr(self, name).shape:
-                # Torch raises an error with these messages, also for `strict=False`.
+                # Torch raises a RuntimeError with these messages, even with `strict=False`.
                 error_msgs.append(
                     f"Expected `window` to be {saved.numel() - 1}, as in the state "
                     f"'{prefix}{name}', but got {self.window}."
@@ -190,10 +205,10 @@ class SumOfTrainingLosses(Metric):
             error_msgs,
         )
         self._computed = None
-        self._update_count = max(self._update_count, 1)  # or `compute` would warn
+        self._update_count = max(self._update_count, 1)  # otherwise `compute` would warn
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Move the states with the module, but keep their dtype: bfloat16 sums stop growing."""
+        """Move the states with the module, but keep their dtype; bfloat16 sums stop growing."""
         device = fn(torch.empty(0)).device
 
         def move(tensor: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def test_the_open_epoch_does_not_count():
 
 
 @pytest.mark.parametrize("default", [torch.float32, torch.bfloat16])
-def test_a_number_loses_no_digit_whatever_the_default_dtype(default):
+def test_a_number_keeps_all_digits_with_any_default_dtype(default):
     metric = SumOfTrainingLosses()
     before = torch.get_default_dtype()
     torch.set_default_dtype(default)
@@ -52,7 +52,7 @@ def test_a_number_loses_no_digit_whatever_the_default_dtype(default):
     assert float(metric.compute()) == 2.3
 
 
-def test_closing_an_epoch_forgets_the_cached_value():
+def test_closing_an_epoch_clears_the_cached_value():
     metric = SumOfTrainingLosses()
     for loss in (3.0, 1.0):
         metric.update(loss)
@@ -92,7 +92,7 @@ def test_an_epoch_without_a_loss_makes_the_sum_unavailable():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_states_are_float64_whatever_the_losses_and_the_module_are(dtype):
+def test_states_stay_float64_with_any_dtype_of_losses_and_module(dtype):
     metric = SumOfTrainingLosses()
     torch.nn.ModuleList([metric]).to(dtype)
     metric.update(torch.tensor([0.1], dtype=dtype))
@@ -102,14 +102,14 @@ def test_states_are_float64_whatever_the_losses_and_the_module_are(dtype):
 
 
 def test_a_move_to_mps_would_make_the_states_float32(monkeypatch):
-    # Stands in for `.to("mps")` on machines without one: the move asks for the dtype by device.
+    # Simulates `.to("mps")` on machines without MPS: the move chooses the dtype by device.
     monkeypatch.setattr("lightning_sotl.metric.accumulation_dtype", lambda device: torch.float32)
     metric = SumOfTrainingLosses()
     metric.to("cpu")
     assert metric.sums.dtype == metric.counts.dtype == torch.float32
 
 
-def test_a_checkpoint_in_the_middle_of_an_epoch_carries_on():
+def test_a_checkpoint_in_the_middle_of_an_epoch_can_be_resumed():
     metric = SumOfTrainingLosses(window=2)
     for loss in (4.0, 2.0):
         metric.update(loss)
@@ -123,13 +123,13 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_carries_on():
     assert float(resumed.compute()) == float(metric.compute()) == 2.0 + 0.75
 
 
-def test_a_loaded_state_replaces_the_value_that_was_computed_before():
+def test_a_loaded_state_replaces_the_cached_value():
     saved = SumOfTrainingLosses()
     saved.update(1.5)
     saved.close_epoch()
     metric = SumOfTrainingLosses()
     metric.load_state_dict(saved.state_dict())
-    assert float(metric.compute()) == 1.5  # and without a warning
+    assert float(metric.compute()) == 1.5  # without a warning
     metric.update(5.0)
     metric.close_epoch()
     assert float(metric.compute()) == 5.0
@@ -137,7 +137,7 @@ def test_a_loaded_state_replaces_the_value_that_was_computed_before():
     assert float(metric.compute()) == 1.5
 
 
-def test_copies_and_pickles_go_on_by_themselves():
+def test_copies_and_pickles_are_independent():
     metric = SumOfTrainingLosses()
     metric.update(2.0)
     for twin in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):  # noqa: S301
@@ -145,14 +145,14 @@ def test_copies_and_pickles_go_on_by_themselves():
         assert float(twin.compute()) == 2.0
 
 
-def test_the_better_run_has_the_lower_value_and_the_metric_says_so():
+def test_lower_is_declared_better():
     assert SumOfTrainingLosses.higher_is_better is False
 
 
 @pytest.mark.parametrize(
     ("window", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), ("1", TypeError)]
 )
-def test_a_window_that_is_no_positive_integer_is_refused(window, error):
+def test_a_window_that_is_not_a_positive_integer_is_refused(window, error):
     with pytest.raises(error, match="Expected `window`") as caught:
         SumOfTrainingLosses(window=window)
     assert str(caught.value) == f"Expected `window` to be a positive integer but got {window!r}."
@@ -231,7 +231,7 @@ def test_the_metric_plots_its_value_and_a_curve():
 
 
 def fit_logging(tmp_path, package, window, epochs, log):
-    """Fit a module that logs its metric as `log` tells, and return the logged values."""
+    """Fit a module that logs `log(metric)`, and return the logged values."""
     pl = lightning(package)
     values = []
 
@@ -285,13 +285,13 @@ def test_a_longer_window_that_lightning_resets_each_epoch_is_reported_once(tmp_p
     assert len(messages) == 3  # the Trainers of 2, 3 and 4 epochs
     assert set(messages) == {
         "This SumOfTrainingLosses was reset twice before its window of 2 epochs was full, so it "
-        "had no value. `self.log(name, metric)` resets the metric after each epoch; write "
-        "`self.log(name, metric.compute())`."
+        "had no value. `self.log(name, metric)` resets the metric after each epoch. Use "
+        "`self.log(name, metric.compute())` instead."
     }
     assert {entry.filename for entry in caught if "SumOf" in str(entry.message)} == {__file__}
 
 
-def test_a_forward_call_counts_the_loss_and_is_no_reset():
+def test_a_forward_call_adds_the_loss_and_does_not_reset():
     metric = SumOfTrainingLosses(window=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -302,7 +302,7 @@ def test_a_forward_call_counts_the_loss_and_is_no_reset():
     assert float(metric.compute()) == 3.0
 
 
-def test_a_run_that_ends_before_its_window_is_full_may_be_followed_by_another():
+def test_a_reset_after_a_run_that_ended_early_does_not_warn():
     metric = closed(SumOfTrainingLosses(window=3), 1.0)
     metric.reset()
     assert float(closed(metric, 1.0, 2.0, 3.0).compute()) == 6.0

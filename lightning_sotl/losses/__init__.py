@@ -1,1 +1,1 @@
-"""Losses of training steps, their sums over epochs, and their names."""
+"""Training losses, their sums over epochs, and the names of these sums."""

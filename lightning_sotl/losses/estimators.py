@@ -1,6 +1,6 @@
-"""The paper's sums over epochs, as pure functions of the epoch losses L(0), L(1), ...
+"""The paper's estimates as pure functions of the epoch losses L(0), L(1), ...
 
-Every sum over epochs in this package comes from here. Lower is better for all of them.
+All sums over epochs in this package are computed here. Lower is better for all of them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ def sotl(losses: ArrayLike) -> NDArray[np.float64]:
 
     .. math:: \mathrm{SoTL}(T) = \sum_{e=0}^{T-1} L(e)
 
-    Lower is better. A non-finite epoch loss makes this and every later sum `+inf`, so a
-    diverged run ranks last.
+    Lower is better. A non-finite epoch loss makes the sum of its epoch and every later sum
+    `+inf`, so a diverged run ranks last.
 
     Args:
-        losses: Epoch means of the training loss in the loss's own unit, shape `(..., epochs)`.
+        losses: L(e), the mean training loss of each epoch, in the unit of the loss, shape
+            `(..., epochs)`.
 
     Returns:
-        float64 of the same shape; entry `k - 1` is the sum after `k` epochs, 0 to `k - 1`.
+        A float64 array of the same shape. Entry `k - 1` is the sum after `k` epochs (epochs 0 to
+        `k - 1`).
 
     Raises:
-        ValueError: If `losses` has no epoch axis.
+        ValueError: If `losses` is a single number, without an epoch axis.
 
     Example:
         >>> sotl([2.0, 1.0, 0.5]).tolist()
@@ -43,20 +45,23 @@ def sotl_e(losses: ArrayLike, *, window: int = 1) -> NDArray[np.float64]:
 
     .. math:: \mathrm{SoTL\mbox{-}E}(T) = \sum_{e=T-E}^{T-1} L(e)
 
-    Lower is better. A non-finite epoch loss makes every sum that contains it `+inf`. The terms
-    are added from the oldest to the newest.
+    Lower is better. A non-finite epoch loss makes every sum that contains it `+inf`. Losses are
+    added from the oldest epoch to the newest.
 
     Args:
-        losses: Epoch means of the training loss in the loss's own unit, shape `(..., epochs)`.
-        window: E, at least 1. The paper finds E = 1 best early in training.
+        losses: L(e), the mean training loss of each epoch, in the unit of the loss, shape
+            `(..., epochs)`.
+        window: E, the number of epochs to sum, at least 1. The paper finds E = 1 best early in
+            training.
 
     Returns:
-        float64 of the same shape; entry `k - 1` is the sum after `k` epochs, and NaN while
-        fewer than `window` epochs are complete.
+        A float64 array of the same shape. Entry `k - 1` is the sum after `k` epochs. It is NaN
+        while `k` is below `window`.
 
     Raises:
-        TypeError: If `window` is no integer.
-        ValueError: If `window` is below 1, or `losses` has no epoch axis.
+        TypeError: If `window` is not an integer.
+        ValueError: If `window` is below 1, or if `losses` is a single number, without an epoch
+            axis.
 
     Example:
         >>> sotl_e([2.0, 1.0, 0.5], window=2).tolist()
@@ -82,27 +87,31 @@ def sotl_ema(losses: ArrayLike, *, decay: float = 0.999) -> NDArray[np.float64]:
 
     .. math:: \mathrm{SoTL\mbox{-}EMA}(T) = \sum_{e=0}^{T-1} \mathrm{decay}^{T-1-e} L(e)
 
-    Lower is better. It is a sum, not a mean: nothing is divided by the sum of the weights, and
-    the newest epoch has weight 1. A non-finite epoch loss makes this and every later sum `+inf`.
+    Lower is better. The newest epoch has weight 1, and each earlier epoch has `decay` times the
+    weight of the next one. The result is a sum, not a mean: it is not divided by the sum of the
+    weights. A non-finite epoch loss makes the sum of its epoch and every later sum `+inf`.
 
     Args:
-        losses: Epoch means of the training loss in the loss's own unit, shape `(..., epochs)`.
-        decay: Weight of the previous epoch against the newest, in (0, 1]; 1 gives SoTL.
+        losses: L(e), the mean training loss of each epoch, in the unit of the loss, shape
+            `(..., epochs)`.
+        decay: The factor per epoch, in (0, 1]. With 1, the result equals `sotl`.
 
     Returns:
-        float64 of the same shape; entry `k - 1` is the sum after `k` epochs.
+        A float64 array of the same shape. Entry `k - 1` is the sum after `k` epochs.
 
     Raises:
-        TypeError: If `decay` is no number.
-        ValueError: If `decay` is outside (0, 1], or `losses` has no epoch axis.
+        TypeError: If `decay` is not a number.
+        ValueError: If `decay` is outside (0, 1], or if `losses` is a single number, without an
+            epoch axis.
 
     Example:
         >>> sotl_ema([2.0, 1.0, 0.5], decay=0.5).tolist()
         [2.0, 2.0, 1.5]
 
     Source:
-        Ru et al., NeurIPS 2021, where it is TSE-EMA with decay 0.999. Published code for it
-        differs (weights on the newest term, means in place of sums); this is the formula.
+        Ru et al., NeurIPS 2021, where it is called TSE-EMA and has decay 0.999. This function
+        follows the paper's formula. Published code for it differs: some puts the weight on the
+        newest term, and some returns means instead of sums.
     """
     return _discounted_sums(losses, decay=validation.decay("decay", decay))
 
@@ -110,13 +119,13 @@ def sotl_ema(losses: ArrayLike, *, decay: float = 0.999) -> NDArray[np.float64]:
 def discounted_sum(previous: float, loss: float, *, decay: float = 1.0) -> float:
     """Return SoTL (`decay=1`) or SoTL-EMA after one more epoch: `decay * previous + loss`.
 
-    The step that the pure functions repeat, for a run in progress: starting from 0.0, each result
-    is the entry of `sotl` or `sotl_ema` for the epochs so far.
+    Use it to update the sum of a run in progress. The results equal the entries of `sotl` or
+    `sotl_ema` exactly.
 
     Args:
-        previous: The sum before this epoch; 0.0 before the first.
-        loss: The epoch's mean loss; a value that is not finite counts as `+inf`.
-        decay: Weight of the previous sum, in (0, 1].
+        previous: The sum before this epoch, or 0.0 before the first epoch.
+        loss: The epoch's mean loss. A non-finite value counts as `+inf`.
+        decay: The weight of the previous sum, in (0, 1].
 
     Returns:
         The sum after this epoch. Lower is better.

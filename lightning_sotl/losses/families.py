@@ -1,6 +1,6 @@
-"""The families of estimates from training losses, each registered once.
+"""The registry of estimates that are computed from training losses.
 
-The monitor, the command line, the policies and the tables of `evaluation` all read `FAMILIES`.
+The monitor, the command line, the policies and the `evaluation` package all read `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ _NUMBERS = {"window": "[1-9][0-9]*", "decay": "[0-9][0-9.e+-]*"}
 
 @dataclass(frozen=True)
 class Family:
-    """A family of estimates, such as SoTL-E for every E. Lower is better for all of them.
+    """A family of estimates, for example SoTL-E for every E. Lower is better.
 
     Attributes:
-        name: Its name in tables; the parameter follows it, as in "sotl-e10".
-        suffix: The part of a logged name before the parameter, as in "sotl_e10".
-        function: (losses of shape `(..., epochs)`, parameter) -> estimates of the same shape; entry
-            `k - 1` is the estimate after `k` epochs, NaN while it is not available.
-        parameter: The kind of parameter. A family with a "window" needs only the losses of
-            that many last epochs; every other family needs all epochs.
-        default: The parameter of a name without one.
-        carry: (estimate so far, new loss, parameter) -> next estimate, for a family that needs all
-            epochs: the monitor then takes one step an epoch, starting from 0.0.
+        name: The name in tables, such as "sotl-e". A parameter is appended: "sotl-e10".
+        suffix: The part of a logged name that comes before the parameter, such as "_e" in
+            "sotl_e10".
+        function: (losses of shape `(..., epochs)`, parameter) -> estimates of the same shape. Entry
+            `k - 1` is the estimate after `k` epochs, or NaN while it is not available.
+        parameter: The kind of parameter. With "window", an estimate needs only the losses of that
+            many last epochs. All other families need every epoch.
+        default: The parameter that is used if a name has none.
+        carry: (estimate so far, new loss, parameter) -> next estimate. Required for a family that
+            needs every epoch; the monitor calls it once per epoch, starting from 0.0.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Family:
 
     @property
     def pattern(self) -> str:
-        """A regular expression for the part of a logged name after prefix and block."""
+        """A regular expression for the part of a logged name after the prefix and the block."""
         number = "()" if self.parameter is None else f"({_NUMBERS[self.parameter]})"
         return re.escape(self.suffix) + number
 
@@ -87,4 +88,4 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         )
     }
 )
-"""Name of the family -> family. Immutable."""
+"""Family name -> family. Immutable."""

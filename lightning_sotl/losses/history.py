@@ -1,4 +1,8 @@
-"""The closed epochs (or blocks) of one run, and the estimates after the newest of them."""
+"""The losses of a run's completed epochs (or blocks), and the estimates that follow from them.
+
+A unit is an epoch, or a block of training batches. A completed unit is also called closed, and the
+unit in progress is called open.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class RunLosses:
-    """The history of a run and its open window.
+    """The losses of a run's closed units and of its open unit.
 
     Attributes:
         history: The closed units.
-        open: The window of the unit in progress, or None between two units.
-        carries: Whether this process takes over sums that were saved for all ranks; exactly one
-            process does.
+        open: The window of the open unit, or None between two units.
+        carries: Whether this process restores sums that were saved for all ranks. Exactly one
+            process does, so that nothing is counted twice.
 
     Example:
         >>> losses = RunLosses({})
@@ -32,14 +36,14 @@ class RunLosses:
     """
 
     def __init__(self, logged: Mapping[str, LoggedEstimate], *, carries: bool = True) -> None:
-        """Start an empty run that yields the estimates `logged`, by name."""
+        """Start an empty run that computes the estimates `logged` (name -> estimate)."""
         self.history = LossHistory(logged)
         self.open: LossWindow | None = None
         self.carries = carries
 
     @property
     def is_empty(self) -> bool:
-        """Whether no unit was begun."""
+        """Whether no unit has begun."""
         return self.history.completed == 0 and self.open is None
 
     @property
@@ -48,44 +52,55 @@ class RunLosses:
         return bool(self.history.losses()) or (self.open is not None and self.open.result()[1] > 0)
 
     def window(self, unit: int) -> LossWindow:
-        """Return the open window of `unit`; a complete unit opens again with its losses."""
+        """Return the window of `unit`, and open it if needed.
+
+        A unit that was already completed is opened again with its losses.
+        """
         if self.open is not None and self.open.unit == unit:
             return self.open
         if self.open is not None and self.open.steps:
             cut = self.open
-            log.info("Unit %d was cut after %d batches: no epoch loss.", cut.unit, cut.steps)
+            log.info(
+                "Unit %d was cut short after %d batches, so it has no loss.", cut.unit, cut.steps
+            )
         if unit in self.history:
             self.open = self._new_window(unit, *self.history[unit])
         else:
             self.open = LossWindow(unit)
             if unit < self.history.completed:
-                self.open.unseen_steps = 1  # it was completed without a mean, and stays so
+                self.open.unseen_steps = 1  # completed without a loss, so it never gets one
         return self.open
 
     def drop_from(self, unit: int) -> None:
-        """Drop a unit, and all after it, since it is trained again from its first step."""
+        """Drop a unit and all later units, because it is trained again from its first step."""
         self.history.drop_from(unit)
         if self.open is not None and self.open.unit >= unit:
             self.open = None
 
     def start_midway(self, unit: int, unseen_steps: int) -> None:
-        """Start in a run that has trained `unseen_steps` steps of `unit` without counting them."""
+        """Start in a run that already trained `unseen_steps` steps of `unit` without this monitor.
+
+        Args:
+            unit: The unit in progress.
+            unseen_steps: How many of its steps were trained before.
+        """
         self.history.completed = unit
         if unseen_steps:
             window = self.window(unit)
             window.steps = window.unseen_steps = unseen_steps
 
     def close(self, total: float, count: int) -> None:
-        """Complete the open unit with its sum and number of losses over all ranks.
+        """Complete the open unit with the sum and number of its losses over all ranks.
 
-        If some of its steps were not counted, it gives no loss: the mean of the rest differs.
+        If some of its steps were not counted, the unit has no loss, because the mean of the other
+        steps would be a different number.
         """
         if self.open is not None:
             self.history.close(self.open.unit, total, 0 if self.open.unseen_steps else count)
         self.open = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain numbers; for the open unit, those of this process."""
+        """Return the state as plain numbers; the open unit's are those of this process."""
         window = self.open
         state: dict[str, Any] = {"history": self.history.state_dict(), "open": None}
         if window is not None:
@@ -100,7 +115,7 @@ class RunLosses:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state in which the open unit's sum is of all ranks."""
+        """Restore a state in which the sum of the open unit is over all ranks."""
         self.history.load_state_dict(state["history"])
         opened = state["open"]
         self.open = None
@@ -113,13 +128,13 @@ class RunLosses:
 
 
 class LossHistory:
-    """The closed units of a run, and the estimates after the newest of them.
+    """The closed units of a run, and the estimates after the newest one.
 
-    A unit is an epoch, or a block of training batches. It keeps sums and numbers, not means, since
-    Lightning may open a unit again after a resume and train another batch in it.
+    It stores sums and counts instead of means, because Lightning may reopen a unit after a resume
+    and train another batch in it.
 
     Attributes:
-        completed: T, the number of completed units, whether or not each gave a loss.
+        completed: T, the number of completed units, including those without a loss.
     """
 
     completed: int
@@ -128,7 +143,7 @@ class LossHistory:
     _totals: dict[str, float]
 
     def __init__(self, logged: Mapping[str, LoggedEstimate]) -> None:
-        """Start an empty history that yields the estimates `logged`, by name."""
+        """Start an empty history that computes the estimates `logged` (name -> estimate)."""
         self._logged = dict(logged)
         self._clear()
 
@@ -136,16 +151,16 @@ class LossHistory:
         return unit in self._units
 
     def __getitem__(self, unit: int) -> tuple[float, int]:
-        """Return sum and number of the losses of a closed unit."""
+        """Return the sum and number of a closed unit's losses."""
         return self._units[unit]
 
     @property
     def is_empty(self) -> bool:
-        """Whether no completed unit gave a loss."""
+        """Whether no completed unit has a loss."""
         return not self._units
 
     def close(self, unit: int, total: float, count: int) -> None:
-        """Complete a unit that gave `count` losses with the sum `total`; 0 losses leave a gap."""
+        """Complete a unit with `count` losses that sum to `total`; with 0 losses it is a gap."""
         self.completed = max(self.completed, unit + 1)
         if count:
             self._units[unit] = (total, count)
@@ -158,18 +173,18 @@ class LossHistory:
             self._carried += 1
 
     def drop_from(self, unit: int) -> None:
-        """Drop a unit and all after it, as if they had not been completed."""
+        """Drop a unit and all later units, as if they had not been completed."""
         kept = {known: pair for known, pair in self._units.items() if known < unit}
         self.load_state_dict({"completed": min(self.completed, unit), "units": kept})
 
     def losses(self) -> dict[int, float]:
-        """Return unit -> L(e), in ascending order, for the closed units that gave a loss."""
+        """Return unit -> L(e), in ascending order, for the closed units with a loss."""
         return {unit: self._loss(unit) for unit in sorted(self._units)}
 
     def estimates(self) -> dict[str, float]:
-        """Return name -> available value after the newest completed unit. Lower is better.
+        """Return name -> value of the available estimates after the newest completed unit.
 
-        An estimate that needs a unit without a loss is not available.
+        Lower is better. An estimate that needs a unit without a loss is not available.
         """
         values: dict[str, float] = {}
         for name, estimate in self._logged.items():
@@ -184,16 +199,16 @@ class LossHistory:
         return values
 
     def gaps(self) -> list[int]:
-        """Return the completed units without a loss; with any of them SoTL has no value."""
+        """Return the completed units without a loss; if there are any, SoTL has no value."""
         return [unit for unit in range(self._carried, self.completed) if unit not in self._units]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain numbers from which `load_state_dict` restores the history exactly."""
+        """Return plain numbers that `load_state_dict` restores exactly."""
         units = {unit: list(pair) for unit, pair in self._units.items()}
         return {"completed": self.completed, "units": units}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state of `state_dict`, whatever estimates it was written for."""
+        """Restore a state of `state_dict`, even if it was saved for other estimates."""
         self._clear()
         for unit, (total, count) in sorted(state["units"].items()):
             self.close(int(unit), float(total), int(count))
@@ -202,7 +217,7 @@ class LossHistory:
     def _clear(self) -> None:
         self.completed = 0
         self._units = {}
-        # Estimates that need all units, after the first `_carried` units.
+        # The estimates that need every unit, as they are after the first `_carried` units.
         self._carried = 0
         self._totals = dict.fromkeys(
             (name for name, estimate in self._logged.items() if estimate.window is None), 0.0

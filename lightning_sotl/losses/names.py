@@ -1,4 +1,4 @@
-"""The names under which a monitor logs estimates, such as `sotl_e1`, and their meaning."""
+"""The names under which a monitor logs its estimates, such as `sotl_e1`, and how to parse them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_sotl.losses.families import FAMILIES, Family
 
 _PATTERNS = [
     (family, re.compile(rf"(.+?)(?:_b([1-9][0-9]*))?{family.pattern}"))
-    # The empty suffix matches any name, so it is last.
+    # The empty suffix matches any name, so it must be tried last.
     for family in sorted(FAMILIES.values(), key=lambda family: -len(family.suffix))
 ]
 
@@ -23,14 +23,14 @@ _PATTERNS = [
 class LoggedEstimate:
     """An estimate that a SoTLMonitor logs.
 
-    Its name holds everything that makes two values comparable, so values of different kinds are
-    never ranked together by accident.
+    Its name contains everything that two values must share to be comparable. Values of different
+    kinds are therefore never ranked together by accident.
 
     Attributes:
-        family: Its family, such as SoTL-E.
-        parameter: The family's parameter, such as E; None if the family has none.
+        family: The family, such as SoTL-E.
+        parameter: The family's parameter, such as E, or None if the family has none.
         prefix: The monitor's prefix.
-        block: N in block mode, or None for epochs.
+        block: N for blocks of N training batches, or None for epochs.
     """
 
     family: Family
@@ -40,14 +40,14 @@ class LoggedEstimate:
 
     @property
     def name(self) -> str:
-        """The name that is logged."""
+        """The logged name."""
         base = self.prefix if self.block is None else f"{self.prefix}_b{self.block}"
         number = "" if self.parameter is None else repr(self.parameter)
         return f"{base}{self.family.suffix}{number}"
 
     @property
     def window(self) -> int | None:
-        """How many of the last units the estimate needs; None for all units."""
+        """How many of the newest units the estimate needs, or None for all units."""
         return int(self.parameter or 1) if self.family.parameter == "window" else None
 
     @property
@@ -57,16 +57,16 @@ class LoggedEstimate:
 
     @property
     def unit(self) -> str | int:
-        """The unit as a record names it: "epoch" or the block size."""
+        """The unit as it is written in a record: "epoch" or the block size."""
         return "epoch" if self.block is None else self.block
 
     def carry(self, total: float, loss: float) -> float:
-        """Return the estimate after one more unit; only for an estimate that needs all units."""
-        assert self.family.carry is not None  # noqa: S101  # every family without a window has it
+        """Return the estimate after one more unit; only for estimates that need all units."""
+        assert self.family.carry is not None  # noqa: S101  # every family without a window has one
         return self.family.carry(total, loss, self.parameter or 0.0)
 
     def scores(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the estimate after each unit, from L(e) of the same shape `(runs, units)`."""
+        """Return the estimate after each unit from L(e); both have the shape `(..., units)`."""
         return self.family.function(losses, self.parameter or 0.0)
 
 
@@ -76,12 +76,12 @@ def logged_estimates(
     prefix: str = "sotl",
     block: int | None = None,
 ) -> dict[str, LoggedEstimate]:
-    """Return the estimates that a monitor logs, by name.
+    """Return name -> estimate for the estimates that a monitor logs.
 
     Args:
-        parameters: Name of a family -> its parameters; `[None]` for a family without one.
+        parameters: Family name -> its parameters, or `[None]` for a family without a parameter.
         prefix: The monitor's prefix.
-        block: N in block mode, or None for epochs.
+        block: N for blocks of N training batches, or None for epochs.
 
     Example:
         >>> list(logged_estimates({"sotl": [None], "sotl-e": [1, 10], "sotl-ema": [0.999]}))
@@ -98,12 +98,12 @@ def logged_estimates(
 
 
 def parse_monitor(name: str, *, prefix: str = "sotl") -> LoggedEstimate | None:
-    """Return the estimate of a logged name, or None if it is no estimate's name.
+    """Return the estimate that a logged name stands for, or None if it is not an estimate.
 
     Args:
-        name: The logged name. With a parameter or a block size at its end it may have any prefix;
-            without either it must equal `prefix`.
-        prefix: The prefix of the name of SoTL over all epochs.
+        name: The logged name. If it ends in a parameter or a block size, it may have any prefix.
+            Otherwise it must equal `prefix`.
+        prefix: The name of SoTL over all epochs.
 
     Example:
         >>> estimate = parse_monitor("sotl_b1000_e5")

@@ -35,7 +35,7 @@ def test_sotl_ema_weights_by_age_with_the_newest_at_one():
     np.testing.assert_allclose(sotl_ema(CURVE, decay=0.5), expected, rtol=1e-15)
 
 
-def test_sotl_ema_decays_by_a_thousandth_unless_told_otherwise():
+def test_sotl_ema_has_decay_0_999_by_default():
     np.testing.assert_allclose(sotl_ema([1.0, 1.0])[-1], 1.999, rtol=1e-15)
 
 
@@ -140,7 +140,7 @@ def test_a_running_sum_equals_the_table_at_every_prefix(curve, decay):
         ),
     ],
 )
-def test_wrong_arguments_are_named_with_what_came(call, error, message):
+def test_errors_name_the_argument_and_its_value(call, error, message):
     with pytest.raises(error, match="Expected") as caught:
         call()
     assert str(caught.value) == message

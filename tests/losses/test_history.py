@@ -37,7 +37,7 @@ def test_an_estimate_is_absent_until_its_window_is_full():
     assert set(online.estimates()) == {"s", "s_e1", "s_ema0.9"}
 
 
-def test_a_unit_without_losses_takes_the_estimates_that_need_it():
+def test_estimates_that_need_a_unit_without_losses_are_absent():
     online = history(windows=(1, 2), ema_decay=None)
     online.close(0, 2.0, 1)
     online.close(1, 0.0, 0)
@@ -49,7 +49,7 @@ def test_a_unit_without_losses_takes_the_estimates_that_need_it():
     assert online.gaps() == [1]
 
 
-def test_a_unit_that_is_closed_again_changes_what_came_after():
+def test_closing_a_unit_again_changes_the_later_sums():
     online = history(windows=(1,), ema_decay=None)
     for unit, total in enumerate((4.0, 2.0, 1.0)):
         online.close(unit, total, 1)
@@ -58,7 +58,7 @@ def test_a_unit_that_is_closed_again_changes_what_came_after():
     assert online.estimates() == {"s": 9.0, "s_e1": 1.0}
 
 
-def test_a_saved_history_yields_the_estimates_of_other_windows():
+def test_a_saved_history_can_be_loaded_with_other_windows():
     online = history()
     for unit in range(4):
         online.close(unit, 4.0 - unit, 1)
@@ -67,7 +67,7 @@ def test_a_saved_history_yields_the_estimates_of_other_windows():
     assert other.estimates() == {"s": 10.0, "s_e2": 3.0, "s_e4": 10.0}
 
 
-def test_a_run_known_from_its_middle_has_windows_but_no_sum():
+def test_a_run_known_from_its_middle_has_windowed_estimates_but_no_sotl():
     online = history(windows=(1, 2), ema_decay=0.9)
     online.close(5, 3.0, 1)
     online.close(6, 2.0, 1)

@@ -13,7 +13,7 @@ from lightning_sotl.losses.names import logged_estimates, parse_monitor
     decay=st.floats(0.001, 1.0),
     block=st.none() | st.integers(1, 10_000),
 )
-def test_every_name_of_a_monitor_is_understood(
+def test_every_logged_name_is_parsed(
     prefix: str, window: int, decay: float, block: int | None
 ) -> None:
     parameters = {"sotl": [None], "sotl-e": [window], "sotl-ema": [decay]}
@@ -30,5 +30,5 @@ def test_every_name_of_a_monitor_is_understood(
 
 
 @pytest.mark.parametrize("name", ["val_loss", "sotl_e0", "sotl_ema2", "sotl_ema0.5.5", "acc", ""])
-def test_other_names_are_no_estimates(name: str) -> None:
+def test_other_names_are_not_estimates(name: str) -> None:
     assert parse_monitor(name) is None

@@ -15,7 +15,7 @@ def filled(losses, scale=1):
 
 
 @pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 1000])
-def test_the_sum_is_that_of_a_loop_in_float64_bit_for_bit(n):
+def test_the_sum_is_bit_equal_to_a_loop_in_float64(n):
     losses = (torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) * 9,)
     losses = losses[0].tolist()
     total = 0.0
@@ -25,7 +25,7 @@ def test_the_sum_is_that_of_a_loop_in_float64_bit_for_bit(n):
     assert window.result() == (total, n)
 
 
-def test_a_resume_at_any_place_changes_no_bit():
+def test_a_resume_at_any_loss_keeps_the_sum_bit_equal():
     losses = (torch.rand(600, dtype=torch.float64) * 3).unbind()
     whole = filled(losses).result()
     for at in (1, 256, 400):
@@ -43,7 +43,7 @@ def test_bfloat16_losses_are_added_in_float64():
     assert count == 20_000
 
 
-def test_losses_of_two_dtypes_may_meet():
+def test_losses_may_have_different_dtypes():
     mixed = [torch.tensor(0.5, dtype=torch.bfloat16), torch.tensor(0.25)]
     assert filled(mixed).result() == (0.75, 2)
 
@@ -66,7 +66,7 @@ def test_memory_does_not_grow_with_the_number_of_losses():
         assert len(window._waiting) < LossWindow._BUFFER
 
 
-def test_a_copy_goes_on_by_itself():
+def test_a_copy_is_independent():
     window = filled([1.0, 2.0])
     twin = copy.deepcopy(window)
     twin.add(torch.tensor(4.0))
@@ -80,8 +80,8 @@ def test_a_loss_that_was_changed_in_place_is_refused():
     with pytest.raises(RuntimeError, match="changed in place") as caught:
         window.result()
     assert str(caught.value) == (
-        "The loss in the outputs of `training_step` was changed in place, by a callback or by "
-        "`on_train_batch_end` of the module, so its value is lost. Change a copy; "
+        "The loss in the outputs of `training_step` was changed in place by a callback or by the "
+        "module's `on_train_batch_end`, so its value is lost. Change a copy. Note that "
         "`trainer.strategy.reduce` works in place."
     )
 
@@ -92,6 +92,6 @@ def test_a_complex_loss_is_refused():
     assert str(caught.value) == "Expected the loss to be real but got torch.complex64."
 
 
-def test_sums_are_float64_but_on_mps():
+def test_sums_are_float64_except_on_mps():
     assert accumulation_dtype(torch.device("cuda")) == torch.float64
     assert accumulation_dtype(torch.device("mps")) == torch.float32
