@@ -1,7 +1,8 @@
 """Early ranking of PyTorch Lightning runs by the sum of their training losses (SoTL-E).
 
-Nothing heavy is imported until a name needs it: `import lightning_sotl` loads neither torch nor
-Lightning.
+`import lightning_sotl` is fast: torch and Lightning are imported only when a name is first used
+that needs them. The callbacks here are for `pytorch_lightning`. Import those for
+`lightning.pytorch` from `lightning_sotl.lightning`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = [  # noqa: RUF022  # as `sorted` has it
+__all__ = [  # noqa: RUF022  # in the order of `sorted`
     "AdaptivePolicy",
     "ESTIMATORS",
     "EarlyRankingStopper",
@@ -88,10 +89,10 @@ def __getattr__(name: str) -> Any:
         and other_door in sys.modules
         and "pytorch_lightning" not in sys.modules
     ):
-        # jsonargparse looks every class up here first, under `lightning.pytorch` too.
+        # jsonargparse first looks up every class in this module, even with `lightning.pytorch`.
         raise AttributeError(
-            f"`{__name__}.{name}` is for `pytorch_lightning`, and this process uses "
-            f"`lightning.pytorch`: import it from `{other_door}`."
+            f"`{__name__}.{name}` is for `pytorch_lightning`, but this process uses "
+            f"`lightning.pytorch`. Import it from `{other_door}`."
         )
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value

@@ -1,4 +1,4 @@
-"""The callbacks for `lightning.pytorch`."""
+"""The callbacks and `Sweep` for `lightning.pytorch`."""
 
 from __future__ import annotations
 

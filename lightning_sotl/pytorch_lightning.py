@@ -1,4 +1,4 @@
-"""The callbacks for `pytorch_lightning`."""
+"""The callbacks and `Sweep` for `pytorch_lightning`."""
 
 from __future__ import annotations
 

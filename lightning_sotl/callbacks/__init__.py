@@ -1,1 +1,4 @@
-"""The callbacks' logic, free of both Lightning packages; the two doors give it a base class."""
+"""The logic of the callbacks, which imports neither Lightning package.
+
+`lightning_sotl.pytorch_lightning` and `lightning_sotl.lightning` add each package's base class.
+"""

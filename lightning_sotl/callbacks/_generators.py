@@ -1,4 +1,4 @@
-"""Random generators in attributes of the training loaders' parts."""
+"""The states of random generators that the training loaders, their samplers and datasets use."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _KINDS = (
     random.Random,
 )
 
-# Generators are looked for in lists and dictionaries of at most this size and depth.
+# Lists and dictionaries are searched for generators up to this size and depth.
 _MOST, _DEEPEST = 1000, 2
 _INNER = ("sampler", "batch_sampler", "dataset", "collate_fn", "transform")
 
 
 def generator_states(trainer: Trainer) -> list[dict[str, Any]]:
-    """Return the states of all generators in attributes of the training loaders' parts.
+    """Return the states of all generators in attributes of the training loaders and their parts.
 
     The states are plain types that `weights_only` can load. A torch generator in the attribute
-    `generator` of a loader or sampler is left out: it is saved separately.
+    `generator` of a loader or sampler is omitted because it is saved separately.
 
-    A worker process has its own copy of a dataset, with generators that are out of reach. The state
-    of the main process's copy is saved, from which Lightning's next workers start.
+    A worker process has its own copy of the dataset, whose generators cannot be reached. The copy
+    of the main process is saved instead, since the next workers start from it.
     """
     return [
         {"kind": _kind(generator), "state": _plain_state(generator)}
@@ -49,10 +49,10 @@ def generator_states(trainer: Trainer) -> list[dict[str, Any]]:
 
 
 def set_generator_states(trainer: Trainer, states: list[dict[str, Any]] | None) -> None:
-    """Restore what `generator_states` returned; warn if it is None and there are generators.
+    """Restore the states of `generator_states`, or warn if they are None but needed.
 
     Raises:
-        RuntimeError: If the loaders' parts have other generators now.
+        RuntimeError: If the loaders and their parts have other generators now.
     """
     generators = _generators(trainer)
     found = [_kind(own) for own in generators]
@@ -60,7 +60,7 @@ def set_generator_states(trainer: Trainer, states: list[dict[str, Any]] | None) 
         if generators:
             warn_user(
                 "The checkpoint lacks the states of generators that the training loaders use "
-                f"({_words(found)}), so the run differs from one that was never stopped."
+                f"({_words(found)}), so the run will differ from one that was never stopped."
             )
         return
     saved = [entry["kind"] for entry in states]
@@ -74,15 +74,15 @@ def set_generator_states(trainer: Trainer, states: list[dict[str, Any]] | None) 
 
 
 def sampler_orders(trainer: Trainer) -> list[torch.Tensor]:
-    """Return the orders that samplers keep beside a generator of their own.
+    """Return the index orders of samplers that have their own generator.
 
-    Such a sampler shuffles its indices in place, so each epoch's order depends on the one before.
+    Such a sampler shuffles its indices in place, so each epoch's order depends on the previous one.
     """
     return [torch.as_tensor(order) for order in _orders(trainer)]
 
 
 def set_sampler_orders(trainer: Trainer, saved: list[torch.Tensor]) -> None:
-    """Restore what `sampler_orders` returned.
+    """Restore the orders of `sampler_orders`.
 
     Raises:
         RuntimeError: If the samplers have other numbers of indices now.
@@ -99,7 +99,7 @@ def set_sampler_orders(trainer: Trainer, saved: list[torch.Tensor]) -> None:
 
 
 def _orders(trainer: Trainer) -> list[Any]:
-    """Return the lists and arrays of indices in loaders' parts that keep a generator."""
+    """Return the lists and arrays of indices in those loader parts that have a generator."""
     found: dict[int, Any] = {}
     for part in training_loaders(trainer):
         attributes = _attributes(part)
@@ -116,7 +116,7 @@ def _is_order(value: Any) -> bool:
 
 def _generators(trainer: Trainer) -> list[_Generator]:
     parts = training_loaders(trainer)
-    for part in parts:  # grows: a dataset may wrap another one
+    for part in parts:  # `parts` grows here, since a dataset may wrap another one
         inner = [_attributes(part).get(name) for name in _INNER]
         inner.append(getattr(part, "__self__", None) if isinstance(part, MethodType) else None)
         parts += [each for each in inner if each is not None and not _is_in(each, parts)]
@@ -129,11 +129,11 @@ def _generators(trainer: Trainer) -> list[_Generator]:
 
 
 def _held(attributes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield attributes, and what is in short lists and dictionaries among them, with a name."""
+    """Yield names and values of attributes, and of the entries of short lists and dictionaries."""
     values = [(name, value, 0) for name, value in attributes.items()]
-    for name, value, depth in values:  # grows
+    for name, value, depth in values:  # `values` grows here
         yield name, value
-        # Subclasses may run code of their own.
+        # A subclass of these types might run its own code.
         if type(value) in (list, tuple, dict) and depth < _DEEPEST and len(value) <= _MOST:
             inner = value.values() if type(value) is dict else value
             values += [(f"{name}[]", each, depth + 1) for each in inner]
@@ -194,7 +194,7 @@ def _set_state(generator: _Generator, state: Any) -> None:
 
 
 def _plain(state: Any) -> Any:
-    """Return a state of numpy without arrays and scalars, which `weights_only` does not load."""
+    """Return a NumPy state in plain types, because `weights_only` loads no arrays or scalars."""
     if isinstance(state, dict):
         return {name: _plain(value) for name, value in state.items()}
     if isinstance(state, np.ndarray):

@@ -1,4 +1,4 @@
-"""A logged metric by its name: its value, whether it is new, who logs it, why it is missing."""
+"""A logged metric that a callback reads by name, and messages for when it is missing."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lightning_sotl.metric import SumOfTrainingLosses
 
 
 class MonitoredMetric:
-    """A metric of a Trainer that a stopper or a reporter looks at.
+    """A logged metric that a stopper or a reporter reads.
 
     Args:
         trainer: The Trainer.
         name: The logged name.
-        argument: The user's argument that holds the name, for messages.
+        argument: The user's argument that contains the name, for messages.
 
     Attributes:
-        monitor: The SoTLMonitor that logs it; None if the user's module does.
-        counts_blocks: Whether it is logged after blocks of training batches and not after epochs.
+        monitor: The SoTLMonitor that logs the metric, or None if none of them logs it.
+        counts_blocks: Whether it is logged after blocks of training batches instead of epochs.
     """
 
     def __init__(self, trainer: Trainer, name: str, argument: str = "monitor") -> None:
@@ -35,52 +35,56 @@ class MonitoredMetric:
         self.counts_blocks = (
             self.monitor is not None and self.monitor.every_n_train_batches is not None
         )
-        # A stopper that outlives its run must not keep the Trainer, and so the model, alive.
+        # A stopper may outlive its run. It must not keep the Trainer and the model alive.
         self._trainer: Callable[[], Trainer] = weakref.ref(trainer)
         self._argument = argument
         self._marked: Any = None
 
     @property
     def value(self) -> float | None:
-        """The newest value, or None if there is none."""
+        """The newest value, or None if there is no value."""
         shown = self._shown
         return None if shown is None else float(shown)
 
     @property
     def is_new(self) -> bool:
-        """Whether it was logged since `mark` was called.
+        """Whether the metric was logged since `mark` was called.
 
-        Lightning keeps showing what was logged in an earlier epoch.
+        Lightning keeps the values of earlier epochs in `callback_metrics`.
         """
         return self._shown is not None and not is_same_value(self._shown, self._marked)
 
     def mark(self) -> None:
-        """Take note of the value that is shown now: it is not new."""
+        """Mark the present value as not new."""
         self._marked = self._shown
 
     @property
     def units_completed(self) -> int | None:
-        """Completed epochs (or blocks) by its SoTLMonitor; None if the module logs it."""
+        """The number of completed epochs (or blocks), or None if no SoTLMonitor logs the metric."""
         return None if self.monitor is None else self.monitor.units_completed
 
     @property
     def batches_completed(self) -> int:
-        """Training batches per rank in completed blocks; 0 if it is logged after epochs."""
+        """The number of training batches per rank in completed blocks, or 0 with epochs."""
         return 0 if self.monitor is None else self.monitor.batches_completed
 
     @property
     def is_between_units(self) -> bool:
-        """Whether no loss has come since the newest completed unit; True for the module's own."""
+        """Whether no step was trained since the newest completed epoch (or block).
+
+        True if no SoTLMonitor logs the metric.
+        """
         return self.monitor is None or self.monitor.is_between_units
 
     def refuse_unknown(self, pl_module: Module) -> None:
-        """Raise before training if nobody will log the metric.
+        """Raise before training if the metric will certainly not be logged.
 
-        This is certain only for the name of an estimate, or nearly that, and only if the module
-        holds no SumOfTrainingLosses, with which it could log the estimate itself.
+        This is certain only for names that equal or resemble an estimate's name. It is never
+        certain if the module contains a SumOfTrainingLosses, with which it may log the estimate.
 
         Raises:
-            RuntimeError: The message names what the Trainer's SoTLMonitors log.
+            RuntimeError: If no SoTLMonitor of this Trainer logs the estimate. The message lists the
+                names that they log.
         """
         holds_metric = any(isinstance(part, SumOfTrainingLosses) for part in pl_module.modules())
         if self.monitor is None and not holds_metric and (advice := self._advice()):
@@ -90,31 +94,30 @@ class MonitoredMetric:
             )
 
     def refuse_lossless(self) -> None:
-        """Raise after an epoch (or block) in which no training step returned a loss.
+        """Raise after an epoch (or block) if no training step has returned a loss so far.
 
         Raises:
-            RuntimeError: If the metric is an estimate of training losses that never come.
+            RuntimeError: If a SoTLMonitor should log the metric but receives no losses.
         """
         if self.monitor is not None and self.monitor.lacks_losses:
             raise RuntimeError(
-                f"`{self._argument}={self.name!r}` cannot have a value: no training step returned "
-                "a loss. Return the loss from `training_step`, alone or as "
-                f"{self.monitor.loss_key!r} of a dictionary, also under manual optimization; or "
-                f"set `{self._argument}` to a metric that the module logs."
+                f"`{self._argument}={self.name!r}` cannot have a value because no training step "
+                "returned a loss. Return the loss from `training_step`, alone or in a dictionary "
+                f"under the key {self.monitor.loss_key!r}, also under manual optimization. Or set "
+                f"`{self._argument}` to a metric that the module logs."
             )
 
     def explain_missing(self, problem: str = "is not logged; available") -> str:
-        """Return a message that names what is logged, and how to get this metric."""
+        """Return a message that lists the logged metrics and says how to get this one."""
         logged = quote_all(list(self._trainer().callback_metrics))
         return f"`{self._argument}={self.name!r}` {problem}: {logged}.{self._advice()}"
 
     def warn_of_earlier_value(self) -> None:
-        """Warn if the epoch of a stop has not logged the metric, for example no validation."""
+        """Warn if the metric was not logged in the epoch of the stop, for lack of a validation."""
         if self.monitor is None and self._shown is not None and not self.is_new:
             warn_user(
-                f"The estimate `{self.name}` of this run is of an earlier epoch than its stop: "
-                "it was not logged in the last one. Compare it only with runs that log it in the "
-                "same epochs.",
+                f"The value of `{self.name}` at the stop is from an earlier epoch because the last "
+                "epoch did not log it. Compare it only with runs that log it in the same epochs.",
             )
 
     @property
@@ -122,7 +125,7 @@ class MonitoredMetric:
         return self._trainer().callback_metrics.get(self.name)
 
     def _advice(self) -> str:
-        """Return why no monitor logs it; empty if the name is unlike any estimate's."""
+        """Return why no monitor logs the metric, or "" if its name resembles no estimate's."""
         monitors = monitors_of(self._trainer())
         estimate = parse_monitor(self.name)
         prefixes = {"sotl", *(monitor.prefix for monitor in monitors)}
@@ -134,4 +137,4 @@ class MonitoredMetric:
         if monitors:
             return f" The SoTLMonitor of this Trainer logs {quote_all(names)}."
         logged = "it" if is_estimate else "'sotl_e1'"
-        return f" A SoTLMonitor logs {logged}, and this Trainer has none among its callbacks."
+        return f" A SoTLMonitor logs {logged}, but this Trainer has no SoTLMonitor."

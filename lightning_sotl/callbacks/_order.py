@@ -9,7 +9,7 @@ from lightning_sotl.callbacks._trainer import Trainer
 
 
 class Place(IntEnum):
-    """Where a callback belongs in the list; our classes have one as `_sotl_place`."""
+    """The position of a callback in the list; our callbacks declare it as `_sotl_place`."""
 
     first = 0
     anywhere = 1
@@ -20,12 +20,12 @@ class Place(IntEnum):
 def arrange(trainer: Trainer) -> None:
     """Sort the callbacks: the monitor first, stoppers late, then reporters, then checkpoints.
 
-    A callback that saves a checkpoint in `on_train_batch_end` before the monitor has seen that
-    batch would store a state that is one loss short, and a stopper must look after all callbacks
-    that may log. With this the user's order does not matter. Lightning itself keeps checkpoint
-    callbacks last.
+    The user's order then does not matter. The monitor must be first: a callback that saves a
+    checkpoint in `on_train_batch_end` before the monitor would save a state that lacks one loss. A
+    stopper must come after every callback that may log. Lightning itself keeps checkpoint callbacks
+    last.
 
-    The list is replaced and not changed, since Lightning may be iterating over it.
+    The list is replaced instead of modified, because Lightning may be iterating over it.
     """
     checkpoints = trainer.checkpoint_callbacks
 
@@ -37,5 +37,5 @@ def arrange(trainer: Trainer) -> None:
 
 
 def move_to_front(trainer: Trainer, callback: Any) -> None:
-    """Put one callback before all others, for the hooks that are still to come."""
+    """Move a callback to the front of the list, for the hooks that follow."""
     trainer.callbacks = [callback, *(cb for cb in trainer.callbacks if cb is not callback)]

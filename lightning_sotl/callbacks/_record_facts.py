@@ -1,4 +1,4 @@
-"""The facts of a running Trainer for its record, and where the record is."""
+"""The facts about a run that its record stores, and the path of the record."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
 def find_record(trainer: Trainer, *, prefix: str, directory: str | Path | None) -> RunRecord | None:
-    """Return the record of this run; None on other ranks and where there is no directory for it.
+    """Return the record of this run, or None on other ranks and if there is no folder for it.
 
-    A missing directory is reported once, at the start, with what the user can do about it.
+    A missing folder is reported once, at the start of the run.
     """
     if trainer.fast_dev_run or not trainer.is_global_zero:
         return None
@@ -34,18 +34,18 @@ def find_record(trainer: Trainer, *, prefix: str, directory: str | Path | None) 
             return RunRecord(folder / file_name(prefix))
         problems.append(problem)
     inform_user(
-        f"No record of this run is written, since {(problems or ['it has no logger'])[0]}: "
-        "`rank`, `evaluate` and `promote` will not find the run. Give SoTLMonitor a `directory`, "
+        f"No record of this run is written because {(problems or ['it has no logger'])[0]}. "
+        "`rank`, `evaluate` and `promote` will not find the run. Pass SoTLMonitor a `directory`, "
         "or `record=False` if you need no record."
     )
     return None
 
 
 def _folder_of(logger: Any) -> tuple[Path | None, str]:
-    """Return a logger's local folder for this run; otherwise None and the reason."""
+    """Return a logger's local folder for this run and "", or None and the reason."""
     folder, parts = getattr(logger, "log_dir", None), []
     if folder is None:
-        # The `save_dir` of these loggers (W&B, MLflow) is one for all runs.
+        # All runs of these loggers (W&B, MLflow) share one `save_dir`.
         folder = getattr(logger, "save_dir", None)
         parts = [getattr(logger, name, None) for name in ("name", "version")]
     if not isinstance(folder, (str, Path)):  # a mock has any attribute
@@ -56,7 +56,7 @@ def _folder_of(logger: Any) -> tuple[Path | None, str]:
 
 
 def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict[str, Any]:
-    """Return what must be alike in two runs for their losses to be comparable."""
+    """Return the settings that two runs must share for their losses to be comparable."""
     batches = block if block is not None else trainer.num_training_batches
     schedules = (
         dict(callback.scheduling)
@@ -64,7 +64,7 @@ def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict
         if hasattr(callback, "going_to_accumulate_grad_batches")  # GradientAccumulationScheduler
     )
     sizes = (getattr(part, "batch_size", None) for part in training_loaders(trainer))
-    # Lightning logs both; if they disagree on a name it refuses to train with a logger.
+    # Lightning logs both. If they disagree on a name, it refuses to train with a logger.
     hparams = {**getattr(trainer.datamodule, "hparams", {}), **pl_module.hparams}
     return {
         "unit": "epoch" if block is None else block,
@@ -80,20 +80,20 @@ def run_facts(trainer: Trainer, pl_module: Module, *, block: int | None) -> dict
 
 
 def network_of(pl_module: Module) -> str | None:
-    """Return a short code of a module's layers and their sizes, the same in each process.
+    """Return a short hash of a module's layers and their sizes, the same in every process.
 
-    Modules that get their layers as arguments often keep those out of their hyper-parameters. It
-    is None if a module cannot be shown.
+    It distinguishes runs whose modules receive their layers as arguments and do not save them as
+    hyper-parameters. It is None if the module's `repr` raises.
     """
     try:
         text = repr(pl_module)
-    except Exception:  # whatever the `repr` of a user's module may raise
+    except Exception:  # the `repr` of a user's module may raise anything
         return None
     return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()[:16]
 
 
 def batch_size_of(batch: Any) -> int | None:
-    """Return the common first dimension of a batch's tensors; None if they have no common one.
+    """Return the first dimension that all tensors of a batch share, or None if they differ.
 
     Example:
         >>> batch_size_of({"image": torch.zeros(4, 3), "label": [torch.zeros(4)], "name": "a"})

@@ -1,7 +1,7 @@
-"""The adaptive rule for plain processes: each reads the others' records below one directory.
+"""The adaptive policy for separate processes, which read each other's records in a directory.
 
-There is no server and no lock. Each run writes only its own record. If a reader finds a
-line half-written, it reads the whole line next time.
+There is no server and no lock. Each run writes only its own record. A reader that finds a
+half-written line reads the whole line the next time.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ from lightning_sotl.record.reader import read_record
 from lightning_sotl.record.session import Session
 from lightning_sotl.stats.ranks import Mode
 
-_OWN = "own"  # the row of the run that asks
+_OWN = "own"  # the key of the deciding run's row
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A run that can be compared, and what it shares with others of its configuration."""
+    """A run that can be compared, and the configuration that it may share with other runs."""
 
     run: RecordedRun
     configuration: str | None
 
 
 class SharedRuns:
-    """Decides from the records below a directory, and rereads those that have changed.
+    """Applies a policy to the records below a directory, and rereads records that have changed.
 
-    A run is compared with its forks, but not with older records of its own configuration: these
-    come from a script that was started again. Of another configuration only the newest run counts.
+    A run is compared with its forks. It is not compared with older records of its own
+    configuration, because these come from a script that was started again. Of every other
+    configuration, only the newest run counts.
 
-    Runs with another unit (epochs or blocks) are left out. So are runs with another `max_epochs`,
-    with a warning, since their schedules differ. Other settings that change what a training loss
-    means, such as batch size or dropout, cause one warning.
+    Runs with another unit (epochs or blocks) are left out. Runs with another `max_epochs` are left
+    out with a warning, because their schedules differ. One warning names other settings that change
+    the meaning of a training loss, such as batch size or dropout.
 
     Args:
-        directory: Where the runs of one sweep write, at any depth.
-        estimate: What runs are compared by.
-        policy: The rule.
-        validation: A recorded metric that the rule reads beside the losses; None to decide by
-            training losses alone.
+        directory: The folder below which the runs of one sweep write their records.
+        estimate: The estimate by which runs are compared.
+        policy: The policy.
+        validation: A recorded metric that the policy reads in addition to the losses, or None.
         validation_mode: "max" if a higher `validation` is better, or "min".
     """
 
@@ -80,7 +80,7 @@ class SharedRuns:
         self._validations = GrowingCurves(policy.max_epochs)
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._sessions: dict[Path, list[Session]] = {}
-        self._entries: dict[tuple[str, float], _Entry] = {}  # run id, when it began or branched off
+        self._entries: dict[tuple[str, float], _Entry] = {}  # by run id and time of start or fork
         self._warned_about: set[str] = set()
 
     def decide(
@@ -91,14 +91,14 @@ class SharedRuns:
         *,
         session: float = -math.inf,
     ) -> Decision:
-        """Decide for the run that asks, from its own losses and the others' records.
+        """Decide whether a run continues, from its own losses and the records of the other runs.
 
         Args:
-            run_id: The id of the run that asks; its losses on disk are ignored.
-            losses: Its L(e), e -> loss.
-            completed: Its number of completed units. If the newest has no loss, the run continues.
-            session: The time in the header of this process, which tells the run from its forks. If
-                no record has it, the forks do not count.
+            run_id: The id of the deciding run. Its losses on disk are ignored.
+            losses: The run's losses, e -> L(e).
+            completed: The run's number of completed units. It continues if the newest has no loss.
+            session: The time in the header of this process, which distinguishes the run from its
+                forks. If no record contains this time, forks are left out.
         """
         changed: set[str] = set()
         for path in self._changed_records():
@@ -116,8 +116,8 @@ class SharedRuns:
         if planned is not None and len(rivals) + bool(own) > planned:
             self._warn_once(
                 "runs",
-                f"Below '{self.directory}' are {len(rivals) + bool(own)} runs, where the policy "
-                f"has runs={planned}: give each sweep a directory of its own.",
+                f"There are {len(rivals) + bool(own)} runs below '{self.directory}', but the "
+                f"policy expects runs={planned}. Use a separate directory for each sweep.",
             )
         self._set_curve(_OWN, losses)
         own_row = self._curves.row(_OWN)
@@ -131,7 +131,7 @@ class SharedRuns:
         return self._policy.decide(len(keys), *self._both_curves([*keys, _OWN]))
 
     def _both_curves(self, keys: Sequence[Hashable]) -> tuple[NDArray[np.float64], ...]:
-        """Return losses and validations of some runs, in two arrays of one shape."""
+        """Return the losses and validations of some runs, as two arrays of the same shape."""
         tables = self._curves, self._validations
         epochs = max(table.values.shape[1] for table in tables)
         both = np.full((2, len(keys), epochs), np.nan)
@@ -143,7 +143,7 @@ class SharedRuns:
         return both[0], both[1]
 
     def _set_validations(self, key: Hashable, *runs: RecordedRun) -> None:
-        """Put the recorded metric of a run into its table, lower is better."""
+        """Put the recorded validation metric of a run into its table, so that lower is better."""
         if self._validation is None:
             return
         self._validations.drop_after(key, -1)
@@ -153,14 +153,14 @@ class SharedRuns:
                     self._validations.put(key, epoch, self._sign * metrics[self._validation])
 
     def _own(self, run_id: str, session: float) -> dict[tuple[str, float], _Entry]:
-        """Return the run that asks, as its record has it; if that cannot be told, all its forks."""
+        """Return the recorded entry of the deciding run, or if it is unknown, all its forks."""
         forks = {key: entry for key, entry in self._entries.items() if key[0] == run_id}
         return {
             key: entry for key, entry in forks.items() if session in entry.run.sessions
         } or forks
 
     def _rivals(self, own: Mapping[tuple[str, float], _Entry]) -> dict[tuple[str, float], _Entry]:
-        """Return the runs that the one that asks is compared with: one of each configuration."""
+        """Return the runs to compare with the deciding run: one of each configuration."""
         mine = {entry.configuration for entry in own.values()} - {None}
         newest: dict[object, tuple[str, float]] = {}
         repeated: list[RecordedRun] = []
@@ -176,15 +176,15 @@ class SharedRuns:
                 older, newer = sorted((before, key), key=self._age)
                 newest[group] = newer
                 repeated.append(self._entries[older].run)
-        # A run that broke off was started again; one that ended might be a repeat.
+        # An interrupted run was started again. A run that ended may be an intended repeat.
         ended = [run.folders[0] for run in repeated if run.has_ended]
         if ended:
             names = [folder.relative_to(self.directory).as_posix() for folder in ended]
             self._warn_once(
                 "repeats",
-                f"Of runs with the same parameters below '{self.directory}' the policy counts only "
-                f"the newest. Not counted: {quote_few(names)}. To keep repeats apart, put the seed "
-                "into `params`.",
+                f"Several runs below '{self.directory}' have the same parameters, and the policy "
+                f"compares only the newest of them. Left out: {quote_few(names)}. To compare "
+                "repeats too, put the seed into `params`.",
             )
         return {key: self._entries[key] for key in newest.values()}
 
@@ -198,7 +198,7 @@ class SharedRuns:
                 path = folder / name
                 try:
                     stat = path.stat()
-                except OSError:  # it was deleted since
+                except OSError:  # deleted in the meantime
                     continue
                 stamp = (stat.st_size, stat.st_mtime_ns)
                 if self._stamps.get(path) != stamp:
@@ -207,7 +207,7 @@ class SharedRuns:
         return grown
 
     def _update(self, run_ids: set[str]) -> None:
-        """Put the newest state of runs into the table; a run may be in several records."""
+        """Put the newest state of the runs into the table; a run may have several records."""
         if not run_ids:
             return
         for key in [key for key in self._entries if key[0] in run_ids]:
@@ -217,7 +217,7 @@ class SharedRuns:
         sessions = chain.from_iterable(self._sessions.values())
         for run in merge_sessions([each for each in sessions if each.run_id in run_ids]):
             if (
-                run.losses  # one that was refused has a header and nothing else
+                run.losses  # a run that was refused has only a header
                 and run.facts.get("unit") == self._estimate.unit
                 and self._has_same_budget(run.facts)
             ):
@@ -232,9 +232,9 @@ class SharedRuns:
             return True
         self._warn_once(
             "budget",
-            f"Below '{self.directory}' is a run with max_epochs={budget!r}, with which the policy "
-            f"does not compare, as its own is {self._policy.max_epochs}: give each sweep a "
-            "directory of its own.",
+            f"A run below '{self.directory}' has max_epochs={budget!r}, but the policy has "
+            f"max_epochs={self._policy.max_epochs}, so the run is left out. Use a separate "
+            "directory for each sweep.",
         )
         return False
 
@@ -247,7 +247,7 @@ class SharedRuns:
         if not losses:
             return
         self._curves.drop_after(run, -1)
-        # A damaged line may tell of epoch 9,999,999.
+        # A damaged line may contain epoch 9,999,999.
         kept = {unit: loss for unit, loss in losses.items() if unit < self._policy.max_epochs}
         table = np.full((1, max(kept, default=0) + 1), np.nan)
         table[0, list(kept)] = list(kept.values())
@@ -257,7 +257,7 @@ class SharedRuns:
 
 
 def _sessions_of(path: Path) -> list[Session]:
-    """Return a record's sessions; one that cannot be read does not end somebody else's run."""
+    """Return the sessions of a record, or with a warning none if it cannot be read."""
     try:
         return read_record(path)[0]
     except (OSError, ValueError) as error:
@@ -273,10 +273,10 @@ def share_runs(
     validation: str | None,
     validation_mode: Mode | None,
 ) -> SharedRuns | None:
-    """Return on rank 0 what a policy reads, before the first batch; on the others None.
+    """Return the SharedRuns of a policy before the first batch, or None on ranks other than 0.
 
     Raises:
-        ValueError: On all ranks, if the run cannot be compared with others.
+        ValueError: On all ranks, if the run cannot be compared with other runs.
     """
     # Only rank 0 knows where the record is.
     problem = None
@@ -308,24 +308,26 @@ def _problem(
     if estimate is None or metric.monitor is None:
         names = [name for monitor in monitors_of(trainer) for name in monitor.metric_names]
         return (
-            "Expected `monitor` to be an estimate of a SoTLMonitor of this Trainer, by which a "
-            f"policy compares runs, but got {metric.name!r}; available: {quote_all(names)}."
+            "Expected `monitor` to be an estimate of this Trainer's SoTLMonitor, because a policy "
+            f"compares runs by it, but got {metric.name!r}; available: {quote_all(names)}."
         )
     if estimate.block is None and trainer.max_epochs not in (None, -1, policy.max_epochs):
         return (
-            f"Expected `policy.max_epochs` to be the Trainer's `max_epochs`, {trainer.max_epochs}, "
-            f"but got {policy.max_epochs}."
+            "Expected `policy.max_epochs` to equal the Trainer's `max_epochs` "
+            f"{trainer.max_epochs} but got {policy.max_epochs}."
         )
     recorded = metric.monitor.record_metrics
     if validation is not None and validation not in recorded:
         return (
-            "Expected `validation` to be one of the SoTLMonitor's `record_metrics`, which other "
-            f"runs read, but got {validation!r}; available: {quote_all(recorded)}."
+            "Expected `validation` to be one of the SoTLMonitor's `record_metrics`, because other "
+            f"runs read it from the record, but got {validation!r}; available: "
+            f"{quote_all(recorded)}."
         )
     path, directory = metric.monitor.record_path, Path(directory)
     if path is None or not path.resolve().is_relative_to(directory.resolve()):
+        found = "the run has no record" if path is None else f"got {str(path)!r}"
         return (
-            f"Expected the run's record to lie below `directory`, '{directory}', where the others "
-            f"look for it, but it lies in {'no file' if path is None else repr(str(path))}."
+            f"Expected the run's record to be below `directory` '{directory}', where the other "
+            f"runs look for it, but {found}."
         )
     return None

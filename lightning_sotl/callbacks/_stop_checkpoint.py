@@ -1,4 +1,4 @@
-"""Promotion: what a stop saves, and how a run resumes from it as if it had never stopped."""
+"""Saves the random state at a stop, and restores it when the run is resumed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _PLANS = "lightning_sotl_planned_checkpoints"  # an entry of checkpoints: state 
 
 
 def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
-    """Return the random state of every rank, in plain types that `weights_only` can load.
+    """Return the random states and loader states of all ranks; every rank must call it.
 
-    With it goes the state of loaders that have one. All ranks must call it: it gathers from all.
+    They are plain types that `weights_only` can load.
     """
     own = _random_state(trainer)
     states = [own] * trainer.world_size
@@ -42,68 +42,69 @@ def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
 
 
 def resume_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) -> None:
-    """Set the random state that a stop saved, in `on_train_start` of the resumed run.
+    """Restore the random states that a stop saved, in `on_train_start` of the resumed run.
 
     Raises:
-        RuntimeError: If the states were saved with another number of ranks or of loader generators.
+        RuntimeError: If the states were saved with another number of ranks or with other loader
+            generators.
     """
     if len(states) != trainer.world_size:
         raise RuntimeError(
-            f"Expected to resume on {len(states)} ranks, as the random state was saved on, but "
+            f"Expected to resume on {len(states)} ranks, as when the random state was saved, but "
             f"got {trainer.world_size}."
         )
     state = states[trainer.global_rank]
     _set_random_state(trainer, state)
     if batches_into_epoch(trainer) == 0:
         start_next_epoch_fresh(trainer)
-        # The iterator that is thrown away was one more than an uninterrupted run makes.
+        # An uninterrupted run never creates the iterator that is discarded here.
         set_loader_states(trainer, state.get("loader_states", []))
 
 
 def saved_loader_states(checkpoint: dict[str, Any]) -> list[Any]:
-    """Return the states of the training loaders in a checkpoint; most loaders have none."""
+    """Return the states of the training loaders in a checkpoint; most loaders have no state."""
     loop = checkpoint.get("loops", {}).get("fit_loop", {})
     return list(loop.get("state_dict", {}).get("combined_loader", []))
 
 
 def put_loader_states(checkpoint: dict[str, Any], states: list[Any]) -> None:
-    """Put the states of the training loaders into a checkpoint that Lightning is about to save."""
+    """Put states of the training loaders into a checkpoint that Lightning is about to save."""
     checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] = states
 
 
 def saved_plan(checkpoint: dict[str, Any], state_key: str) -> str | None:
-    """Return where a stopper was about to save when the checkpoint was saved, or None."""
+    """Return the path at which a stopper was about to save when a checkpoint was saved, if any."""
     path: str | None = checkpoint.get(_PLANS, {}).get(state_key)
     return path
 
 
 def put_plan(checkpoint: dict[str, Any], state_key: str, path: str | None) -> None:
-    """Put into a checkpoint where the stopper is about to save, if it is."""
+    """Put the path at which the stopper is about to save, if any, into a checkpoint."""
     if path is not None:
         checkpoint.setdefault(_PLANS, {})[state_key] = path
 
 
 def new_checkpoint_path(trainer: Trainer, at: str, directory: str | Path | None) -> str:
-    """Return where a stop saves, the same on all ranks.
+    """Return the path at which a stop saves its checkpoint, the same on all ranks.
 
-    That is in `directory`, or else beside Lightning's own checkpoints. Runs may share the folder,
-    so the name is unique.
+    It is in `directory` if given, otherwise beside Lightning's own checkpoints. Its name is unique,
+    because runs may share the folder.
     """
     own = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
     folders = filter(None, [directory, *own, Path(trainer.default_root_dir) / "checkpoints"])
     folder = str(next(folders))
-    folder = _absolute(folder)  # the record is read from other directories too
+    folder = _absolute(folder)  # because readers of the record may run in other directories
     path = f"{folder.rstrip('/')}/stopped-{at}-{uuid.uuid4().hex[:8]}.ckpt"
     return str(trainer.strategy.broadcast(path))
 
 
 def checkpoint_of_stop(planned: str | None, loaded: str) -> str:
-    """Return the checkpoint to promote from, for a run that is started again at its stop.
+    """Return the checkpoint to promote from, for a run that is started again after its stop.
 
     Args:
-        planned: Where the stop was about to save when the loaded checkpoint was saved.
-        loaded: The checkpoint that the run is started from. It is used if a kill came between the
-            decision to stop and the save.
+        planned: The path at which the stop was about to save when `loaded` was saved, if any.
+        loaded: The checkpoint from which the run is started. It is returned if the run was killed
+            between the decision to stop and the save.
     """
     own = None if planned is None else find_moved(planned, [Path(loaded).parent])
     return _absolute(loaded) if own is None else own
@@ -119,7 +120,7 @@ def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
     saved = state["numpy"]
     keys = np.array(saved["keys"], dtype=np.uint32)
-    np.random.set_state(  # noqa: NPY002  # the global state is the point
+    np.random.set_state(  # noqa: NPY002  # users draw from the global state
         ("MT19937", keys, saved["position"], saved["has_gauss"], saved["gauss"])
     )
     if state["cuda"] is not None and trainer.strategy.root_device.type == "cuda":
@@ -127,7 +128,7 @@ def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
     generators = _loader_generators(trainer)
     if len(generators) != len(state["loaders"]):
         raise RuntimeError(
-            f"Expected the training loaders to have {len(state['loaders'])} generators, as where "
+            f"Expected the training loaders to have {len(state['loaders'])} generators, as when "
             f"the random state was saved, but got {len(generators)}."
         )
     for generator, generator_state in zip(generators, state["loaders"], strict=True):
@@ -140,7 +141,7 @@ def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
 def _random_state(trainer: Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
     version, internal, gauss = random.getstate()
-    legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # the global state is the point
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # users draw from the global state
     others, orders = generator_states(trainer), sampler_orders(trainer)
     return {
         "torch": torch.get_rng_state(),
@@ -160,7 +161,7 @@ def _random_state(trainer: Trainer) -> dict[str, Any]:
 
 
 def _loader_generators(trainer: Trainer) -> list[torch.Generator]:
-    """Return torch's generators that the user gave to the training loaders or their samplers."""
+    """Return the torch generators that the user passed to the training loaders or samplers."""
     found = (getattr(part, "generator", None) for part in training_loaders(trainer))
-    # A loader and its sampler share theirs.
+    # A loader and its sampler share one generator.
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

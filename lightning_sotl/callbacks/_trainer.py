@@ -1,7 +1,6 @@
-"""What the callbacks need from a Trainer and Lightning has no public name for.
+"""Access to the parts of a Trainer for which Lightning has no public API.
 
-Every private name of Lightning that this package uses is in this file, and tests on a real Trainer
-pin each of them.
+Only this file uses private names of Lightning. Tests with a real Trainer pin each of them.
 """
 
 from __future__ import annotations
@@ -16,22 +15,23 @@ import torch
 
 from lightning_sotl.losses.window import accumulation_dtype
 
-# Either package's Trainer and LightningModule: this floor imports neither.
+# The Trainer and LightningModule of either package; the callbacks import neither.
 Trainer = Any
 Module = Any
 
 
 def trains_without_backward(trainer: Trainer) -> bool:
-    """Return whether this is the extra epoch in which SWA refreshes BatchNorm statistics."""
+    """Return whether this is the extra epoch in which SWA updates BatchNorm statistics."""
     return bool(trainer.fit_loop._skip_backward)
 
 
 def epoch_is_whole(trainer: Trainer) -> bool:
-    """Return, at the epoch's end, whether its last batch was trained or its loader ran out.
+    """Return, at the end of an epoch, whether the epoch is complete.
 
-    If a loader without a length ends before `limit_train_batches`, `is_last_batch` stays false and
-    only the data fetcher knows that the loader ran out. Neither is true of an epoch that was cut
-    short. If the module ends an epoch at its first batch, both are, but nothing was trained.
+    It is complete if its last batch was trained or its loader ran out. If a loader without a length
+    ends before `limit_train_batches`, `is_last_batch` stays False, and only the data fetcher knows
+    that the loader ran out. In an epoch that was cut short, both are False. If the module ends an
+    epoch at its first batch, both are True although nothing was trained.
     """
     loop = trainer.fit_loop
     began = loop.epoch_loop.batch_progress.current.started > 0
@@ -40,21 +40,22 @@ def epoch_is_whole(trainer: Trainer) -> bool:
 
 
 def logging_step(trainer: Trainer) -> int:
-    """Return Lightning's own x coordinate for what is logged at this batch."""
+    """Return the x coordinate at which Lightning logs the current batch."""
     return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
 def limits_allow_stop(trainer: Trainer, epochs: int) -> bool:
     """Return whether `min_epochs` and `min_steps` are met after `epochs` completed epochs.
 
-    To set `should_stop` before they are would log every step and end an epoch in its middle.
+    If `should_stop` were set earlier, Lightning would log every step and could end an epoch in its
+    middle.
     """
     loop = trainer.fit_loop
     return epochs >= (loop.min_epochs or 0) and trainer.global_step >= (loop.min_steps or 0)
 
 
 def training_loaders(trainer: Trainer) -> list[Any]:
-    """Return the training loaders, and then their samplers and batch samplers, each once."""
+    """Return the training loaders, then their samplers and batch samplers, without duplicates."""
     parts: dict[int, Any] = {}  # by id
     layer = trainer.fit_loop._combined_loader.flattened
     for _ in range(3):  # a loader holds a batch sampler, which holds a sampler
@@ -67,14 +68,14 @@ def training_loaders(trainer: Trainer) -> list[Any]:
 def is_at_epoch_start(trainer: Trainer) -> bool:
     """Return, in `on_train_start`, whether the next batch is the first of its epoch.
 
-    This includes an epoch that an exception ended, if the same Trainer fits again without a
-    checkpoint: Lightning then repeats the whole epoch.
+    It is also True if an exception ended the epoch and the same Trainer fits again without a
+    checkpoint, because Lightning then repeats the whole epoch.
     """
     return not trainer.fit_loop.restarting
 
 
 def trained_batches(trainer: Trainer) -> int:
-    """Return how many batches the run has trained in all epochs, except one that raised."""
+    """Return how many batches the run has trained in all epochs, without a batch that raised."""
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
 
 
@@ -84,9 +85,10 @@ def completed_epochs(trainer: Trainer) -> int:
 
 
 def batches_into_epoch(trainer: Trainer) -> int:
-    """Return, in `on_train_start`, how many batches of its epoch a resumed run has behind it.
+    """Return, in `on_train_start`, how many batches of its epoch a resumed run has already trained.
 
-    0 between two epochs; all of them where Lightning is about to repeat an epoch's end.
+    The result is 0 between two epochs. It is the length of the epoch if Lightning is about to
+    repeat the end of that epoch.
     """
     progress = trainer.fit_loop.epoch_progress.current
     if progress.ready == progress.completed or is_at_epoch_start(trainer):
@@ -95,10 +97,11 @@ def batches_into_epoch(trainer: Trainer) -> int:
 
 
 def batches_not_seen(trainer: Trainer, seen: int) -> int:
-    """Return, at an epoch's last batch, how many batches Lightning counts beyond the `seen` ones.
+    """Return, at an epoch's last batch, how many more batches Lightning counts than were `seen`.
 
-    After some resumes Lightning counts batches of another epoch in this one, and trains only the
-    rest. If a loader has no length, the count never restarts at an epoch, so the answer is 0.
+    After some resumes, Lightning counts batches of another epoch in this epoch and trains only the
+    remaining ones. If the loader has no length, Lightning does not restart the count at each epoch,
+    so the result is 0.
     """
     if not math.isfinite(trainer.num_training_batches):
         return 0
@@ -108,15 +111,14 @@ def batches_not_seen(trainer: Trainer, seen: int) -> int:
 def train_whole_epochs_after_resume(trainer: Trainer) -> None:
     """Correct, in `on_train_start`, three positions that Lightning restores wrongly.
 
-    Resumed from an epoch's last batch, a run has finished that epoch, but Lightning treats it as
-    mid-epoch: it would not call `on_train_epoch_start` for the next epoch, nor count it. Resuming
-    from a later checkpoint would repeat an epoch (saved inside it) or skip one (saved at its end).
-
-    Resumed from `on_train_epoch_start`, Lightning counts the previous epoch's batches in this one
-    and would train only one more, or none if there is validation.
-
-    Resumed from inside the step of the last batch, for example because that step failed, the batch
-    is still to be trained, but Lightning treats the epoch as complete.
+    1. The checkpoint was saved at an epoch's last batch. The epoch is complete, but Lightning
+       treats it as unfinished: it would not call `on_train_epoch_start` for the next epoch, and
+       would not count that epoch. Resuming from a later checkpoint would then repeat an epoch (if
+       saved inside it) or skip one (if saved at its end).
+    2. The checkpoint was saved in `on_train_epoch_start`. Lightning counts the batches of the
+       previous epoch in this epoch. It would train only one batch, or none with validation.
+    3. The checkpoint was saved during the step of the last batch, for example because that step
+       failed. The batch has not been trained, but Lightning treats the epoch as complete.
     """
     loop = trainer.fit_loop
     progress, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
@@ -129,7 +131,7 @@ def train_whole_epochs_after_resume(trainer: Trainer) -> None:
 
 
 def has_pending_gradients(trainer: Trainer) -> bool:
-    """Return, at a batch's end, whether gradients are accumulated that no step has used yet."""
+    """Return, at a batch's end, whether there are accumulated gradients not yet applied."""
     return bool(trainer.fit_loop._should_accumulate())
 
 
@@ -140,7 +142,7 @@ def validation_is_due(trainer: Trainer) -> bool:
 
 
 def sum_over_ranks(trainer: Trainer, total: float, count: int) -> tuple[float, int]:
-    """Return the sums of `total` and `count` over all ranks; all of them must call it."""
+    """Return the sums of `total` and `count` over all ranks; every rank must call it."""
     device = trainer.strategy.root_device
     pair = torch.tensor([total, count], dtype=accumulation_dtype(device), device=device)
     total, summed_count = trainer.strategy.reduce(pair, reduce_op="sum").tolist()
@@ -148,12 +150,12 @@ def sum_over_ranks(trainer: Trainer, total: float, count: int) -> tuple[float, i
 
 
 def is_same_value(shown: Any, before: Any) -> bool:
-    """Return whether a logged value is the very one that was shown before, not an equal new one.
+    """Return whether a logged value is the same object as before, not an equal new value.
 
-    Lightning keeps showing what was logged in an earlier epoch, in new wrappers of the old memory.
+    Lightning keeps returning values of earlier epochs, as new tensors that share the old memory.
     """
     if isinstance(shown, torch.Tensor) and isinstance(before, torch.Tensor):
-        # `before` is alive, so no new value can have its memory.
+        # `before` is still alive, so no new value can have its address.
         return shown.data_ptr() == before.data_ptr()
     return shown is before
 
@@ -164,7 +166,7 @@ def is_spawned(trainer: Trainer) -> bool:
 
 
 def loader_states(trainer: Trainer) -> list[Any]:
-    """Return the states of the training loaders that have one."""
+    """Return the states of those training loaders that have a state."""
     states: list[Any] = trainer.fit_loop._combined_loader._state_dicts()
     return states
 
@@ -177,10 +179,13 @@ def set_loader_states(trainer: Trainer, states: list[Any]) -> None:
 def start_next_epoch_fresh(trainer: Trainer) -> None:
     """Make Lightning begin the next epoch as in a run that was not resumed.
 
-    Between epochs, an uninterrupted run creates its iterator, and so draws its shuffle, when the
-    next epoch begins; a resumed run has created it before the random state was restored. With
-    `max_steps`, a resumed run also treats the finished epoch as unfinished: it runs no batch of it
-    and counts it again. Finally, a loader that is due to be reloaded would not be.
+    This corrects three differences:
+
+    - An uninterrupted run creates its data iterator, and thus draws its shuffle, when the next
+      epoch begins. A resumed run has created the iterator before the random state was restored.
+    - With `max_steps`, a resumed run treats the finished epoch as unfinished. It trains no batch of
+      this epoch and counts it again.
+    - A resumed run would not reload a loader that is due to be reloaded.
     """
     loop = trainer.fit_loop
     loop.epoch_loop.restarting = False
@@ -193,9 +198,10 @@ def start_next_epoch_fresh(trainer: Trainer) -> None:
 
 @contextmanager
 def before_epoch(trainer: Trainer) -> Iterator[None]:
-    """Save, in `on_train_epoch_start`, as if that epoch had not begun yet.
+    """Let a checkpoint in `on_train_epoch_start` be saved as if the epoch had not begun.
 
-    Lightning has counted the epoch as ready, and a run that is resumed from there would skip it.
+    Lightning has already counted the epoch as ready, so a run that resumes from this checkpoint
+    would skip the epoch.
     """
     _count_ready(trainer, -1)
     try:
@@ -205,7 +211,7 @@ def before_epoch(trainer: Trainer) -> Iterator[None]:
 
 
 def end_epoch_loop(trainer: Trainer) -> NoReturn:
-    """End, in `on_train_epoch_start`, Lightning's loop over the epochs, whatever its minima."""
+    """End Lightning's loop over the epochs in `on_train_epoch_start`, even below its minima."""
     _count_ready(trainer, -1)
     raise StopIteration
 
@@ -217,29 +223,38 @@ def _count_ready(trainer: Trainer, change: int) -> None:
 
 
 @dataclass(frozen=True)
-class Look:
-    """When a callback of Lightning looks at the metric that it monitors.
+class MonitoringSchedule:
+    """When an EarlyStopping or a ModelCheckpoint reads the metric that it monitors.
 
     Attributes:
-        stops: Whether it is an EarlyStopping, and otherwise a ModelCheckpoint.
-        at_epoch_end: Whether it looks at the end of an epoch; otherwise after validations.
-        every: Every how many epochs it looks.
-        raises: Whether it raises if there is no value.
+        is_early_stopping: Whether the callback is an EarlyStopping and not a ModelCheckpoint.
+        at_epoch_end: Whether it reads the metric at the end of epochs and not after validations.
+        every_n_epochs: The number of epochs from one reading to the next.
+        raises_if_missing: Whether it raises an error if the metric has no value.
     """
 
-    stops: bool
+    is_early_stopping: bool
     at_epoch_end: bool
-    every: int
-    raises: bool
+    every_n_epochs: int
+    raises_if_missing: bool
 
 
-def look_of(trainer: Trainer, callback: Any) -> Look | None:
-    """Return when a callback looks at its metric; None for callbacks that do not monitor one."""
+def monitoring_schedule(trainer: Trainer, callback: Any) -> MonitoringSchedule | None:
+    """Return when a callback reads its metric, or None if it does not monitor a metric."""
     if hasattr(callback, "_check_on_train_epoch_end"):
-        return Look(True, callback._check_on_train_epoch_end, every=1, raises=callback.strict)
+        return MonitoringSchedule(
+            is_early_stopping=True,
+            at_epoch_end=callback._check_on_train_epoch_end,
+            every_n_epochs=1,
+            raises_if_missing=callback.strict,
+        )
     if hasattr(callback, "_should_save_on_train_epoch_end"):
         every = callback._every_n_epochs
-        # One that saves by steps waits for the value, and one without validation only warns.
-        raises = every >= 1 and trainer.enable_validation
-        return Look(False, callback._should_save_on_train_epoch_end(trainer), every, raises)
+        # With `every_n_train_steps` it waits for the value. Without validation it only warns.
+        return MonitoringSchedule(
+            is_early_stopping=False,
+            at_epoch_end=callback._should_save_on_train_epoch_end(trainer),
+            every_n_epochs=every,
+            raises_if_missing=every >= 1 and trainer.enable_validation,
+        )
     return None

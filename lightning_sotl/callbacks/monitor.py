@@ -1,7 +1,7 @@
-"""SoTLMonitor: from the losses of Lightning's training steps to logged estimates.
+"""SoTLMonitor: sums the losses of Lightning's training steps and logs the estimates.
 
-The file is long because one class stays in one file, with its hooks in the order of a run. What
-has a job of its own is in the modules whose names begin with an underscore.
+This file is long because it holds the whole class, with its hooks in the order in which a run calls
+them. Separate tasks are in the modules of this folder whose names begin with an underscore.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import quote_all
+from lightning_sotl._utils.text import pluralize, quote_all
 from lightning_sotl.callbacks import _publishing
 from lightning_sotl.callbacks._order import Place, arrange
 from lightning_sotl.callbacks._record_facts import (
@@ -28,7 +28,7 @@ from lightning_sotl.callbacks._record_facts import (
     run_facts,
 )
 from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_copy
-from lightning_sotl.callbacks._setup_checks import refuse_shared_names, warn_of_early_looks
+from lightning_sotl.callbacks._setup_checks import refuse_shared_names, warn_of_early_reads
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
@@ -52,89 +52,113 @@ from lightning_sotl.record.writer import RunRecord
 
 @dataclass
 class _State:
-    """What a checkpoint keeps of a run."""
+    """The part of a run's state that checkpoints contain."""
 
     losses: RunLosses
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    begun: float = -math.inf  # when the newest process of the run began, as its record has it
-    logged: int = -1  # the newest epoch that has a point in the loggers
-    lost_ranks: int = 0
+    begun: float = -math.inf  # start time of the run's newest process, as in its record
+    logged: int = -1  # the newest epoch that the loggers have received
+    lost_ranks: int = 0  # ranks whose losses are missing from the open unit
 
 
 @dataclass
 class _Memory:
-    """What this process remembers of a run."""
+    """The part of a run's state that only this process needs."""
 
     recorder: Recorder = field(default_factory=Recorder)
     loss_seen: bool = False
     warned_of_no_loss: bool = False
-    handed_to_lightning: int = -1  # the newest epoch that was given to `log`
+    handed_to_lightning: int = -1  # the newest epoch that was passed to `log`
 
 
 @dataclass
 class _Fit:
-    """One call of `fit`."""
+    """The state of one call of `fit`."""
 
     loss_needs_no_copy: bool = False
-    needs_batch_size: bool = False  # the loaders do not know it
-    recorded: dict[str, Any] = field(default_factory=dict)  # metric -> the newest recorded value
+    needs_batch_size: bool = False  # if the loaders do not have it
+    recorded: dict[str, Any] = field(default_factory=dict)  # metric -> newest recorded value
     raised: bool = False
 
 
 class SoTLMonitor:
-    r"""Logs the sum of training losses (SoTL-E) of a run, from what `training_step` returns.
+    r"""Logs the sum of a run's training losses (SoTL and SoTL-E), by which runs are ranked early.
 
-    It adds up the losses that `training_step` returns, undivided, over all ranks, and at the last
-    batch of each epoch makes the estimates visible under their names: `sotl` (the sum over all
-    epochs), `sotl_e1` (the last epoch) and so on. Lower is better for all of them.
+    Add it to the callbacks of a Trainer. It reads the loss that `training_step` returns, so the
+    module needs no change. It computes L(e), the mean loss of each epoch over all batches and
+    ranks, and sums L(e) over epochs:
 
     .. math:: L(e) = \frac{1}{B_e} \sum_i \ell(e, i), \qquad
         \mathrm{SoTL\mbox{-}E}(T) = \sum_{e=T-E}^{T-1} L(e)
 
-    After k completed epochs (0 to k - 1) the values are in `trainer.callback_metrics` from the last
-    batch of epoch k - 1 on, so at its validation and at every `on_train_epoch_end`, wherever the
-    callback is in the list. Before a value exists its name is absent. An epoch that was cut
-    short has no L(e). If an exception ends an epoch and the same Trainer trains it again, L(e) is
-    from the second attempt. A non-finite loss makes every estimate that contains it `+inf`.
+    The sum over all epochs is logged as `sotl`, the sum over the last E epochs as `sotl_e1`,
+    `sotl_e10` and so on. Lower is better for every estimate. Gradient accumulation does not change
+    them: each loss counts as it was returned.
+
+    After k completed epochs (epochs 0 to k - 1), the estimates are in `trainer.callback_metrics`
+    from the last batch of epoch k - 1 on. Validation after that batch and every
+    `on_train_epoch_end` can read them, in any order of the callbacks. A name is absent until its
+    first value exists.
+
+    An epoch that was cut short has no L(e). If an exception ends an epoch and the same Trainer
+    trains it again, L(e) comes from the second attempt. A non-finite loss makes every estimate that
+    contains it `+inf`.
+
+    The monitor also writes the record of the run, `sotl.jsonl`, which `lightning-sotl rank`,
+    `evaluate` and `promote` read. During and after `fit`, the results are in `estimates` and
+    `epoch_losses`.
 
     Args:
-        window: E, or several, each at least 1: over how many of the last epochs to sum. Each
-            logs `<prefix>_e<E>`; available after E epochs.
-        ema_decay: In (0, 1]: also log the discounted sum, `<prefix>_ema<decay>`.
-        every_n_train_batches: N, at least 1: a unit is a block of N training batches per rank in
-            place of an epoch, for training that is one long epoch. Names begin `<prefix>_b<N>`.
-        loss_key: Which entry of the step's output is the loss. Only "loss" is divided by Lightning
-            under gradient accumulation, and only that is multiplied back.
-        prefix: Begins each name, and tells the state of two monitors in one Trainer apart.
+        window: E, the number of last epochs to sum, or several such numbers, each at least 1. Every
+            E is logged as `<prefix>_e<E>`, which is available after E epochs.
+        ema_decay: The decay of the discounted sum, in (0, 1]. If given, the monitor also logs this
+            sum, as `<prefix>_ema<decay>`.
+        every_n_train_batches: N, at least 1. If given, blocks of N training batches per rank take
+            the place of epochs. This suits training in one long epoch. Names then begin with
+            `<prefix>_b<N>`.
+        loss_key: The key of the loss in the output of `training_step`. Lightning divides only
+            "loss" under gradient accumulation, so only "loss" is multiplied back.
+        prefix: The first part of every logged name. Two monitors in one Trainer need different
+            prefixes, which also separate their saved states.
         prog_bar: Whether to show the estimates on the progress bar.
-        epoch_axis: Whether to log `<name>/epoch` too, with the epoch on the x axis.
-        record: Whether to keep the run's record, `sotl.jsonl`, beside the logger's files.
-        record_metrics: Names of logged metrics, such as "val_acc". The record keeps their newest
+        epoch_axis: Whether to also log `<name>/epoch`, with the index of the epoch (or block) on
+            the x axis.
+        record: Whether to write the run's record, `<prefix>.jsonl`, beside the logger's files.
+        record_metrics: Names of logged metrics, such as "val_acc". The record stores their newest
             value of each epoch (or block) beside L(e).
-        name: The run's name in `rank` and elsewhere, for example if its logger has no versions.
-        params: The parameters that distinguish this run from others of its sweep, for example
-            `trial.params`. `rank` shows them, and a winner has them as `params`. None for the
-            hyper-parameters that the module and the DataModule save. JSON has to give them back
-            unchanged.
-        directory: The record's folder, whatever the logger. Runs that train at the same time need
-            a folder each.
+        name: The run's name in `rank` and other output, for example if its logger has no versions.
+        params: The parameters that distinguish this run from the other runs of its sweep, for
+            example `trial.params`. `rank` shows them, and a `Winner` returns them as `params`. They
+            must survive a JSON round trip unchanged. None stands for the hyper-parameters that the
+            module and the DataModule save.
+        directory: The folder for the record, regardless of the logger. Runs that train at the same
+            time need separate folders.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, if `params` holds, for example, a tuple or NaN,
-            if `record=False` comes with a `directory`, or if a checkpoint is of another
-            `every_n_train_batches` or `loss_key`.
-        RuntimeError: In training, if the first output has no `loss_key` (the message lists what it
-            has), or if another callback changed the loss in place.
+        TypeError: If an argument has the wrong type, or in training, if the loss is neither a real
+            tensor nor a number.
+        ValueError: If an argument is out of range; if `params` contains a value that JSON would
+            change, such as a tuple or NaN; if `directory` is given with `record=False`; in `setup`,
+            if two monitors of a Trainer log the same name; in training, if the loss has more than
+            one element; or if a checkpoint was saved with another `every_n_train_batches` or
+            `loss_key`.
+        RuntimeError: In training, if the first output has no `loss_key` (the message lists the
+            available keys), or if the loss was changed in place after the step.
 
     Example:
+        >>> import pytorch_lightning as pl
         >>> from lightning_sotl import SoTLMonitor
-        >>> SoTLMonitor(window=(1, 10)).metric_names
+        >>> monitor = SoTLMonitor(window=(1, 10))
+        >>> monitor.metric_names
         ('sotl', 'sotl_e1', 'sotl_e10')
+        >>> trainer = pl.Trainer(max_epochs=30, callbacks=[monitor])
+        >>> trainer.fit(model, loader)  # doctest: +SKIP
+
+        With `lightning.pytorch`, import the callback from `lightning_sotl.lightning`.
 
     Source:
-        Ru et al., arXiv 2006.04492, Eq. 1 and section 2; TSE, TSE-E and TSE-EMA in the NeurIPS
-        2021 version.
+        Ru et al., arXiv 2006.04492, Eq. 1 and section 2. The NeurIPS 2021 version calls the
+        estimates TSE, TSE-E and TSE-EMA.
     """
 
     _sotl_place = Place.first
@@ -178,14 +202,14 @@ class SoTLMonitor:
                     f"Expected `record` to be True with a `directory` but got {record}."
                 )
         self.directory = directory
-        # A Sweep sets it, so that a first turn that was killed is repeated as the same run. The
-        # Sweep also writes the end of a run, after the checkpoint of that end.
+        # Set by a Sweep, so that a first turn that was killed is repeated as the same run. The
+        # Sweep then also writes the end of the run, after it has saved the final checkpoint.
         self.sweep_run_id: str | None = None
         self._is_global_zero = True
         self._begin()
 
     def _begin(self, run: RunBinding | None = None) -> None:
-        """Make the internal state of a new monitor or a copy from its arguments."""
+        """Create the internal state of a new monitor or of a copy from the arguments."""
         parameters: dict[str, Sequence[float | None]] = {
             "sotl": [None],
             "sotl-e": validation.windows("window", self.window),
@@ -195,7 +219,7 @@ class SoTLMonitor:
         self._estimates = logged_estimates(
             parameters, prefix=self.prefix, block=self.every_n_train_batches
         )
-        # Lightning asks for it at every hook of every step, so it is made once.
+        # Lightning reads the key at every hook of every step, so build it once.
         self._state_key = f"{type(self).__qualname__}{{'prefix': {self.prefix!r}}}"
         self._run = run or RunBinding()
         self._fit = _Fit()
@@ -205,12 +229,15 @@ class SoTLMonitor:
 
     @property
     def epoch_losses(self) -> dict[int, float]:
-        """Epoch (or block) -> its L(e), for those completed with a loss, over all ranks."""
+        """Epoch (or block) -> L(e) over all ranks, in the unit of the loss.
+
+        Epochs without an L(e) are absent.
+        """
         return self._history().losses()
 
     @property
     def estimates(self) -> dict[str, float]:
-        """Name -> newest value of each estimate that is available. Lower is better."""
+        """Logged name -> newest value, for the estimates that are available. Lower is better."""
         return self._history().estimates()
 
     @property
@@ -220,17 +247,17 @@ class SoTLMonitor:
 
     @property
     def batches_completed(self) -> int:
-        """Training batches per rank in completed blocks; 0 if units are epochs."""
+        """The number of training batches per rank in completed blocks, or 0 with epochs."""
         return self._state.losses.history.completed * (self.every_n_train_batches or 0)
 
     @property
     def is_between_units(self) -> bool:
-        """Whether no loss has come since the newest completed unit."""
+        """Whether no step was trained since the newest completed epoch (or block)."""
         return self._state.losses.open is None
 
     @property
     def lacks_losses(self) -> bool:
-        """Whether whole units were trained and none of their steps returned a loss."""
+        """Whether at least one epoch (or block) was completed, but none of them has a loss."""
         return self._memory.warned_of_no_loss and self._state.losses.history.is_empty
 
     @property
@@ -239,41 +266,45 @@ class SoTLMonitor:
         return tuple(self._estimates)
 
     def units_needed(self, name: str) -> int:
-        """Return the number of completed units after which the estimate `name` is available."""
+        """Return after how many completed epochs (or blocks) an estimate is first available.
+
+        Args:
+            name: One of `metric_names`.
+        """
         return self._estimates[name].first_unit
 
     # --- for the stopper and the reporters
 
     @property
     def run_id(self) -> str:
-        """The run's name in its record, the same after a resume."""
+        """The id of the run in its record. It stays the same after a resume."""
         self._receive()
         return self._state.run_id
 
     @property
     def begun(self) -> float:
-        """The time in this process's header, which tells the run from its forks."""
+        """The start time of this process in the record. It distinguishes a run from its forks."""
         return self._state.begun
 
     @property
     def record_path(self) -> Path | None:
-        """The file of this run's record; None on other ranks and where there is none."""
+        """The path of the run's record, or None on other ranks and for a run without a record."""
         self._receive()
         return self._memory.recorder.path
 
     def write_stop(self, status: str = "stopped", **facts: Any) -> None:
-        """Write into the record that the run was stopped or paused, and why."""
+        """Write to the record that the run was stopped or paused, and why."""
         self._memory.recorder.status(status, **facts)
 
     def write_end(self, trainer: Trainer) -> None:
-        """Write into the record that the run ended, but by no stopper."""
+        """Write to the record that the run ended without a stopper."""
         if trainer.should_stop:
             self._memory.recorder.status("stopped", reason="trainer.should_stop")
         else:
             self._memory.recorder.status("finished")
 
     def write_checkpoint(self, path: str) -> None:
-        """Name a checkpoint of the run after its newest unit in the record."""
+        """Write to the record the path of a checkpoint that was saved after the newest unit."""
         history = self._state.losses.history
         self._memory.recorder.unit(history, history.completed - 1, path)
 
@@ -281,11 +312,11 @@ class SoTLMonitor:
 
     @property
     def state_key(self) -> str:
-        """The state belongs to `prefix`, so that the windows may change on a resume."""
+        """The key of the saved state. It depends only on `prefix`, so a resume may change E."""
         return self._state_key
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the closed units and this rank's share of the open one, in plain types."""
+        """Return the completed units and this rank's part of the open unit, in plain types."""
         return {
             "every_n_train_batches": self.every_n_train_batches,
             "loss_key": self.loss_key,
@@ -296,19 +327,19 @@ class SoTLMonitor:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned, unless it is loaded to validate or test."""
+        """Restore a state of `state_dict`; ignore it if it is loaded to validate or test."""
         if self._run.takes_state():
             self._restore(state_dict)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Replace rank 0's sum, the only one that Lightning keeps, by the sum over all ranks."""
+        """Save the sum over all ranks; Lightning itself would save only the sum of rank 0."""
         state = checkpoint["callbacks"][self.state_key]["open"]
         if trainer.world_size == 1 or state is None:
             return
         if self._fit.raised:
-            # Perhaps only one rank is here; a collective would hang and lose the checkpoint.
+            # Possibly only this rank got here. A collective would hang and lose the checkpoint.
             state["lost_ranks"] = trainer.world_size - 1
             return
         total, count = sum_over_ranks(trainer, state["total"], state["count"])
@@ -317,7 +348,7 @@ class SoTLMonitor:
     # --- Lightning's hooks, in the order of a run
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Forget another Trainer's run, and take the first place in the list of callbacks."""
+        """Drop the run of another Trainer, and move to the front of the callbacks."""
         self._is_global_zero = trainer.is_global_zero
         if not self._run.bind(trainer, stage):
             return
@@ -328,19 +359,19 @@ class SoTLMonitor:
         arrange(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Start or resume the run, and make what is known visible before the first batch."""
+        """Start or resume the run, and show the known estimates before the first batch."""
         train_whole_epochs_after_resume(trainer)
         if trainer.fit_loop.total_batch_idx < 0:
             self._reset()
         else:
             self._resume(trainer)
-        # Only the automatic loss is a clone already.
+        # Under automatic optimization, Lightning has already cloned the loss.
         self._fit.loss_needs_no_copy = self.loss_key == "loss" and pl_module.automatic_optimization
         history = self._state.losses.history
         estimates, newest = history.estimates(), history.completed - 1
         batches = self.every_n_train_batches or trainer.num_training_batches
         missing = self._estimates.keys() - estimates
-        warn_of_early_looks(trainer, {name: self.units_needed(name) * batches for name in missing})
+        warn_of_early_reads(trainer, {name: self.units_needed(name) * batches for name in missing})
         if self._state.lost_ranks:
             self._warn_of_lost_ranks()
         if self.record:
@@ -350,31 +381,31 @@ class SoTLMonitor:
             self.every_n_train_batches is None
             and self._state.logged < newest < trainer.current_epoch
         ):
-            # Resumed from the epoch's last batch: Lightning calls no epoch end for it any more.
+            # Resumed from an epoch's last batch: Lightning does not call that epoch's end again.
             _publishing.log_point(trainer, estimates, epoch=newest)
             self._state.logged = newest
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Record the metrics that the module logged in its own `on_train_epoch_end`."""
+        """Record the metrics that the module logged in `on_train_epoch_end`."""
         self._record_metrics(trainer)
         self._fit.recorded = {
             name: trainer.callback_metrics.get(name) for name in self.record_metrics
         }
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Record the metrics of a validation that follows an epoch or a block."""
+        """Record the metrics of a validation after an epoch or a block."""
         if self._run.stage == "fit" and not trainer.sanity_checking:
             self._record_metrics(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step's loss; close the epoch with its last batch, or the block when full.
+        """Add the loss of the step, and close an epoch at its last batch or a block when full.
 
-        Closing here, and not at the epoch's end, makes the estimate visible to the validation
-        that follows the last batch.
+        The validation after the last batch can read the estimates because the epoch is closed here,
+        not in `on_train_epoch_end`.
         """
-        # Most of a step's cost is function calls, so the common case inlines the properties.
+        # Function calls are most of the cost of a step, so the common case avoids properties.
         loop, losses, block = trainer.fit_loop, self._state.losses, self.every_n_train_batches
         window = losses.open
         unit = losses.history.completed if block else loop.epoch_progress.current.completed
@@ -392,7 +423,7 @@ class SoTLMonitor:
         elif outputs:
             loss = self._loss_in(outputs)
             if loss is not None:
-                # Lightning has divided the loss, but no other entry of the outputs.
+                # Lightning divided "loss", but no other entry of the outputs.
                 window.add(loss, trainer.accumulate_grad_batches if self.loss_key == "loss" else 1)
         if window.steps == block if block else loop.epoch_loop.batch_progress.is_last_batch:
             if not block and unit >= losses.history.completed:
@@ -400,7 +431,7 @@ class SoTLMonitor:
             self._close(trainer, pl_module, window)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Close an epoch that had no last-batch flag; log one that was closed before a resume."""
+        """Close an epoch whose last batch was not flagged; log one closed before a resume."""
         self._close_epoch(trainer, pl_module)
         self._record_metrics(trainer)
 
@@ -410,7 +441,7 @@ class SoTLMonitor:
         losses, epoch = self._state.losses, trainer.current_epoch
         window = losses.open
         if window is not None and window.unit == epoch and window.steps:
-            # Lightning trains one more batch of a complete epoch on some resumes.
+            # After some resumes, Lightning trains one more batch of a completed epoch.
             if epoch in losses.history or epoch_is_whole(trainer):
                 self._close(trainer, pl_module, window)
         elif losses.history.completed == epoch + 1 and self._memory.handed_to_lightning < epoch:
@@ -419,19 +450,19 @@ class SoTLMonitor:
             self._state.logged = epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Write into the record how the run ended, unless a stopper has."""
+        """Write to the record how the run ended, unless a stopper has done so."""
         self._record_metrics(trainer)
         if self.sweep_run_id is None:
             self.write_end(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: Module, exception: BaseException) -> None:
-        """Write into the record that the run broke off."""
+        """Write to the record that the run was interrupted."""
         self._fit.raised = True
         self._memory.recorder.status("interrupted", error=type(exception).__name__)
         self._run.hand_to_original(self._results())  # Lightning calls no `teardown`
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process, or to the original of this copy."""
+        """Pass the results to the parent process, or to the callback that this is a copy of."""
         self._run.release(trainer, stage, type(self).__name__, self._results())
 
     # --- the run
@@ -443,7 +474,7 @@ class SoTLMonitor:
         self._memory = _Memory()
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Restore a state; the sum of the open unit is over all ranks, so rank 0 carries it."""
+        """Restore a state. The sum of its open unit is over all ranks, so only rank 0 takes it."""
         for argument in ("every_n_train_batches", "loss_key"):
             saved, own = state[argument], getattr(self, argument)
             if saved != own:
@@ -462,7 +493,7 @@ class SoTLMonitor:
         self._memory = _Memory(self._memory.recorder, loss_seen=losses.has_any)
 
     def _results(self) -> dict[str, Any]:
-        """Return what copies, originals and parent processes receive, in plain types."""
+        """Return the results for copies, originals and parent processes, in plain types."""
         path = self._memory.recorder.path
         return {**self.state_dict(), "record_path": None if path is None else str(path)}
 
@@ -472,7 +503,7 @@ class SoTLMonitor:
         self._memory.recorder = Recorder(None if path is None else RunRecord(Path(path)))
 
     def _receive(self) -> None:
-        """Take the results of a spawned process or of a copy, if there are newer ones."""
+        """Take newer results from a spawned process or from a copy, if there are any."""
         results = self._run.newer_results()
         if results is not None:
             self._take_results(results)
@@ -491,7 +522,7 @@ class SoTLMonitor:
             self._state.logged = min(self._state.logged, trainer.current_epoch - 1)
 
     def _start_midway(self, trainer: Trainer) -> None:
-        """Start in a run that is under way, perhaps in the middle of a unit."""
+        """Start in a run that is already under way, possibly in the middle of a unit."""
         block = self.every_n_train_batches
         if block is None:
             unit, unseen_steps = trainer.current_epoch, batches_into_epoch(trainer)
@@ -501,8 +532,8 @@ class SoTLMonitor:
         if unseen_steps:
             warn_user(
                 f"The checkpoint has no state of this SoTLMonitor, so the losses of the first "
-                f"{unseen_steps} batches of {'epoch' if block is None else 'block'} {unit} are "
-                "unknown: it has no epoch loss and counts in no estimate.",
+                f"{unseen_steps} batches of {self._name_of(unit)} are unknown. Estimates that need "
+                f"{self._name_of(unit)} are not logged.",
             )
 
     def _start_record(self, trainer: Trainer, pl_module: Module) -> None:
@@ -529,7 +560,7 @@ class SoTLMonitor:
             self._memory.recorder.add_facts(batch_size=size)
 
     def _record_metrics(self, trainer: Trainer) -> None:
-        """Record the metrics that are new since the epoch began as values of the newest unit."""
+        """Record the metrics logged since the start of the epoch as values of the newest unit."""
         losses = self._state.losses
         if not self.record_metrics or losses.open is not None:
             return
@@ -578,11 +609,11 @@ class SoTLMonitor:
             total, count = sum_over_ranks(trainer, total, count)
         if not count and not window.unseen_steps and not self._memory.warned_of_no_loss:
             self._memory.warned_of_no_loss = True
-            unit = "epoch" if self.every_n_train_batches is None else "block"
+            unit = self._name_of(window.unit)
             warn_user(
-                f"None of the {window.steps} steps of {unit} {window.unit} returned a loss, so it "
-                "has no epoch loss and counts in no estimate. Return the loss from "
-                "`training_step`, under manual optimization too.",
+                f"None of the {window.steps} steps of {unit} returned a loss. Estimates that need "
+                f"{unit} are not logged. Return the loss from `training_step`, also under manual "
+                "optimization.",
             )
         self._state.losses.close(total, count)
         self._memory.recorder.unit(self._state.losses.history, window.unit)
@@ -607,30 +638,36 @@ class SoTLMonitor:
         if not_seen:
             window.unseen_steps += not_seen
             warn_user(
-                f"Lightning has trained {window.steps} of the {window.steps + not_seen} batches "
-                f"that it counts in epoch {window.unit}, as after some resumes: the epoch has no "
-                "epoch loss and counts in no estimate.",
+                f"Lightning trained only {window.steps} of the {window.steps + not_seen} batches "
+                f"that it counts in epoch {window.unit}, which happens after some resumes. "
+                f"Estimates that need epoch {window.unit} are not logged.",
             )
 
     def _warn_of_lost_ranks(self) -> None:
         window = self._state.losses.open
+        unit = "the open unit" if window is None else self._name_of(window.unit)
         warn_user(
             f"The checkpoint was saved while an exception was raised, so the losses of "
-            f"{self._state.lost_ranks} other ranks in the first {window.steps if window else 0} "
-            f"batches of unit {window.unit if window else '?'} are lost; its loss is of the rest.",
+            f"{pluralize(self._state.lost_ranks, 'other rank')} in the first "
+            f"{window.steps if window else 0} batches of {unit} are lost. Its loss is the mean of "
+            "the other losses.",
         )
+
+    def _name_of(self, unit: int) -> str:
+        """Return, for example, "epoch 3" or "block 3"."""
+        return f"{'epoch' if self.every_n_train_batches is None else 'block'} {unit}"
 
     # --- copies
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the arguments and the results, in types that restricted unpicklers load."""
+        """Return the arguments and the results, in types that restricted unpicklers accept."""
         self._receive()
         kept = attributes_without(self, "_estimates", "_fit", "_state", "_memory")
         return {**kept, "_results": self._results()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        results = self.__dict__.pop("_results")  # otherwise it would hide the method
+        results = self.__dict__.pop("_results")  # it would hide the method of this name
         self._begin(state.get("_run"))
         self._take_results(results)
 
@@ -640,5 +677,5 @@ class SoTLMonitor:
 
 
 def monitors_of(trainer: Trainer) -> list[SoTLMonitor]:
-    """Return the monitors among a Trainer's callbacks, of either package."""
+    """Return the monitors among a Trainer's callbacks, from either Lightning package."""
     return [callback for callback in trainer.callbacks if isinstance(callback, SoTLMonitor)]

@@ -1,7 +1,7 @@
-"""EarlyRankingStopper: ends a run at T, on the full schedule, with all that a promotion needs.
+"""EarlyRankingStopper: stops a run after T epochs and saves a checkpoint to promote it from.
 
-The file is long because one class stays in one file, with its hooks in the order of a run. What
-has a job of its own is in the modules whose names begin with an underscore.
+This file is long because it holds the whole class, with its hooks in the order in which a run calls
+them. Separate tasks are in the modules of this folder whose names begin with an underscore.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class StopResult:
-    """What a checkpoint keeps: the results so far."""
+    """The results so far, which checkpoints contain."""
 
     estimate: float | None = None
     epochs_completed: int | None = None
@@ -52,7 +52,7 @@ class StopResult:
 
 @dataclass
 class _Memory:
-    """What this process remembers of a run."""
+    """The part of a run's state that only this process needs."""
 
     decision: Decision | None = None
     last_decision_at: int | None = None  # in completed units
@@ -62,14 +62,14 @@ class _Memory:
 
 @dataclass
 class _Fit:
-    """One call of `fit`."""
+    """The state of one call of `fit`."""
 
     stopped: bool = False
-    stop_unfinished: bool = False  # the checkpoint is saved at the end of training
+    stop_unfinished: bool = False  # the checkpoint will be saved at the end of training
     in_blocks: bool = False
     refreshes_statistics: bool = False
     shows_hp_metric: bool = False
-    planned_checkpoint: str | None = None  # where the stop will save, from the decision on
+    planned_checkpoint: str | None = None  # the path of the stop's checkpoint, before it is saved
     loaded_plan: str | None = None
     loaded_random_states: list[dict[str, Any]] | None = None
     random_states_at_stop: list[dict[str, Any]] | None = None
@@ -79,74 +79,100 @@ class _Fit:
 
 
 class EarlyRankingStopper:
-    r"""Ends a run after `stop_epoch` epochs, once its estimate is there, on the full schedule.
+    r"""Stops a run after T epochs and saves a checkpoint from which it can be promoted.
 
-    Leave `max_epochs` at the full budget: learning-rate schedules follow it, and a ranking at T is
-    only worth something on the schedule that the winner will be trained with. The run ends at the
-    end of the first completed epoch at which `stop_epoch` is reached, Lightning's own
-    `min_epochs` and `min_steps` are met and the estimate exists; never inside an epoch. All ranks
-    stop together.
+    Stop every run of a sweep at the same early epoch T, rank the runs by their estimates, and train
+    only the best ones to the end. Set `max_epochs` to the full budget in all of them. Learning-rate
+    schedules depend on `max_epochs`, and a ranking at T is useful only on the schedule with which
+    the winners will be trained.
 
-    At the stop it saves a checkpoint of its own, with the random state of every rank. To promote
-    the run, fit it again from that checkpoint with `promoted=True`: it never stops, and resumes bit
-    for bit as if it had never been stopped. If its schedule, batches or hyper-parameters are not
-    those at the stop, a warning names both values. Without `promoted`, a run that is resumed at or
-    past its limit ends before the first batch, with reason `already_stopped` and its saved
-    estimate.
-    Bit-equal does not hold where randomness is drawn in `on_train_start`, or kept outside of
-    torch's, numpy's, Python's and the training loaders' generators; the README names what else
-    Lightning does not restore in the middle of an epoch.
+    The run stops at the end of the first completed epoch at which `stop_epoch` is reached,
+    Lightning's `min_epochs` and `min_steps` are met, and the estimate is available. With
+    `stop_batches`, it stops at the end of such a block instead. All ranks stop together. After
+    `fit`, the results are in `estimate`, `epochs_completed`, `stopping_reason` and
+    `checkpoint_path`.
+
+    The checkpoint contains the random state of every rank. To promote the run, fit again from this
+    checkpoint with `promoted=True`. The promoted run is never stopped, and it is bit-equal to a run
+    that was not stopped at T. A warning names both values if its schedule, batches or
+    hyper-parameters differ from those at the stop. If you resume a run at or past its limit without
+    `promoted=True`, it ends before the first batch, with its saved estimate and the reason
+    `already_stopped`.
+
+    The promoted run is not bit-equal if random numbers are drawn in `on_train_start`, or from
+    generators other than those of torch, NumPy, Python and the training loaders. After a stop in
+    the middle of an epoch (`stop_batches`), it also needs training loaders with a `state_dict`.
+    Lightning then restores neither accumulated gradients, nor metrics over the whole epoch, nor the
+    factor of a GradientAccumulationScheduler, and a ReduceLROnPlateau with `interval="step"` misses
+    one step.
 
     Args:
-        stop_epoch: T, at least 1 and at least the window of the monitored estimate: the run ends
-            after T completed epochs. Exactly one of the two limits has to be given, or a policy.
-        stop_batches: The same in training batches per rank, for a monitor with
-            `every_n_train_batches=N`: a multiple of N.
-        monitor: The logged metric to rank by; any logged metric works. If the module logs it
-            in its own `on_train_epoch_end`, it is available from the second epoch on. If it is not
-            logged in the epoch of the stop, for example between two validations, its newest value
-            is used, with a warning.
-        promoted: Whether this run has won and is to be trained to the end.
-        hp_metric: Whether TensorBoard's HPARAMS tab shows the estimate as `hp_metric`, to sort runs
-            by. It is the estimate at T, also for a promoted run, which shows it from its start. A
-            run that ends before T shows its last value, with a warning; one that has none or
-            breaks off shows nothing, or the -1 of a TensorBoardLogger without
-            `default_hp_metric=False`. A diverged run shows `inf`, which the table puts last.
-        policy: Decides after each epoch (or block) whether the run continues, from the runs that
-            have records below `directory`. A limit, if given too, still ends the run.
-            `monitor` must be an estimate of this Trainer's SoTLMonitor, and `policy.max_epochs`
-            must equal the Trainer's.
-        directory: Where all runs of this sweep, and of no other, have their loggers, at any depth.
-            Each run writes its own record there and reads those of the others; nothing else is
-            shared.
-        checkpoint_dir: Where to save the stop's checkpoint, even with checkpointing off. None for
-            the folder of Lightning's own checkpoints; then checkpointing off means no checkpoint.
-        validation: With a policy: a metric such as "val_acc" that it reads beside the training
-            losses. Each run's SoTLMonitor has to record it (`record_metrics`).
-        validation_mode: "max" if a higher `validation` is better, or "min".
+        stop_epoch: T, the number of completed epochs after which the run stops. It must be at least
+            1, and at least the window of the monitored estimate. Pass either `stop_epoch` or
+            `stop_batches`; with a `policy`, both may be None.
+        stop_batches: The number of training batches per rank after which the run stops. It requires
+            an estimate from a SoTLMonitor with `every_n_train_batches=N`, and must be a multiple of
+            N.
+        monitor: The logged metric by which runs are ranked. Any logged metric works. A metric that
+            the module logs in its own `on_train_epoch_end` is available from the second epoch on.
+            If the metric is not logged in the epoch of the stop, for example between two
+            validations, its newest value is used, with a warning.
+        promoted: Whether this run is a winner that is trained to the end.
+        hp_metric: Whether to show the estimate in TensorBoard's HPARAMS tab as `hp_metric`, so that
+            runs can be sorted by it. The value is the estimate at T. A promoted run shows it from
+            its start. A run that ends before T shows its last value, with a warning. A diverged run
+            shows `inf`, which the tab sorts last. A run without a value, or one that is
+            interrupted, shows nothing, or -1 if its TensorBoardLogger does not have
+            `default_hp_metric=False`.
+        policy: An AdaptivePolicy that decides after each epoch (or block) whether the run
+            continues. It compares the run with the runs that have records below `directory`. A
+            limit may be given too, and then also stops the run. `monitor` must be an estimate of
+            this Trainer's SoTLMonitor, and `policy.max_epochs` must equal the Trainer's.
+        directory: The folder below which all runs of this sweep, and no others, have their loggers.
+            Each run writes its own record there and reads the records of the other runs. Required
+            with a `policy`.
+        checkpoint_dir: The folder in which to save the stop's checkpoint, even with checkpointing
+            off. None means the folder of Lightning's own checkpoints; no checkpoint is saved if
+            checkpointing is off.
+        validation: A metric, such as "val_acc", that the policy reads in addition to the training
+            losses. The SoTLMonitor of every run must record it (`record_metrics`).
+        validation_mode: "max" if a higher `validation` is better, or "min" if a lower one is.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, if both limits are given, or neither and no
-            policy, or a policy without a directory; in `setup`, if a limit is below the window or
-            does not fit the blocks; before the first batch, if a policy has another budget than
-            the Trainer, or the run no record below `directory`.
-        RuntimeError: At the limit, if `monitor` is not logged and no SoTLMonitor of this Trainer
-            will log it (the message lists what is), or if a promoted run has another number of
-            ranks or loader generators than the stopped one.
+        ValueError: If an argument is out of range; if both limits are given, or neither and no
+            policy; if only one of `policy` and `directory` is given; in `setup`, if a limit is
+            below the window or does not fit the blocks; before the first batch, if `policy` has
+            another budget than the Trainer, or if the run has no record below `directory`.
+        RuntimeError: In `setup` or at the limit, if nothing logs `monitor` (the message lists the
+            logged metrics); after an epoch, if no training step returned a loss; or if the stopped
+            run had another number of ranks or other loader generators than the promoted run.
+        OSError: If the checkpoint of the stop cannot be written.
 
     Example:
-        >>> from lightning_sotl import EarlyRankingStopper
+        >>> import pytorch_lightning as pl
+        >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor
         >>> stopper = EarlyRankingStopper(stop_epoch=10)
-        >>> print(stopper.stopping_reason, stopper.estimate)
-        not_stopped None
+        >>> trainer = pl.Trainer(max_epochs=100, callbacks=[SoTLMonitor(), stopper])
+        >>> trainer.fit(model, loader)  # doctest: +SKIP
+        >>> print(stopper.stopping_reason, stopper.estimate)  # doctest: +SKIP
+        stop_epoch_reached 1.69
+
+        Train a winner to the end:
+
+        >>> promoted = EarlyRankingStopper(stop_epoch=10, promoted=True)
+        >>> trainer = pl.Trainer(max_epochs=100, callbacks=[SoTLMonitor(), promoted])
+        >>> checkpoint = stopper.checkpoint_path
+        >>> trainer.fit(model, loader, ckpt_path=checkpoint)  # doctest: +SKIP
+
+        With `lightning.pytorch`, import the callbacks from `lightning_sotl.lightning`.
 
     Source:
         Ru et al., arXiv 2006.04492, section 5.5: search by SoTL-E at an early T.
     """
 
     _sotl_place = Place.late
-    _metric: MonitoredMetric  # from `setup` on
+    _metric: MonitoredMetric  # created in `setup`
 
     def __init__(
         self,
@@ -195,12 +221,12 @@ class EarlyRankingStopper:
             )
         self.validation = validation
         self.validation_mode = validation_mode
-        # A Sweep sets the reason for which this turn ends at its limit; otherwise it is None.
+        # Set by a Sweep: the reason with which this turn ends at its limit.
         self.reason_at_limit: StoppingReason | None = None
         self._begin()
 
     def _begin(self, run: RunBinding | None = None) -> None:
-        """Make the internal state of a new stopper or a copy from its arguments."""
+        """Create the internal state of a new stopper or of a copy from the arguments."""
         self._state_key = f"{type(self).__qualname__}{{'monitor': {self.monitor!r}}}"
         self._run = run or RunBinding()
         self._fit = _Fit()
@@ -210,33 +236,33 @@ class EarlyRankingStopper:
 
     @property
     def estimate(self) -> float | None:
-        """The monitored value at the stop, None before; `+inf` if the run has diverged."""
+        """The value of `monitor` at the stop, or None before it. `+inf` for a diverged run."""
         self._receive()
         return self._result.estimate
 
     @property
     def epochs_completed(self) -> int | None:
-        """Completed epochs at the stop, or None before."""
+        """The number of completed epochs at the stop, or None before it."""
         self._receive()
         return self._result.epochs_completed
 
     @property
     def stopping_reason(self) -> StoppingReason:
-        """Why the run was ended, or that it was not."""
+        """Why the run was stopped, or `not_stopped`."""
         self._receive()
         return self._result.stopping_reason
 
     @property
     def checkpoint_path(self) -> str | None:
-        """The checkpoint to promote from; None before the stop, or if none is saved."""
+        """The path of the checkpoint to promote from, or None if the stop has saved none."""
         self._receive()
         return self._result.checkpoint_path
 
     @property
     def decision(self) -> Decision | None:
-        """The policy's newest decision and its reason; None without a policy and before the first.
+        """The policy's newest decision, or None before the first one and without a policy.
 
-        It is not in checkpoints.
+        Checkpoints do not contain it.
         """
         self._receive()
         return self._memory.decision
@@ -245,7 +271,7 @@ class EarlyRankingStopper:
 
     @property
     def state_key(self) -> str:
-        """The state belongs to the monitored name, so that the limit may change on a resume."""
+        """The key of the saved state. It depends only on `monitor`, so a resume may change T."""
         return self._state_key
 
     def state_dict(self) -> dict[str, Any]:
@@ -258,20 +284,21 @@ class EarlyRankingStopper:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned, unless it is loaded to validate or test."""
+        """Restore a state of `state_dict`; ignore it if it is loaded to validate or test."""
         if self._run.takes_state():
             self._restore(state_dict)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the random state of the stop to its own checkpoint and to later ones.
+        """Add the random states of the stop to its checkpoint and to later checkpoints.
 
-        A checkpoint that is saved between the decision to stop and the stop's own save names the
-        stop's checkpoint, so that a run that is started again from it finds the latter.
+        A checkpoint that is saved after the decision to stop, but before the stop saves its own,
+        contains the path of the stop's checkpoint. A run that is started again from the former can
+        then find the latter.
 
-        A run that ends before its first batch saves the loader states that it loaded, since
-        Lightning has already advanced the loaders for a batch that is never trained.
+        A run that ends before its first batch saves the loader states that it loaded, because
+        Lightning has already advanced the loaders for a batch that will not be trained.
         """
         fit = self._fit
         _promotion_checks.put_facts(checkpoint, fit.facts)
@@ -285,7 +312,7 @@ class EarlyRankingStopper:
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep what matters once it is known whether the run trains anything more."""
+        """Keep the entries that `on_train_start` needs to decide how the run resumes."""
         self._fit.loaded_loader_states = _stop_checkpoint.saved_loader_states(checkpoint)
         self._fit.loaded_facts = _promotion_checks.saved_facts(checkpoint)
         self._fit.loaded_plan = _stop_checkpoint.saved_plan(checkpoint, self.state_key)
@@ -293,7 +320,7 @@ class EarlyRankingStopper:
     # --- Lightning's hooks, in the order of a run
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Forget another Trainer's run, and refuse limits that this Trainer cannot meet."""
+        """Drop the run of another Trainer, and refuse limits that this Trainer cannot meet."""
         if not self._run.bind(trainer, stage):
             return
         if self._run.is_new:
@@ -303,7 +330,7 @@ class EarlyRankingStopper:
         check_limits(trainer, self._metric, self.stop_epoch, self.stop_batches)
         if not self.promoted:
             self._metric.refuse_unknown(pl_module)
-        # A `stop_epoch` is looked at only when epochs end, whatever the estimate is over.
+        # `stop_epoch` is checked only at the end of epochs, even if the estimate is over blocks.
         decides_after_units = self.stop_batches is not None or self.policy is not None
         self._fit.in_blocks = decides_after_units and self._metric.counts_blocks
         if self.hp_metric:
@@ -311,17 +338,17 @@ class EarlyRankingStopper:
         arrange(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Resume with the random state of the stop, or end a run that is past its limit."""
+        """Resume with the random state of the stop, or end a run that is at or past its limit."""
         train_whole_epochs_after_resume(trainer)
         states, self._fit.loaded_random_states = self._fit.loaded_random_states, None
         if not self.promoted:
             if self._ends_before_first_batch(trainer):
-                # What others save from here on belongs to the stop, too.
+                # Checkpoints that other callbacks save from here on belong to the stop, too.
                 self._fit.random_states_at_stop = states
                 self._fit.facts = _promotion_checks.facts_in(self._fit.loaded_facts)
                 self._stop_before_first_batch(trainer)
                 return
-            # These belong to an earlier limit.
+            # The saved results belong to an earlier limit.
             self._result.estimate = self._result.epochs_completed = None
         self._fit.facts = _promotion_checks.facts_of(trainer, pl_module)
         if self.promoted and trainer.ckpt_path is not None:
@@ -339,8 +366,8 @@ class EarlyRankingStopper:
             self._show_hp_metric(trainer)
         if not self._is_idle(trainer) and not self._saves_checkpoint(trainer):
             inform_user(
-                "The run will save no checkpoint at its stop, since checkpointing is off, so it "
-                "cannot be promoted. Give EarlyRankingStopper a `checkpoint_dir`."
+                "Checkpointing is off, so the run will save no checkpoint when it stops and cannot "
+                "be promoted. Pass EarlyRankingStopper a `checkpoint_dir`."
             )
         if self.policy and self.directory is not None and not self._is_idle(trainer):
             self._memory.shared_runs = share_runs(
@@ -353,17 +380,17 @@ class EarlyRankingStopper:
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Mark the value that is shown already: it belongs to an earlier epoch."""
+        """Mark the present value of the metric as one of an earlier epoch."""
         self._metric.mark()
         self._fit.refreshes_statistics = trains_without_backward(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop after a block, saving before Lightning closes the epoch.
+        """Stop after a block, and save before Lightning ends the epoch.
 
-        If a validation is due, it runs first; at an epoch's last batch the epoch's end decides. A
-        run that resumes from the stop then finds both done.
+        If a validation is due, the stop waits for it. At the last batch of an epoch, the stop waits
+        for the end of the epoch. A run that resumes from the stop must not repeat either of them.
         """
         if not self._fit.in_blocks or not self._metric.is_between_units:
             return
@@ -372,7 +399,7 @@ class EarlyRankingStopper:
             self._stop_inside_epoch(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Stop after a block whose last batch was followed by a validation."""
+        """Stop after a block whose last batch is followed by a validation."""
         in_training = self._run.stage == "fit" and not trainer.sanity_checking
         if self._fit.in_blocks and in_training and not trainer.is_last_batch:
             self._stop_inside_epoch(trainer)
@@ -388,10 +415,10 @@ class EarlyRankingStopper:
             self._finish_at_end_of_training(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Finish a stop at an epoch's end, when all of the epoch is done.
+        """Finish a stop at an epoch's end, when the epoch is entirely finished.
 
-        During this callback's `on_train_epoch_end`, ReduceLROnPlateau has not stepped yet, and the
-        module's own hook has not logged yet.
+        It is too early in `on_train_epoch_end`: ReduceLROnPlateau has not stepped, and the module's
+        own hook has not logged its metrics.
         """
         if self._fit.stop_unfinished:
             result = self._result
@@ -402,7 +429,7 @@ class EarlyRankingStopper:
         self._show_hp_metric(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the results to a parent process, or to the original of this copy."""
+        """Pass the results to the parent process, or to the callback that this is a copy of."""
         self._run.release(trainer, stage, type(self).__name__, self._results())
 
     # --- the decision
@@ -410,10 +437,16 @@ class EarlyRankingStopper:
     def end_by_policy(
         self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False, save: bool = True
     ) -> None:
-        """Stop the run because a reporter was told to by its pruner or scheduler.
+        """Stop the run because the pruner or scheduler of a reporter has decided so.
 
-        At the limit the stopper decides for itself: a run that has reached T is complete. With
-        `save`, the stop saves its own checkpoint.
+        At the limit, the call has no effect: a run that has reached T is complete, and the stopper
+        stops it.
+
+        Args:
+            trainer: The Trainer.
+            epochs: The number of completed epochs.
+            inside_epoch: Whether the call comes from inside an epoch.
+            save: Whether the stop saves its own checkpoint.
         """
         if self._is_idle(trainer) or self._is_at_limit(epochs):
             return
@@ -426,9 +459,9 @@ class EarlyRankingStopper:
             self._finish_at_end_of_training(trainer)
 
     def _decide(self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False) -> bool:
-        """Stop if a rule demands it and Lightning's own minima are met; return whether it did."""
+        """Stop the run if a rule requires it and Lightning's minima are met; return whether so."""
         between_blocks = not self._fit.in_blocks or self._metric.is_between_units
-        # A policy over blocks may come with a limit in epochs, and their borders differ.
+        # A policy over blocks may be combined with a limit in epochs, whose borders differ.
         at_border = not inside_epoch if self.stop_batches is None else between_blocks
         at_limit = at_border and self._is_at_limit(epochs)
         asks_policy = self.policy is not None and between_blocks
@@ -448,7 +481,7 @@ class EarlyRankingStopper:
         return True
 
     def _decide_by_limit(self, estimate: float | None) -> StoppingReason:
-        """Decide for a run that has reached its limit."""
+        """Return the reason to stop a run that has reached its limit."""
         reached = StoppingReason.stop_epoch_reached
         if self.stop_batches is not None:
             reached = StoppingReason.stop_batches_reached
@@ -457,24 +490,24 @@ class EarlyRankingStopper:
         return stop_at_limit(limit, estimate, limit=limit, reached=reached)
 
     def _decide_by_policy(self, trainer: Trainer) -> StoppingReason:
-        """Ask the policy once a unit, on rank 0, which reads the others' records."""
+        """Ask the policy once per unit, on rank 0, which reads the records of the other runs."""
         memory, monitor = self._memory, self._metric.monitor
-        # `share_runs` has refused a policy without a monitor.
+        # `share_runs` has already refused a policy without a monitor.
         if monitor is None or monitor.units_completed == memory.last_decision_at:
             return StoppingReason.not_stopped
         units = memory.last_decision_at = monitor.units_completed
         decision = None
-        if memory.shared_runs is not None:  # on rank 0
+        if memory.shared_runs is not None:  # only on rank 0
             decision = memory.shared_runs.decide(
                 monitor.run_id, monitor.epoch_losses, units, session=monitor.begun
             )
         decision = trainer.strategy.broadcast(decision)
-        if decision.place is not None:  # none is needed at the end
+        if decision.place is not None:  # a run without a place was not ranked
             memory.decision = decision
         return StoppingReason.not_stopped if decision.goes_on else StoppingReason.policy
 
     def _require_monitor(self) -> None:
-        """Raise if nobody will log the metric; warn if its monitor has no value yet."""
+        """Raise if no SoTLMonitor logs the metric; warn if the monitor has no value yet."""
         if self._metric.monitor is None:
             raise RuntimeError(self._metric.explain_missing())
         if not self._memory.warned_of_missing:
@@ -514,22 +547,22 @@ class EarlyRankingStopper:
         if has_pending_gradients(trainer):
             warn_user(
                 f"The run stops after {self._metric.batches_completed} batches with gradients "
-                "that are accumulated but not applied, and no checkpoint has them: promoted, it "
-                "will differ from a run that was never stopped. Stop at a multiple of "
-                "`accumulate_grad_batches`.",
+                "that are accumulated but not applied. Checkpoints do not contain them, so the "
+                "promoted run will differ from a run that was never stopped. Stop at a multiple "
+                "of `accumulate_grad_batches`.",
             )
         self._finish_stop(trainer)
 
     def _finish_at_end_of_training(self, trainer: Trainer) -> None:
-        # What others do in `on_train_end`, such as swapping averaged weights in, comes after the
-        # save.
+        # The save must come before the `on_train_end` of other callbacks, which may, for example,
+        # swap in averaged weights.
         move_to_front(trainer, self)
         self._fit.stop_unfinished = True
         if self._saves_checkpoint(trainer):
             self._fit.planned_checkpoint = self._new_checkpoint_path(trainer)
 
     def _finish_stop(self, trainer: Trainer) -> None:
-        """Save the checkpoint to promote from, and write both into the record."""
+        """Save the checkpoint to promote from, and write the stop and its path to the record."""
         self._fit.stop_unfinished = False
         self._metric.warn_of_earlier_value()
         self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(trainer)
@@ -538,13 +571,13 @@ class EarlyRankingStopper:
             self._write_stop(trainer)
         if self._saves_checkpoint(trainer):
             self._save_checkpoint(trainer)
-        if takes_turns:  # the checkpoint comes first: a kill before this line repeats the turn
+        if takes_turns:  # after the save, so that a turn that is killed before is repeated
             self._write_stop(trainer)
         stop = self._describe_stop()
         if self._result.checkpoint_path is None:
-            inform_user(f"{stop}, and without a checkpoint, so it cannot be promoted.")
+            inform_user(f"{stop}. It saved no checkpoint, so it cannot be promoted.")
         else:
-            inform_user(f"{stop}; it can be resumed from '{self._result.checkpoint_path}'.")
+            inform_user(f"{stop}. It can be resumed from '{self._result.checkpoint_path}'.")
 
     def _saves_checkpoint(self, trainer: Trainer) -> bool:
         return self.checkpoint_dir is not None or bool(trainer.checkpoint_callbacks)
@@ -557,17 +590,17 @@ class EarlyRankingStopper:
 
     def _save_checkpoint(self, trainer: Trainer) -> None:
         path = self._fit.planned_checkpoint or self._new_checkpoint_path(trainer)
-        self._result.checkpoint_path = path  # the checkpoint itself has it, too
+        self._result.checkpoint_path = path  # before the save, so that the checkpoint contains it
         try:
             trainer.save_checkpoint(path, weights_only=False)
         except OSError as error:
             self._result.checkpoint_path = None
             if "://" not in path:
-                Path(path).unlink(missing_ok=True)  # a full disk may have taken half of it
+                Path(path).unlink(missing_ok=True)  # after a full disk, half of it may exist
             consequence = (
-                "The run has stopped, as its record shows, and has no checkpoint to resume from."
+                "The run has stopped, as its record shows, but has no checkpoint to resume from."
                 if self.reason_at_limit is None
-                else "Free the disk and start the script again: it repeats this turn."
+                else "Free the disk and start the script again; it will repeat this turn."
             )
             raise OSError(
                 f"'{visible(path)}' cannot be written: {error.strerror or error}. {consequence}"
@@ -589,7 +622,10 @@ class EarlyRankingStopper:
     # --- a run that is resumed at or past its limit
 
     def _ends_before_first_batch(self, trainer: Trainer) -> bool:
-        """Return whether a resumed run is at or past its limit, and not about to decide itself."""
+        """Return whether a resumed run is at or past its limit and must not train any further.
+
+        It returns False if the run will itself decide at the next end of an epoch or block.
+        """
         result = self._result
         if result.stopping_reason == StoppingReason.policy:
             return True
@@ -603,7 +639,7 @@ class EarlyRankingStopper:
         if self.stop_batches is not None:
             at_border = self._metric.is_between_units and not (inside and trainer.is_last_batch)
         if self._run.has_saved_state and not at_border:
-            return False  # it was trained past its limit, and stops at the next border
+            return False  # the run was trained past its limit, and stops at the next border
         if self._metric.monitor is not None and self._metric.value is None:
             self._require_monitor()
             return False
@@ -624,7 +660,7 @@ class EarlyRankingStopper:
         self._stop(trainer, estimate, epochs, StoppingReason.already_stopped)
         inform_user(
             f"The run already ended after {pluralize(epochs or 0, 'epoch')} and is not trained "
-            "further. To continue it, give its stopper `promoted=True` or a later limit."
+            "further. To continue it, pass its stopper `promoted=True` or a later limit."
         )
         self._write_stop(trainer)
         if result.checkpoint_path is not None:
@@ -635,18 +671,19 @@ class EarlyRankingStopper:
     # --- messages
 
     def _warn_if_never_logged(self, trainer: Trainer) -> None:
-        """Warn, long before T, of a name that may be misspelled."""
-        # A module that logs it in its own `on_train_epoch_end` has done so an epoch later.
+        """Warn early, long before T, about a name that may be misspelled."""
+        # If the module logs it in its own `on_train_epoch_end`, it appears one epoch later.
         first = trainer.check_val_every_n_epoch if trainer.enable_validation else 1
         if trainer.current_epoch < (first or 1) or self._memory.warned_of_missing:
             return
         self._memory.warned_of_missing = True
         after = pluralize(trainer.current_epoch + 1, "epoch")
-        problem = f"is not logged in the first {after}; logged are"
-        warn_user(f"{self._metric.explain_missing(problem)} Without it the run fails at its limit.")
+        problem = f"was not logged in the first {after}; available"
+        advice = "If it is never logged, the run will fail at its limit."
+        warn_user(f"{self._metric.explain_missing(problem)} {advice}")
 
     def _describe_stop(self) -> str:
-        """Return when and why the run ends."""
+        """Return a text about when and why the run ends, without a full stop."""
         result, decision = self._result, self._memory.decision
         verb = "is paused" if result.stopping_reason == StoppingReason.paused else "ends"
         stop = f"The run {verb} after {pluralize(result.epochs_completed or 0, 'epoch')}"
@@ -654,18 +691,18 @@ class EarlyRankingStopper:
             stop += f" with `{self.monitor}` = {result.estimate:.6g}"
         if result.stopping_reason != StoppingReason.policy:
             return stop
-        if decision is None or decision.goes_on:  # a reporter's pruner or scheduler has decided
+        if decision is None or decision.goes_on:  # so the decision came from a reporter
             return f"{stop}, as its pruner or scheduler decided"
-        first = "the first continues"
+        first = "only the first continues"
         if decision.places != 1:
-            first = f"the first {decision.places} continue"
+            first = f"only the first {decision.places} continue"
         return (
             f"{stop}, as its policy decided: place {decision.place} of "
             f"{pluralize(decision.compared, 'compared run')}, and {first}"
         )
 
     def _show_hp_metric(self, trainer: Trainer) -> None:
-        """Show the estimate at T in TensorBoard, or at the end of a run that had none at T."""
+        """Show the estimate at T in TensorBoard, or the last value of a run without one at T."""
         if not self.hp_metric or self._fit.shows_hp_metric:
             return
         estimate = self._result.estimate
@@ -675,19 +712,20 @@ class EarlyRankingStopper:
         if estimate is None and self._limit is not None and not trainer.fast_dev_run:
             warn_user(
                 f"`hp_metric` of this run is `{self.monitor}` at its end, after "
-                f"{trainer.current_epoch} epochs: it has no value at the limit of "
-                f"{self._limit}, and does not compare with runs that have.",
+                f"{trainer.current_epoch} epochs, because it has no value at the limit of "
+                f"{self._limit}. Do not compare it with runs that have one.",
             )
         _publishing.log_hp_metric(trainer, value)
         self._fit.shows_hp_metric = True
 
     def _warn_of_inexact_promotion(self, trainer: Trainer) -> None:
         log.warning(
-            "The promoted run resumes from no checkpoint: it is trained from its beginning to "
-            "the end, and never stopped."
+            "The promoted run was started without a checkpoint, so it is trained from the "
+            "beginning. It will not be stopped."
             if trainer.ckpt_path is None
-            else "The promoted run resumes from a checkpoint without a stop's random state, so it "
-            "differs from one that was never stopped. `checkpoint_path` of the stopper has it."
+            else "The promoted run resumes from a checkpoint without the random state of a stop, "
+            "so it will differ from a run that was never stopped. Resume from the stopper's "
+            "`checkpoint_path` instead."
         )
 
     def _reset(self) -> None:
@@ -703,7 +741,7 @@ class EarlyRankingStopper:
     # --- copies
 
     def _results(self) -> dict[str, Any]:
-        """Return what copies, originals and parent processes receive, in plain types."""
+        """Return the results for copies, originals and parent processes, in plain types."""
         decision = self._memory.decision
         return {**self.state_dict(), "decision": None if decision is None else asdict(decision)}
 
@@ -714,20 +752,20 @@ class EarlyRankingStopper:
         self._memory.decision = None if decision is None else Decision(**decision)
 
     def _receive(self) -> None:
-        """Take the results of a spawned process or of a copy, if there are newer ones."""
+        """Take newer results from a spawned process or from a copy, if there are any."""
         results = self._run.newer_results()
         if results is not None:
             self._take_results(results)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the arguments and the results, in types that restricted unpicklers load."""
+        """Return the arguments and the results, in types that restricted unpicklers accept."""
         self._receive()
         kept = attributes_without(self, "_result", "_memory", "_fit", "_metric")
         return {**kept, "_results": self._results()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        results = self.__dict__.pop("_results")  # otherwise it would hide the method
+        results = self.__dict__.pop("_results")  # it would hide the method of this name
         self._begin(state.get("_run"))
         self._take_results(results)
 
@@ -737,5 +775,5 @@ class EarlyRankingStopper:
 
 
 def stoppers_of(trainer: Trainer) -> list[EarlyRankingStopper]:
-    """Return the stoppers among a Trainer's callbacks, of either package."""
+    """Return the stoppers among a Trainer's callbacks, from either Lightning package."""
     return [callback for callback in trainer.callbacks if isinstance(callback, EarlyRankingStopper)]

@@ -1,4 +1,4 @@
-"""Callbacks that a library copies or pickles keep their results for their owner."""
+"""The user's callbacks have the results of copies that a library trained or pickled."""
 
 import copy
 import importlib
@@ -37,7 +37,7 @@ def fit(tmp_path, own, *, package="pytorch_lightning", factor=1.0, **options):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_users_own_callbacks_have_the_results_of_the_copy_that_trained_last(tmp_path, package):
     monitor, stopper = callbacks(package)
-    for factor in (1.0, 0.5):  # a new model a trial, as libraries do
+    for factor in (1.0, 0.5):  # a new model for each trial, as in libraries
         copies = copy.deepcopy([monitor, stopper])
         logger = lightning(package).loggers.CSVLogger(tmp_path)
         losses = fit(tmp_path, copies, package=package, factor=factor, logger=logger)
@@ -57,7 +57,7 @@ def test_a_copy_of_a_copy_reports_to_both(tmp_path):
         assert (monitor.epoch_losses, stopper.estimate) == (losses, losses[1])
 
 
-def test_a_callback_that_trained_keeps_its_own_results_and_copies_theirs(tmp_path):
+def test_a_callback_that_trained_and_its_copies_keep_their_own_results(tmp_path):
     own = callbacks()
     losses = fit(tmp_path, own)
     twins = [copy.deepcopy(own) for _ in range(2)]
@@ -66,7 +66,7 @@ def test_a_callback_that_trained_keeps_its_own_results_and_copies_theirs(tmp_pat
         assert (monitor.epoch_losses, stopper.estimate) == (expected, expected[1])
 
 
-def test_a_copy_whose_fit_raises_shows_what_it_has(tmp_path):
+def test_a_copy_whose_fit_raises_returns_its_results_so_far(tmp_path):
     (monitor, _), model = callbacks(), scripted_model()
     model.on_train_epoch_end = lambda: 1 / (2 - model.current_epoch)
     with pytest.raises(ZeroDivisionError, match="division"):

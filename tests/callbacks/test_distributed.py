@@ -1,4 +1,4 @@
-"""Two gloo processes on the CPU: one number on both ranks, the mean of all that was returned."""
+"""Two gloo processes on the CPU: both ranks have the mean over all returned losses."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def ranks(tmp_path_factory):
 
 
 def means(*returned, epochs=None):
-    """Return e -> mean over all ranks of what was returned, added exactly."""
+    """Return e -> exact mean of the losses that all ranks returned."""
     values = {}
     for epoch, _, value in [step for steps in returned for step in steps]:
         values.setdefault(epoch, []).append(value)
@@ -72,7 +72,7 @@ def test_both_ranks_have_the_mean_of_all_losses(ranks, job):
     assert one["metrics"]["sotl_e1"] == one["estimates"]["sotl_e1"]
 
 
-def test_a_stop_is_on_all_ranks_with_one_checkpoint(ranks):
+def test_all_ranks_stop_with_one_checkpoint(ranks):
     one, two = (rank["plain"]["stopper"][0] for rank in ranks[1])
     assert one == two
     estimate, epochs, reason, checkpoint = one
@@ -100,7 +100,7 @@ def test_a_resume_in_the_middle_of_an_epoch_loses_no_rank(ranks, step):
     assert len(one["returned"]) == 12 - step
 
 
-def test_a_run_may_go_on_with_more_ranks(ranks):
+def test_a_run_can_be_resumed_with_more_ranks(ranks):
     one, two = (rank["from one rank"] for rank in ranks[1])
     assert losses(one) == losses(two)
     before = [
@@ -112,7 +112,7 @@ def test_a_run_may_go_on_with_more_ranks(ranks):
     assert [e for e, *_ in one["returned"]] == [1] * 2 + [2] * 4
 
 
-def test_a_run_may_go_on_with_fewer_ranks(ranks, tmp_path):
+def test_a_run_can_be_resumed_with_fewer_ranks(ranks, tmp_path):
     folder, both = ranks
     model, monitor = RankModel(), SoTLMonitor()
     trainer(tmp_path, callbacks=[monitor]).fit(
@@ -122,7 +122,7 @@ def test_a_run_may_go_on_with_fewer_ranks(ranks, tmp_path):
     assert monitor.epoch_losses == pytest.approx(means(*before, model.returned), rel=1e-12)
 
 
-def test_one_diverged_rank_is_a_diverged_run_on_all(ranks):
+def test_a_run_with_one_diverged_rank_is_diverged_on_all_ranks(ranks):
     for rank in ranks[1]:
         estimate, epochs, reason, _ = rank["diverged"]["stopper"][0]
         assert (estimate, epochs, reason) == (math.inf, 2, "non_finite_estimate")
@@ -145,20 +145,20 @@ def test_a_promoted_run_has_every_ranks_random_state(ranks):
         assert rank["promoted"]["losses"] == rank["whole"]["losses"]
 
 
-def test_a_checkpoint_of_an_exception_waits_for_no_rank_and_says_what_is_lost(ranks, tmp_path):
+def test_a_checkpoint_during_an_exception_waits_for_no_rank_and_warns_when_loaded(ranks, tmp_path):
     folder, both = ranks
     assert both[0]["raised"] == both[1]["raised"] == ["raised.ckpt"]
     saved = torch.load(folder / "raised.ckpt", weights_only=True)
     state = saved["callbacks"]["SoTLMonitor{'prefix': 'sotl'}"]["open"]
     assert (state["unit"], state["count"], state["lost_ranks"]) == (1, 2, 1)
-    with pytest.warns(UserWarning, match="losses of 1 other ranks") as caught:
+    with pytest.warns(UserWarning, match="losses of 1 other rank") as caught:
         trainer(tmp_path, callbacks=[SoTLMonitor()]).fit(
             RankModel(), DataLoader(Batches(4), batch_size=1), ckpt_path=folder / "raised.ckpt"
         )
-    (message,) = {str(w.message) for w in caught if "other ranks" in str(w.message)}
+    (message,) = {str(w.message) for w in caught if "other rank" in str(w.message)}
     assert message == (
-        "The checkpoint was saved while an exception was raised, so the losses of 1 other ranks in "
-        "the first 2 batches of unit 1 are lost; its loss is of the rest."
+        "The checkpoint was saved while an exception was raised, so the losses of 1 other rank in "
+        "the first 2 batches of epoch 1 are lost. Its loss is the mean of the other losses."
     )
 
 
@@ -188,10 +188,10 @@ def test_rank_zero_alone_shows_the_estimate_in_tensorboard(ranks):
 
 
 @pytest.mark.slow
-def test_what_spawned_processes_found_reaches_the_parent(tmp_path):
+def test_results_of_spawned_processes_reach_the_parent(tmp_path):
     start("spawn", tmp_path)
     parent = json.loads((tmp_path / "parent.json").read_text())
-    assert parent["returned"] == []  # the module's own notes stay in the child
+    assert parent["returned"] == []  # the module's own lists stay in the child
     steps = [
         (epoch, batch, float(torch.tensor(rank_loss(rank, epoch, batch))))
         for rank in (0, 1)

@@ -1,4 +1,4 @@
-"""Both Lightning packages: lists, bare callbacks, the command line, pickles and imports."""
+"""Both Lightning packages: callbacks in lists or alone, LightningCLI, pickles and imports."""
 
 import importlib
 import pickle
@@ -27,7 +27,7 @@ def test_the_callbacks_are_real_subclasses_under_static_paths(package):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_bare_callback_will_do(tmp_path, package):
+def test_a_single_callback_needs_no_list(tmp_path, package):
     monitor = door(package).SoTLMonitor()
     trainer(tmp_path, package, callbacks=monitor).fit(scripted_model(package), loader(4))
     assert monitor.estimates == {
@@ -146,23 +146,23 @@ def test_the_command_line_of_one_package_does_not_load_the_other(package, home, 
     assert done.stdout.splitlines() == [f"['{door}']", "False"]
 
 
-def test_the_lazy_names_name_the_other_door_where_only_that_is_loaded():
+def test_the_error_of_a_lazy_name_names_the_module_for_the_other_package():
     code = "import lightning_sotl.lightning; lightning_sotl.EarlyRankingStopper"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (
-        "AttributeError: `lightning_sotl.EarlyRankingStopper` is for `pytorch_lightning`, and this "
-        "process uses `lightning.pytorch`: import it from `lightning_sotl.lightning`."
+        "AttributeError: `lightning_sotl.EarlyRankingStopper` is for `pytorch_lightning`, but this "
+        "process uses `lightning.pytorch`. Import it from `lightning_sotl.lightning`."
     )
 
 
-def test_the_command_line_shows_the_arguments_help():
+def test_the_command_line_shows_help_for_each_argument():
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser()
     parser.add_class_arguments(lightning_sotl.SoTLMonitor, "monitor")
     text = parser.format_help()
-    assert "E, or several, each at least 1" in text
-    assert "Which entry of the step's output is the loss" in text
+    assert "E, the number of last epochs to sum" in text
+    assert "The key of the loss in the output" in text
 
 
 IMPORTS = """
@@ -211,7 +211,7 @@ def test_the_public_names_are_sorted_documented_and_few():
         value = getattr(lightning_sotl, name)
         if callable(value):
             assert value.__doc__, name
-        else:  # a constant: its module says what it is
+        else:  # a constant is documented in its module
             module = importlib.import_module(lightning_sotl._HOMES[name])
             assert f"`{name}`" in module.__doc__, name
     assert set(names) <= set(dir(lightning_sotl))

@@ -18,9 +18,9 @@ from tests.support.hparams_tab import hparams_tab
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
-    # ModelCheckpoint's, where a promoted run logs into a new folder.
+    # ModelCheckpoint warns if a promoted run logs into a new folder.
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
-    # The stopper's own, tested elsewhere.
+    # The stopper's own warning is tested elsewhere.
     pytest.mark.filterwarnings("ignore:`stop_epoch=.` is beyond"),
 ]
 # L(e) of `scripted_loss` on 4 batches, computed by hand.
@@ -64,12 +64,12 @@ def test_a_stopped_run_shows_its_estimate(tmp_path, package, placeholder):
     assert hparams_tab(tmp_path / "tb") == {"version_0": ({"width": 8}, LOSSES[1])}
 
 
-def test_without_the_request_nothing_is_shown(tmp_path):
+def test_without_hp_metric_nothing_is_shown(tmp_path):
     fit(tmp_path, tensorboard(tmp_path), hp_metric=False)
     assert hparams_tab(tmp_path / "tb") == {"version_0": ({"width": 8}, -1)}
 
 
-def test_each_tensorboard_logger_and_no_other_has_it(tmp_path):
+def test_only_tensorboard_loggers_show_it_and_each_of_them_does(tmp_path):
     csv = lightning("pytorch_lightning.loggers").CSVLogger(tmp_path, name="csv")
     loggers = [csv, *(tensorboard(tmp_path, version=name) for name in "ab")]
     fit(tmp_path, loggers)
@@ -99,14 +99,14 @@ def test_a_promoted_run_keeps_the_estimate_at_the_stop(tmp_path, version):
 def test_a_promoted_run_shows_the_estimate_before_it_ends(tmp_path):
     stopper = fit(tmp_path, tensorboard(tmp_path))
 
-    def breaks_off(epoch, batch):
+    def fails(epoch, batch):
         raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match=r"^mine$"):
         fit(
             tmp_path,
             tensorboard(tmp_path, version=1),
-            net=model(loss=breaks_off),
+            net=model(loss=fails),
             promoted=True,
             ckpt_path=stopper.checkpoint_path,
         )
@@ -123,20 +123,22 @@ def test_a_run_that_is_resumed_past_its_limit_shows_the_saved_estimate(tmp_path)
 @pytest.mark.parametrize(
     ("options", "limit"),
     [({"stop_epoch": 9}, 9), ({"stop_epoch": 2, "promoted": True}, 2)],
-    ids=["before the limit", "promoted from nowhere"],
+    ids=["before the limit", "promoted without checkpoint"],
 )
-def test_a_run_that_ends_by_itself_shows_its_last_value_and_says_so(tmp_path, options, limit):
+def test_a_run_without_a_value_at_the_limit_shows_its_last_value_with_a_warning(
+    tmp_path, options, limit
+):
     with pytest.warns(UserWarning, match="hp_metric") as caught:
         fit(tmp_path, tensorboard(tmp_path), **options)
     assert message_with(caught, "hp_metric") == (
-        "`hp_metric` of this run is `sotl_e1` at its end, after 3 epochs: it has no value at the "
-        f"limit of {limit}, and does not compare with runs that have."
+        "`hp_metric` of this run is `sotl_e1` at its end, after 3 epochs, because it has no value "
+        f"at the limit of {limit}. Do not compare it with runs that have one."
     )
     value = hparams_tab(tmp_path / "tb")["version_0"][1]
     assert value == pytest.approx(LOSSES[2], rel=1e-7)  # TensorBoard keeps float32
 
 
-def test_a_run_that_ends_at_the_limit_by_itself_shows_its_estimate(tmp_path):
+def test_a_run_with_max_epochs_at_the_limit_shows_its_estimate(tmp_path):
     fit(tmp_path, tensorboard(tmp_path), epochs=2)
     assert hparams_tab(tmp_path / "tb")["version_0"][1] == LOSSES[1]
 
@@ -150,7 +152,7 @@ def test_a_run_without_a_value_keeps_the_loggers_placeholder(tmp_path):
     assert hparams_tab(tmp_path / "tb") == {"True": ({"width": 8}, -1)}
 
 
-def test_a_diverged_run_stands_last(tmp_path):
+def test_a_diverged_run_is_last(tmp_path):
     losses = {4: 3.0, 16: math.nan, 64: 1.0}
     for width, value in losses.items():
         net = model(width=width, loss=lambda epoch, batch, value=value: value)
@@ -163,21 +165,21 @@ def test_a_diverged_run_stands_last(tmp_path):
     ]
 
 
-def test_a_trainer_that_has_no_tensorboard_says_so(tmp_path):
+def test_a_trainer_without_tensorboard_causes_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="hp_metric") as caught:
         fit(tmp_path, lightning("pytorch_lightning.loggers").CSVLogger(tmp_path))
     assert message_with(caught, "hp_metric") == (
-        "`hp_metric=True` has no effect, since no logger of this Trainer is a TensorBoardLogger."
+        "`hp_metric=True` has no effect because no logger of this Trainer is a TensorBoardLogger."
     )
 
 
-def test_a_dry_run_shows_nothing_and_does_not_complain(tmp_path):
+def test_fast_dev_run_shows_nothing_and_does_not_warn(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=9, hp_metric=True)
     options = {"callbacks": [SoTLMonitor(), stopper], "fast_dev_run": True}
     trainer(tmp_path, logger=tensorboard(tmp_path), **options).fit(model(), loader(4))
     assert hparams_tab(tmp_path / "tb") == {}
 
 
-def test_the_request_is_checked():
+def test_the_argument_is_checked():
     with pytest.raises(TypeError, match=r"^Expected `hp_metric` to be True or False but got 1\.$"):
         EarlyRankingStopper(stop_epoch=2, hp_metric=1)

@@ -1,4 +1,4 @@
-"""What SoTLMonitor refuses, and the names its arguments make; two monitors in one Trainer."""
+"""Arguments that SoTLMonitor refuses, the logged names, and two monitors in one Trainer."""
 
 import math
 
@@ -23,7 +23,7 @@ from tests.support.helpers import loader, scripted_model, trainer
         ({"prefix": "train/x"}, ("train/x", "train/x_e1")),
     ],
 )
-def test_names_carry_what_makes_values_comparable(arguments, names):
+def test_names_contain_the_settings_that_make_values_comparable(arguments, names):
     assert SoTLMonitor(**arguments).metric_names == names
 
 
@@ -97,11 +97,11 @@ def test_two_monitors_need_two_prefixes(tmp_path):
         trainer(tmp_path, callbacks=[SoTLMonitor(), SoTLMonitor(window=2)])
 
 
-def test_two_prefixes_that_give_one_name_are_refused(tmp_path):
+def test_two_prefixes_that_make_the_same_name_are_refused(tmp_path):
     monitors = [SoTLMonitor(), SoTLMonitor(prefix="sotl_e1")]
     with pytest.raises(ValueError, match="sotl_e1") as caught:
         trainer(tmp_path, callbacks=monitors).fit(scripted_model(), loader(4))
     assert str(caught.value) == (
-        "Expected each SoTLMonitor of a Trainer to log names of its own, but two log 'sotl_e1'. "
-        "Give one of them another `prefix`."
+        "Expected each SoTLMonitor of a Trainer to log different names but two of them log "
+        "'sotl_e1'. Give one of them another `prefix`."
     )

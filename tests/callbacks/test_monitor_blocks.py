@@ -1,4 +1,4 @@
-"""Blocks of training batches in place of epochs."""
+"""Blocks of training batches instead of epochs."""
 
 import csv
 
@@ -18,7 +18,7 @@ def block_means(model, size):
 
 
 @pytest.mark.parametrize(("batches", "epochs"), [(10, 3), (25, 1), (3, 9), (7, 2)])
-def test_blocks_run_across_the_borders_of_epochs(tmp_path, batches, epochs):
+def test_blocks_continue_across_the_borders_of_epochs(tmp_path, batches, epochs):
     model, monitor = scripted_model(), SoTLMonitor(every_n_train_batches=7, window=(1, 2))
     run = trainer(tmp_path, callbacks=[monitor], max_epochs=epochs)
     run.fit(model, loader(batches))
@@ -62,14 +62,14 @@ def test_every_block_is_one_point_in_every_logger(tmp_path, accumulate):
 def test_a_block_is_visible_to_callbacks_in_its_last_batch(tmp_path):
     seen = []
 
-    class Look(pl.Callback):
+    class ReadMetric(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             value = trainer.callback_metrics.get("sotl_b3_e1", torch.tensor(-1.0))
             seen.append(float(value))
 
     model = scripted_model()
     monitor = SoTLMonitor(every_n_train_batches=3, prog_bar=True)
-    run = trainer(tmp_path, callbacks=[Look(), monitor], max_epochs=1)
+    run = trainer(tmp_path, callbacks=[ReadMetric(), monitor], max_epochs=1)
     run.fit(model, loader(8))
     means = block_means(model, 3)
     assert seen == [-1.0, -1.0, means[0], means[0], means[0], means[1], means[1], means[1]]
@@ -77,7 +77,7 @@ def test_a_block_is_visible_to_callbacks_in_its_last_batch(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
-def test_a_block_has_n_batches_whether_or_not_they_gave_a_loss(tmp_path):
+def test_a_block_has_n_batches_with_or_without_a_loss(tmp_path):
     model = scripted_model(loss=lambda e, b: None if b in (0, 3, 4, 5) else 1.0 + b)
     monitor = SoTLMonitor(every_n_train_batches=3)
     with pytest.warns(UserWarning, match="None of the 3 steps of block 1 returned a loss"):

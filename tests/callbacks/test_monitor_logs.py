@@ -1,4 +1,4 @@
-"""What a monitor logs: TensorBoard's events, CSV rows and the progress bar."""
+"""What a monitor logs to TensorBoard, to CSV files and to the progress bar."""
 
 import pytest
 
@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 
-def test_events_and_rows_hold_one_point_an_epoch(tmp_path):
+def test_events_and_rows_contain_one_point_per_epoch(tmp_path):
     loggers = [pl.loggers.TensorBoardLogger(tmp_path), pl.loggers.CSVLogger(tmp_path)]
     monitor, model = SoTLMonitor(), scripted_model(val=True, loss=third)
     trainer(tmp_path, callbacks=[monitor], logger=loggers, log_every_n_steps=50).fit(
@@ -40,7 +40,7 @@ def test_events_and_rows_hold_one_point_an_epoch(tmp_path):
     assert not any(tag.endswith("/epoch") for tag in tags)
 
 
-def test_the_epoch_axis_is_there_on_request(tmp_path):
+def test_the_epoch_axis_is_logged_on_request(tmp_path):
     logger = pl.loggers.TensorBoardLogger(tmp_path)
     monitor, model = SoTLMonitor(epoch_axis=True), scripted_model(loss=third)
     trainer(tmp_path, callbacks=[monitor], logger=logger).fit(model, loader(4))
@@ -58,7 +58,7 @@ def test_prog_bar_shows_the_estimate(tmp_path):
 
 
 class SaveAt(pl.Callback):
-    """Saves one checkpoint, at a moment that has a name."""
+    """Saves one checkpoint at a named moment."""
 
     def __init__(self, moment, path):
         self.moment, self.path = moment, path
@@ -105,7 +105,7 @@ def test_a_resume_completes_the_record_and_the_logs(tmp_path, into, saved_at):
     assert len({header["run_id"] for header in headers}) == 1
     assert len(headers) == (2 if version == 0 else 1)
     assert [units[e]["loss"] for e in sorted(units)] == whole
-    # What an epoch's end would have logged is logged, also where Lightning calls no such end.
+    # The values of an epoch's end are logged even if Lightning does not call that end.
     first = 2 if saved_at == "end of epoch 1" else 1
     expected = [(e, 4 * e + 3, pytest.approx(whole[e], rel=1e-6)) for e in range(first, 4)]
     assert csv_points(loggers[0], "sotl_e1") == expected

@@ -1,4 +1,4 @@
-"""The L(e) of a real Trainer equals the losses that `training_step` returned."""
+"""L(e) in a real Trainer equals the mean of the losses that `training_step` returned."""
 
 import math
 
@@ -31,7 +31,7 @@ def fit(tmp_path, model, *, monitor=None, batches=4, data=None, callbacks=(), **
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("accumulate", [1, 2, 3, 4])
 @pytest.mark.parametrize("batches", [6, 7])
-def test_accumulation_leaves_no_trace(tmp_path, package, accumulate, batches):
+def test_accumulation_does_not_change_the_losses(tmp_path, package, accumulate, batches):
     model = scripted_model(package)
     monitor = door(package).SoTLMonitor()
     run = trainer(tmp_path, package, callbacks=[monitor], accumulate_grad_batches=accumulate)
@@ -83,7 +83,7 @@ def test_any_shape_of_output_gives_the_loss(tmp_path, output, automatic):
     assert monitor.epoch_losses == returned_epoch_losses(model)
 
 
-def test_a_manual_loss_that_the_module_writes_over_keeps_its_value(tmp_path):
+def test_a_manual_loss_that_the_module_overwrites_keeps_its_value(tmp_path):
     model = scripted_model(automatic=False)
     step, buffer = model.training_step, torch.zeros(())
 
@@ -106,7 +106,7 @@ def test_another_entry_of_the_output_is_not_multiplied(tmp_path, accumulate):
     assert monitor.epoch_losses == halves
 
 
-def test_a_number_may_stand_for_a_tensor(tmp_path):
+def test_a_loss_may_be_a_number(tmp_path):
     model = scripted_model(output=lambda loss: {"loss": loss, "nll": 0.1})
     monitor, _ = fit(tmp_path, model, monitor=SoTLMonitor(loss_key="nll"))
     assert monitor.epoch_losses == {e: pytest.approx(0.1, rel=1e-15) for e in range(3)}
@@ -125,15 +125,15 @@ def test_an_epoch_without_any_loss_warns_and_is_in_no_estimate(tmp_path):
     model = scripted_model(loss=lambda e, b: None if e == 1 else scripted_loss(e, b))
     seen = []
 
-    class Look(lightning().Callback):
+    class ReadMetrics(lightning().Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             seen.append(sorted(n for n in trainer.callback_metrics if n.startswith("sotl")))
 
     with pytest.warns(UserWarning, match="None of the 4 steps") as caught:
-        monitor, _ = fit(tmp_path, model, callbacks=[Look()])
+        monitor, _ = fit(tmp_path, model, callbacks=[ReadMetrics()])
     assert message_with(caught, "None of the") == (
-        "None of the 4 steps of epoch 1 returned a loss, so it has no epoch loss and counts in no "
-        "estimate. Return the loss from `training_step`, under manual optimization too."
+        "None of the 4 steps of epoch 1 returned a loss. Estimates that need epoch 1 are not "
+        "logged. Return the loss from `training_step`, also under manual optimization."
     )
     assert monitor.epoch_losses == returned_epoch_losses(model)
     assert seen == [["sotl", "sotl_e1"], [], ["sotl_e1"]]
@@ -177,14 +177,14 @@ def test_losses_of_a_manual_step_without_the_key_raise_too(tmp_path):
         (True, TypeError, "Expected `outputs['nll']` to be a tensor or a number but got bool."),
     ],
 )
-def test_a_loss_that_is_no_number_is_refused(tmp_path, value, error, message):
+def test_a_loss_that_is_not_a_number_is_refused(tmp_path, value, error, message):
     model = scripted_model(output=lambda loss: {"loss": loss, "nll": value})
     with pytest.raises(error, match="Expected") as caught:
         fit(tmp_path, model, monitor=SoTLMonitor(loss_key="nll"))
     assert str(caught.value) == message
 
 
-def test_a_callback_that_changes_the_loss_in_place_is_found_out(tmp_path):
+def test_a_callback_that_changes_the_loss_in_place_is_detected(tmp_path):
     class Spoil(lightning().Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             outputs["loss"] *= 2
@@ -254,7 +254,7 @@ def test_any_precision(tmp_path, precision):
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_diverged_run_goes_on_and_ranks_last(tmp_path, loss):
+def test_a_diverged_run_continues_and_ranks_last(tmp_path, loss):
     model = scripted_model(loss=lambda e, b: loss if (e, b) == (1, 2) else scripted_loss(e, b))
     monitor, run = fit(tmp_path, model)
     assert monitor.epoch_losses[0] == 4.28125
@@ -268,13 +268,14 @@ def test_callback_and_pure_functions_agree_at_every_epoch(tmp_path):
     names = ("sotl", "sotl_e1", "sotl_e3", "sotl_ema0.9")
     seen = []
 
-    class Look(lightning().Callback):
+    class ReadMetrics(lightning().Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             metrics = trainer.callback_metrics
             seen.append([float(metrics.get(name, torch.tensor(math.nan))) for name in names])
 
     monitor = SoTLMonitor(window=(1, 3), ema_decay=0.9)
-    fit(tmp_path, scripted_model(), monitor=monitor, callbacks=[Look()], max_epochs=8, batches=3)
+    callbacks = [ReadMetrics()]
+    fit(tmp_path, scripted_model(), monitor=monitor, callbacks=callbacks, max_epochs=8, batches=3)
     curve = list(monitor.epoch_losses.values())
     expected = [sotl(curve), sotl_e(curve), sotl_e(curve, window=3), sotl_ema(curve, decay=0.9)]
     for k in range(8):

@@ -1,4 +1,4 @@
-"""Odd ways to train: what is cut, extra, or not training at all never becomes an L(e)."""
+"""Unusual ways to train: cut or extra epochs, tuning and validation never become an L(e)."""
 
 from datetime import timedelta
 
@@ -84,14 +84,14 @@ def test_only_whole_epochs_count(tmp_path, callbacks, options, complete):
 
 
 def test_max_time_cuts_an_epoch(tmp_path):
-    # The timer looks after each batch; a budget that is over from the start ends the first epoch.
+    # The timer checks after each batch, so a budget of 1 microsecond ends the first epoch early.
     monitor, model, run = fit(tmp_path, max_time=timedelta(microseconds=1), max_epochs=100)
     assert len(model.returned) in range(1, 5)
     assert monitor.epoch_losses == {}
     assert "sotl_e1" not in run.callback_metrics
 
 
-def test_an_epoch_that_the_user_ends_is_whole(tmp_path):
+def test_an_epoch_that_the_user_ends_counts_as_whole(tmp_path):
     model = scripted_model()
     model.on_train_batch_start = lambda batch, batch_idx: (
         -1 if (model.trainer.current_epoch, batch_idx) == (1, 2) else None
@@ -119,7 +119,7 @@ def test_epochs_of_different_lengths_are_means(tmp_path):
 
 
 class Tunable(pl.LightningModule):
-    """A module with a learning rate, a batch size and BatchNorm; notes its losses."""
+    """A module with a learning rate, a batch size and BatchNorm that stores its losses."""
 
     def __init__(self, with_val=False):
         super().__init__()
@@ -218,7 +218,7 @@ def test_the_extra_epoch_of_swa_does_not_count(tmp_path, package):
     monitor, model = door(package).SoTLMonitor(), WithBatchNorm()
     swa = pl_.callbacks.StochasticWeightAveraging(0.01, swa_epoch_start=1)
     stopper = door(package).EarlyRankingStopper(stop_epoch=3)
-    # 9 steps, of which the extra epoch makes the last: until then no stop is allowed.
+    # `min_steps` is first reached in the extra epoch, so no stop is allowed before.
     run = trainer(tmp_path, package, callbacks=[swa, monitor, stopper], min_steps=10)
     run.fit(model, loader(6, batch_size=2))
     epochs = returned_epoch_losses(model)
@@ -228,7 +228,7 @@ def test_the_extra_epoch_of_swa_does_not_count(tmp_path, package):
     assert stopper.epochs_completed is None
 
 
-def test_barebones_still_shows_the_estimate(tmp_path):
+def test_a_barebones_trainer_still_shows_the_estimate(tmp_path):
     monitor, model = SoTLMonitor(), scripted_model()
     run = pl.Trainer(barebones=True, accelerator="cpu", max_epochs=2, callbacks=[monitor])
     run.fit(model, loader(4))

@@ -1,4 +1,4 @@
-"""The run's own record: what it holds, where it lies, and how it says that the run ended."""
+"""The record of a run: its contents, its path, and its status lines."""
 
 import copy
 import math
@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 
-def test_the_record_holds_float64_and_what_runs_must_share(tmp_path):
+def test_the_record_contains_float64_losses_and_the_settings_that_runs_must_share(tmp_path):
     logger = pl.loggers.CSVLogger(tmp_path)
     monitor, model = SoTLMonitor(), scripted_model(loss=third)
     model.save_hyperparameters({"width": 8, "weight_decay": 0.1})
@@ -70,7 +70,7 @@ def test_a_finished_monitor_and_its_copies_know_the_record(tmp_path):
     assert monitor.record_path == path
     assert copy.deepcopy(monitor).record_path == path
     assert pickle.loads(pickle.dumps(monitor)).record_path == path  # noqa: S301  # our own
-    run.fit(model, loader())  # which has nothing to train
+    run.fit(model, loader())  # nothing is left to train
     assert monitor.record_path == path
 
 
@@ -102,14 +102,14 @@ def test_a_diverged_epoch_is_null_in_the_record(tmp_path):
     [{"logger": False}, {"fast_dev_run": 2}, {"record": False}],
     ids=["no logger", "fast_dev_run", "record=False"],
 )
-def test_nothing_is_recorded_where_nothing_should_be(tmp_path, options):
+def test_these_runs_write_no_record(tmp_path, options):
     monitor = SoTLMonitor(record=options.pop("record", True))
     options = {"logger": pl.loggers.CSVLogger(tmp_path), **options}
     trainer(tmp_path, callbacks=[monitor], **options).fit(scripted_model(), loader(4))
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
-def test_runs_that_share_a_folder_have_records_of_their_own(tmp_path):
+def test_runs_that_share_a_folder_have_separate_records(tmp_path):
     class Logger(pl.loggers.logger.Logger):
         name, save_dir = "project", str(tmp_path)
 
@@ -134,7 +134,7 @@ def test_runs_that_share_a_folder_have_records_of_their_own(tmp_path):
         assert len(record(tmp_path / "project" / str(version))[1]) == 3
 
 
-def test_a_logger_of_the_other_package_has_its_own_folder_too(tmp_path):
+def test_a_logger_of_the_other_package_has_a_separate_folder_too(tmp_path):
     other = lightning("lightning.pytorch").loggers.CSVLogger
     for version in (0, 1):
         logger = other(tmp_path, version=version)
@@ -143,7 +143,7 @@ def test_a_logger_of_the_other_package_has_its_own_folder_too(tmp_path):
         assert (len(headers), list(units)) == (1, [0, 1, 2])
 
 
-def test_a_record_that_cannot_be_written_ends_no_training(tmp_path):
+def test_a_record_that_cannot_be_written_does_not_end_training(tmp_path):
     logger = pl.loggers.CSVLogger(tmp_path)
     path = Path(logger.log_dir) / "sotl.jsonl"
     path.mkdir(parents=True)
@@ -157,7 +157,7 @@ def test_a_record_that_cannot_be_written_ends_no_training(tmp_path):
     assert len(monitor.epoch_losses) == 3
 
 
-def test_status_lines_say_how_a_run_ended(tmp_path):
+def test_status_lines_record_how_a_run_ended(tmp_path):
     def statuses(version, *callbacks, fails=False, **options):
         logger = pl.loggers.CSVLogger(tmp_path, version=version)
         run = trainer(tmp_path, callbacks=[SoTLMonitor(), *callbacks], logger=logger, **options)
@@ -227,7 +227,7 @@ def test_a_promotion_into_the_same_directory_keeps_the_stops_checkpoint(tmp_path
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_a_run_that_goes_on_from_before_another_attempt_writes_what_that_has_undone(tmp_path):
+def test_a_run_resumed_from_before_another_attempt_writes_the_undone_epochs_again(tmp_path):
     def fit(name, checkpoint=None, **limits):
         saves = pl.callbacks.ModelCheckpoint(
             tmp_path / name, every_n_train_steps=2, save_top_k=-1, filename="{step}"

@@ -1,4 +1,4 @@
-"""A checkpoint at every step of a run, each resumed in callbacks and a Trainer made anew."""
+"""Checkpoints of every step of a run, each resumed with new callbacks and a new Trainer."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ pytestmark = [
 
 
 class SaveEverywhere(pl.Callback):
-    """Saves in every hook in which a callback may, whatever stands behind it in the list."""
+    """Saves in every hook in which a callback may save, before later callbacks in the list."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -54,7 +54,7 @@ class SaveEverywhere(pl.Callback):
 
 
 class Script:
-    """One kind of run, made anew for each fit."""
+    """One kind of run, created anew for each fit."""
 
     def __init__(self, data=None, *, model=None, monitor=None, **options):
         self.data = data or (lambda: loader(4))
@@ -121,9 +121,9 @@ def test_every_checkpoint_resumes_to_the_uninterrupted_run(tmp_path, script):
         assert resumed.estimates == expected.estimates, path
 
 
-def test_a_run_that_is_resumed_at_an_epochs_end_resumes_everywhere_once_more(tmp_path):
-    # Lightning alone does not count that the next epoch begins: of the checkpoints that follow,
-    # those inside an epoch would begin it again, and those at its end skip the next one.
+def test_checkpoints_of_a_run_that_was_resumed_at_an_epochs_end_resume_too(tmp_path):
+    # Lightning alone does not count the start of the next epoch. Of the later checkpoints, those
+    # inside an epoch would start the epoch again, and those at its end would skip the next one.
     script = EQUAL["loader with state"]
     _, expected, first, _ = script.whole(tmp_path / "first")
     last_batch = next(path for path, trained in first.trained_before.items() if trained == 4)
@@ -149,7 +149,7 @@ OTHERWISE = {
 
 
 @pytest.mark.parametrize("script", OTHERWISE.values(), ids=OTHERWISE)
-def test_where_lightning_trains_other_batches_their_losses_count(tmp_path, script):
+def test_losses_of_the_batches_that_lightning_really_trains_count(tmp_path, script):
     model, _, saver, _ = script.whole(tmp_path)
     for path, before in saver.trained_before.items():
         rest, resumed = script.fit(tmp_path / "resumed", checkpoint=path)
@@ -160,7 +160,7 @@ def test_where_lightning_trains_other_batches_their_losses_count(tmp_path, scrip
         assert len(means) - len(whole) <= 1, path  # the last one may have been cut
 
 
-def test_other_windows_may_be_asked_for_on_a_resume(tmp_path):
+def test_the_windows_may_change_on_a_resume(tmp_path):
     script = EQUAL["no validation"]
     _, expected, saver, _ = script.whole(tmp_path)
     path = list(saver.trained_before)[6]
@@ -200,12 +200,12 @@ def test_another_unit_or_another_loss_is_refused_on_a_resume(tmp_path, argument,
     assert str(caught.value) == message
 
 
-def test_a_monitor_that_was_not_in_the_saved_run_starts_where_it_comes_in(tmp_path):
+def test_a_monitor_that_is_added_on_a_resume_starts_there(tmp_path):
     saver = SaveEverywhere(tmp_path)
     trainer(tmp_path, callbacks=[saver]).fit(scripted_model(), loader(4))
     path = next(p for p in saver.trained_before if p.name.startswith("epoch"))
     monitor = SoTLMonitor()
-    monitor._state.losses.window(0)  # what another run may have left in the callback
+    monitor._state.losses.window(0)  # as another run may leave the callback
     model = scripted_model()
     trainer(tmp_path, callbacks=[monitor]).fit(model, loader(4), ckpt_path=path)
     assert monitor.epoch_losses == returned_epoch_losses(model)
@@ -213,7 +213,7 @@ def test_a_monitor_that_was_not_in_the_saved_run_starts_where_it_comes_in(tmp_pa
     assert sorted(monitor.estimates) == ["sotl_e1"]
 
 
-def test_the_state_is_plain_enough_for_weights_only(tmp_path):
+def test_the_state_can_be_loaded_with_weights_only(tmp_path):
     monitor = SoTLMonitor(window=(1, 2), ema_decay=0.5)
     run = trainer(tmp_path, callbacks=[monitor])
     run.fit(scripted_model(), loader(4))
@@ -227,11 +227,11 @@ def test_the_state_is_plain_enough_for_weights_only(tmp_path):
 
 
 @pytest.mark.parametrize("block", [None, 3])
-def test_a_monitor_that_joins_in_the_middle_gives_no_mean_of_a_part(tmp_path, block):
+def test_a_monitor_that_is_added_inside_an_epoch_gives_that_epoch_no_loss(tmp_path, block):
     saver = SaveEverywhere(tmp_path)
     model = {"by_batch": True}
     trainer(tmp_path, callbacks=[saver]).fit(scripted_model(**model), StatefulLoader(4))
-    path = list(saver.trained_before)[6]  # after batch 2 of epoch 1, of which an end is no batch
+    path = list(saver.trained_before)[6]  # after batch 2 of epoch 1; index 4 is an epoch end
     assert saver.trained_before[path] == 6
     monitor, rest = SoTLMonitor(every_n_train_batches=block), scripted_model(**model)
     joined = {"callbacks": [monitor]}
@@ -241,7 +241,7 @@ def test_a_monitor_that_joins_in_the_middle_gives_no_mean_of_a_part(tmp_path, bl
         message = message_with(caught, "no state")
         assert message == (
             "The checkpoint has no state of this SoTLMonitor, so the losses of the first 2 batches "
-            "of epoch 1 are unknown: it has no epoch loss and counts in no estimate."
+            "of epoch 1 are unknown. Estimates that need epoch 1 are not logged."
         )
         assert monitor.epoch_losses == {2: returned_epoch_losses(rest)[2]}
     else:  # 6 batches are two whole blocks
@@ -271,9 +271,9 @@ def test_a_key_that_only_some_steps_have_is_known_after_a_resume(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The checkpoint has no state of this SoTLMonitor")
-def test_an_epoch_without_a_mean_gets_none_from_a_batch_that_lightning_adds(tmp_path):
-    # The saved run had no monitor; the next one joins in epoch 0, of which the last one trains
-    # one batch more, as Lightning does with `max_steps`.
+def test_an_epoch_without_a_loss_gets_none_from_a_batch_that_lightning_adds(tmp_path):
+    # The first run has no monitor. In the second run, a monitor is added in epoch 0. The third run
+    # trains one more batch of epoch 0, as Lightning does with `max_steps`.
     script = Script(max_steps=12)
     saver, joined = SaveEverywhere(tmp_path / "first"), SaveEverywhere(tmp_path / "second")
     trainer(tmp_path, callbacks=[saver], max_steps=12).fit(scripted_model(), loader(4))

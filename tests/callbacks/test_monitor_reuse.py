@@ -1,4 +1,4 @@
-"""One monitor in several fits, Trainers and copies: whose results it holds."""
+"""The results of one monitor after several fits, with several Trainers, and in copies."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ from tests.support.helpers import lightning, loader, returned_epoch_losses, scri
 pl = lightning()
 
 
-def test_one_callback_in_two_runs_holds_the_newer(tmp_path):
+def test_a_callback_in_two_runs_has_the_results_of_the_newer(tmp_path):
     monitor = SoTLMonitor()
     for factor in (1.0, 0.5):
         model = scripted_model(loss=lambda e, b, f=factor: f * (e + b))
@@ -19,7 +19,7 @@ def test_one_callback_in_two_runs_holds_the_newer(tmp_path):
         assert monitor.epoch_losses == returned_epoch_losses(model)
 
 
-def test_a_second_fit_with_more_epochs_goes_on(tmp_path):
+def test_a_second_fit_with_more_epochs_continues(tmp_path):
     monitor, model = SoTLMonitor(window=3), scripted_model()
     run = trainer(tmp_path, callbacks=[monitor], max_epochs=2)
     run.fit(model, loader(4))
@@ -31,7 +31,7 @@ def test_a_second_fit_with_more_epochs_goes_on(tmp_path):
     assert sorted(monitor.epoch_losses) == [0, 1, 2, 3]
 
 
-def test_copies_after_fit_hold_the_results_and_not_the_module(tmp_path):
+def test_copies_after_fit_contain_the_results_but_not_the_module(tmp_path):
     monitor, model = SoTLMonitor(), scripted_model()
     trainer(tmp_path, callbacks=[monitor]).fit(model, loader(4))
     assert monitor.log.__self__ is model  # what Lightning attaches
@@ -44,7 +44,7 @@ def test_copies_after_fit_hold_the_results_and_not_the_module(tmp_path):
     assert monitor.epoch_losses == returned_epoch_losses(model)
 
 
-def test_a_copy_in_the_middle_of_an_epoch_holds_its_open_losses(tmp_path):
+def test_a_copy_in_the_middle_of_an_epoch_contains_its_losses(tmp_path):
     copies = []
 
     class CopyInside(pl.Callback):
@@ -75,7 +75,7 @@ class FailOnce(pl.Callback):
 
 
 def fit_twice(tmp_path, fails, monitor, **model):
-    """Fit, fail, and fit again with the same Trainer: each loss says in which fit it was."""
+    """Fit, fail, and fit again with the same Trainer; losses of the second fit are 100 higher."""
     model = scripted_model(loss=lambda e, b: 100.0 * (fails.left <= 0) + 10 * e + b, **model)
     run = trainer(tmp_path, callbacks=[monitor, fails])
     with pytest.raises(ZeroDivisionError, match="mine"):
@@ -84,7 +84,7 @@ def fit_twice(tmp_path, fails, monitor, **model):
     return model
 
 
-@pytest.mark.filterwarnings("ignore:Found 1 module")  # in eval mode, as its validation left it
+@pytest.mark.filterwarnings("ignore:Found 1 module")  # in eval mode after the validation
 @pytest.mark.parametrize(
     ("hook", "n"),
     [
@@ -95,7 +95,7 @@ def fit_twice(tmp_path, fails, monitor, **model):
     ],
     ids=["inside", "after the last batch", "in a step", "in its validation"],
 )
-def test_an_epoch_that_an_exception_broke_off_counts_as_it_is_trained_again(tmp_path, hook, n):
+def test_an_epoch_that_an_exception_ended_has_the_loss_of_the_second_attempt(tmp_path, hook, n):
     monitor = SoTLMonitor()
     fit_twice(tmp_path, FailOnce(hook, n), monitor, val=True)
     assert monitor.epoch_losses == {0: 1.5, 1: 111.5, 2: 121.5}
@@ -103,7 +103,7 @@ def test_an_epoch_that_an_exception_broke_off_counts_as_it_is_trained_again(tmp_
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_blocks_hold_all_batches_that_were_trained_whatever_broke_off(tmp_path, n):
+def test_blocks_contain_all_trained_batches_despite_an_exception(tmp_path, n):
     monitor = SoTLMonitor(every_n_train_batches=2)
     model = fit_twice(tmp_path, FailOnce("on_train_batch_start", n), monitor)
     values = [value for *_, value in model.returned]
@@ -112,7 +112,7 @@ def test_blocks_hold_all_batches_that_were_trained_whatever_broke_off(tmp_path, 
     }
 
 
-def test_a_step_that_failed_is_in_no_block(tmp_path):
+def test_a_failed_step_is_in_no_block(tmp_path):
     monitor = SoTLMonitor(every_n_train_batches=2)
     model = fit_twice(tmp_path, FailOnce("on_before_zero_grad", 1), monitor)
     values = [value for *_, value in model.returned[1:]]
@@ -121,7 +121,7 @@ def test_a_step_that_failed_is_in_no_block(tmp_path):
     }
 
 
-def test_an_epoch_that_is_begun_again_behind_one_without_a_batch_has_its_mean(tmp_path):
+def test_an_epoch_that_is_repeated_after_an_epoch_without_batches_has_a_loss(tmp_path):
     monitor, model = SoTLMonitor(), scripted_model()
     model.on_train_batch_start = lambda *_: -1 if model.trainer.current_epoch == 0 else None
     run = trainer(tmp_path, callbacks=[FailOnce("on_train_epoch_start", 2), monitor])
@@ -131,7 +131,7 @@ def test_an_epoch_that_is_begun_again_behind_one_without_a_batch_has_its_mean(tm
     assert monitor.epoch_losses == returned_epoch_losses(model)
 
 
-def test_a_checkpoint_of_another_run_takes_the_place_of_what_was_trained_before(tmp_path):
+def test_a_checkpoint_of_another_run_replaces_the_losses_trained_before(tmp_path):
     other = trainer(tmp_path, max_epochs=1)
     other.fit(scripted_model(), loader(4))
     other.save_checkpoint(tmp_path / "other.ckpt")
@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_run_takes_the_place_of_what_was_trained_before(
     run.fit(model, loader(4), ckpt_path=tmp_path / "other.ckpt")
     assert monitor.epoch_losses == returned_epoch_losses(model)
     assert sorted(monitor.epoch_losses) == [1, 2]
-    assert sorted(monitor.estimates) == ["sotl_e1"]  # epoch 0 of that run is not known
+    assert sorted(monitor.estimates) == ["sotl_e1"]  # epoch 0 of that run is unknown
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")

@@ -1,4 +1,4 @@
-"""Who sees the estimate of which epoch, and when."""
+"""When other callbacks can read the estimate, and of which epoch it is."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ from tests.support.helpers import (
 pl = lightning()
 
 
-class Look(pl.Callback):
-    """Notes (epoch, batches trained in it, value) at every look."""
+class ReadMetric(pl.Callback):
+    """Collects (epoch, trained batches, value) after validations, and values at epoch ends."""
 
     def __init__(self, name="sotl_e1"):
         self.name = name
@@ -39,11 +39,11 @@ class Look(pl.Callback):
         self.at_epoch_end.append(self._value(trainer))
 
 
-@pytest.mark.parametrize("order", ["look first", "monitor first"])
+@pytest.mark.parametrize("order", ["reader first", "monitor first"])
 @pytest.mark.parametrize("val_check_interval", [1.0, 0.5])
 def test_the_newest_complete_epoch_is_visible_in_any_order(tmp_path, order, val_check_interval):
-    look, monitor, model = Look(), SoTLMonitor(), scripted_model(val=True)
-    callbacks = [look, monitor] if order == "look first" else [monitor, look]
+    reader, monitor, model = ReadMetric(), SoTLMonitor(), scripted_model(val=True)
+    callbacks = [reader, monitor] if order == "reader first" else [monitor, reader]
     trainer(
         tmp_path,
         callbacks=callbacks,
@@ -51,11 +51,11 @@ def test_the_newest_complete_epoch_is_visible_in_any_order(tmp_path, order, val_
         num_sanity_val_steps=1,
     ).fit(model, loader(4))
     losses = returned_epoch_losses(model)
-    assert look.at_epoch_end == list(losses.values())
-    sanity, *looks = look.at_validation
+    assert reader.at_epoch_end == list(losses.values())
+    sanity, *validations = reader.at_validation
     assert sanity[2] is None
-    assert len(looks) == 3 / val_check_interval
-    for epoch, batches, value in looks:
+    assert len(validations) == 3 / val_check_interval
+    for epoch, batches, value in validations:
         assert value == losses.get(epoch if batches == 4 else epoch - 1)
 
 
@@ -78,7 +78,13 @@ def test_values_are_float64(tmp_path):
         ({"val_check_interval": 0.5}, {"on_epoch_end": True}),
         ({"limit_val_batches": 0}, {}),
     ],
-    ids=["defaults", "every 2, told", "every 2", "half epochs, told", "no validation"],
+    ids=[
+        "defaults",
+        "every 2, at epoch end",
+        "every 2",
+        "half epochs, at epoch end",
+        "no validation",
+    ],
 )
 def test_lightnings_own_callbacks_see_the_right_epoch(tmp_path, options, arguments, order):
     at_end = arguments.get("on_epoch_end")
@@ -108,7 +114,7 @@ def test_lightnings_own_callbacks_see_the_right_epoch(tmp_path, options, argumen
     }
     assert scores == {epoch: losses[epoch] + 3 / 16 for epoch in scores}
     each_epoch = at_end or "check_val_every_n_epoch" not in options
-    # Best is epoch 2; patience 1 ends the run at the next look.
+    # Epoch 2 is the best. With a patience of 1, the run ends at the next reading.
     assert list(scores) == ([0, 1, 2, 3] if each_epoch else [1, 3, 5])
     assert max(epoch for epoch, _, _ in model.returned) == max(scores)
 
@@ -120,35 +126,35 @@ def test_lightnings_own_callbacks_see_the_right_epoch(tmp_path, options, argumen
             lambda: pl.callbacks.EarlyStopping("sotl_e1"),
             {"val_check_interval": 0.5},
             1,
-            "EarlyStopping(monitor='sotl_e1') looks after each validation, the first of which "
-            "comes before an epoch is complete, so there is no value yet and it will raise. Pass "
-            "`check_on_train_epoch_end=True`.",
+            "EarlyStopping(monitor='sotl_e1') reads its metric after each validation. It will "
+            "raise an error because the first validation comes before an epoch is complete, so "
+            "there is no value yet. Pass `check_on_train_epoch_end=True`.",
         ),
         (
             lambda: pl.callbacks.ModelCheckpoint(monitor="sotl"),
             {"val_check_interval": 2},
             1,
-            "ModelCheckpoint(monitor='sotl') looks after each validation, the first of which "
-            "comes before an epoch is complete, so there is no value yet and it will raise. Pass "
-            "`save_on_train_epoch_end=True`.",
+            "ModelCheckpoint(monitor='sotl') reads its metric after each validation. It will "
+            "raise an error because the first validation comes before an epoch is complete, so "
+            "there is no value yet. Pass `save_on_train_epoch_end=True`.",
         ),
         (
             lambda: pl.callbacks.EarlyStopping("sotl_e3"),
             {},
             3,
-            "EarlyStopping(monitor='sotl_e3') looks after 4 batches and will raise, since the "
-            "first value comes after 12. Pass `strict=False`.",
+            "EarlyStopping(monitor='sotl_e3') reads its metric after 4 batches. It will raise an "
+            "error because the first value is available after 12 batches. Pass `strict=False`.",
         ),
         (
             lambda: pl.callbacks.ModelCheckpoint(monitor="sotl_e3"),
             {},
             3,
-            "ModelCheckpoint(monitor='sotl_e3') looks after 4 batches and will raise, since the "
-            "first value comes after 12. Pass `every_n_epochs=3`.",
+            "ModelCheckpoint(monitor='sotl_e3') reads its metric after 4 batches. It will raise an "
+            "error because the first value is available after 12 batches. Pass `every_n_epochs=3`.",
         ),
     ],
 )
-def test_a_look_before_the_first_value_is_told_of_at_set_up(
+def test_a_reading_before_the_first_value_causes_a_warning_at_the_start(
     tmp_path, callback, options, window, message
 ):
     model = scripted_model(val=True)
@@ -159,7 +165,7 @@ def test_a_look_before_the_first_value_is_told_of_at_set_up(
         **options,
     )
     with (
-        pytest.warns(UserWarning, match="looks after") as caught,
+        pytest.warns(UserWarning, match="reads its metric after") as caught,
         pytest.raises(Exception, match="sotl"),
     ):
         run.fit(model, loader(4))
@@ -187,7 +193,7 @@ def test_a_look_before_the_first_value_is_told_of_at_set_up(
         ),
     ],
 )
-def test_a_look_that_will_not_raise_is_no_cause_to_warn(tmp_path, callback, options, monitor):
+def test_a_reading_that_will_not_raise_causes_no_warning(tmp_path, callback, options, monitor):
     trainer(
         tmp_path,
         callbacks=[callback(), SoTLMonitor(**monitor)],
@@ -196,28 +202,28 @@ def test_a_look_that_will_not_raise_is_no_cause_to_warn(tmp_path, callback, opti
     ).fit(scripted_model(val=True), loader(4))
 
 
-def test_blocks_longer_than_an_epoch_are_told_of_too(tmp_path):
+def test_blocks_longer_than_an_epoch_cause_the_warning_too(tmp_path):
     stopping = pl.callbacks.EarlyStopping("sotl_b6_e1")
     with (
-        pytest.warns(UserWarning, match="looks after") as caught,
+        pytest.warns(UserWarning, match="reads its metric after") as caught,
         pytest.raises(RuntimeError, match="sotl_b6_e1"),
     ):
         trainer(tmp_path, callbacks=[stopping, SoTLMonitor(every_n_train_batches=6)]).fit(
             scripted_model(), loader(4)
         )
     assert message_with(caught, "(monitor=") == (
-        "EarlyStopping(monitor='sotl_b6_e1') looks after 4 batches and will raise, since the first "
-        "value comes after 6. Pass `strict=False`."
+        "EarlyStopping(monitor='sotl_b6_e1') reads its metric after 4 batches. It will raise an "
+        "error because the first value is available after 6 batches. Pass `strict=False`."
     )
 
 
-def test_a_stopping_callback_that_would_never_look_is_told_of(tmp_path):
+def test_an_early_stopping_that_never_reads_its_metric_causes_a_warning(tmp_path):
     stopping = pl.callbacks.EarlyStopping("sotl_e1", check_on_train_epoch_end=False)
-    with pytest.warns(UserWarning, match="looks only after validation") as caught:
+    with pytest.warns(UserWarning, match="only after validation") as caught:
         trainer(tmp_path, callbacks=[stopping, SoTLMonitor()]).fit(scripted_model(), loader(4))
     assert message_with(caught, "(monitor=") == (
-        "EarlyStopping(monitor='sotl_e1') looks only after validation, and there is none. Pass "
-        "`check_on_train_epoch_end=True`."
+        "EarlyStopping(monitor='sotl_e1') reads its metric only after validation, but there is no "
+        "validation. Pass `check_on_train_epoch_end=True`."
     )
 
 
@@ -226,25 +232,25 @@ def test_a_stopping_callback_that_would_never_look_is_told_of(tmp_path):
     [{}, {"limit_train_batches": 10}, {"limit_train_batches": 3}, {"limit_train_batches": 4}],
     ids=["to its end", "limit above", "limit below", "limit at"],
 )
-def test_a_loader_without_length_gives_whole_epochs(tmp_path, options):
-    look, monitor, model = Look(), SoTLMonitor(), scripted_model(val=True)
-    callbacks = [look, EarlyRankingStopper(stop_epoch=2), monitor]
+def test_a_loader_without_length_makes_whole_epochs(tmp_path, options):
+    reader, monitor, model = ReadMetric(), SoTLMonitor(), scripted_model(val=True)
+    callbacks = [reader, EarlyRankingStopper(stop_epoch=2), monitor]
     trainer(tmp_path, callbacks=callbacks, **options).fit(
         model, DataLoader(Stream(4), batch_size=1)
     )
     expected = returned_epoch_losses(model)
     assert monitor.epoch_losses == expected
     assert list(expected) == [0, 1]
-    assert look.at_epoch_end == list(expected.values())
+    assert reader.at_epoch_end == list(expected.values())
 
 
 def test_estimates_over_several_epochs_appear_when_their_window_is_full(tmp_path):
-    look = Look("sotl_e3")
-    trainer(tmp_path, callbacks=[look, SoTLMonitor(window=[1, 3])], max_epochs=5).fit(
+    reader = ReadMetric("sotl_e3")
+    trainer(tmp_path, callbacks=[reader, SoTLMonitor(window=[1, 3])], max_epochs=5).fit(
         scripted_model(), loader(4)
     )
     means = [sum(scripted_loss(e, b) for b in range(4)) / 4 for e in range(5)]
-    assert look.at_epoch_end == [None, None] + [
+    assert reader.at_epoch_end == [None, None] + [
         pytest.approx(sum(means[e - 2 : e + 1]), rel=1e-6) for e in (2, 3, 4)
     ]
 
@@ -258,14 +264,15 @@ def test_a_resumed_run_shows_the_newest_complete_epoch_before_its_first_batch(tm
             if trainer.global_step == 5:
                 trainer.save_checkpoint(tmp_path / "x.ckpt")
 
-    class LookFirst(pl.Callback):
+    class ReadAtStart(pl.Callback):
         def on_train_start(self, trainer, pl_module):
             seen.append({n: float(v) for n, v in trainer.callback_metrics.items()})
 
     trainer(tmp_path, callbacks=[Save(), SoTLMonitor()]).fit(scripted_model(), loader(4))
-    look = Look()
-    trainer(tmp_path, callbacks=[LookFirst(), look, SoTLMonitor()], val_check_interval=0.5).fit(
+    reader = ReadMetric()
+    callbacks = [ReadAtStart(), reader, SoTLMonitor()]
+    trainer(tmp_path, callbacks=callbacks, val_check_interval=0.5).fit(
         scripted_model(val=True), loader(4), ckpt_path=tmp_path / "x.ckpt"
     )
     assert seen == [{"sotl": 4.28125, "sotl_e1": 4.28125}]
-    assert look.at_validation[:2] == [(1, 2, 4.28125), (1, 4, 2.375)]
+    assert reader.at_validation[:2] == [(1, 2, 4.28125), (1, 4, 2.375)]

@@ -1,4 +1,4 @@
-"""No step waits for the device: the hook never asks a loss for its value."""
+"""No step waits for the device: the hook never reads the value of a loss."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ WAITS = ("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "cpu
 
 @pytest.fixture
 def no_waiting(monkeypatch):
-    """Make every way to ask a tensor for its value raise while `armed` is true."""
+    """Make every method that reads the value of a tensor raise while `armed` is True."""
     state = {"armed": False, "calls": 0}
     for name in WAITS:
         original = getattr(torch.Tensor, name)
@@ -46,7 +46,7 @@ def test_a_step_of_the_monitor_never_waits(tmp_path, no_waiting, automatic, bloc
         assert monitor.epoch_losses == returned_epoch_losses(model)
 
 
-def test_an_update_of_the_metric_moves_but_never_waits(no_waiting, monkeypatch):
+def test_an_update_of_the_metric_never_waits(no_waiting, monkeypatch):
     monkeypatch.undo()
     metric = SumOfTrainingLosses()
     original = torch.Tensor.item

@@ -1,4 +1,4 @@
-"""A promoted run that is not set up as the stopped one was is named, and no other."""
+"""Warnings for a promoted run whose settings differ from those of the stopped run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torchmetrics
 from torch.utils.data import DataLoader
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
-from lightning_sotl.callbacks._promotion_checks import is_alike
+from lightning_sotl.callbacks._promotion_checks import is_same
 from tests.support.helpers import PACKAGES, Batches, door, lightning, trainer
 
 pytestmark = [
@@ -83,8 +83,8 @@ def message(listed: str) -> str:
     return (
         "^"
         + re.escape(
-            f"The promoted run is not set up as the stopped run was: {listed}. Its rank and the "
-            "states of its optimizers and schedules come from the stopped run."
+            f"The settings of the promoted run differ from those of the stopped run: {listed}. Its "
+            "rank and the states of its optimizers and schedules come from the stopped run."
         )
         + "$"
     )
@@ -94,13 +94,13 @@ def message(listed: str) -> str:
 def test_another_budget_and_learning_rate_are_named(tmp_path: Path, package: str) -> None:
     net = make_net(package)
     path = fit(tmp_path, net(), package=package)
-    listed = "`max_epochs` was 4 and is 8; `lr` was 0.1 and is 0.5"
+    listed = "`max_epochs` was 4 and is now 8; `lr` was 0.1 and is now 0.5"
     promoted = net(lr=0.5)
     with pytest.warns(UserWarning, match=message(listed)) as caught:
         fit(tmp_path, promoted, checkpoint=path, package=package, max_epochs=8)
     (ours,) = [entry for entry in caught if "promoted run" in str(entry.message)]
     assert ours.filename == __file__
-    # As the warning tells: the schedule of 4 epochs falls to 0, and then rises again.
+    # The reason for the warning: the schedule of 4 epochs falls to 0 and then rises again.
     rates = promoted.rates[::4]
     assert min(rates) < 1e-12
     assert rates[-1] > rates[2]
@@ -109,14 +109,17 @@ def test_another_budget_and_learning_rate_are_named(tmp_path: Path, package: str
 @pytest.mark.parametrize(
     ("options", "listed"),
     [
-        ({"max_steps": 15}, "`max_steps` was -1 and is 15"),
-        ({"accumulate_grad_batches": 2}, "`accumulate_grad_batches` was 1 and is 2"),
-        ({"limit_train_batches": 3}, "`num_training_batches` was 4 and is 3"),
+        ({"max_steps": 15}, "`max_steps` was -1 and is now 15"),
+        ({"accumulate_grad_batches": 2}, "`accumulate_grad_batches` was 1 and is now 2"),
+        ({"limit_train_batches": 3}, "`num_training_batches` was 4 and is now 3"),
         (
             {"data": DataLoader(Batches(8), batch_size=4)},
-            "`batch_size` was 2 and is 4; `num_training_batches` was 4 and is 2",
+            "`batch_size` was 2 and is now 4; `num_training_batches` was 4 and is now 2",
         ),
-        ({"data": DataLoader(Batches(6), batch_size=2)}, "`num_training_batches` was 4 and is 3"),
+        (
+            {"data": DataLoader(Batches(6), batch_size=2)},
+            "`num_training_batches` was 4 and is now 3",
+        ),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -132,9 +135,9 @@ def test_other_hyper_parameters_of_module_and_data_are_named(tmp_path: Path) -> 
     net, data = make_net(), make_data()
     path = fit(tmp_path, net(sizes=(16, 8), old=1), data(noise=0.1))
     listed = (
-        "`batch_size` was 2 and is 4; `num_training_batches` was 4 and is 2; `sizes` was (16, 8) "
-        "and is [16, 4]; `old` was 1 and is absent; `new` was absent and is 2; `noise` was 0.1 and "
-        "is 0.2"
+        "`batch_size` was 2 and is now 4; `num_training_batches` was 4 and is now 2; `sizes` was "
+        "(16, 8) and is now [16, 4]; `old` was 1 and is now absent; `new` was absent and is now 2; "
+        "`noise` was 0.1 and is now 0.2"
     )
     with pytest.warns(UserWarning, match=message(listed)):
         fit(tmp_path, net(sizes=[16, 4], new=2), data(noise=0.2, batch_size=4), path)
@@ -142,14 +145,14 @@ def test_other_hyper_parameters_of_module_and_data_are_named(tmp_path: Path) -> 
 
 def test_other_parameters_of_the_monitor_are_named(tmp_path: Path) -> None:
     path = fit(tmp_path, make_net()(), params={"width": 4, "depth": 2})
-    with pytest.warns(UserWarning, match=message("`width` was 4 and is 8")):
+    with pytest.warns(UserWarning, match=message("`width` was 4 and is now 8")):
         fit(tmp_path, make_net()(), checkpoint=path, params={"width": 8, "depth": 2})
 
 
-def test_of_many_differences_the_first_are_named(tmp_path: Path) -> None:
+def test_a_warning_names_the_first_of_many_differences(tmp_path: Path) -> None:
     before, now = ({f"p{i:02}": i + shift for i in range(30)} for shift in (0, 1))
     path = fit(tmp_path, make_net()(**before))
-    named = "; ".join(f"`p{i:02}` was {i} and is {i + 1}" for i in range(10))
+    named = "; ".join(f"`p{i:02}` was {i} and is now {i + 1}" for i in range(10))
     with pytest.warns(UserWarning, match=message(f"{named}; and 20 more")):
         fit(tmp_path, make_net()(**now), checkpoint=path)
 
@@ -165,9 +168,7 @@ def test_of_many_differences_the_first_are_named(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("with_data", [False, True])
-def test_a_run_that_is_set_up_as_it_was_is_not_warned_of(
-    tmp_path: Path, options: Any, with_data: bool
-) -> None:
+def test_equal_settings_cause_no_warning(tmp_path: Path, options: Any, with_data: bool) -> None:
     def data() -> Any:
         return make_data()(noise=0.1) if with_data else None
 
@@ -176,7 +177,7 @@ def test_a_run_that_is_set_up_as_it_was_is_not_warned_of(
 
 
 class Unlike:
-    """Equal to nothing, and says so by an exception."""
+    """A class whose equality raises an exception."""
 
     def __eq__(self, other: object) -> bool:
         raise RuntimeError("no equality")
@@ -184,13 +185,13 @@ class Unlike:
     __hash__ = None  # type: ignore[assignment]
 
 
-def test_data_without_its_data_module_is_not_warned_of(tmp_path: Path) -> None:
+def test_data_without_its_data_module_causes_no_warning(tmp_path: Path) -> None:
     path = fit(tmp_path, make_net()(), make_data()(noise=0.1))
     fit(tmp_path, make_net()(), checkpoint=path)
 
 
-def test_a_promoted_run_that_was_killed_is_resumed_with_its_own_setting(tmp_path: Path) -> None:
-    """The checkpoints of a promoted run have what it was set up with."""
+def test_a_killed_promoted_run_is_resumed_with_its_own_settings(tmp_path: Path) -> None:
+    """The checkpoints of a promoted run contain its own settings."""
     path = fit(tmp_path, make_net()())
     saves = lightning().callbacks.ModelCheckpoint(tmp_path, "newest")
     run = trainer(
@@ -200,13 +201,13 @@ def test_a_promoted_run_that_was_killed_is_resumed_with_its_own_setting(tmp_path
         max_epochs=8,
     )
     loader = DataLoader(Batches(8), batch_size=2)
-    with pytest.warns(UserWarning, match=message("`max_epochs` was 4 and is 8")):
+    with pytest.warns(UserWarning, match=message("`max_epochs` was 4 and is now 8")):
         run.fit(make_net()(), loader, ckpt_path=path)
     fit(tmp_path, make_net()(), checkpoint=str(tmp_path / "newest.ckpt"), max_epochs=8)
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "alike"),
+    ("before", "now", "same"),
     [
         (1, 1.0, True),
         ((1, 2), [1, 2], True),
@@ -226,6 +227,6 @@ def test_a_promoted_run_that_was_killed_is_resumed_with_its_own_setting(tmp_path
         (None, 0, False),
     ],
 )
-def test_values_are_compared_as_far_as_can_be_told(before: Any, now: Any, alike: bool) -> None:
-    assert is_alike(before, now) is alike
-    assert is_alike(now, before) is alike
+def test_settings_of_any_type_are_compared(before: Any, now: Any, same: bool) -> None:
+    assert is_same(before, now) is same
+    assert is_same(now, before) is same

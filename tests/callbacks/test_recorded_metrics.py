@@ -1,4 +1,4 @@
-"""Logged metrics that the record keeps beside L(e), and the policy that reads both curves."""
+"""Logged metrics that the record stores beside L(e), and the policy that reads both curves."""
 
 import json
 
@@ -79,7 +79,7 @@ def test_an_epoch_without_validation_has_no_metrics(tmp_path):
     assert with_metrics == {1: {"val_acc": 0.125}, 3: {"val_acc": 0.375}}
 
 
-def test_blocks_have_the_metrics_of_the_validation_that_follows_them(tmp_path):
+def test_blocks_get_the_metrics_of_the_validation_after_them(tmp_path):
     monitor = SoTLMonitor(every_n_train_batches=2, directory=tmp_path, record_metrics=("val_acc",))
     model = model_with_accuracy(lambda epoch: model.global_step / 16)
     trainer(tmp_path, callbacks=[monitor], val_check_interval=4, max_epochs=1).fit(
@@ -89,7 +89,7 @@ def test_blocks_have_the_metrics_of_the_validation_that_follows_them(tmp_path):
     assert found == {0: None, 1: {"val_acc": 0.25}, 2: None, 3: {"val_acc": 0.5}}
 
 
-def test_readers_take_validations_from_the_record(tmp_path):
+def test_readers_read_validations_from_the_record(tmp_path):
     for number in range(3):
         monitor = SoTLMonitor(directory=tmp_path / str(number), record_metrics=("val_acc",))
         model = model_with_accuracy(lambda epoch, number=number: number / 4 + epoch / 64)
@@ -113,7 +113,7 @@ POLICY = AdaptivePolicy(max_epochs=6, keep=0.5, first=2)
 
 
 def sweep(folder, accuracies, **options):
-    """Train runs one after another, whose losses have the order of their numbers."""
+    """Train runs one after another; the run with number 0 has the lowest losses, and so on."""
     trained = []
     for number, accuracy in enumerate(accuracies):
         stopper = EarlyRankingStopper(policy=POLICY, directory=folder, **options)
@@ -130,10 +130,10 @@ def sweep(folder, accuracies, **options):
 
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1.0), ("min", -1.0)])
-def test_a_policy_reads_both_curves_as_the_rule_has_it(tmp_path, mode, sign):
+def test_a_policy_reads_both_curves(tmp_path, mode, sign):
     accuracies = [
         sign * (0.5 + number / 32) for number in range(6)
-    ]  # best last, against the losses
+    ]  # the best is last, contrary to the losses
     found = sweep(tmp_path, accuracies, validation="val_acc", validation_mode=mode)
     losses = np.full((6, 6), np.nan)
     worse = np.full((6, 6), np.nan)  # validations, lower is better
@@ -163,8 +163,8 @@ def test_a_validation_that_is_not_recorded_is_refused_before_training(tmp_path):
             model, loader(4), loader(1)
         )
     assert str(caught.value) == (
-        "Expected `validation` to be one of the SoTLMonitor's `record_metrics`, which other runs "
-        "read, but got 'val_acc'; available: 'val_loss'."
+        "Expected `validation` to be one of the SoTLMonitor's `record_metrics`, because other runs "
+        "read it from the record, but got 'val_acc'; available: 'val_loss'."
     )
     assert not model.returned
 

@@ -1,4 +1,4 @@
-"""Two processes share the directory of an adaptive sweep; one is killed and started again."""
+"""Two processes share the directory of an adaptive sweep, and one is killed and restarted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.adaptive_jobs import POLICY, curve
 from tests.support.adaptive_rule import epochs_by_the_rule
 
 FIRST, SECOND = [2.0, 3.0], [1.0, 4.0, 1.5]
-KILLED, EPOCHS = 1.0, 5  # the run that is killed, and how many epochs it has completed then
+KILLED, EPOCHS = 1.0, 5  # the level of the killed run, and its completed epochs at that time
 SHIFT = 0.25  # the second start has other seeds
 
 
@@ -29,14 +29,14 @@ def start(folder: Path, shift: float, levels: list[float], *options: str) -> tup
 
 
 def by_the_rule(*restarted: list[float]) -> list[int]:
-    """Return the epochs of all runs, those of the second process last."""
+    """Return the epochs of all runs; those of the second process come last."""
     others = [curve(level, SHIFT) for level in SECOND if level != KILLED]
     return epochs_by_the_rule(POLICY, [*map(curve, FIRST), *restarted, *others])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resume", [True, False], ids=["resumed", "anew"])
-def test_a_killed_loop_that_is_started_again_ends_where_the_rule_says_so(
+@pytest.mark.parametrize("resume", [True, False], ids=["resumed", "from the beginning"])
+def test_a_killed_loop_that_is_started_again_ends_where_the_rule_ends_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: bool
 ) -> None:
     flags = ["--resume"] if resume else []
@@ -49,11 +49,11 @@ def test_a_killed_loop_that_is_started_again_ends_where_the_rule_says_so(
         again = [*curve(KILLED)[:EPOCHS], *again[EPOCHS:]]
     expected = by_the_rule(again)
     assert (code, [*first, *second]) == (0, expected)
-    # With the dead record as a rival it would end earlier.
+    # If it were compared with its dead record, it would end earlier.
     assert by_the_rule(curve(KILLED), curve(KILLED, SHIFT))[3] < expected[2]
     assert main(["rank", str(tmp_path), "--json"]) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]
     dead = [] if resume else [EPOCHS]
     assert sorted(run["epochs"] for run in runs) == sorted([*expected, *dead])
-    if resume:  # started once more, it trains nothing
+    if resume:  # another start trains nothing
         assert start(tmp_path, SHIFT, SECOND, *flags) == (0, second)

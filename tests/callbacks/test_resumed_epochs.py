@@ -1,4 +1,4 @@
-"""Resumes of which Lightning would train an epoch in part, or not at all."""
+"""Resumes after which Lightning alone would train only part of an epoch, or none of it."""
 
 import re
 
@@ -13,8 +13,8 @@ pl = lightning()
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.parametrize("options", [{}, {"max_steps": 12}], ids=["epochs", "max_steps"])
 @pytest.mark.parametrize("val", [False, True], ids=["no validation", "validation"])
-def test_a_checkpoint_of_an_epochs_start_trains_all_of_it(tmp_path, val, options):
-    # Lightning alone would train one batch of that epoch, or none with a validation.
+def test_a_resume_from_an_epochs_start_trains_the_whole_epoch(tmp_path, val, options):
+    # Lightning alone would train one batch of that epoch, or none with validation.
     class Save(pl.Callback):
         def on_train_epoch_start(self, trainer, pl_module):
             if trainer.current_epoch == 1:
@@ -31,15 +31,16 @@ def test_a_checkpoint_of_an_epochs_start_trains_all_of_it(tmp_path, val, options
     assert resumed.estimates == expected.estimates
 
 
-def test_an_epoch_of_which_lightning_trains_only_the_rest_gets_no_mean(tmp_path):
-    # With `max_steps` it takes the end of a run that had none for the middle of the next epoch.
+def test_an_epoch_that_lightning_trains_in_part_gets_no_loss(tmp_path):
+    # With `max_steps`, Lightning takes the end of a run without `max_steps` for the middle of the
+    # next epoch.
     run = trainer(tmp_path, callbacks=[SoTLMonitor()], max_epochs=1)
     run.fit(scripted_model(), loader(4))
     run.save_checkpoint(tmp_path / "end.ckpt")
     model, monitor = scripted_model(), SoTLMonitor()
     message = (
-        "Lightning has trained 1 of the 5 batches that it counts in epoch 1, as after some "
-        "resumes: the epoch has no epoch loss and counts in no estimate."
+        "Lightning trained only 1 of the 5 batches that it counts in epoch 1, which happens after "
+        "some resumes. Estimates that need epoch 1 are not logged."
     )
     run = trainer(tmp_path, callbacks=[monitor], max_steps=13)
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
@@ -50,8 +51,8 @@ def test_an_epoch_of_which_lightning_trains_only_the_rest_gets_no_mean(tmp_path)
 
 
 def test_a_checkpoint_from_inside_the_last_step_trains_that_batch(tmp_path):
-    # In a Trainer that has validated before, Lightning alone would train nothing any more, and the
-    # epoch that was loaded would end as whole without its last batch.
+    # In a Trainer that has validated before, Lightning alone would train nothing more, and the
+    # loaded epoch would count as complete without its last batch.
     class Save(pl.Callback):
         def on_before_backward(self, trainer, pl_module, loss):
             if len(pl_module.returned) == 4:

@@ -1,4 +1,4 @@
-"""A run's name, parameters and directories, and runs whose record has no place."""
+"""The name, parameters and directories of a run, and runs without a folder for the record."""
 
 import logging
 from unittest import mock
@@ -23,7 +23,7 @@ pl = lightning()
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
 
-def test_directories_of_the_callbacks_serve_a_trainer_without_logger_and_checkpoints(tmp_path):
+def test_directories_of_the_callbacks_work_without_logger_and_checkpointing(tmp_path):
     params = {"width": 4, "sizes": [16, 8], "deep": {"p": 0.5, "names": ["a", None, True]}}
     monitor = SoTLMonitor(name="small", params=params, directory=tmp_path / "records")
     stopper = EarlyRankingStopper(stop_epoch=2, checkpoint_dir=tmp_path / "checkpoints")
@@ -119,7 +119,7 @@ def test_hyper_parameters_of_the_data_module_are_recorded_beside_the_modules(tmp
     assert header["inexact_hparams"] == ["limit", "scale", "sizes"]
 
 
-def test_the_batch_size_of_loaders_without_one_is_that_of_the_first_batch(tmp_path):
+def test_the_batch_size_is_read_from_the_first_batch_if_loaders_have_none(tmp_path):
     class Pairs(torch.utils.data.IterableDataset):
         def __iter__(self):
             for size in (3, 3, 1):
@@ -133,13 +133,13 @@ def test_the_batch_size_of_loaders_without_one_is_that_of_the_first_batch(tmp_pa
     assert [header["batch_size"] for header in headers] == [None, 3]
     assert headers[0]["time"] == headers[1]["time"]
     assert list(units) == [0, 1]
-    # A loader that knows its size is believed.
+    # The batch size of a loader has priority.
     known = SoTLMonitor(directory=tmp_path / "known")
     trainer(tmp_path, callbacks=[known]).fit(scripted_model(), DataLoader(Batches(4), batch_size=2))
     assert [header["batch_size"] for header in record(tmp_path / "known")[0]] == [2]
 
 
-def test_a_session_names_the_one_that_it_resumed(tmp_path):
+def test_a_session_names_its_parent_session(tmp_path):
     def fit(checkpoint=None, **limit):
         callbacks = [SoTLMonitor(directory=tmp_path), EarlyRankingStopper(**limit)]
         trainer(tmp_path, callbacks=callbacks, enable_checkpointing=True).fit(
@@ -153,14 +153,14 @@ def test_a_session_names_the_one_that_it_resumed(tmp_path):
     assert (second["parent"], second["parent_units"]) == (first["time"], 2)
 
 
-def test_a_run_without_logger_says_once_at_its_start_that_it_has_no_record(tmp_path, caplog):
+def test_a_run_without_logger_reports_once_that_it_has_no_record(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     monitor = SoTLMonitor()
     trainer(tmp_path, callbacks=[monitor]).fit(scripted_model(), loader(4))
     lines = [entry.message for entry in caplog.records if "No record" in entry.message]
     assert lines == [
-        "No record of this run is written, since it has no logger: `rank`, `evaluate` and "
-        "`promote` will not find the run. Give SoTLMonitor a `directory`, or `record=False` if you "
+        "No record of this run is written because it has no logger. `rank`, `evaluate` and "
+        "`promote` will not find the run. Pass SoTLMonitor a `directory`, or `record=False` if you "
         "need no record."
     ]
     caplog.clear()
@@ -169,21 +169,21 @@ def test_a_run_without_logger_says_once_at_its_start_that_it_has_no_record(tmp_p
     assert "No record" not in caplog.text
 
 
-def test_a_stopper_without_checkpointing_says_so_at_the_start(tmp_path, caplog):
+def test_a_stopper_without_checkpointing_is_reported_at_the_start(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     callbacks = [SoTLMonitor(directory=tmp_path), EarlyRankingStopper(2)]
     trainer(tmp_path, callbacks=callbacks).fit(scripted_model(), loader(4))
-    lines = [entry.message for entry in caplog.records if "cannot be promoted" in entry.message]
+    lines = [entry.message for entry in caplog.records if "no checkpoint" in entry.message]
     assert lines == [
-        "The run will save no checkpoint at its stop, since checkpointing is off, so it cannot be "
-        "promoted. Give EarlyRankingStopper a `checkpoint_dir`.",
-        "The run ends after 2 epochs with `sotl_e1` = 2.375, and without a checkpoint, so it "
-        "cannot be promoted.",
+        "Checkpointing is off, so the run will save no checkpoint when it stops and cannot be "
+        "promoted. Pass EarlyRankingStopper a `checkpoint_dir`.",
+        "The run ends after 2 epochs with `sotl_e1` = 2.375. It saved no checkpoint, so it cannot "
+        "be promoted.",
     ]
 
 
 class Logger(pl.loggers.logger.Logger):
-    """A logger that keeps nothing."""
+    """A logger that stores nothing."""
 
     name, version = "mine", 0
 
@@ -196,7 +196,7 @@ class Logger(pl.loggers.logger.Logger):
 
 class MethodLogger(Logger):
     def log_dir(self):
-        return "a method in place of a property"
+        return "a method instead of a property"
 
 
 class RemoteLogger(Logger):
@@ -219,14 +219,14 @@ def test_a_logger_without_local_directory_is_reported_once(
     monkeypatch.chdir(tmp_path)
     trainer(tmp_path, callbacks=[SoTLMonitor()], logger=logger).fit(scripted_model(), loader(4))
     assert [entry.message for entry in caplog.records if "No record" in entry.message] == [
-        f"No record of this run is written, since {problem}: `rank`, `evaluate` and `promote` "
-        "will not find the run. Give SoTLMonitor a `directory`, or `record=False` if you need no "
+        f"No record of this run is written because {problem}. `rank`, `evaluate` and `promote` "
+        "will not find the run. Pass SoTLMonitor a `directory`, or `record=False` if you need no "
         "record."
     ]
     assert not list(tmp_path.iterdir())
 
 
-def test_the_first_logger_with_a_local_directory_has_the_record(tmp_path):
+def test_the_record_is_beside_the_first_logger_with_a_local_directory(tmp_path):
     loggers = [RemoteLogger(), pl.loggers.CSVLogger(tmp_path)]
     trainer(tmp_path, callbacks=[SoTLMonitor()], logger=loggers).fit(scripted_model(), loader(4))
     assert len(record(loggers[1].log_dir)[1]) == 3

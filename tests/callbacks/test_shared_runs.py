@@ -1,4 +1,4 @@
-"""Runs that share a directory of records, and end by the adaptive rule: real Trainers."""
+"""Real runs that share a directory of records and are stopped by the adaptive policy."""
 
 import json
 import math
@@ -30,7 +30,7 @@ LEVELS = [3.0, 1.0, 4.0, 2.0, 0.5, 5.0]
 
 
 def fit(folder, level, *, stopper=None, monitor=None, model=None, ckpt_path=None, **options):
-    """Train one run of the sweep, whose loss in epoch e is `level` + 1 / (e + 1)."""
+    """Train one run of the sweep with the loss `level` + 1 / (e + 1) in epoch e."""
     stopper = stopper or EarlyRankingStopper(policy=POLICY, directory=folder)
     model = model or scripted_model(loss=lambda epoch, batch: level + 1.0 / (epoch + 1))
     logger = lightning().loggers.CSVLogger(folder)
@@ -40,7 +40,7 @@ def fit(folder, level, *, stopper=None, monitor=None, model=None, ckpt_path=None
     return stopper, model, run
 
 
-def test_runs_one_after_another_end_where_the_rule_says_so(tmp_path):
+def test_consecutive_runs_end_where_the_rule_ends_them(tmp_path):
     runs = [fit(tmp_path, level) for level in LEVELS]
     curves = [[level + 1.0 / (epoch + 1) for epoch in range(6)] for level in LEVELS]
     assert [len(returned_epoch_losses(model)) for _, model, _ in runs] == epochs_by_the_rule(
@@ -61,17 +61,17 @@ def test_runs_one_after_another_end_where_the_rule_says_so(tmp_path):
     assert best.decision.goes_on
 
 
-def test_a_run_that_the_policy_ends_tells_place_places_and_runs(tmp_path, caplog):
+def test_a_run_that_the_policy_ends_logs_its_place_and_the_number_of_runs(tmp_path, caplog):
     runs = [fit(tmp_path, level) for level in LEVELS[:3]]
     (line,) = [message for message in caplog.messages if "policy" in message]
     path = runs[2][0].checkpoint_path
     assert line == (
         "The run ends after 2 epochs with `sotl_e1` = 4.5, as its policy decided: place 3 of 3 "
-        f"compared runs, and the first 2 continue; it can be resumed from '{path}'."
+        f"compared runs, and only the first 2 continue. It can be resumed from '{path}'."
     )
 
 
-def test_a_run_that_a_pruner_ends_tells_so(tmp_path, caplog):
+def test_a_run_that_a_pruner_ends_logs_the_reason(tmp_path, caplog):
     stopper = EarlyRankingStopper(stop_epoch=3)
 
     class Pruner(lightning().Callback):
@@ -103,7 +103,7 @@ def test_a_stopped_run_stays_stopped_unless_it_is_promoted(tmp_path):
     )
 
 
-def test_a_limit_holds_beside_the_policy_and_minima_before_it(tmp_path):
+def test_a_limit_still_ends_a_run_and_minima_delay_the_policy(tmp_path):
     capped = EarlyRankingStopper(stop_epoch=3, policy=POLICY, directory=tmp_path)
     fit(tmp_path, 2.0, stopper=capped)
     assert (capped.stopping_reason, capped.epochs_completed) == ("stop_epoch_reached", 3)
@@ -113,7 +113,7 @@ def test_a_limit_holds_beside_the_policy_and_minima_before_it(tmp_path):
 
 
 def test_blocks_of_batches_are_compared_with_blocks(tmp_path):
-    fit(tmp_path, 0.1)  # epochs, which do not compare
+    fit(tmp_path, 0.1)  # a run in epochs, which cannot be compared
     policy = AdaptivePolicy(max_epochs=12, keep=0.5, first=2)
 
     def run(level):
@@ -156,7 +156,7 @@ def test_a_window_of_epochs_is_compared_with_the_same_window(tmp_path):
 
     for _ in range(2):
         run([5.0, 1.0, 1.0, 1.0, 1.0, 1.0])
-    # Its last epoch is the best of all, the sum of its last two is not.
+    # Its last epoch is the best of all runs, but the sum of its last two epochs is not.
     stopper = run([9.0, 0.5, 0.5, 0.5, 0.5, 0.5])
     assert (stopper.stopping_reason, stopper.epochs_completed) == ("policy", 2)
 
@@ -193,22 +193,22 @@ def test_a_policy_and_its_directory_come_together(arguments, error, message):
     [
         (
             "budget",
-            "Expected `policy.max_epochs` to be the Trainer's `max_epochs`, 8, but got 6.",
+            "Expected `policy.max_epochs` to equal the Trainer's `max_epochs` 8 but got 6.",
         ),
         (
             "monitor",
-            "Expected `monitor` to be an estimate of a SoTLMonitor of this Trainer, by which a "
-            "policy compares runs, but got 'val_loss'; available: 'sotl', 'sotl_e1'.",
+            "Expected `monitor` to be an estimate of this Trainer's SoTLMonitor, because a policy "
+            "compares runs by it, but got 'val_loss'; available: 'sotl', 'sotl_e1'.",
         ),
         (
             "no record",
-            "Expected the run's record to lie below `directory`, '{directory}', where the others "
-            "look for it, but it lies in no file.",
+            "Expected the run's record to be below `directory` '{directory}', where the other runs "
+            "look for it, but the run has no record.",
         ),
         (
             "elsewhere",
-            "Expected the run's record to lie below `directory`, '{directory}', where the others "
-            "look for it, but it lies in '{folder}/lightning_logs/version_0/sotl.jsonl'.",
+            "Expected the run's record to be below `directory` '{directory}', where the other runs "
+            "look for it, but got '{folder}/lightning_logs/version_0/sotl.jsonl'.",
         ),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_run_that_cannot_be_compared_does_not_begin(tmp_path, case, message):
 
 
 def record(folder, run_id, losses, **facts):
-    """Write a run's record, as its monitor does."""
+    """Write the record of a run, as its monitor would."""
     written = RunRecord(folder / "sotl.jsonl")
     written.header(run_id, **{"unit": "epoch", **facts})
     for epoch, loss in enumerate(losses):
@@ -238,12 +238,12 @@ def shared(folder):
     return SharedRuns(folder, estimate=parse_monitor("sotl_e1"), policy=POLICY)
 
 
-def test_a_record_that_grows_is_read_anew_and_what_is_half_written_the_next_time(tmp_path):
+def test_a_growing_record_is_reread_and_a_half_written_line_is_read_when_complete(tmp_path):
     own = {0: 2.0, 1: 2.0}
     sweep = shared(tmp_path)
     assert sweep.decide("own", own, 2).compared == 1
     first = record(tmp_path / "a", "a", [1.0])
-    assert sweep.decide("own", own, 2).compared == 1  # it has not come so far
+    assert sweep.decide("own", own, 2).compared == 1  # it has only one epoch
     with first.path.open("a") as file:
         file.write('{"e": 1, "loss": 1.0, "ste')
     assert sweep.decide("own", own, 2).compared == 1
@@ -251,19 +251,19 @@ def test_a_record_that_grows_is_read_anew_and_what_is_half_written_the_next_time
         file.write('ps": 4, "checkpoint": null}\n')
     decision = sweep.decide("own", own, 2)
     assert (decision.place, decision.compared) == (2, 2)
-    # The run goes on in another folder, where it contradicts what it had: that is the newer one.
+    # The run continues in another folder with a different loss of epoch 1, which is the newer one.
     record(tmp_path / "b", "a", [1.0, 3.0])
     assert sweep.decide("own", own, 2).place == 1
 
 
-def test_what_is_on_disk_of_the_run_itself_does_not_count(tmp_path):
+def test_the_runs_own_losses_on_disk_do_not_count(tmp_path):
     record(tmp_path / "old", "own", [9.0, 9.0, 9.0])
     decision = shared(tmp_path).decide("own", {0: 2.0, 1: 2.0}, 2)
     assert (decision.epoch, decision.compared) == (2, 1)
-    assert shared(tmp_path).decide("own", {}, 1).goes_on  # its first epoch gave no loss
+    assert shared(tmp_path).decide("own", {}, 1).goes_on  # its first epoch has no loss
 
 
-def test_runs_of_another_budget_do_not_count_and_unlike_ones_are_told_of_once(tmp_path):
+def test_runs_with_another_budget_are_left_out_and_other_differences_warn_once(tmp_path):
     record(tmp_path / "longer", "longer", [1.0, 1.0], max_epochs=60)
     record(tmp_path / "own", "own", [2.0], max_epochs=6, batch_size=32)
     record(tmp_path / "other", "other", [1.0, 1.0], max_epochs=6, batch_size=64)
@@ -271,8 +271,8 @@ def test_runs_of_another_budget_do_not_count_and_unlike_ones_are_told_of_once(tm
     with pytest.warns(UserWarning, match="max_epochs=60|batch_size") as caught:
         assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 2
     assert sorted(str(entry.message) for entry in caught) == [
-        f"Below '{tmp_path}' is a run with max_epochs=60, with which the policy does not compare, "
-        "as its own is 6: give each sweep a directory of its own.",
+        f"A run below '{tmp_path}' has max_epochs=60, but the policy has max_epochs=6, so the run "
+        "is left out. Use a separate directory for each sweep.",
         "The runs differ in what their training losses depend on, so their order may not show "
         "which is better: batch_size (32: 1, 64: 1). Group by a field to rank only like with like.",
     ]
@@ -280,23 +280,23 @@ def test_runs_of_another_budget_do_not_count_and_unlike_ones_are_told_of_once(tm
     assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 3
 
 
-def test_more_runs_than_the_policy_was_told_of_are_named_and_refused_ones_do_not_count(tmp_path):
+def test_more_runs_than_the_policy_expects_cause_a_warning_without_refused_runs(tmp_path):
     for number in range(3):
         record(tmp_path / str(number), str(number), [1.0, 1.0])
     record(tmp_path / "refused", "refused", [], max_epochs=9)
     policy = AdaptivePolicy(max_epochs=6, runs=2)
     sweep = SharedRuns(tmp_path, estimate=parse_monitor("sotl_e1"), policy=policy)
     message = re.escape(
-        f"Below '{tmp_path}' are 3 runs, where the policy has runs=2: give each sweep a directory "
-        "of its own."
+        f"There are 3 runs below '{tmp_path}', but the policy expects runs=2. Use a separate "
+        "directory for each sweep."
     )
     with pytest.warns(UserWarning, match=f"^{message}$"):
         assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 0
-    # The newest epoch gave no loss: what came before it is no ground to stop.
+    # The newest epoch has no loss, and earlier epochs are no reason to stop.
     assert sweep.decide("own", {0: 9.0, 1: 9.0, 2: 9.0}, 4).goes_on
 
 
-def test_records_of_blocks_do_not_count_and_one_that_cannot_be_read_is_named(tmp_path):
+def test_records_of_blocks_are_left_out_and_an_unreadable_record_causes_a_warning(tmp_path):
     record(tmp_path / "blocks", "blocks", [1.0, 1.0], unit=100)
     record(tmp_path / "diverged", "diverged", [math.inf, math.nan])
     future = tmp_path / "future" / "sotl.jsonl"
@@ -311,7 +311,7 @@ def test_records_of_blocks_do_not_count_and_one_that_cannot_be_read_is_named(tmp
     assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 2
 
 
-def test_a_damaged_number_asks_for_no_table_beyond_memory(tmp_path):
+def test_a_damaged_epoch_number_does_not_allocate_a_huge_table(tmp_path):
     damaged = record(tmp_path / "a", "a", [1.0, 1.0])
     damaged.unit(9_999_999, 1.0, 1)
     sweep = shared(tmp_path)
@@ -325,7 +325,7 @@ def test_a_damaged_number_asks_for_no_table_beyond_memory(tmp_path):
     assert peak < 10**7
 
 
-def test_of_the_two_packages_both_have_it(tmp_path):
+def test_both_packages_have_the_policy_argument(tmp_path):
     for package in ("pytorch_lightning", "lightning.pytorch"):
         stopper = door(package).EarlyRankingStopper(policy=POLICY, directory=tmp_path)
         assert stopper.policy == POLICY
@@ -351,7 +351,7 @@ def test_forks_are_compared_with_each_other_and_not_with_themselves(tmp_path):
     ]
 
 
-def test_a_process_that_resumed_a_fork_is_no_rival_of_what_it_resumed(tmp_path):
+def test_a_process_that_resumed_a_fork_is_not_compared_with_that_fork(tmp_path):
     first = record(tmp_path / "a", "own", [3.0, 1.0], hparams={"lr": 1})
     facts = {"hparams": {"lr": 1}, "parent": first.begun, "parent_units": 1}
     again = record(tmp_path / "b", "own", [3.0, 2.0], **facts)
@@ -360,7 +360,7 @@ def test_a_process_that_resumed_a_fork_is_no_rival_of_what_it_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("status", [None, "interrupted"])
-def test_a_run_that_was_started_again_does_not_compete_with_itself(tmp_path, status):
+def test_a_run_that_was_started_again_is_not_compared_with_itself(tmp_path, status):
     dead = record(tmp_path / "0", "dead", [1.0, 0.5, 0.25], hparams={"lr": 1})
     if status is not None:
         dead.status(status)
@@ -379,13 +379,13 @@ def test_of_another_configuration_the_newest_run_counts(tmp_path):
         policy=AdaptivePolicy(max_epochs=6, keep=0.5, first=2, runs=3),
     )
     decision = sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun)
-    assert (decision.place, decision.compared) == (1, 3)  # 3 runs, as the policy was told
-    # The newest of a configuration is started again: its first epoch is all that counts of it.
+    assert (decision.place, decision.compared) == (1, 3)  # 3 runs, as the policy expects
+    # A configuration is started again. Its newest run has one epoch, and the older one is left out.
     record(tmp_path / "again", "again", [2.0], params={"lr": 0})
     assert sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun).compared == 2
 
 
-def test_runs_without_parameters_are_rivals(tmp_path):
+def test_runs_without_parameters_are_compared_with_each_other(tmp_path):
     for place in range(3):
         record(tmp_path / str(place), str(place), [1.0, 0.5], hparams={})
     own = record(tmp_path / "own", "own", [2.0, 1.5], hparams={})
@@ -393,20 +393,21 @@ def test_runs_without_parameters_are_rivals(tmp_path):
     assert (decision.place, decision.compared) == (4, 4)
 
 
-def test_repeats_that_ended_count_once_and_are_named(tmp_path):
+def test_repeats_that_ended_are_compared_once_and_named_in_a_warning(tmp_path):
     for place in range(2):
         ended = record(tmp_path / f"a{place}", f"a{place}", [1.0, 0.5], hparams={"lr": 1})
         ended.status("finished")
     own = record(tmp_path / "own", "own", [2.0, 1.5], hparams={"lr": 2})
     sweep = shared(tmp_path)
     message = re.escape(
-        f"Of runs with the same parameters below '{tmp_path}' the policy counts only the newest. "
-        "Not counted: 'a0'. To keep repeats apart, put the seed into `params`."
+        f"Several runs below '{tmp_path}' have the same parameters, and the policy compares only "
+        "the newest of them. Left out: 'a0'. To compare repeats too, put the seed into `params`."
     )
     with pytest.warns(UserWarning, match=f"^{message}$"):
         decision = sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun)
     assert (decision.place, decision.compared) == (2, 2)
-    assert sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun).compared == 2  # said once
+    # The warning is not repeated.
+    assert sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun).compared == 2
 
 
 def test_forks_of_one_checkpoint_end_by_the_rule(tmp_path):

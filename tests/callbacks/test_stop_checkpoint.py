@@ -1,4 +1,4 @@
-"""A promoted run is bit-equal to one that was never stopped."""
+"""A promoted run is bit-equal to a run that was never stopped."""
 
 import re
 from pathlib import Path
@@ -80,8 +80,8 @@ def test_a_stopped_run_that_is_not_promoted_trains_nothing_more(tmp_path, name):
     assert monitor.estimates[stopper.monitor] == stopper.estimate
 
 
-def test_a_promotion_from_what_a_run_that_trained_nothing_more_has_saved_is_bit_equal(tmp_path):
-    """As after a kill between a stop and its promotion: the newest checkpoint is not the stop's."""
+def test_a_promotion_from_a_checkpoint_of_an_already_stopped_run_is_bit_equal(tmp_path):
+    """After a kill between a stop and its promotion, the newest checkpoint is not the stop's."""
     setting = SETTINGS["order of the loader's own"]
     last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
     saving = Setting(setting.data, max_epochs=4, **last)
@@ -101,18 +101,18 @@ def test_a_promotion_from_what_a_run_that_trained_nothing_more_has_saved_is_bit_
 
 
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")
-@pytest.mark.parametrize("logger", [False, "the same folder", "a folder a start"])
-def test_a_script_that_is_started_again_and_again_keeps_the_stops_own_checkpoint(
+@pytest.mark.parametrize("logger", [False, "the same folder", "a folder per start"])
+def test_a_script_that_is_started_repeatedly_keeps_the_stops_own_checkpoint(
     tmp_path, monkeypatch, logger
 ):
-    """The restart recipe: each start begins from the newest checkpoint, if there is one."""
+    """The restart recipe: each start resumes from the newest checkpoint, if any."""
     monkeypatch.chdir(tmp_path)
     whole, curve = SETTINGS["validation"].fit(tmp_path / "whole")
     newest = Path("newest.ckpt")  # relative
     paths = []
     for start in range(3):
         saves = callbacks.ModelCheckpoint(Path(), "newest", enable_version_counter=False)
-        version = {"the same folder": 0, "a folder a start": start}.get(logger)
+        version = {"the same folder": 0, "a folder per start": start}.get(logger)
         own = logger and pl.loggers.CSVLogger("logs", name="run", version=version)
         setting = Setting(callbacks=lambda saves=saves: [saves], logger=own)
         stopper = EarlyRankingStopper(stop_epoch=2)
@@ -154,8 +154,8 @@ def loaders_in(checkpoint):
     ]
 
 
-def test_a_run_that_trains_nothing_more_saves_the_loaders_as_it_has_found_them(tmp_path):
-    """As after a kill between Lightning's own save at T and the stop's."""
+def test_an_already_stopped_run_saves_the_loader_states_that_it_loaded(tmp_path):
+    """For example after a kill between Lightning's own save at T and the stop's."""
     newest = tmp_path / "last.ckpt"
     setting = SETTINGS["order of the loader's own"]
     last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
@@ -170,7 +170,7 @@ def test_a_run_that_trains_nothing_more_saves_the_loaders_as_it_has_found_them(t
     assert found[0]["drawn"] == 2
 
 
-def test_a_run_past_its_limit_without_a_stoppers_state_trains_nothing_more(tmp_path):
+def test_a_run_past_its_limit_without_a_state_of_a_stopper_trains_nothing_more(tmp_path):
     setting = SETTINGS["validation"]
     saved = callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
     setting.callbacks = lambda: [saved]
@@ -183,7 +183,7 @@ def test_a_run_past_its_limit_without_a_stoppers_state_trains_nothing_more(tmp_p
     assert (stopper.estimate, stopper.epochs_completed) == (monitor.epoch_losses[2], 3)
 
 
-def test_a_later_limit_goes_on_to_it_as_if_never_stopped(tmp_path):
+def test_a_run_resumed_with_a_later_limit_continues_as_if_never_stopped(tmp_path):
     setting = SETTINGS["validation"]
     whole, curve = setting.fit(tmp_path)
     first, second = EarlyRankingStopper(stop_epoch=1), EarlyRankingStopper(stop_epoch=3)
@@ -196,19 +196,19 @@ def test_a_later_limit_goes_on_to_it_as_if_never_stopped(tmp_path):
     assert one.steps + two.steps + three.steps == whole.steps
 
 
-def test_a_stop_with_pending_gradients_is_told_of(tmp_path):
+def test_a_stop_with_pending_gradients_causes_a_warning(tmp_path):
     setting = Setting(lambda: Stream(20), **IN_BLOCKS, accumulate_grad_batches=4)
     stopper = EarlyRankingStopper(stop_batches=6, monitor="sotl_b3_e1")
     with pytest.warns(UserWarning, match="accumulated but not applied") as caught:
         setting.fit(tmp_path, stopper)
     assert message_with(caught, "accumulated but") == (
-        "The run stops after 6 batches with gradients that are accumulated but not applied, and "
-        "no checkpoint has them: promoted, it will differ from a run that was never stopped. Stop "
-        "at a multiple of `accumulate_grad_batches`."
+        "The run stops after 6 batches with gradients that are accumulated but not applied. "
+        "Checkpoints do not contain them, so the promoted run will differ from a run that was "
+        "never stopped. Stop at a multiple of `accumulate_grad_batches`."
     )
 
 
-def test_a_promotion_without_a_random_state_is_told_of(tmp_path, caplog):
+def test_a_promotion_without_a_random_state_is_logged(tmp_path, caplog):
     own = callbacks.ModelCheckpoint(tmp_path, filename="own")
     setting = Setting(callbacks=lambda: [own])
     setting.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))
@@ -217,12 +217,13 @@ def test_a_promotion_without_a_random_state_is_told_of(tmp_path, caplog):
     assert {epoch for epoch, *_ in model.steps} == {2, 3}
     (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("lightning_sotl")]
     assert message == (
-        "The promoted run resumes from a checkpoint without a stop's random state, so it differs "
-        "from one that was never stopped. `checkpoint_path` of the stopper has it."
+        "The promoted run resumes from a checkpoint without the random state of a stop, so it will "
+        "differ from a run that was never stopped. Resume from the stopper's `checkpoint_path` "
+        "instead."
     )
 
 
-def test_the_checkpoint_lies_beside_lightnings_own_under_a_name_of_its_own(tmp_path):
+def test_the_checkpoint_is_beside_lightnings_own_under_a_unique_name(tmp_path):
     setting = SETTINGS["validation"]
     stoppers = [EarlyRankingStopper(stop_epoch=2) for _ in range(2)]
     for stopper in stoppers:
@@ -243,7 +244,7 @@ def test_the_checkpoint_can_be_loaded_without_trust(tmp_path):
     assert len(state["random_states"]) == 1
 
 
-def test_a_checkpoint_that_the_user_saves_after_the_stop_will_do(tmp_path):
+def test_a_checkpoint_that_the_user_saves_after_the_stop_can_be_promoted(tmp_path):
     setting, stopper = SETTINGS["validation"], EarlyRankingStopper(stop_epoch=2)
     whole, _ = setting.fit(tmp_path / "whole")
     stopped, _ = setting.fit(tmp_path, stopper)
@@ -253,7 +254,7 @@ def test_a_checkpoint_that_the_user_saves_after_the_stop_will_do(tmp_path):
     assert stopped.steps + rest.steps == whole.steps
 
 
-def test_other_checkpoints_carry_no_random_state(tmp_path):
+def test_other_checkpoints_contain_no_random_state(tmp_path):
     setting = Setting(callbacks=lambda: [callbacks.ModelCheckpoint(tmp_path, filename="own")])
     setting.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))
     saved = torch.load(tmp_path / "own.ckpt", weights_only=True)
@@ -267,7 +268,7 @@ def test_a_loader_with_other_generators_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="generators") as caught:
         SETTINGS["validation"].fit(tmp_path, promoted, checkpoint=stopper.checkpoint_path)
     assert str(caught.value) == (
-        "Expected the training loaders to have 1 generators, as where the random state was saved, "
+        "Expected the training loaders to have 1 generators, as when the random state was saved, "
         "but got 0."
     )
 
@@ -288,7 +289,7 @@ def test_a_sampler_with_another_kind_of_generator_is_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
-def test_a_sampler_with_a_generator_whose_state_was_not_saved_is_named(tmp_path):
+def test_a_sampler_with_an_unsaved_generator_causes_a_warning(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
     SETTINGS["no validation"].fit(tmp_path, stopper)
     promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
@@ -298,5 +299,5 @@ def test_a_sampler_with_a_generator_whose_state_was_not_saved_is_named(tmp_path)
         )
     assert message_with(caught, "generators") == (
         "The checkpoint lacks the states of generators that the training loaders use (numpy "
-        "PCG64), so the run differs from one that was never stopped."
+        "PCG64), so the run will differ from one that was never stopped."
     )

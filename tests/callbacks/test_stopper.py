@@ -116,7 +116,7 @@ def test_the_schedule_up_to_t_is_that_of_the_full_run(tmp_path, interval):
 
 @pytest.mark.parametrize("name", ["val_loss", "train_loss", "other", "module"])
 @pytest.mark.parametrize("first", [True, False])
-def test_any_logged_metric_will_do(tmp_path, name, first):
+def test_any_logged_metric_can_be_monitored(tmp_path, name, first):
     class Other(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             self.log("other", float(trainer.current_epoch))
@@ -143,23 +143,23 @@ def test_any_logged_metric_will_do(tmp_path, name, first):
     assert (stopper.epochs_completed, stopper.estimate) == (3, expected[name])
 
 
-def test_an_estimate_of_an_earlier_epoch_is_said_to_be_one(tmp_path):
+def test_a_value_of_an_earlier_epoch_causes_a_warning(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=3, monitor="val_loss")
     model = scripted_model(val=True)
     stopping = trainer(tmp_path, callbacks=[stopper], max_epochs=8, check_val_every_n_epoch=2)
     with pytest.warns(UserWarning, match="earlier epoch") as caught:
         stopping.fit(model, loader(4))
     assert message_with(caught, "earlier epoch") == (
-        "The estimate `val_loss` of this run is of an earlier epoch than its stop: it was not "
-        "logged in the last one. Compare it only with runs that log it in the same epochs."
+        "The value of `val_loss` at the stop is from an earlier epoch because the last epoch did "
+        "not log it. Compare it only with runs that log it in the same epochs."
     )
-    (warning,) = [one for one in caught if "earlier epoch" in str(one.message)]
+    (warning,) = [entry for entry in caught if "earlier epoch" in str(entry.message)]
     assert warning.filename == __file__  # where `fit` is called
     assert (stopper.epochs_completed, stopper.estimate) == (3, 0.5)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_diverged_run_ends_at_t_and_says_so(tmp_path, loss):
+def test_a_diverged_run_ends_at_t_with_its_own_reason(tmp_path, loss):
     stopper = EarlyRankingStopper(stop_epoch=3)
     model, _ = fit(tmp_path, stopper, model=scripted_model(loss=lambda e, b: loss))
     assert stopper.stopping_reason == StoppingReason.non_finite_estimate
@@ -169,7 +169,7 @@ def test_a_diverged_run_ends_at_t_and_says_so(tmp_path, loss):
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 @pytest.mark.filterwarnings("ignore:None of the 4 steps")
-def test_without_the_estimate_a_run_goes_on_until_it_is_there_and_says_so_once(tmp_path):
+def test_a_run_without_the_estimate_continues_until_it_exists_and_warns_once(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
     model = scripted_model(loss=lambda e, b: None if e in (1, 2) else scripted_loss(e, b))
     with pytest.warns(UserWarning, match="not available yet") as caught:
@@ -184,17 +184,15 @@ def test_without_the_estimate_a_run_goes_on_until_it_is_there_and_says_so_once(t
 @pytest.mark.parametrize(
     ("name", "monitors", "advice"),
     [
-        ("sotl_e1", 0, "A SoTLMonitor logs it, and this Trainer has none among its callbacks."),
-        (
-            "solt_e1",
-            0,
-            "A SoTLMonitor logs 'sotl_e1', and this Trainer has none among its callbacks.",
-        ),
+        ("sotl_e1", 0, "A SoTLMonitor logs it, but this Trainer has no SoTLMonitor."),
+        ("solt_e1", 0, "A SoTLMonitor logs 'sotl_e1', but this Trainer has no SoTLMonitor."),
         ("sotl_e10", 1, "The SoTLMonitor of this Trainer logs 'sotl', 'sotl_e1'."),
         ("solt_e1", 1, "The SoTLMonitor of this Trainer logs 'sotl', 'sotl_e1'."),
     ],
 )
-def test_an_estimate_that_nobody_logs_is_refused_before_training(tmp_path, name, monitors, advice):
+def test_an_estimate_that_is_not_logged_is_refused_before_training(
+    tmp_path, name, monitors, advice
+):
     stopper, model = EarlyRankingStopper(stop_epoch=3, monitor=name), scripted_model(val=True)
     callbacks = [stopper, *(SoTLMonitor() for _ in range(monitors))]
     with pytest.raises(RuntimeError, match="metric that this Trainer logs") as caught:
@@ -219,7 +217,7 @@ def test_a_module_that_holds_the_metric_may_log_the_estimate_itself(tmp_path):
     assert (stopper.estimate, stopper.epochs_completed) == (returned_epoch_losses(model)[1], 2)
 
 
-def test_a_metric_that_is_logged_by_nobody_is_named_long_before_the_limit(tmp_path):
+def test_a_metric_that_is_not_logged_causes_a_warning_long_before_the_limit(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=4, monitor="val_los")
     with (
         pytest.warns(UserWarning, match="val_los") as caught,
@@ -227,8 +225,8 @@ def test_a_metric_that_is_logged_by_nobody_is_named_long_before_the_limit(tmp_pa
     ):
         fit(tmp_path, stopper, model=scripted_model(val=True))
     assert message_with(caught, "val_los") == (
-        "`monitor='val_los'` is not logged in the first 2 epochs; logged are: 'val_loss', 'sotl', "
-        "'sotl_e1'. Without it the run fails at its limit."
+        "`monitor='val_los'` was not logged in the first 2 epochs; available: 'val_loss', 'sotl', "
+        "'sotl_e1'. If it is never logged, the run will fail at its limit."
     )
 
 
@@ -240,15 +238,15 @@ def test_a_module_that_returns_no_loss_ends_after_its_first_epoch(tmp_path):
     with pytest.raises(RuntimeError, match="cannot have a value") as caught:
         fit(tmp_path, stopper, model=model)
     assert str(caught.value) == (
-        "`monitor='sotl_e1'` cannot have a value: no training step returned a loss. Return the "
-        "loss from `training_step`, alone or as 'loss' of a dictionary, also under manual "
-        "optimization; or set `monitor` to a metric that the module logs."
+        "`monitor='sotl_e1'` cannot have a value because no training step returned a loss. Return "
+        "the loss from `training_step`, alone or in a dictionary under the key 'loss', also under "
+        "manual optimization. Or set `monitor` to a metric that the module logs."
     )
     assert len(model.returned) == 4
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
-def test_a_module_without_losses_may_be_stopped_by_a_metric_of_its_own(tmp_path):
+def test_a_module_without_losses_can_be_stopped_by_its_own_metric(tmp_path):
     model = scripted_model(automatic=False, output=lambda value: None, val=True)
     stopper = EarlyRankingStopper(stop_epoch=3, monitor="val_loss")
     with pytest.warns(UserWarning, match="returned a loss") as caught:
@@ -273,13 +271,13 @@ def test_fast_dev_run_is_left_alone(tmp_path):
     assert stopper.stopping_reason == "not_stopped"
 
 
-def test_a_cut_epoch_is_not_a_completed_one(tmp_path):
+def test_a_cut_epoch_is_not_completed(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
     fit(tmp_path, stopper, max_steps=7, max_epochs=-1)
     assert stopper.stopping_reason == "not_stopped"
 
 
-def test_an_epoch_that_the_user_ends_at_its_first_batch_is_not_a_completed_one(tmp_path):
+def test_an_epoch_that_the_user_ends_at_its_first_batch_is_not_completed(tmp_path):
     stopper, model = EarlyRankingStopper(stop_epoch=2), scripted_model()
     model.on_train_batch_start = lambda *_: -1 if model.trainer.current_epoch == 1 else None
     trainer(tmp_path, callbacks=[SoTLMonitor(), stopper]).fit(model, loader(4))
@@ -287,7 +285,7 @@ def test_an_epoch_that_the_user_ends_at_its_first_batch_is_not_a_completed_one(t
     assert stopper.epochs_completed == 3
 
 
-def test_another_stop_is_not_taken_back(tmp_path):
+def test_a_stop_by_another_callback_is_kept(tmp_path):
     class Stop(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.should_stop = trainer.current_epoch == 1

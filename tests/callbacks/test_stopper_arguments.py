@@ -1,4 +1,4 @@
-"""What a stopper refuses, or tells of, before a run begins."""
+"""Errors and warnings of a stopper before a run begins."""
 
 import pytest
 
@@ -71,14 +71,14 @@ def test_wrong_arguments_raise_at_construction(arguments, error, message):
         (
             {"stop_epoch": 2, "monitor": "sotl_e3"},
             {"window": (1, 3)},
-            "Expected `stop_epoch` to be at least 3, where 'sotl_e3' is first available, but got "
-            "2.",
+            "Expected `stop_epoch` to be at least 3, the first at which 'sotl_e3' is available, "
+            "but got 2.",
         ),
         (
             {"stop_batches": 4, "monitor": "sotl_b4_e2"},
             {"window": 2, "every_n_train_batches": 4},
-            "Expected `stop_batches` to be at least 8, where 'sotl_b4_e2' is first available, but "
-            "got 4.",
+            "Expected `stop_batches` to be at least 8, the first at which 'sotl_b4_e2' is "
+            "available, but got 4.",
         ),
         (
             {"stop_batches": 6, "monitor": "sotl_b4_e1"},
@@ -88,16 +88,16 @@ def test_wrong_arguments_raise_at_construction(arguments, error, message):
         (
             {"stop_batches": 8},
             {"every_n_train_batches": 4},
-            "Expected `stop_batches` to come with the name of an estimate over blocks, from a "
-            "SoTLMonitor with `every_n_train_batches`, but got monitor='sotl_e1'; available: "
-            "'sotl_b4', 'sotl_b4_e1'.",
+            "Expected `monitor` to be an estimate over blocks, from a SoTLMonitor with "
+            "`every_n_train_batches`, because `stop_batches` is set, but got 'sotl_e1'; "
+            "available: 'sotl_b4', 'sotl_b4_e1'.",
         ),
         (
             {"stop_batches": 8},
             {},
-            "Expected `stop_batches` to come with the name of an estimate over blocks, from a "
-            "SoTLMonitor with `every_n_train_batches`, but got monitor='sotl_e1'; available: "
-            "nothing.",
+            "Expected `monitor` to be an estimate over blocks, from a SoTLMonitor with "
+            "`every_n_train_batches`, because `stop_batches` is set, but got 'sotl_e1'; "
+            "available: nothing.",
         ),
     ],
 )
@@ -105,28 +105,28 @@ def test_limits_that_cannot_be_met_raise_before_the_first_batch(
     tmp_path, stopper, monitor, message
 ):
     model = scripted_model()
-    with pytest.raises(ValueError, match="Expected `stop_") as caught:
+    with pytest.raises(ValueError, match="Expected `") as caught:
         fit(tmp_path, EarlyRankingStopper(**stopper), monitor=SoTLMonitor(**monitor), model=model)
     assert str(caught.value) == message
     assert model.returned == []
 
 
-def test_a_limit_beyond_the_budget_is_told_of(tmp_path):
+def test_a_limit_beyond_the_budget_causes_a_warning(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=9)
     with pytest.warns(UserWarning, match="beyond") as caught:
         fit(tmp_path, stopper, max_epochs=2)
     assert message_with(caught, "beyond") == (
-        "`stop_epoch=9` is beyond `max_epochs=2`, so the run ends before it. `max_epochs` is meant "
-        "to be the full budget."
+        "`stop_epoch=9` is beyond `max_epochs=2`, so the run ends before reaching it. Set "
+        "`max_epochs` to the full budget."
     )
 
 
 @pytest.mark.parametrize("callback", [EarlyRankingStopper, SoTLMonitor])
-def test_an_unknown_argument_is_told_of_under_the_callbacks_own_name(callback):
+def test_an_error_for_an_unknown_argument_names_the_callback(callback):
     with pytest.raises(TypeError, match=rf"^{callback.__name__}\.__init__\(\) got an unexpected"):
         callback(patience=3)
 
 
-def test_fast_dev_run_whose_budget_lightning_sets_is_not_said_to_be_too_short(tmp_path):
+def test_the_budget_of_fast_dev_run_causes_no_warning(tmp_path):
     _, run = fit(tmp_path, EarlyRankingStopper(stop_epoch=3), fast_dev_run=True)
     assert run.max_epochs == 1

@@ -1,4 +1,4 @@
-"""A stopper in a second run, in a copy, and in a run that goes on from a checkpoint."""
+"""A stopper in a second run, in a copy, and in a run that resumes from a checkpoint."""
 
 import copy
 import pickle
@@ -38,7 +38,7 @@ def test_copies_after_fit_hold_the_results(tmp_path):
 
 
 class SaveEachStep(pl.Callback):
-    """Saves at each batch, validation and epoch end, before the stopper looks."""
+    """Saves at each end of a batch, validation or epoch, before the stopper decides."""
 
     def __init__(self, folder):
         self.folder, self.paths = folder, []
@@ -99,7 +99,7 @@ def test_a_run_that_crashed_ends_where_it_would_have(tmp_path, stopper, monitor,
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 @pytest.mark.filterwarnings("ignore:None of the 4 steps")
 @pytest.mark.filterwarnings("ignore:The limit is reached but")
-def test_a_resumed_run_without_the_estimate_goes_on_until_it_is_there(tmp_path):
+def test_a_resumed_run_without_the_estimate_continues_until_it_exists(tmp_path):
     model = {"loss": lambda e, b: None if e == 1 else scripted_loss(e, b)}
     saver, stopper = SaveEachStep(tmp_path), EarlyRankingStopper(stop_epoch=2)
     fit(tmp_path, stopper, saver, model=scripted_model(**model))
@@ -115,10 +115,10 @@ def test_a_resumed_run_without_the_estimate_goes_on_until_it_is_there(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_what_becomes_of_a_run_is_told_among_lightnings_own_lines(tmp_path, caplog):
-    def told(what, *, saves=True):
+def test_log_lines_report_how_a_run_starts_and_ends(tmp_path, caplog):
+    def logged_by(stopper, *, saves=True):
         caplog.clear()
-        callbacks = [what, SoTLMonitor(record=False)]
+        callbacks = [stopper, SoTLMonitor(record=False)]
         run = trainer(tmp_path, callbacks=callbacks, max_epochs=4, enable_checkpointing=saves)
         run.fit(scripted_model(), loader(4), ckpt_path=path)
         lines = [record.getMessage() for record in caplog.records]
@@ -128,20 +128,20 @@ def test_what_becomes_of_a_run_is_told_among_lightnings_own_lines(tmp_path, capl
     stopper = EarlyRankingStopper(stop_epoch=2)
     loss = sum(scripted_loss(1, batch) for batch in range(4)) / 4
     ended = f"The run ends after 2 epochs with `sotl_e1` = {loss:.6g}"
-    assert told(EarlyRankingStopper(stop_epoch=2), saves=False) == [
-        "The run will save no checkpoint at its stop, since checkpointing is off, so it cannot be "
-        "promoted. Give EarlyRankingStopper a `checkpoint_dir`.",
-        f"{ended}, and without a checkpoint, so it cannot be promoted.",
+    assert logged_by(EarlyRankingStopper(stop_epoch=2), saves=False) == [
+        "Checkpointing is off, so the run will save no checkpoint when it stops and cannot be "
+        "promoted. Pass EarlyRankingStopper a `checkpoint_dir`.",
+        f"{ended}. It saved no checkpoint, so it cannot be promoted.",
     ]
-    (line,) = told(stopper)
-    assert line == f"{ended}; it can be resumed from '{stopper.checkpoint_path}'."
-    assert told(EarlyRankingStopper(stop_epoch=2, promoted=True)) == [
-        "The promoted run resumes from no checkpoint: it is trained from its beginning to the "
-        "end, and never stopped."
+    (line,) = logged_by(stopper)
+    assert line == f"{ended}. It can be resumed from '{stopper.checkpoint_path}'."
+    assert logged_by(EarlyRankingStopper(stop_epoch=2, promoted=True)) == [
+        "The promoted run was started without a checkpoint, so it is trained from the beginning. "
+        "It will not be stopped."
     ]
     path = stopper.checkpoint_path
-    assert told(EarlyRankingStopper(stop_epoch=2)) == [
-        "The run already ended after 2 epochs and is not trained further. To continue it, give its "
+    assert logged_by(EarlyRankingStopper(stop_epoch=2)) == [
+        "The run already ended after 2 epochs and is not trained further. To continue it, pass its "
         "stopper `promoted=True` or a later limit."
     ]
-    assert told(EarlyRankingStopper(stop_epoch=2, promoted=True)) == []
+    assert logged_by(EarlyRankingStopper(stop_epoch=2, promoted=True)) == []

@@ -240,7 +240,7 @@ def test_a_reporter_without_a_monitor_or_a_trainer_is_told_of(tmp_path):
     reporter = for_pytorch_lightning.OptunaReporter(study.ask())
     refused = (
         "Expected `monitor` to be a metric that this Trainer logs but got 'sotl_e1'. A SoTLMonitor "
-        "logs it, and this Trainer has none among its callbacks."
+        "logs it, but this Trainer has no SoTLMonitor."
     )
     with pytest.raises(RuntimeError, match=f"^{re.escape(refused)}$"):
         trainer(tmp_path, callbacks=[reporter], max_epochs=1).fit(scripted_model(), loader(4))

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
     pytest.mark.filterwarnings("ignore:Experiment logs directory"),
     # A fork with another rate or budget is what is tested.
-    pytest.mark.filterwarnings("ignore:The promoted run is not set up as the stopped run was"),
+    pytest.mark.filterwarnings("ignore:The settings of the promoted run differ from"),
 ]
 
 

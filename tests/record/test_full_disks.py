@@ -201,7 +201,7 @@ def test_a_stop_whose_checkpoint_does_not_fit_names_it_and_leaves_none(tmp_path:
     path = str(caught.value).split("'")[1]
     assert str(caught.value) == (
         f"'{path}' cannot be written: File too large. The run has stopped, as its record shows, "
-        "and has no checkpoint to resume from."
+        "but has no checkpoint to resume from."
     )
     assert Path(path).name.startswith("stopped-epoch=2-")
     assert (stopper.epochs_completed, stopper.checkpoint_path) == (2, None)

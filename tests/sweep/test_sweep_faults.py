@@ -268,7 +268,7 @@ def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_ep
     sweep = make(tmp_path)
     message = (
         r"^'.*stopped-epoch=.*' cannot be written: File too large\. Free the disk and start the "
-        r"script again: it repeats this turn\.$"
+        r"script again; it will repeat this turn\.$"
     )
     with pytest.raises(OSError, match=message):
         sweep.run(NoRoom(run_id, stop_epoch, 4_000))
