@@ -1,4 +1,4 @@
-"""Who may import what: the contracts in pyproject.toml, and rules that no contract can state."""
+"""The allowed imports: the contracts in pyproject.toml, and rules that no contract can state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-# Packages from outside that everything below the callbacks may import.
+# Third-party packages that modules below the callbacks may import.
 OUTSIDE = {
     "lightning_utilities",
     "numpy",
@@ -36,7 +36,8 @@ BELOW_THE_CALLBACKS = {
     "replay",
     "stats",
 }
-# Modules of one package that another may use: a reporter is a callback.
+# (importer, imported): packages that may use another package's internal modules. Reporters are
+# callbacks.
 SHARED = {("integrations", "callbacks")}
 
 
@@ -55,7 +56,7 @@ def test_the_contracts_of_pyproject_are_kept() -> None:
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, set[str]]:
-    """Return what each module imports, also inside functions and for types only."""
+    """Return the imports of each module, including those inside functions and for types only."""
     graph = grimp.build_graph(
         "lightning_sotl",
         include_external_packages=True,
@@ -71,7 +72,7 @@ def part_of(module: str) -> str:
 
 
 def test_no_module_imports_itself_through_others(imports: dict[str, set[str]]) -> None:
-    TopologicalSorter(imports).prepare()  # raises a CycleError that names the modules
+    TopologicalSorter(imports).prepare()  # a CycleError would name the modules
 
 
 def test_below_the_callbacks_only_known_packages_are_imported(
@@ -88,13 +89,13 @@ def test_below_the_callbacks_only_known_packages_are_imported(
 
 
 def home(module: str) -> str | None:
-    """Return the package that a module is internal to, or None if it is public."""
+    """Return the package to which a module is internal, or None if the module is public."""
     names = module.split(".")
     internal = [i for i, name in enumerate(names) if name[0] == "_" and name[:2] != "__"]
     return ".".join(names[: internal[-1]]) if internal else None
 
 
-def test_internal_modules_are_imported_from_within_their_package_only(
+def test_internal_modules_are_imported_only_within_their_package(
     imports: dict[str, set[str]],
 ) -> None:
     found = {
@@ -150,5 +151,5 @@ HEAVY = {
         "import lightning_sotl.cli.evaluate, lightning_sotl.cli.rank",
     ],
 )
-def test_nothing_heavy_is_loaded_before_a_name_needs_it(statement: str) -> None:
+def test_heavy_packages_are_loaded_only_when_a_name_needs_them(statement: str) -> None:
     assert not HEAVY & loaded_after(statement)

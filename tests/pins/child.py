@@ -1,4 +1,4 @@
-"""What a spawned process does in `test_imports_and_processes`."""
+"""The code that a spawned process runs in `test_imports_and_processes`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def describe(callback: Any) -> dict[str, Any]:
 
 
 def send_descriptions(connection: Connection, callbacks: list[Any]) -> None:
-    """Send what `describe` says of callbacks that have come by pickle."""
+    """Send the descriptions of callbacks that this process received by pickle."""
     connection.send([describe(callback) for callback in callbacks])
     connection.close()

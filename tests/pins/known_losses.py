@@ -1,4 +1,4 @@
-"""A module whose losses are written down here, its loader, and a quiet Trainer."""
+"""A module with known losses, its loader, and a quiet Trainer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
-# Epoch by epoch, the losses of its four batches; float32 holds each exactly.
+# The losses of the four batches in each epoch. All of them are exact in float32.
 LOSSES = [
     [4.0, 3.5, 3.0, 2.5],
     [2.0, 2.5, 1.5, 2.0],
@@ -28,25 +28,29 @@ def lightning(package: str) -> Any:
 
 
 def door(package: str) -> Any:
-    """Return the public module with our callbacks for a Lightning package."""
+    """Return our public module with the callbacks for a Lightning package."""
     name = "lightning" if package == "lightning.pytorch" else package
     return importlib.import_module(f"lightning_sotl.{name}")
 
 
 def loader() -> DataLoader[torch.Tensor]:
-    """Return four batches of one sample each, shuffled by a generator of the loader's own."""
+    """Return four batches of one sample each, shuffled by the loader's own generator."""
     samples: Any = [torch.tensor([float(index), 1.0]) for index in range(4)]
     generator = torch.Generator().manual_seed(3)
     return DataLoader(samples, batch_size=1, shuffle=True, generator=generator)
 
 
 def model(package: str = PACKAGES[0], **hparams: Any) -> Any:
-    """Return a module with two weights that yields LOSSES plus `offset`, one of its `hparams`.
+    """Return a module with two weights that returns the losses LOSSES plus `offset`.
 
-    It notes each step in `steps`: epoch, batch index, sample, and a draw from the global random
-    generators of torch, NumPy and Python. Another of the `hparams`, `at_step`, maps a global step
-    to a function that is called with the Trainer before that step; `nan_epoch` is an epoch whose
-    losses are NaN. Only `offset` is saved as a hyper-parameter.
+    The module appends each step to `steps`: epoch, batch index, sample, and one draw from each of
+    the global random generators of torch, NumPy and Python.
+
+    Args:
+        package: The Lightning package.
+        **hparams: `offset`, the only one that is saved as a hyper-parameter; `at_step`, a dict of
+            global step -> function that is called with the Trainer before that step; `nan_epoch`,
+            an epoch in which the losses are NaN.
     """
     pl = lightning(package)
 
@@ -68,7 +72,7 @@ def model(package: str = PACKAGES[0], **hparams: Any) -> Any:
             out = self.layer(batch).sum()
             value = float("nan") if epoch == self.nan_epoch else LOSSES[epoch][batch_idx]
             self.log("val_acc", (epoch + 1) / 8, on_step=False, on_epoch=True, batch_size=1)
-            return out - out.detach() + value + self.offset  # the first two only give a gradient
+            return out - out.detach() + value + self.offset  # the first two terms add a gradient
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.125, momentum=0.5)
@@ -77,7 +81,7 @@ def model(package: str = PACKAGES[0], **hparams: Any) -> Any:
 
 
 def trainer(folder: Any, package: str = PACKAGES[0], **options: Any) -> Any:
-    """Return a Trainer of five epochs on the CPU that prints and logs nothing."""
+    """Return a CPU Trainer of five epochs that prints and logs nothing."""
     quiet: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,
@@ -95,5 +99,5 @@ def trainer(folder: Any, package: str = PACKAGES[0], **options: Any) -> Any:
 def seed(value: int) -> None:
     """Seed the global generators of torch, NumPy and Python."""
     torch.manual_seed(value)
-    np.random.seed(value)  # noqa: NPY002  # the global state is the point
+    np.random.seed(value)  # noqa: NPY002  # the test needs the global state
     random.seed(value)

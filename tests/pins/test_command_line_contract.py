@@ -1,4 +1,4 @@
-"""The command line's options, JSON documents, exit codes and streams."""
+"""The options, JSON documents, exit codes and streams of the command line."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Program:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
-        monkeypatch.setenv("COLUMNS", "2000")  # argparse breaks no line
+        monkeypatch.setenv("COLUMNS", "2000")  # so that argparse wraps no line
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        """Return exit code, standard output and standard error."""
+        """Return the exit code, standard output and standard error."""
         self.monkeypatch.setattr(sys, "argv", ["lightning-sotl", *map(str, arguments)])
         with pytest.raises(SystemExit, match=r"^\d+$") as exit_:
             runpy.run_module("lightning_sotl", run_name="__main__")
@@ -35,10 +35,10 @@ class Program:
         return int(str(exit_.value)), captured.out, captured.err
 
     def document(self, *arguments: object) -> Any:
-        """Return the one document that a command prints with --json."""
+        """Return the document that a command prints with --json."""
         code, out, _ = self(*arguments, "--json")
         assert code == 0
-        return json.loads(out)  # it refuses a second document, and all else
+        return json.loads(out)  # raises if anything else was printed
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four finished runs of three epochs, and a fifth that was ended after two."""
+    """Four finished runs of three epochs, and a fifth that was stopped after two."""
     path = tmp_path_factory.mktemp("table") / "curves.npz"
     arrays: dict[str, Any] = {
         "train_loss": [[2, 1, 0.5], [1, 2, 1], [3, 3, 1.5], [4, 4, 2], [5, 5, NAN]],
@@ -138,7 +138,7 @@ def test_the_program_has_these_commands(program: Program) -> None:
     assert re.findall(r"^    (\w+) ", out, re.MULTILINE) == ["rank", "evaluate", "replay"]
 
 
-# What is given, and the options whose absence means the same.
+# Command -> the given options, and options that may be added because they equal the defaults.
 DEFAULTS: dict[str, tuple[list[str], list[str]]] = {
     "rank": ([], ["--monitor", "sotl_e1", "--format", "auto", "--at", "3"]),
     "evaluate": (
@@ -212,7 +212,7 @@ def test_rank_prints_the_stability_of_the_order_on_demand(program: Program, tabl
         "monitor": "sotl_e1",
         "at": 3,
         "runs": [ranked(1, "a", 0.5, 3, "a.ckpt")],
-        # Between T = 1 and T = 3 the first two of five change places: 1 - 6 * 2 / 120.
+        # The first two of five runs swap places between T = 1 and T = 3: 1 - 6 * 2 / 120.
         "stability": pytest.approx(0.9),
     }
     assert program.document("rank", table, "--at", 1, "--stability")["stability"] is None
@@ -231,7 +231,7 @@ def test_rank_prints_this_document_of_records(program: Program) -> None:
     }
 
 
-def test_rank_prints_a_document_a_group(program: Program) -> None:
+def test_rank_prints_one_document_per_group(program: Program) -> None:
     found = program.document("rank", SWEEP, "--at", 2, "--group-by", "hparams.offset", "unit")
     assert sorted(found, key=lambda entry: str(entry["group"])) == [
         {
@@ -258,8 +258,8 @@ def test_evaluate_prints_this_document(program: Program, table: Path) -> None:
     found = program.document(
         "evaluate", table, "--at", 1, 3, "--estimator", "sotl-e1", "val-metric"
     )
-    # Spearman of 4 runs: 1 - 6 * (sum of squared differences of ranks) / 60. At T = 1 the ranks
-    # by loss are 2, 1, 3, 4, at T = 3 1, 2, 3, 4; those by target are 1, 3, 2, 4.
+    # Spearman's rho of 4 runs is 1 - 6 * (sum of squared differences of ranks) / 60. The ranks by
+    # loss are 2, 1, 3, 4 at T = 1 and 1, 2, 3, 4 at T = 3. The ranks by target are 1, 3, 2, 4.
     rho = {("sotl-e1", "1"): 0.4, ("sotl-e1", "3"): 0.8, ("val-metric", "1"): 0.8}
     for (name, at), value in rho.items():
         entry = found["estimators"][name][at]
@@ -289,8 +289,8 @@ def test_replay_prints_this_document(program: Program, table: Path) -> None:
     found = program.document(
         "replay", table, "--policy", "full", "fixed-t1-top1", "--repeats", 2, "--workers", 2
     )
-    # The policy trains all for one epoch, and "b", which then leads, for two more; by the target
-    # "b" is the third of four.
+    # The policy trains all runs for one epoch. "b" then leads and is trained for two more epochs,
+    # but by the target it is the third of four.
     assert found == {
         "runs": 4,
         "repeats": 2,
@@ -315,7 +315,7 @@ def test_replay_prints_this_document(program: Program, table: Path) -> None:
     }
 
 
-# T of the fixed one is a fifth of the epochs; there are too few for halving.
+# T of the fixed policy is a fifth of the epochs. There are too few epochs for halving.
 POLICIES = [
     "full",
     "adaptive",
@@ -346,7 +346,7 @@ ALL_POLICIES = [
 ]
 
 
-def test_replay_knows_these_policies_by_itself(program: Program, table: Path) -> None:
+def test_replay_runs_these_policies_by_default(program: Program, table: Path) -> None:
     found = program.document("replay", table, "--repeats", 2)
     assert list(found["policies"]) == POLICIES
 
@@ -367,7 +367,7 @@ def test_replay_knows_these_policies_by_name(program: Program, table: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["rank", "{empty}"], "lightning-sotl rank: "),
         (["rank", "{empty}/none.npz"], "lightning-sotl rank: There is no "),
@@ -377,8 +377,8 @@ def test_replay_knows_these_policies_by_name(program: Program, table: Path) -> N
         (["replay", "{losses}"], "lightning-sotl replay: "),
     ],
 )
-def test_data_that_do_not_allow_it_give_1(
-    program: Program, tmp_path: Path, table: Path, arguments: list[str], said: str
+def test_unsuitable_data_exit_with_1(
+    program: Program, tmp_path: Path, table: Path, arguments: list[str], message: str
 ) -> None:
     losses = tmp_path / "losses.npz"
     np.savez(losses, train_loss=np.array([[2.0, 1.0], [3.0, 2.0]]))
@@ -386,11 +386,11 @@ def test_data_that_do_not_allow_it_give_1(
     places = {"empty": tmp_path / "empty", "table": table, "losses": losses}
     code, out, err = program(*(part.format(**places) for part in arguments), "--json")
     assert (code, out) == (1, "")
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "lightning-sotl: error: a COMMAND is missing"),
         (["sort", "x"], "lightning-sotl: error: argument COMMAND: invalid choice: 'sort'"),
@@ -406,10 +406,10 @@ def test_data_that_do_not_allow_it_give_1(
         (["replay", "x", "--runs", "1"], "lightning-sotl replay: Expected --runs to be at least 2"),
     ],
 )
-def test_wrong_usage_gives_2(program: Program, arguments: list[str], said: str) -> None:
+def test_wrong_usage_exits_with_2(program: Program, arguments: list[str], message: str) -> None:
     code, out, err = program(*(part.format(sweep=SWEEP) for part in arguments))
     assert (code, out) == (2, "")
-    assert said in err
+    assert message in err
 
 
 def test_notes_go_to_standard_error(program: Program, table: Path) -> None:
@@ -418,14 +418,14 @@ def test_notes_go_to_standard_error(program: Program, table: Path) -> None:
     assert out.startswith("{\n")
     assert out.endswith("}\n")
     assert err.startswith("warning: ")
-    code, out, err = program("rank", table)  # without --json: the table on standard output
+    code, out, err = program("rank", table)  # without --json, a table on standard output
     assert code == 0
     assert "a.ckpt" in out
     assert "warning: " not in out
     assert err.startswith("warning: ")
 
 
-def test_it_is_a_program(table: Path) -> None:
+def test_python_m_runs_the_program(table: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "lightning_sotl", "rank", str(table), "--top", "1", "--json"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""The run's record and the `.npz` table: what is written, and that old files are read."""
+"""The formats of the record and of the `.npz` table, and that old files can be read."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ HEADER = {
     "hparams": {"offset": 0.0},
 }
 
-# What headers have gained since the fixtures were written.
+# Entries that headers have gained since the fixtures were written.
 NEW = {
     "name": None,
     "params": None,
-    "network": ANY,  # a code of the module's `repr`, which is torch's
+    "network": ANY,  # a hash of the module's `repr`, which depends on torch
     "inexact_hparams": [],
     "parent": None,
     "parent_units": 0,
@@ -50,7 +50,7 @@ def unit(e: int, loss: float | None, checkpoint: str | None = None) -> dict[str,
 
 
 STOP = {"reason": "stop_epoch_reached", "epochs": 3, "monitor": "sotl_e1", "estimate": 1.0}
-# Without `run_id` and `time`, which differ from run to run.
+# Without `run_id` and `time`, which differ between runs.
 RECORDS = {
     "stopped": [
         {**HEADER, "hparams": {"offset": -0.25}},
@@ -86,7 +86,7 @@ RECORDS = {
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a record without the two entries that differ from run to run."""
+    """Return the lines of a record without the two entries that differ between runs."""
     documents = [json.loads(line) for line in path.read_text().splitlines()]
     for document in documents:
         if "schema" in document:
@@ -141,7 +141,7 @@ def test_a_new_run_writes_the_same_lines(tmp_path: Path, package: str, name: str
     if name == "stopped":
         expected[-1]["checkpoint"] = stopper.checkpoint_path
     assert lines(path) == expected
-    # The order of the keys is for those who look at the file.
+    # The order of the keys matters to people who read the file.
     assert [list(line) for line in lines(path)] == [list(line) for line in expected]
 
 
@@ -175,7 +175,7 @@ def test_the_record_of_blocks_has_the_block_size_and_its_prefix(tmp_path: Path) 
     ],
 )
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_logger_gets_these_names(
+def test_a_logger_receives_these_names(
     tmp_path: Path, package: str, arguments: dict[str, Any], names: list[str]
 ) -> None:
     monitor = door(package).SoTLMonitor(**arguments)
@@ -214,7 +214,7 @@ def test_the_winner_of_records_has_their_hyper_parameters() -> None:
     assert (winner.params, winner.checkpoint_path) == ({"offset": -0.25}, CHECKPOINT)
 
 
-# Key -> dtype and value, as `fixtures/make.py` has given them.
+# Key -> dtype and value, as `fixtures/make.py` wrote them.
 ARRAYS: dict[str, tuple[str, Any]] = {
     "train_loss": ("<f8", [[4.0, 3.0], [5.0, NAN], [6.0, INF]]),
     "val_loss": ("<f8", [[4.5, 3.5], [5.5, NAN], [6.5, 7.5]]),
@@ -255,7 +255,7 @@ def test_an_old_table_is_read() -> None:
     assert curves.checkpoints == ("a.ckpt", None, None)
 
 
-def test_a_table_is_saved_as_it_was(tmp_path: Path) -> None:
+def test_a_table_is_saved_unchanged(tmp_path: Path) -> None:
     LearningCurves.load(FIXTURES / "curves.npz").save(tmp_path / "all.npz")
     assert_same(contents(tmp_path / "all.npz"), ARRAYS)
     LearningCurves([[2.0, 1.0]]).save(tmp_path / "few.npz")

@@ -1,4 +1,4 @@
-"""What an import loads, and callbacks that go to another process."""
+"""The packages that an import loads, and callbacks that are sent to another process."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ HEAVY = [
     "pandas",
     "matplotlib",
 ]
-# Modules that are imported one after the other in one process, and what of HEAVY each loads in
-# addition. torchmetrics loads matplotlib itself, and Ray Tune loads pandas.
+# Modules that one process imports one after the other, and the packages of HEAVY that each of them
+# loads in addition. torchmetrics itself loads matplotlib, and Ray Tune loads pandas.
 CHAINS: dict[str, list[tuple[str, list[str]]]] = {
     "pytorch_lightning": [
         ("lightning_sotl", []),
         ("lightning_sotl.cli", []),
         ("lightning_sotl.pytorch_lightning", ["numpy", "torch", "pytorch_lightning", "matplotlib"]),
-        ("lightning_sotl.integrations.optuna", ["optuna"]),  # before Ray: it loads no Ray
+        ("lightning_sotl.integrations.optuna", ["optuna"]),  # before Ray, so it loads no Ray
         ("lightning_sotl.integrations.ray", ["ray", "pandas"]),
     ],
     "lightning": [
@@ -61,7 +61,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def started() -> Any:
-    """Start a process a chain; they import while this one does."""
+    """Start one process per chain; they run in parallel with the other tests."""
     processes = {
         name: subprocess.Popen(
             [sys.executable, "-c", PROGRAM, json.dumps(HEAVY), *(module for module, _ in chain)],
@@ -99,12 +99,12 @@ CLASSES = [
 @pytest.mark.parametrize(("module", "name"), CLASSES)
 def test_a_class_is_pickled_by_its_public_path(module: str, name: str) -> None:
     cls = getattr(importlib.import_module(module), name)
-    # The opcode of a global, its module and its name.
+    # The pickle opcode of a global, followed by its module and its name.
     assert pickle.dumps(cls, protocol=0).startswith(f"c{module}\n{name}\n".encode())
 
 
 def every_callback(folder: Path) -> list[Any]:
-    """Return callbacks of each class, some of them with the results of a run."""
+    """Return callbacks of every class; some of them have the results of a run."""
     found: list[Any] = []
     for package in PACKAGES:
         ending = "_lightning" if package == "lightning.pytorch" else ""
@@ -136,7 +136,7 @@ def callbacks(started: Any, tmp_path_factory: pytest.TempPathFactory) -> list[An
 
 def check(found: list[dict[str, Any]], callbacks: list[Any]) -> None:
     assert found == [describe(callback) for callback in callbacks]
-    # So that what is compared holds results.
+    # Make sure that the comparison includes results.
     for first in (0, 6):
         assert found[first]["epoch_losses"] == {0: 3.25, 1: 2.0}
         assert found[first + 1]["estimate"] == 2.0
@@ -145,17 +145,16 @@ def check(found: list[dict[str, Any]], callbacks: list[Any]) -> None:
 
 def test_a_deep_copy_has_the_same_results(callbacks: list[Any]) -> None:
     copies = [copy.deepcopy(callback) for callback in callbacks]
-    check([describe(one) for one in copies], callbacks)
-    assert [type(one) for one in copies] == [type(one) for one in callbacks]
+    check([describe(twin) for twin in copies], callbacks)
+    assert [type(twin) for twin in copies] == [type(callback) for callback in callbacks]
 
 
 def test_a_pickle_has_the_same_results(callbacks: list[Any]) -> None:
-    check([describe(one) for one in pickle.loads(pickle.dumps(callbacks))], callbacks)  # noqa: S301
+    twins = pickle.loads(pickle.dumps(callbacks))  # noqa: S301
+    check([describe(twin) for twin in twins], callbacks)
 
 
-def test_a_copy_belongs_to_no_trainer_and_can_be_used_again(
-    callbacks: list[Any], tmp_path: Path
-) -> None:
+def test_a_copy_has_no_trainer_and_can_be_used_again(callbacks: list[Any], tmp_path: Path) -> None:
     monitor, stopper = copy.deepcopy(callbacks[0]), copy.deepcopy(callbacks[1])
     run = trainer(tmp_path, callbacks=[monitor, stopper])
     run.fit(model(offset=1.0), loader())

@@ -1,4 +1,4 @@
-"""The names, signatures and attributes that user code can hold."""
+"""The names, signatures and attributes that user code may depend on."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ DOORS = {
     "lightning_sotl.integrations.ray_lightning": _RAY,
 }
 
-# Class path -> the Lightning package whose `Callback` it derives from.
+# Class path -> the Lightning package of its base class `Callback`.
 CALLBACKS = {
     "lightning_sotl.pytorch_lightning.SoTLMonitor": "pytorch_lightning",
     "lightning_sotl.pytorch_lightning.EarlyRankingStopper": "pytorch_lightning",
@@ -76,7 +76,7 @@ CALLBACKS = {
 
 
 def at(path: str) -> Any:
-    """Return what a path such as `lightning_sotl.LearningCurves.load` names."""
+    """Return the object at a path such as `lightning_sotl.LearningCurves.load`."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
@@ -114,7 +114,7 @@ def test_a_callback_has_its_path_and_one_base(path: str) -> None:
     assert bases == {package: package == CALLBACKS[path] for package in PACKAGES}
 
 
-# Parameters in order: a name, or a name and its default; "*" before those that are keyword-only.
+# Parameters in order: a name, or a name and its default. "*" precedes keyword-only parameters.
 _MONITOR = [
     "self",
     ("window", 1),
@@ -325,26 +325,27 @@ SIGNATURES: dict[str, list[Any]] = {
 def parameters(function: Any) -> list[Any]:
     """Return a signature in the form of SIGNATURES."""
     found: list[Any] = []
-    for one in inspect.signature(function).parameters.values():
-        assert one.kind is not one.POSITIONAL_ONLY
-        if one.kind is one.KEYWORD_ONLY and "*" not in found:
+    for parameter in inspect.signature(function).parameters.values():
+        kind, name, default = parameter.kind, parameter.name, parameter.default
+        assert kind is not parameter.POSITIONAL_ONLY
+        if kind is parameter.KEYWORD_ONLY and "*" not in found:
             found.append("*")
-        stars = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
-        found.append(stars + one.name if one.default is one.empty else (one.name, one.default))
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(kind, "")
+        found.append(stars + name if default is parameter.empty else (name, default))
     return found
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
-def test_a_signature_is_as_it_was(path: str) -> None:
+def test_a_signature_is_unchanged(path: str) -> None:
     found = parameters(at(path))
     assert found == SIGNATURES[path]
-    # `False == 0` and `1 == 1.0`.
+    # Also compare the types, since `False == 0` and `1 == 1.0`.
     assert str(found) == str(SIGNATURES[path])
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("name", ["SoTLMonitor", "EarlyRankingStopper"])
-def test_an_unknown_argument_is_told_by_the_public_name(package: str, name: str) -> None:
+def test_an_error_for_an_unknown_argument_has_the_public_name(package: str, name: str) -> None:
     message = rf"^{name}\.__init__\(\) got an unexpected keyword argument 'windows'"
     with pytest.raises(TypeError, match=message):
         getattr(door(package), name)(windows=1)
@@ -394,7 +395,7 @@ ATTRIBUTES = {
     "OptunaReporter": ["finish", "monitor", "trial", "validation", "validation_mode"],
     "RayReporter": ["checkpoint_every", "metrics", "monitor", "stopped_by_ray"],
 }
-# Public by name only: one callback calls another's, and no document has them.
+# Public by name only: callbacks call them on each other, and they are not documented.
 BETWEEN_CALLBACKS = {
     "begun",
     "sweep_run_id",
@@ -437,7 +438,7 @@ def test_a_new_callback_has_no_results() -> None:
         ).finish()
 
 
-def test_the_reasons_of_a_stop_are_these_strings() -> None:
+def test_stopping_reasons_are_these_strings() -> None:
     reasons = lightning_sotl.StoppingReason
     assert {reason.name: reason.value for reason in reasons} == {
         "not_stopped": "not_stopped",
@@ -456,7 +457,7 @@ def test_a_decision_has_these_attributes() -> None:
     losses = [[3.0, 2.0, 1.0 + run] for run in range(8)]
     best, last = policy.decide_all([0, 7], losses)
     assert public(best) == ["compared", "epoch", "goes_on", "place", "places", "signal"]
-    # Nothing in the order has moved: keep * max_epochs / k = 12 / 3 = 4 places.
+    # The order has not changed, so keep * max_epochs / k = 12 / 3 = 4 places continue.
     assert (best.goes_on, best.epoch, best.place, best.places) == (True, 3, 1, 4)
     assert (last.goes_on, last.epoch, last.place, last.places) == (False, 3, 8, 4)
     assert (best.compared, best.signal) == (8, "train")

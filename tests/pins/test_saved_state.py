@@ -1,4 +1,4 @@
-"""What callbacks save, and that checkpoints of version 0.1.0 are resumed from."""
+"""The saved states of the callbacks, and resumes from checkpoints of version 0.1.0."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ STOP_PATH = "memory://stop/stopped-epoch=3-20e56a4b.ckpt"
 BLOCK_STOP_PATH = "memory://blocks/stopped-batches=6-36f571de.ckpt"
 
 pytestmark = [
-    # A resumed run here saves nothing, so it has no ModelCheckpoint for the saved state of one.
+    # The resumed runs save nothing, so they have no ModelCheckpoint for a saved state of one.
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
-    # Lightning's, of a loader that cannot be resumed inside an epoch; ours need not be.
+    # Lightning warns that a loader has no state. These tests do not need one.
     pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended"),
-    # The oldest set of packages has an older Lightning than the one that wrote the fixtures.
+    # The oldest supported Lightning is older than the one that wrote the fixtures.
     pytest.mark.filterwarnings("ignore:The loaded checkpoint was produced with"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
 ]
 
-# By hand from `known_losses.LOSSES`.
+# Computed by hand from `known_losses.LOSSES`.
 MEANS = {0: 3.25, 1: 2.0, 2: 1.25, 3: 0.75, 4: 0.5}
 EMA_AT_5 = 0.9**4 * 3.25 + 0.9**3 * 2.0 + 0.9**2 * 1.25 + 0.9 * 0.75 + 0.5
 BLOCK_MEANS = {0: 10.5 / 3, 1: 7 / 3, 2: 5 / 3, 3: 3.5 / 3, 4: 2.25 / 3, 5: 1.5 / 3}
 
-# What a plain Trainer without our callbacks has done with the seed of the fixtures, as their
-# program prints it. A step: epoch, batch index, sample, and draws of torch, NumPy and Python.
+# The steps of a plain Trainer without our callbacks, with the seed of the fixtures, as printed by
+# `fixtures/make.py`. A step is: epoch, batch index, sample, and draws of torch, NumPy and Python.
 STEPS = [
     (1, 2, 3, 0.36531615257263184, 0.5011204636599379, 0.057998924774706806),
     (1, 3, 0, 0.8512683510780334, 0.07205113335976154, 0.5074357331894203),
@@ -71,7 +71,7 @@ def saved(name: str) -> dict[str, Any]:
     return torch.load(FIXTURES / name, weights_only=True)
 
 
-# --- what is saved
+# --- saved states
 
 MONITOR_KEY = "SoTLMonitor{'prefix': 'sotl'}"
 STOPPER_KEY = "EarlyRankingStopper{'monitor': 'sotl_e1'}"
@@ -114,7 +114,7 @@ BLOCK_STOP = {
 
 
 def without(state: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Return a state without entries, all of which it has."""
+    """Return a state without the named entries, which must exist."""
     assert set(names) <= set(state)
     return {name: value for name, value in state.items() if name not in names}
 
@@ -173,8 +173,10 @@ def test_a_new_stop_saves_the_same_state(tmp_path: Path, package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_new_checkpoint_has_what_its_promotion_must_keep(tmp_path: Path, package: str) -> None:
-    """Entries of a checkpoint beside Lightning's own, in plain types."""
+def test_a_new_checkpoint_has_the_facts_that_a_promotion_checks(
+    tmp_path: Path, package: str
+) -> None:
+    """They are our own entries of a checkpoint, in plain types."""
     lightning_callbacks = importlib.import_module(f"{package}.callbacks")
     saves = lightning_callbacks.ModelCheckpoint(tmp_path, "own", enable_version_counter=False)
     callbacks = [
@@ -195,7 +197,7 @@ def test_a_new_checkpoint_has_what_its_promotion_must_keep(tmp_path: Path, packa
     for path in (callbacks[1].checkpoint_path, tmp_path / "own.ckpt"):
         checkpoint = torch.load(path, weights_only=True)
         assert checkpoint["lightning_sotl_facts"] == facts
-        # Where the stop saves: what Lightning saves before it names the stop's own checkpoint.
+        # A checkpoint that Lightning saves before the stop's own contains the path of the latter.
         assert checkpoint["lightning_sotl_planned_checkpoints"] == {
             STOPPER_KEY: callbacks[1].checkpoint_path
         }
@@ -265,11 +267,11 @@ def test_a_new_callback_saves_the_same_keys() -> None:
     }
 
 
-# --- resumed from the checkpoints of version 0.1.0
+# --- resumes from checkpoints of version 0.1.0
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_promoted_run_goes_on_from_the_random_state_of_its_stop(
+def test_a_promoted_run_resumes_with_the_random_state_of_its_stop(
     tmp_path: Path, package: str
 ) -> None:
     monitor = door(package).SoTLMonitor(window=(1, 2), ema_decay=0.9)
@@ -285,7 +287,7 @@ def test_a_promoted_run_goes_on_from_the_random_state_of_its_stop(
         "sotl_ema0.9": pytest.approx(EMA_AT_5, rel=1e-12),
     }
     assert monitor.run_id == saved("stop.ckpt")["callbacks"][MONITOR_KEY]["run_id"]
-    # Its results are still those of the stop.
+    # The results of the stopper are still those of the stop.
     assert (stopper.estimate, stopper.epochs_completed) == (1.25, 3)
     assert (stopper.stopping_reason, stopper.checkpoint_path) == ("not_stopped", STOP_PATH)
 
@@ -317,7 +319,7 @@ def test_a_run_resumed_with_a_later_limit_and_other_windows_stops_there(tmp_path
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_an_epoch_that_was_saved_in_its_middle_has_all_its_losses(
+def test_an_epoch_that_was_saved_in_its_middle_keeps_all_its_losses(
     tmp_path: Path, package: str
 ) -> None:
     monitor = door(package).SoTLMonitor(window=(1, 2), ema_decay=0.9)
@@ -334,10 +336,10 @@ def in_blocks(package: str, **arguments: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_promoted_run_goes_on_inside_an_epoch(tmp_path: Path, package: str) -> None:
+def test_a_promoted_run_resumes_inside_an_epoch(tmp_path: Path, package: str) -> None:
     monitor, stopper = in_blocks(package, promoted=True)
     module = resume(tmp_path, "block_stop.ckpt", [monitor, stopper], package)
-    # The samples of the broken epoch are drawn anew: this loader cannot be resumed inside one.
+    # The samples of the interrupted epoch are drawn again, because the loader has no state.
     assert [step[:2] + step[3:] for step in module.steps] == [step[:2] + step[3:] for step in STEPS]
     assert monitor.epoch_losses == BLOCK_MEANS
     assert monitor.estimates == {
@@ -377,7 +379,7 @@ def fit_trial(folder: Path, package: str) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_an_optuna_trial_is_told_and_saved_these_things(tmp_path: Path, package: str) -> None:
+def test_an_optuna_reporter_reports_and_saves_these_values(tmp_path: Path, package: str) -> None:
     study, reporter, stopper = fit_trial(tmp_path, package)
     assert reporter.state_dict() == {
         "reported": {0: 3.25, 1: 2.0},
@@ -390,17 +392,17 @@ def test_an_optuna_trial_is_told_and_saved_these_things(tmp_path: Path, package:
     assert reporter.finish() == 2.0
     (trial,) = study.get_trials()
     assert trial.intermediate_values == {0: 3.25, 1: 2.0}
-    # Accuracies of 1/8 and 2/8, turned round so that lower is better.
+    # Accuracies of 1/8 and 2/8, negated so that lower is better.
     assert without(trial.user_attrs, "lightning_sotl:process_of_0") == {
         "lightning_sotl:validation": {"0": -0.125, "1": -0.25},
         "lightning_sotl:checkpoint_path": stopper.checkpoint_path,
     }
-    # A promoted run reports to no trial.
+    # The checkpoint has no state of the reporter, because a promoted run reports to no trial.
     at_stop = torch.load(stopper.checkpoint_path, weights_only=True)["callbacks"]
     assert not [key for key in at_stop if key.startswith("OptunaReporter")]
 
 
-def test_an_optuna_reporter_takes_back_a_state_of_old() -> None:
+def test_an_optuna_reporter_loads_an_old_state() -> None:
     from lightning_sotl.integrations.optuna import OptunaReporter
 
     state = {
@@ -422,10 +424,10 @@ def test_an_optuna_reporter_takes_back_a_state_of_old() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This is no trial of Ray Tune")
-def test_a_ray_reporter_goes_on_from_the_random_state_of_its_checkpoint(tmp_path: Path) -> None:
+def test_a_ray_reporter_resumes_with_the_random_state_of_its_checkpoint(tmp_path: Path) -> None:
     from lightning_sotl.integrations.ray import RayReporter
 
-    # A report saves the same states as a stop, in an entry of its own if there is no stopper.
+    # A report saves the same states as a stop, but without a stopper in a separate entry.
     checkpoint = saved("stop.ckpt")
     stop = checkpoint["callbacks"].pop(STOPPER_KEY)
     checkpoint["lightning_sotl_random_states"] = stop["random_states"]
@@ -440,14 +442,14 @@ def test_a_ray_reporter_goes_on_from_the_random_state_of_its_checkpoint(tmp_path
     assert monitor.epoch_losses == MEANS
 
 
-def test_the_metric_saves_and_takes_back_these_tensors() -> None:
+def test_the_metric_saves_and_loads_these_tensors() -> None:
     metric = SumOfTrainingLosses(window=2)
     for losses in ([4.0, 2.0], [2.0, 1.0], [1.0, 0.5]):
         for loss in losses:
             metric.update(loss)
         metric.close_epoch()
     metric.update(8.0)
-    # The open epoch, then the closed ones from the newest on.
+    # The open epoch, then the closed epochs from newest to oldest.
     expected = {"sums": [8.0, 1.5, 3.0], "counts": [1.0, 2.0, 2.0]}
     state = metric.state_dict()
     assert {name: tensor.tolist() for name, tensor in state.items()} == expected
