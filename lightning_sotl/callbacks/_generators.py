@@ -29,7 +29,7 @@ _KINDS = (
 )
 
 # Lists and dictionaries are searched for generators up to this size and depth.
-_MOST, _DEEPEST = 1000, 2
+_MAX_SIZE, _MAX_DEPTH = 1000, 2
 _INNER = ("sampler", "batch_sampler", "dataset", "collate_fn", "transform")
 
 
@@ -134,7 +134,7 @@ def _held(attributes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value, depth in values:  # `values` grows here
         yield name, value
         # A subclass of these types might run its own code.
-        if type(value) in (list, tuple, dict) and depth < _DEEPEST and len(value) <= _MOST:
+        if type(value) in (list, tuple, dict) and depth < _MAX_DEPTH and len(value) <= _MAX_SIZE:
             inner = value.values() if type(value) is dict else value
             values += [(f"{name}[]", each, depth + 1) for each in inner]
 

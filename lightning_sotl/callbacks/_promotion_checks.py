@@ -19,7 +19,7 @@ from lightning_sotl.record.format import without_cli_keys
 
 _KEY = "lightning_sotl_facts"  # an entry of checkpoints
 _HPARAMS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's own entries
-_MOST_NAMED = 10
+_MAX_NAMED = 10
 _BY_NAME = (type, FunctionType, BuiltinFunctionType)  # checkpoints contain only their names
 _FACTS = {
     "max_epochs": "max_epochs",
@@ -77,8 +77,8 @@ def warn_of_differences(
     named = dict.fromkeys(differences)  # the module and the DataModule may share a name
     if not named:
         return
-    rest = len(named) - _MOST_NAMED
-    listed = "; ".join([*list(named)[:_MOST_NAMED], *([f"and {rest} more"] if rest > 0 else [])])
+    rest = len(named) - _MAX_NAMED
+    listed = "; ".join([*list(named)[:_MAX_NAMED], *([f"and {rest} more"] if rest > 0 else [])])
     warn_user(
         f"The settings of the promoted run differ from those of the stopped run: {listed}. Its "
         "rank and the states of its optimizers and schedules come from the stopped run."

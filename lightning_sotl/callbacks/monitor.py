@@ -82,7 +82,7 @@ class _Fit:
 
 
 class SoTLMonitor:
-    r"""Logs the sum of a run's training losses (SoTL and SoTL-E), by which runs are ranked early.
+    r"""Logs the sum of a run's training losses (SoTL and SoTL-E), an early estimate of its rank.
 
     Add it to the callbacks of a Trainer. It reads the loss that `training_step` returns, so the
     module needs no change. It computes L(e), the mean loss of each epoch over all batches and
@@ -100,9 +100,10 @@ class SoTLMonitor:
     `on_train_epoch_end` can read them, in any order of the callbacks. A name is absent until its
     first value exists.
 
-    An epoch that was cut short has no L(e). If an exception ends an epoch and the same Trainer
-    trains it again, L(e) comes from the second attempt. A non-finite loss makes every estimate that
-    contains it `+inf`.
+    An epoch that is cut short, for example by `max_steps` or `max_time`, has no L(e). If an
+    exception ends an epoch and the same Trainer trains it again, L(e) comes from the second
+    attempt. If you add a monitor to a run that is already under way, `sotl` is not logged, because
+    it needs every epoch. A non-finite loss makes every estimate that contains it `+inf`.
 
     The monitor also writes the record of the run, `sotl.jsonl`, which `lightning-sotl rank`,
     `evaluate` and `promote` read. During and after `fit`, the results are in `estimates` and
@@ -112,7 +113,7 @@ class SoTLMonitor:
         window: E, the number of last epochs to sum, or several such numbers, each at least 1. Every
             E is logged as `<prefix>_e<E>`, which is available after E epochs.
         ema_decay: The decay of the discounted sum, in (0, 1]. If given, the monitor also logs this
-            sum, as `<prefix>_ema<decay>`.
+            sum as `<prefix>_ema<decay>`.
         every_n_train_batches: N, at least 1. If given, blocks of N training batches per rank take
             the place of epochs. This suits training in one long epoch. Names then begin with
             `<prefix>_b<N>`.
@@ -135,13 +136,14 @@ class SoTLMonitor:
             time need separate folders.
 
     Raises:
-        TypeError: If an argument has the wrong type, or in training, if the loss is neither a real
-            tensor nor a number.
-        ValueError: If an argument is out of range; if `params` contains a value that JSON would
-            change, such as a tuple or NaN; if `directory` is given with `record=False`; in `setup`,
-            if two monitors of a Trainer log the same name; in training, if the loss has more than
-            one element; or if a checkpoint was saved with another `every_n_train_batches` or
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, if `params` contains a value that JSON would
+            change, such as a tuple or NaN, or if `directory` is given with `record=False`.
+        ValueError: In `setup`, if two monitors of the Trainer log the same name.
+        ValueError: On a resume, if the checkpoint was saved with another `every_n_train_batches` or
             `loss_key`.
+        TypeError: In training, if the loss is neither a real tensor nor a number.
+        ValueError: In training, if the loss has more than one element.
         RuntimeError: In training, if the first output has no `loss_key` (the message lists the
             available keys), or if the loss was changed in place after the step.
 

@@ -86,25 +86,26 @@ class EarlyRankingStopper:
     schedules depend on `max_epochs`, and a ranking at T is useful only on the schedule with which
     the winners will be trained.
 
-    The run stops at the end of the first completed epoch at which `stop_epoch` is reached,
+    The run stops at the end of the first complete epoch at which `stop_epoch` is reached,
     Lightning's `min_epochs` and `min_steps` are met, and the estimate is available. With
-    `stop_batches`, it stops at the end of such a block instead. All ranks stop together. After
-    `fit`, the results are in `estimate`, `epochs_completed`, `stopping_reason` and
-    `checkpoint_path`.
+    `stop_batches`, it stops at the end of the first block that meets these conditions. All ranks
+    stop together. After `fit`, the results are in `estimate`, `epochs_completed`,
+    `stopping_reason` and `checkpoint_path`.
 
-    The checkpoint contains the random state of every rank. To promote the run, fit again from this
-    checkpoint with `promoted=True`. The promoted run is never stopped, and it is bit-equal to a run
-    that was not stopped at T. A warning names both values if its schedule, batches or
-    hyper-parameters differ from those at the stop. If you resume a run at or past its limit without
-    `promoted=True`, it ends before the first batch, with its saved estimate and the reason
-    `already_stopped`.
+    To promote a run, fit again from `checkpoint_path` with `promoted=True`. The checkpoint contains
+    the random state of every rank. The promoted run is therefore bit-equal to a run that was never
+    stopped. A warning names both values if its schedule, batches or hyper-parameters differ from
+    those at the stop.
 
-    The promoted run is not bit-equal if random numbers are drawn in `on_train_start`, or from
+    If you resume a run at or past its limit without `promoted=True`, it ends before the first
+    batch, with its saved estimate and the reason `already_stopped`.
+
+    A promoted run is not bit-equal if random numbers are drawn in `on_train_start`, or from
     generators other than those of torch, NumPy, Python and the training loaders. After a stop in
-    the middle of an epoch (`stop_batches`), it also needs training loaders with a `state_dict`.
-    Lightning then restores neither accumulated gradients, nor metrics over the whole epoch, nor the
-    factor of a GradientAccumulationScheduler, and a ReduceLROnPlateau with `interval="step"` misses
-    one step.
+    the middle of an epoch (`stop_batches`), the training loaders must also have a `state_dict`.
+    Even so, Lightning does not restore accumulated gradients, metrics over the whole epoch, the
+    factor of a GradientAccumulationScheduler, or the last step of a ReduceLROnPlateau with
+    `interval="step"`.
 
     Args:
         stop_epoch: T, the number of completed epochs after which the run stops. It must be at least
@@ -127,7 +128,8 @@ class EarlyRankingStopper:
         policy: An AdaptivePolicy that decides after each epoch (or block) whether the run
             continues. It compares the run with the runs that have records below `directory`. A
             limit may be given too, and then also stops the run. `monitor` must be an estimate of
-            this Trainer's SoTLMonitor, and `policy.max_epochs` must equal the Trainer's.
+            this Trainer's SoTLMonitor. `policy.max_epochs` must equal the Trainer's `max_epochs`,
+            or with blocks, it is the budget in blocks.
         directory: The folder below which all runs of this sweep, and no others, have their loggers.
             Each run writes its own record there and reads the records of the other runs. Required
             with a `policy`.
@@ -140,13 +142,18 @@ class EarlyRankingStopper:
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range; if both limits are given, or neither and no
-            policy; if only one of `policy` and `directory` is given; in `setup`, if a limit is
-            below the window or does not fit the blocks; before the first batch, if `policy` has
-            another budget than the Trainer, or if the run has no record below `directory`.
-        RuntimeError: In `setup` or at the limit, if nothing logs `monitor` (the message lists the
-            logged metrics); after an epoch, if no training step returned a loss; or if the stopped
-            run had another number of ranks or other loader generators than the promoted run.
+        ValueError: If an argument is out of range. If both limits are given, or neither limit and
+            no policy. If only one of `policy` and `directory` is given, or `validation` without a
+            policy or without `validation_mode`.
+        ValueError: In `setup`, if a limit is below the window, or `stop_batches` is not a multiple
+            of N.
+        ValueError: Before the first batch, if `policy` has another budget than the Trainer, if the
+            run has no record below `directory`, or if `validation` is not recorded.
+        RuntimeError: In `setup` or at the limit, if nothing logs `monitor`. The message lists the
+            available names.
+        RuntimeError: After an epoch, if no training step returned a loss.
+        RuntimeError: On a resume from a stop, if the number of ranks or the generators of the
+            training loaders have changed.
         OSError: If the checkpoint of the stop cannot be written.
 
     Example:
@@ -163,7 +170,7 @@ class EarlyRankingStopper:
         >>> promoted = EarlyRankingStopper(stop_epoch=10, promoted=True)
         >>> trainer = pl.Trainer(max_epochs=100, callbacks=[SoTLMonitor(), promoted])
         >>> checkpoint = stopper.checkpoint_path
-        >>> trainer.fit(model, loader, ckpt_path=checkpoint)  # doctest: +SKIP
+        >>> trainer.fit(model, loader, ckpt_path=checkpoint, weights_only=True)  # doctest: +SKIP
 
         With `lightning.pytorch`, import the callbacks from `lightning_sotl.lightning`.
 
