@@ -60,14 +60,14 @@ def set_generator_states(trainer: Trainer, states: list[dict[str, Any]] | None) 
         if generators:
             warn_user(
                 "The checkpoint lacks the states of generators that the training loaders use "
-                f"({_words(found)}), so the run will differ from one that was never stopped."
+                f"({_join_kinds(found)}), so the run will differ from one that was never stopped."
             )
         return
     saved = [entry["kind"] for entry in states]
     if saved != found:
         raise RuntimeError(
             "Expected the generators that the training loaders use to be those in the saved random "
-            f"state ({_words(saved)}) but got {_words(found)}."
+            f"state ({_join_kinds(saved)}) but got {_join_kinds(found)}."
         )
     for generator, entry in zip(generators, states, strict=True):
         _set_state(generator, entry["state"])
@@ -103,7 +103,7 @@ def _orders(trainer: Trainer) -> list[Any]:
     found: dict[int, Any] = {}
     for part in training_loaders(trainer):
         attributes = _attributes(part)
-        if any(_is_own_generator(name, value) for name, value in _held(attributes)):
+        if any(_is_own_generator(name, value) for name, value in _walk_attributes(attributes)):
             found |= {id(value): value for value in attributes.values() if _is_order(value)}
     return list(found.values())
 
@@ -122,13 +122,13 @@ def _generators(trainer: Trainer) -> list[_Generator]:
         parts += [each for each in inner if each is not None and not _is_in(each, parts)]
     found: dict[int, _Generator] = {}  # a loader and its sampler may share one
     for part in parts:
-        for name, value in _held(_attributes(part)):
+        for name, value in _walk_attributes(_attributes(part)):
             if _is_own_generator(name, value):
                 found[id(value)] = value
     return list(found.values())
 
 
-def _held(attributes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _walk_attributes(attributes: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield names and values of attributes, and of the entries of short lists and dictionaries."""
     values = [(name, value, 0) for name, value in attributes.items()]
     for name, value, depth in values:  # `values` grows here
@@ -162,7 +162,7 @@ def _kind(generator: _Generator) -> str:
     return f"{type(generator).__module__.partition('.')[0]} {type(generator).__name__}"
 
 
-def _words(kinds: list[str]) -> str:
+def _join_kinds(kinds: list[str]) -> str:
     return ", ".join(kinds) or "none"
 
 

@@ -31,7 +31,7 @@ _FACTS = {
 
 
 def facts_of(trainer: Trainer, pl_module: Module) -> dict[str, Any]:
-    """Return the settings other than hyper-parameters that should not change at a promotion."""
+    """Return the settings, other than hyper-parameters, that a promotion should not change."""
     facts = run_facts(trainer, pl_module, block=None)
     params = (monitor.params for monitor in monitors_of(trainer))
     return {

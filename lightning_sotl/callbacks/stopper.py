@@ -466,7 +466,7 @@ class EarlyRankingStopper:
             self._finish_at_end_of_training(trainer)
 
     def _decide(self, trainer: Trainer, epochs: int, *, inside_epoch: bool = False) -> bool:
-        """Stop the run if a rule requires it and Lightning's minima are met; return whether so."""
+        """Stop if a rule requires it and Lightning's minima are met; return whether it stops."""
         between_blocks = not self._fit.in_blocks or self._metric.is_between_units
         # A policy over blocks may be combined with a limit in epochs, whose borders differ.
         at_border = not inside_epoch if self.stop_batches is None else between_blocks
