@@ -3,6 +3,8 @@
 A comment in the line above a fenced block says what the tests do with it:
 
 - `<!-- prints -->`: the Python block above prints these lines, among others.
+- `<!-- run here -->`: the `lightning-sotl` command of this block runs after the blocks above it, in
+  the same folder, and prints the lines that follow it. `...` stands for any text.
 - `<!-- continues README -->`, once on a page: its code starts from the README's first block, which
   defines `Net`, `train_loader` and `val_loader`.
 - `<!-- slow -->`, once on a page: its code is run by the slow tests only.
@@ -75,15 +77,17 @@ def is_slow(page: Path) -> bool:
 
 
 def program(page: Path) -> list[Block]:
-    """Return the Python blocks that run as one program: those of the page, after the README's."""
-    own = [
-        block
-        for block in blocks(page)
-        if block.language == "python" and not block.comment.startswith("not run: ")
-    ]
+    """Return the blocks that run as one program: those of the page, after the README's first."""
+    own = [block for block in blocks(page) if _runs(block)]
     if own and "<!-- continues README -->" in page.read_text():
         return [first_block(), *own]
     return own
+
+
+def _runs(block: Block) -> bool:
+    if block.language == "python":
+        return not block.comment.startswith("not run: ")
+    return block.comment == "run here"
 
 
 def first_block() -> Block:
@@ -93,13 +97,14 @@ def first_block() -> Block:
 
 def printed_by(page: Path) -> dict[int, str]:
     """Return the lines that a page shows as printed, by the place of the block in its program."""
-    shown, place = {}, -1
-    started = len(program(page)) - sum(one.page == page for one in program(page))
+    shown = {}
+    place = sum(block.page != page for block in program(page)) - 1
     for block in blocks(page):
-        if block.language == "python" and not block.comment.startswith("not run: "):
-            place += 1
+        place += _runs(block)
+        if block.comment == "run here":
+            shown[place] = block.text.partition("\n")[2]
         elif block.comment == "prints":
-            shown[place + started] = block.text
+            shown[place] = block.text
     return shown
 
 

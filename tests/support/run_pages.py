@@ -16,7 +16,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from tests.support.pages import name_of, program
+from lightning_sotl.cli import main as lightning_sotl
+from tests.support.pages import Block, name_of, program
 from tests.support.paths import ROOT
 
 
@@ -36,16 +37,26 @@ def run_page(page: Path, folder: Path) -> dict[str, object]:
     space = {"__name__": "__main__"}
     printed: list[str] = []
     for block in program(page):
-        # The code keeps its line numbers, so that a traceback names the line of the page.
-        code = "\n" * block.line + block.text
         output = io.StringIO()
         try:
             with contextlib.redirect_stdout(output):
-                exec(compile(code, name_of(block.page), "exec"), space)  # noqa: S102  # our pages
+                run_block(block, space)
         except BaseException:
             return {"printed": printed, "failed": traceback.format_exc()}
         printed.append(output.getvalue())
     return {"printed": printed, "failed": None}
+
+
+def run_block(block: Block, space: dict[str, object]) -> None:
+    """Run a block of Python, or the command of a console block."""
+    if block.language == "console":
+        program, *arguments = block.text.partition("\n")[0].removeprefix("$ ").split()
+        if program != "lightning-sotl" or lightning_sotl(arguments):
+            raise RuntimeError(f"{program} {arguments} did not run")
+        return
+    # The code keeps its line numbers, so that a traceback names the line of the page.
+    code = "\n" * block.line + block.text
+    exec(compile(code, name_of(block.page), "exec"), space)  # noqa: S102  # our own pages
 
 
 if __name__ == "__main__":

@@ -1,0 +1,261 @@
+"""The code of the README and of the site runs, and prints what the pages show."""
+
+import ast
+import builtins
+import functools
+import inspect
+import json
+import re
+import subprocess
+import sys
+from difflib import unified_diff
+
+import pytest
+
+from lightning_sotl.cli.parser import build_parser
+from tests.support.pages import (
+    README,
+    blocks,
+    command_below,
+    commands,
+    first_block,
+    is_slow,
+    name_of,
+    pages,
+    printed_by,
+    program,
+)
+from tests.support.paths import ROOT
+
+NAMES = [name_of(page) for page in pages()]
+PROGRAMS = [name_of(page) for page in pages() if program(page) and not is_slow(page)]
+# Lightning's words and paths are long; a page shows `...` for them.
+NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Run the code of all pages, and return what each block printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.run_pages", tmp_path_factory.mktemp("pages")]
+        + PROGRAMS,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(results, name):
+    result = results[name]
+    assert result["failed"] is None, result["failed"]
+    for place, shown in printed_by(ROOT / name).items():
+        assert_shows(result["printed"][place], shown)
+
+
+def assert_shows(printed, shown):
+    """Check that the printed lines contain the shown ones in their order, numbers roughly."""
+    lines = iter(printed.splitlines())
+    for expected in shown.splitlines():
+        assert any(is_line(line, expected) for line in lines), f"{expected!r} not in {printed}"
+
+
+def is_line(printed, shown):
+    """Return whether a printed line is the shown one; another processor may round otherwise."""
+    pattern = re.escape(NUMBER.sub("<number>", " ".join(shown.split())))
+    pattern = pattern.replace("<number>", r"(-?\d+\.\d+)").replace(r"\.\.\.", ".*")
+    match = re.fullmatch(pattern, " ".join(printed.split()))
+    if match is None:
+        return False
+    numbers = map(float, match.groups())
+    return list(numbers) == pytest.approx(list(map(float, NUMBER.findall(shown))), abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown"),
+    [("loss 1.0", "loss 1.2"), ("loss 1.0", "a loss 1.0"), ("rank 2 a", "rank 1 a")],
+)
+def test_a_line_that_differs_is_found(printed, shown):
+    assert not is_line(printed, shown)
+    assert is_line("rank  1.04 /tmp/a/x.ckpt", "rank 1.0 ...")
+
+
+def test_the_blocks_that_do_not_run_name_what_exists():
+    checked = 0
+    for page in pages():
+        given = names_set_by("".join(block.text for block in [first_block(), *python_of(page)]))
+        for block in python_of(page):
+            if block.comment.startswith("not run: "):
+                check_names(block, given | set(dir(builtins)))
+                checked += 1
+    assert checked <= 6  # each has its reason on the page; the others run
+
+
+def python_of(page):
+    return [block for block in blocks(page) if block.language == "python"]
+
+
+def check_names(block, known):
+    """Check that the names of a program are set, and its calls of imported names have arguments."""
+    tree = ast.parse(block.text)
+    unknown = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - known
+    assert unknown == set(), (block.page, block.line)
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    space = {}
+    exec(compile(ast.Module(imports, []), block.page, "exec"), space)  # noqa: S102  # our own pages
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        path = ast.unparse(call.func)
+        first, *rest = path.split(".")
+        if first in space and re.fullmatch(r"[\w.]+", path):
+            function = functools.reduce(getattr, rest, space[first])
+            options = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+            inspect.signature(function).bind_partial(*call.args, **options)
+
+
+def names_set_by(code):
+    """Return the names that a program imports, defines, assigns or accepts as arguments."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.alias):
+            names.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_commands_and_options_of_a_page_exist(name):
+    text = (ROOT / name).read_text()
+    shown = [command for command in commands(ROOT / name) if command.startswith("lightning-sotl ")]
+    inline = re.findall(r"`(lightning-sotl (?:rank|evaluate|replay) [^`]+)`", text)
+    for command in [*shown, *inline]:
+        build_parser().parse_args(command.split()[1:])
+    for path, options in re.findall(r"python (examples/\S+\.py)([^`\n|]*)", text):
+        source = (ROOT / path).read_text()
+        for option in re.findall(r"--[a-z-]+", options):
+            assert f'"{option}"' in source, (path, option)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_links_of_a_page_lead_to_a_file_and_a_heading(name):
+    page = ROOT / name
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", without_code(page.read_text())):
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.is_file(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def without_code(text):
+    return re.sub(r"^( *)```.*?^\1```", "", text, flags=re.M | re.S)
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as MkDocs and code hosts make them."""
+    headings = re.findall(r"^#+ (.*)$", without_code(page.read_text()), re.M)
+    plain = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings]
+    return {re.sub(r"\s", "-", heading) for heading in plain}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_code_of_a_page_is_marked_as_the_tests_expect(name):
+    page = ROOT / name
+    assert page.read_text().count("```python") == len(python_of(page))
+    known = ("", "prints", "run here", "continues README", "slow", "command: tests")
+    for block in blocks(page):
+        fine = (*known, "command: main job")
+        assert block.comment in fine or block.comment.startswith("not run: "), block.line
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 160
+    for line in README.read_text().splitlines():
+        assert len(line) <= 125, line
+
+
+@pytest.mark.parametrize("comment", ["command: main job", "command: tests"])
+def test_the_two_commands_are_one_line_each(comment):
+    command = command_below(comment)
+    assert "\n" not in command
+    assert '"torch==' in command
+    for path in re.findall(r"examples/\w+\.py", command):
+        assert (ROOT / path).is_file()
+
+
+def test_getting_started_has_the_code_of_the_readme():
+    page = ROOT / "docs" / "getting-started.md"
+    assert [block.text for block in program(page)][:2] == [
+        block.text for block in program(README)
+    ][:2]
+
+
+def test_every_public_name_has_its_place_in_the_reference():
+    import lightning_sotl
+    import lightning_sotl.integrations.optuna
+    import lightning_sotl.integrations.ray
+
+    text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    shown = set(re.findall(r"^::: ([\w.]+)$", text, re.M))
+    for module in (
+        lightning_sotl,
+        lightning_sotl.integrations.optuna,
+        lightning_sotl.integrations.ray,
+    ):
+        names = {f"{module.__name__}.{name}" for name in module.__all__}
+        assert names <= shown, names - shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_commands_of_the_pages_print_what_the_pages_show(tmp_path):
+    """Compare whole outputs; the numbers are those of the torch that the README installs."""
+    subprocess.run([sys.executable, "examples/rank_runs.py"], check=True, cwd=ROOT)
+    wrong = []
+    for page in pages():
+        inside = {block.text for block in program(page) if block.language == "console"}
+        for command, shown in commands(page).items():
+            if any(command in " ".join(text.split()) for text in inside) or not shown.strip():
+                continue
+            program_, *arguments = command.split()
+            words = {"lightning-sotl": ["-m", "lightning_sotl"], "python": []}[program_]
+            done = subprocess.run(
+                [sys.executable, *words, *arguments],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=ROOT,
+            )
+            lines, expected = done.stdout.splitlines(), shown.splitlines()
+            for line in expected:
+                if not any(is_line(one, line) for one in lines):
+                    wrong += [f"{name_of(page)}: {command}", *unified_diff(expected, lines)]
+                    break
+    assert wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_page_on_ray_stops_four_trials_at_t_and_trains_two_to_the_end(tmp_path):
+    page = ROOT / "docs" / "sweeps" / "ray.md"
+    code = "\n".join(block.text for block in program(page))
+    counts = "print('counts', *([r.metrics['epochs_completed'] for r in grid] for grid in {}))"
+    # A program in a file: Ray's workers have to import what it defines.
+    path = tmp_path / "program.py"
+    path.write_text(
+        code.replace("/shared/sweeps", str(tmp_path / "storage"))
+        + counts.format("(stopped, promoted)")
+    )
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "counts [3, 3, 3, 3] [10, 10]" in done.stdout
