@@ -88,4 +88,4 @@ def test_unknown_ending_gives_2_and_a_message_before_anything_is_read(
 
 def test_groups_cannot_be_drawn_in_one_picture(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rank", "x", "--plot", "x.png", "--group-by", "batch_size"]) == 2
-    assert "it does not go with --group-by" in capsys.readouterr().err
+    assert "cannot be combined with --group-by" in capsys.readouterr().err

@@ -10,17 +10,17 @@ from typing import Any
 
 from lightning_sotl.cli.parser import parse_options
 
-# Only light modules are imported here, so that `--help` answers at once.
+# Heavy modules are imported in functions to keep `--help` fast.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        arguments: The arguments after the program's name; None for the process's own.
+        arguments: The arguments after the program's name; None for `sys.argv[1:]`.
 
     Returns:
-        0 if all went well, 1 if the data do not allow it, 2 on wrong usage, 130 after Ctrl-C.
+        0 on success, 1 if the data are unsuitable, 2 on wrong usage, 130 after Ctrl-C.
     """
     _open_closed_streams()
     try:
@@ -29,11 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         code = 0
     except KeyboardInterrupt:
-        code = 130  # as a shell counts an end by SIGINT
-    except OSError as error:  # standard output is on a full disk
+        code = 130  # the shell's code for SIGINT
+    except OSError as error:  # for example, standard output is on a full disk
         from lightning_sotl.cli.output import show_error
 
-        with contextlib.suppress(OSError):  # standard error may be, too
+        with contextlib.suppress(OSError):  # standard error may fail too
             show_error(f"lightning-sotl: {error}")
         code = 1
     _discard_output()
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         options = parse_options(arguments)
-    except SystemExit as stop:  # argparse has printed why
+    except SystemExit as stop:  # argparse has printed the reason
         return int(stop.code or 0)
     from lightning_sotl.cli.evaluate import evaluate
     from lightning_sotl.cli.output import show_error, show_failure
@@ -71,16 +71,16 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Replace standard streams that are closed, for example by `>&-`, by the null device."""
+    """Redirect closed standard streams (`>&-` in a shell) to the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  # never closed
 
 
 def _discard_output() -> None:
-    """Discard what cannot be written, so that Python does not report it again when it exits.
+    """Discard unwritten output, so that Python does not fail again at exit.
 
-    The reader may be gone, for example `head`, or the disk may be full.
+    Writing fails if the reader has exited (for example `head`) or if the disk is full.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

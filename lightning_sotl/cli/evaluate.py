@@ -1,4 +1,4 @@
-"""`lightning-sotl evaluate`: how well each estimator would have ranked finished runs."""
+"""`lightning-sotl evaluate`: how well each estimator ranks finished runs."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.configurations import repeats_notes
 
-# The reasons in a record for a run that ended early.
+# The stopping reasons of runs that ended early.
 _STOPS = tuple(reason.value for reason in StoppingReason if reason != StoppingReason.not_stopped)
 
 
 def evaluate(options: EvaluateOptions) -> None:
-    """Print how well each estimator at each T agrees with the target.
+    """Print how well each estimator, at each T, agrees with the target.
 
     Raises:
-        NotedError: If the data do not allow an evaluation.
-        ValueError: If PATH does not hold the runs or values that were asked for.
+        NotedError: If the runs cannot be evaluated.
+        ValueError: If PATH does not contain the requested runs or values.
     """
-    with progress_bar("read", unit="folder") as progress:
+    with progress_bar("Reading", unit="folder") as progress:
         runs = load_runs(options.query, progress=progress)
     estimators = list(options.estimators)
     if options.grid:

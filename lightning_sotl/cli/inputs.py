@@ -1,4 +1,4 @@
-"""Reading PATH: a directory of runs, a table of curves, or a benchmark's own files."""
+"""Reads PATH: directories of runs, a table of curves, or the files of a benchmark."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ def load_runs(
     monitor: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FoundRuns:
-    """Return the runs of PATH with the notes of reading them.
+    """Return the runs of PATH, with the notes of the readers.
 
     Args:
-        query: What to read.
-        monitor: An estimate or a logged key to read besides the curves.
-        progress: Called with the number of folders read and the number of all folders.
+        query: PATH and the keys to read.
+        monitor: An estimate or a logged key to read in addition to the curves.
+        progress: Called with the number of folders read so far and the total number.
 
     Raises:
         FileNotFoundError: If PATH does not exist.
         NotADirectoryError: If PATH is neither a file nor a directory.
-        ValueError: If PATH does not hold the runs or values that were asked for.
+        ValueError: If PATH does not contain the requested runs or values.
     """
     for path in query.paths:
         if not path.exists():
             raise FileNotFoundError(
-                f"There is no '{path}'; expected a directory of runs or an .npz of LearningCurves."
+                f"There is no '{path}'. Expected a directory of runs or an .npz file of "
+                "LearningCurves."
             )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -69,7 +70,7 @@ def _read_directory(
         keys,
         metric_mode=query.metric_mode or "max",
         final_mode=query.target_mode,
-        # A ranking by a logged key needs that key, not L(e).
+        # A ranking by a logged key does not need L(e).
         needs_losses=monitor is None or estimate is not None,
         instead=monitor,
         progress=progress,
@@ -84,7 +85,7 @@ def _load_table(path: Path) -> LearningCurves:
             raise
         raise ValueError(
             f"Expected '{path}' to be a directory of runs, a file of a run ('sotl.jsonl', "
-            "'metrics.csv' or 'events.out.tfevents.*'), or an .npz of LearningCurves."
+            "'metrics.csv' or 'events.out.tfevents.*'), or an .npz file of LearningCurves."
         ) from None
 
 
@@ -100,29 +101,29 @@ def _read_file(query: Query, monitor: str | None) -> FoundRuns:
         "--target": query.target,
         "--final-loss": query.final_loss,
         "--train-loss": query.train_loss,
-        "--target-mode": query.target_mode,  # a file has its own
+        "--target-mode": query.target_mode,  # stored in the file
     }
     if given := [flag for flag, value in for_directories.items() if value]:
         raise ValueError(
-            f"{', '.join(given)}: only for a directory of runs, which '{path}' is not."
+            f"Only a directory of runs accepts {', '.join(given)}, and '{path}' is not one."
         )
     if query.format == "nas-bench-nlp":
         curves, cautions = read_nas_bench_nlp(path)
     else:
         curves, cautions = _load_table(path), []
-    # For a monitor other than the metric, --metric-mode is the monitor's.
+    # For any other monitor, --metric-mode is the direction of the monitor.
     is_for_metric = monitor in (None, "val_metric")
     if is_for_metric and query.metric_mode not in (None, curves.metric_mode):
         raise ValueError(
-            f"Expected --metric-mode to be '{curves.metric_mode}', as '{path}' has it, but "
-            f"got '{query.metric_mode}'."
+            f"Expected --metric-mode to be '{curves.metric_mode}', the mode stored in '{path}', "
+            f"but got '{query.metric_mode}'."
         )
     validation = {"val_loss": curves.val_loss, "val_metric": curves.val_metric}
     return FoundRuns(
         curves,
         facts=({},) * curves.runs,
         others={name: values for name, values in validation.items() if values is not None},
-        # As with a record, estimates are computed from the losses, not looked up in logs.
+        # Estimates are computed from the losses, as for runs with a record.
         has_record=np.ones(curves.runs, dtype=bool),
         stopped_at=(None,) * curves.runs,
         notes=RunNotes(cautions=cautions),

@@ -1,4 +1,4 @@
-"""The options of the three commands, typed, and the checks that argparse does not make."""
+"""The typed options of the three commands, and the checks that argparse cannot make."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lightning_sotl.stats.ranks import Mode
 
 @dataclass(frozen=True)
 class Query:
-    """What to read: PATH and the names of the logged values.
+    """PATH and the names of the logged values to read.
 
     Attributes:
         paths: Directories or files of runs, one `.npz` of `LearningCurves`, or a benchmark's file.
-        format: The benchmark whose file PATH is; "auto" for the first two.
+        format: "auto" for runs and `.npz` files, otherwise the name of the benchmark.
         val_loss: The key of the validation loss.
         val_metric: The key of the validation metric.
         target: The key of the final metric.
         final_loss: The key of the final test loss.
-        train_loss: The key of the epoch loss, for runs with neither a record nor `sotl_e1`.
+        train_loss: The key of the epoch loss, for runs without a record and without `sotl_e1`.
         metric_mode: "max" if higher is better for the validation metric; None if not given.
-        target_mode: The same for the target.
+        target_mode: The same for the final metric.
     """
 
     paths: tuple[Path, ...]
@@ -45,7 +45,7 @@ class Query:
 
     @property
     def is_of_runs(self) -> bool:
-        """Whether PATH is of runs, not one file with a table of curves."""
+        """Whether PATH contains runs, as opposed to one file with a table of curves."""
         path = self.paths[0]
         is_table = len(self.paths) == 1 and path.is_file() and not is_run_file(path)
         return self.format == "auto" and not is_table
@@ -56,8 +56,8 @@ class Output:
     """How to show the result.
 
     Attributes:
-        json: Whether to print one JSON document in place of tables.
-        plot: The file to save a picture to, or None.
+        json: Whether to print one JSON document instead of tables.
+        plot: The file to save a figure to, or None.
     """
 
     json: bool = False
@@ -66,7 +66,7 @@ class Output:
 
 @dataclass(frozen=True)
 class RankOptions:
-    """The options of `lightning-sotl rank`; `lightning-sotl rank --help` explains each."""
+    """The options of `lightning-sotl rank`; its `--help` explains each."""
 
     command: ClassVar[str] = "rank"
     query: Query
@@ -82,8 +82,8 @@ class RankOptions:
         """Check the options.
 
         Raises:
-            ValueError: If one is out of range or missing, or if two contradict each other.
-            ModuleNotFoundError: If a picture is wanted and matplotlib is not installed.
+            ValueError: If an option is out of range or missing, or if two contradict each other.
+            ModuleNotFoundError: If --plot is given and matplotlib is not installed.
         """
         _check_at_least("--top", 1, self.top)
         _check_at_least("--at", 1, self.at)
@@ -93,7 +93,7 @@ class RankOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """The options of `lightning-sotl evaluate`; `lightning-sotl evaluate --help` explains each."""
+    """The options of `lightning-sotl evaluate`; its `--help` explains each."""
 
     command: ClassVar[str] = "evaluate"
     query: Query
@@ -110,8 +110,8 @@ class EvaluateOptions:
         """Check the options.
 
         Raises:
-            ValueError: If one is out of range or missing, or if two contradict each other.
-            ModuleNotFoundError: If a picture is wanted and matplotlib is not installed.
+            ValueError: If an option is out of range or missing, or if two contradict each other.
+            ModuleNotFoundError: If --plot is given and matplotlib is not installed.
         """
         _check_at_least("--at", 1, *self.at)
         _check_at_least("--resamples", 1, self.resamples)
@@ -125,7 +125,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class ReplayOptions:
-    """The options of `lightning-sotl replay`; `lightning-sotl replay --help` explains each."""
+    """The options of `lightning-sotl replay`; its `--help` explains each."""
 
     command: ClassVar[str] = "replay"
     query: Query
@@ -133,7 +133,7 @@ class ReplayOptions:
     policies: tuple[str, ...]  # empty for the default
     runs: int
     repeats: int
-    workers: int | None  # None for as many as runs
+    workers: int | None  # None for one per run
     seed: int
     validation_cost: float
 
@@ -141,8 +141,8 @@ class ReplayOptions:
         """Check the options.
 
         Raises:
-            ValueError: If one is out of range or missing.
-            ModuleNotFoundError: If a policy or the picture needs a package that is not installed.
+            ValueError: If an option is out of range or missing.
+            ModuleNotFoundError: If a policy or the figure needs a package that is not installed.
         """
         _check_at_least("--workers", 1, self.workers)
         _check_at_least("--runs", 2, self.runs)
@@ -151,7 +151,7 @@ class ReplayOptions:
         _check_picture(self.output)
         if not (math.isfinite(self.validation_cost) and self.validation_cost >= 0):
             raise ValueError(
-                "Expected --validation-cost to be a share of an epoch, at least 0, but got "
+                "Expected --validation-cost to be a finite number of at least 0 but got "
                 f"{self.validation_cost}."
             )
         _check_target(self.query)
@@ -166,38 +166,38 @@ def _check_at_least(flag: str, least: int, *values: int | None) -> None:
 
 
 def _check_picture(output: Output, group_by: tuple[str, ...] = ()) -> None:
-    """Raise if --plot has several groups to draw, or names a format that matplotlib lacks."""
+    """Raise if --plot is combined with --group-by, or if matplotlib lacks the file format."""
     if not output.plot:
         return
     if group_by:
-        raise ValueError("--plot draws one group of runs; it does not go with --group-by.")
+        raise ValueError("--plot draws one group of runs and cannot be combined with --group-by.")
     plotting.picture_format(output.plot)
 
 
 def _check_target(query: Query) -> None:
-    """Raise if PATH is a directory of runs and the key of their final metric is missing."""
+    """Raise if PATH is a directory of runs and --target is missing."""
     exists = all(path.exists() for path in query.paths)
     if query.is_of_runs and query.target is None and exists:
         raise ValueError("A directory of runs needs --target, the logged key of the final metric.")
 
 
 def _check_monitor_mode(monitor: str, query: Query) -> None:
-    """Raise if --metric-mode is missing for a logged key, or is wrong for an estimate."""
+    """Raise if --metric-mode is missing for a logged key or wrong for an estimate."""
     if parse_monitor(monitor) is not None:
-        # With --val-metric, the mode is that metric's.
+        # With --val-metric, --metric-mode applies to that metric.
         if query.metric_mode == "max" and not query.val_metric:
             raise ValueError(
-                f"Expected --metric-mode to be 'min' for --monitor {monitor}, an estimate of "
-                "which lower is better, but got 'max'."
+                f"Expected --metric-mode to be 'min' for --monitor {monitor}, because a lower "
+                "estimate is better, but got 'max'."
             )
     elif query.metric_mode is None:
         alternative = monitor.replace("-", "_")  # `evaluate` writes "sotl-e2"
         if parse_monitor(alternative) is not None:
             raise ValueError(
-                f"There is no estimate '{monitor}': did you mean '{alternative}'? For a logged key "
-                "of this name --metric-mode has to say which end of it is better."
+                f"There is no estimate '{monitor}'; did you mean '{alternative}'? If it is a "
+                "logged key, add --metric-mode min (lower is better) or max (higher is better)."
             )
         raise ValueError(
-            f"--monitor {monitor} is no estimate from training losses, so --metric-mode has to say "
-            "which end of it is better."
+            f"--monitor {monitor} is not an estimate. If it is a logged key, add --metric-mode min "
+            "(lower is better) or max (higher is better)."
         )

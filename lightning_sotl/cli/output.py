@@ -1,4 +1,4 @@
-"""All that the commands print: notes, tables, JSON documents, progress."""
+"""The output of the commands: notes, tables, JSON documents, progress bars."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from lightning_sotl import plotting
 from lightning_sotl._utils.files import is_gone
-from lightning_sotl._utils.text import quote_few, shortened, visible
+from lightning_sotl._utils.text import pluralize, quote_few, shortened, visible
 from lightning_sotl.cli.options import Output
 from lightning_sotl.cli.report import AnyResult, NotedError, Report, group_name
 from lightning_sotl.curves.run_notes import RunNotes
@@ -21,8 +21,8 @@ from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.fields import leaves, value_key, value_text
 from lightning_sotl.replay.experiment import Replay, undominated
 
-_NAME_WIDTH, _INTERVAL_WIDTH = 17, 24  # columns of an evaluation's table
-_PARAM_WIDTH, _MOST_PARAMS = 30, 1000  # the second is a bound for damaged records
+_NAME_WIDTH, _INTERVAL_WIDTH = 17, 24  # columns of the evaluation table
+_PARAM_WIDTH, _MOST_PARAMS = 30, 1000  # damaged records may have any number of parameters
 _DELAY = 0.5  # seconds before a progress bar appears
 
 
@@ -33,16 +33,16 @@ def show(
     draw: Callable[[AnyResult], Any],
     print_table: Callable[[AnyResult], None],
 ) -> None:
-    """Print the notes of a report, save its picture, and print its tables or its JSON document.
+    """Print the notes of a report, save its figure, and print its tables or its JSON document.
 
     Args:
         report: The results and notes.
-        output: What to show of it.
+        output: How to show them.
         draw: Returns the figure of a result.
         print_table: Prints a result as a table.
 
     Raises:
-        OSError: If the picture cannot be written.
+        OSError: If the figure cannot be written.
     """
     show_notes(report.notes)
     if output.plot:
@@ -76,23 +76,23 @@ def show_error(text: str) -> None:
 
 
 def show_failure(command: str, error: Exception) -> None:
-    """Print why a command failed on standard error, after the notes that the error carries."""
+    """Print the notes of an error, then the error, on standard error."""
     if isinstance(error, NotedError):
         show_notes(error.notes)
         error = error.error
-    reason = "This needs more memory than there is." if isinstance(error, MemoryError) else error
+    reason = "Not enough memory." if isinstance(error, MemoryError) else error
     show_error(f"lightning-sotl {command}: {reason}")
 
 
 @contextlib.contextmanager
 def progress_bar(description: str, *, unit: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a function that shows progress on standard error, or None if that is no terminal.
+    """Provide a function that updates a progress bar; None if standard error is no terminal.
 
-    The bar appears after half a second, so short work shows none.
+    The bar appears after half a second, so quick commands show none.
 
     Args:
-        description: What is being done.
-        unit: The noun of what is counted, such as "folder".
+        description: The text before the bar, for example "Reading".
+        unit: The unit of progress, for example "folder".
     """
     if not sys.stderr.isatty():
         yield None
@@ -109,19 +109,19 @@ def progress_bar(description: str, *, unit: str) -> Iterator[Callable[[int, int]
 
 
 def show_ranking(document: dict[str, Any], names: Sequence[str], *, all_params: bool) -> None:
-    """Print the document of a ranking as a table.
+    """Print a ranking as a table.
 
     Args:
-        document: The ranking.
-        names: What to call the runs, the best first.
-        all_params: Whether to show all parameters of the runs; otherwise those that differ, if
-            the table with them fits the terminal.
+        document: The JSON document of the ranking.
+        names: The names of the runs, best first.
+        all_params: Whether to show all parameters of the runs. Otherwise, those that differ are
+            shown if the table then fits the terminal.
     """
     runs = document["runs"]
     headers = ["rank", "run", document["monitor"], "epochs"]
     rows = [
         [str(run["rank"]), name, _estimate(run, document), str(run["epochs"])]
-        for name, run in zip(names, runs, strict=False)  # the best K only
+        for name, run in zip(names, runs, strict=False)  # the document may have only the best K
     ]
     params = _param_columns(runs, all_params=all_params)
     left_out = [] if all_params or _fits([headers, *rows], params) else list(params)
@@ -135,19 +135,19 @@ def show_ranking(document: dict[str, Any], names: Sequence[str], *, all_params: 
         for row, run in zip(rows, runs, strict=True):
             row.append(_checkpoint(run["checkpoint"]))
     show_table(headers, rows, left=left)
-    _print_line(f"Ranked by {document['monitor']} after {document['at']} completed epochs.")
+    _print_line(f"Ranked by {document['monitor']} after {pluralize(document['at'], 'epoch')}.")
     if left_out:
-        _print_line(f"The runs differ in {quote_few(left_out)}; --params shows their parameters.")
+        _print_line(f"The runs differ in {quote_few(left_out)}; --params shows all parameters.")
     if "stability" in document:
         value = document["stability"]
-        known = "is not known" if value is None else f"is {value:.3f}"
-        _print_line(f"Rank correlation of the order at T/2 with that at T {known}.")
+        correlation = "undefined" if value is None else f"{value:.3f}"
+        _print_line(f"Rank correlation between the orders at T/2 and at T: {correlation}.")
 
 
 def _param_columns(runs: list[dict[str, Any]], *, all_params: bool) -> dict[str, list[str]]:
-    """Return name -> cells of the runs' parameters; without `all_params` of those that differ.
+    """Return name -> cells of each parameter; without `all_params`, only those that differ.
 
-    A parameter that is null in all runs is left out.
+    A parameter that is null in all runs is omitted.
     """
     values = [{leaf.name: leaf.value for leaf in leaves(run["params"])} for run in runs]
     columns = {}
@@ -169,14 +169,14 @@ def _param(value: Any) -> str:
 
 
 def _fits(rows: list[list[str]], columns: dict[str, list[str]]) -> bool:
-    """Return whether a table fits the terminal, with further columns but without checkpoints."""
+    """Return whether a table with additional columns fits the terminal, without checkpoints."""
     cells = [*zip(*rows, strict=True), *((name, *column) for name, column in columns.items())]
     width = sum(max(map(len, column)) + 2 for column in cells) - 2
     return width <= shutil.get_terminal_size().columns
 
 
 def show_evaluation(result: Evaluation, *, mode: str) -> None:
-    """Print correlations as a table, one column a T.
+    """Print correlations as a table with one column for each T.
 
     Args:
         result: The correlations.
@@ -184,8 +184,8 @@ def show_evaluation(result: Evaluation, *, mode: str) -> None:
     """
     better = "higher" if mode == "max" else "lower"
     _print_line(
-        f"Rank correlation with '{result.target}' ({better} is better) of {result.runs} runs, "
-        f"{result.left_out} left out, with 95 % intervals:"
+        f"Rank correlation with '{result.target}' ({better} is better) and its 95% interval, "
+        f"{pluralize(result.runs, 'run')}, {result.left_out} left out:"
     )
     epochs = sorted({epoch for values in result.estimators.values() for epoch in values})
     columns = _columns_that_fit()
@@ -201,18 +201,18 @@ def show_evaluation(result: Evaluation, *, mode: str) -> None:
         window, epoch = result.recommended.window, result.recommended.epoch
         is_last = epoch == epochs[-1] and len(epochs) > 1
         _print_line(
-            f"Use E = {window} at T = {epoch}: the cheapest SoTL-E that these runs do not show to "
-            f"be worse than the best{' (no smaller T of these is as good)' if is_last else ''}."
+            f"Recommended: E = {window} at T = {epoch}, the cheapest SoTL-E that is not "
+            f"significantly worse than the best{' (no smaller T is as good)' if is_last else ''}."
         )
     elif result.recommended is not None:
         _print_line(
-            f"Too few runs to recommend E and T: with fewer than {FEWEST} the intervals are too "
-            "narrow."
+            f"Too few runs to recommend E and T: with fewer than {FEWEST} runs, the intervals are "
+            "too narrow."
         )
 
 
 def show_replay(result: Replay) -> None:
-    """Print policies as a table, the cheapest first."""
+    """Print policies as a table, cheapest first."""
     means = {name: scores.means() for name, scores in result.policies.items()}
     best = undominated(means)
     rows = [
@@ -227,8 +227,11 @@ def show_replay(result: Replay) -> None:
     ]
     show_table(["policy", "", "cost", "rank regret", "metric regret"], rows, left={0, 1})
     _print_line(
-        f"{result.repeats} repeats of {result.runs} runs on {result.workers} workers, "
-        f"{result.left_out} left out; cost as a share of full training, +- standard error. "
+        f"{result.repeats} repeats of {result.runs} runs on {pluralize(result.workers, 'worker')}, "
+        f"{pluralize(result.left_out, 'run')} left out. Cost is a share of full training, "
+        "+- is the standard error."
+    )
+    _print_line(
         "* No other policy is better in cost or rank regret without being worse in the other."
     )
 
@@ -239,7 +242,7 @@ def show_table(headers: list[str], rows: list[list[str]], *, left: set[int]) -> 
     Args:
         headers: The names of the columns.
         rows: The cells, row by row.
-        left: Which columns are aligned left; the others are aligned right.
+        left: The columns to align left; the others are aligned right.
     """
     lines = [[_printable(cell, sys.stdout) for cell in row] for row in [headers, *rows]]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -252,7 +255,7 @@ def show_table(headers: list[str], rows: list[list[str]], *, left: set[int]) -> 
 
 
 def _columns_that_fit() -> int:
-    """Return how many columns of T fit the terminal; all of them if there is no terminal."""
+    """Return how many columns of T fit the terminal; no limit if there is no terminal."""
     if not sys.stdout.isatty():
         return sys.maxsize
     width = shutil.get_terminal_size().columns - _NAME_WIDTH
@@ -260,7 +263,7 @@ def _columns_that_fit() -> int:
 
 
 def _estimate(run: dict[str, Any], document: dict[str, Any]) -> str:
-    """Return a run's estimate; a run without one is called diverged only if it reached T."""
+    """Return a run's estimate, "diverged" if it has none although it reached T, or "-"."""
     if run["estimate"] is not None:
         return f"{run['estimate']:.6g}"
     is_estimate = parse_monitor(document["monitor"]) is not None
@@ -268,10 +271,10 @@ def _estimate(run: dict[str, Any], document: dict[str, Any]) -> str:
 
 
 def _checkpoint(path: str | None) -> str:
-    """Return a run's checkpoint, with a mark if it is not on this machine."""
+    """Return a run's checkpoint, with a mark if the file does not exist."""
     if path is None:
         return "-"
-    return f"{path} (not here)" if is_gone(path) else path
+    return f"{path} (not found)" if is_gone(path) else path
 
 
 def _interval(value: Correlation | None) -> str:
@@ -283,11 +286,11 @@ def _interval(value: Correlation | None) -> str:
 
 
 def _print_json(report: Report[AnyResult]) -> None:
-    """Print one JSON document: a list with --group-by, otherwise the one result."""
+    """Print one JSON document: a list with --group-by, otherwise the single result."""
     document: Any = [{"group": group, **result.to_json()} for group, result in report.results]
     if not report.results[0][0]:
         document = report.results[0][1].to_json()
-    # JSON escapes control characters itself, and readers get names back as they were.
+    # JSON escapes control characters, so names survive unchanged.
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
@@ -296,6 +299,6 @@ def _print_line(text: str = "") -> None:
 
 
 def _printable(text: str, stream: TextIO) -> str:
-    """Return a text that stays on its line and that the stream can encode."""
+    """Return a text without line breaks that the stream can encode."""
     encoding = stream.encoding or "utf-8"
     return visible(text).encode(encoding, "backslashreplace").decode(encoding)

@@ -1,4 +1,4 @@
-"""From the command line's arguments to typed options."""
+"""Parses the command-line arguments into typed options."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
     from lightning_sotl.cli.options import EvaluateOptions, RankOptions, ReplayOptions
 
 
-# For an option with one or more values that may be given repeatedly.
+# For an option that accepts several values and may be repeated.
 _SEVERAL: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
 
 
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        """Print the help or the version; unlike argparse, raise if that fails."""
+        """Print the help or the version. Unlike argparse, raise if printing fails."""
         if file is not None and file is sys.stdout:
             file.write(message)
         else:
             super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong with the arguments, with control characters written out."""
+        """Print the error with its control characters escaped."""
         super().error(visible(message))
 
 
 def parse_options(
     arguments: Sequence[str] | None = None,
 ) -> RankOptions | EvaluateOptions | ReplayOptions:
-    """Return the options of the command that the arguments name.
+    """Return the options of the requested command.
 
     Args:
-        arguments: The arguments after the program's name; None for the process's own.
+        arguments: The arguments after the program's name; None for `sys.argv[1:]`.
 
     Raises:
-        SystemExit: If the arguments are wrong, or ask for the help or the version; argparse has
-            then printed why.
+        SystemExit: If the arguments are wrong, or request the help or the version. argparse has
+            printed the message by then.
     """
     parser = build_parser()
     parsed = parser.parse_args(arguments)
@@ -55,7 +55,7 @@ def parse_options(
 
 
 def _typed(parsed: argparse.Namespace) -> RankOptions | EvaluateOptions | ReplayOptions:
-    # Imported here, so that `--help` answers at once.
+    # Imported here to keep `--help` fast.
     from dataclasses import fields
     from pathlib import Path
 
@@ -86,18 +86,18 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = _Parser(
         prog="lightning-sotl",
-        description="Early ranking of training runs by the sum of their training losses (SoTL-E).",
-        epilog="Exit codes: 0 done, 1 the data do not allow it, 2 wrong usage. "
-        "`lightning-sotl COMMAND --help` has the options of a command.",
+        description="Rank training runs early by the sum of their training losses (SoTL-E).",
+        epilog="Exit codes: 0 success, 1 unsuitable data, 2 wrong usage, 130 interrupted. "
+        "Run `lightning-sotl COMMAND --help` to see the options of a command.",
     )
     parser.add_argument("--version", action="version", version=f"lightning-sotl {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    rank = commands.add_parser("rank", help="the runs in order, with the checkpoint to resume from")
+    rank = commands.add_parser("rank", help="rank runs early and list their checkpoints")
     evaluate = commands.add_parser(
-        "evaluate", help="how well each estimator at each T agrees with the final results"
+        "evaluate", help="measure how well early estimates agree with the final results"
     )
     replay = commands.add_parser(
-        "replay", help="what each stopping policy would have cost and picked on these runs"
+        "replay", help="compare what stopping policies would have cost and picked"
     )
     _add_rank(rank)
     _add_evaluate(evaluate)
@@ -106,134 +106,175 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_rank(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Print the runs in order of an early estimate, the best first."
-    _add_source(parser, "; required if --monitor is a logged key")
+    parser.description = (
+        "Rank the runs by an early estimate, best first, and list the checkpoint from which each "
+        "run can resume."
+    )
+    _add_source(parser, "; required if --monitor is a logged key, to which it then applies")
     parser.add_argument(
         "--monitor",
         default="sotl_e1",
-        help="estimate to rank by (sotl_e1), or a logged key, which needs --metric-mode",
+        help="estimate or logged key to rank by (default: sotl_e1); a logged key requires "
+        "--metric-mode",
     )
     parser.add_argument(
         "--at",
         type=int,
         metavar="T",
-        help="completed epochs to compare at; by default where a stopper has ended the runs, "
-        "otherwise the most that three quarters of them have completed",
+        help="compare the runs after T completed epochs (default: the smallest T at which a "
+        "stopper ended runs; if only a policy or a pruner ended runs or a sweep paused some, the "
+        "epochs of the longest run; otherwise the largest T that three quarters of the runs have "
+        "reached)",
     )
-    parser.add_argument("--top", type=int, metavar="K", help="print the best K only")
+    parser.add_argument("--top", type=int, metavar="K", help="print only the best K runs")
     _add_groups(parser)
     parser.add_argument(
         "--params",
         action="store_true",
-        help="show all parameters of the runs; by default those that differ, if they fit",
+        help="show all parameters of the runs (default: only those that differ, if they fit)",
     )
     parser.add_argument(
         "--stability",
         action="store_true",
-        help="also print how the order at T/2 agrees with that at T",
+        help="also print the rank correlation between the orders at T/2 and at T",
     )
-    _add_output(parser, "ranks of the runs over the epochs")
+    _add_output(parser, "rank of each run over the epochs")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Print the oriented rank correlation of each estimator with the target at each T, with "
-        "95 % bootstrap intervals, and the cheapest (E, T) that is not worse than the best."
+        "Print the rank correlation of each estimator with the target at each T, with 95% "
+        "bootstrap intervals. +1 means that the estimator ranks the runs exactly as the target "
+        "does. Then recommend the cheapest window E and T of SoTL-E that are not significantly "
+        "worse than the best."
     )
     _add_source(parser)
-    parser.add_argument("--at", type=int, metavar="T", help="completed epochs", **_SEVERAL)
-    names = "sotl-e10, val-metric and so on"
-    parser.add_argument("--estimator", dest="estimators", metavar="NAME", help=names, **_SEVERAL)
     parser.add_argument(
-        "--grid", action="store_true", help="evaluate SoTL-E for a grid of windows E"
+        "--at",
+        type=int,
+        metavar="T",
+        help="evaluate after T completed epochs (default: up to eight values, from a fortieth of "
+        "the epochs to all of them)",
+        **_SEVERAL,
     )
     parser.add_argument(
-        "--method", choices=["spearman", "kendall", "weighted-tau"], default="spearman"
+        "--estimator",
+        dest="estimators",
+        metavar="NAME",
+        help="estimators to evaluate, for example sotl-e10, val-metric, final-loss or lcsvr "
+        "(default: a standard set of those that the data allow, without lcsvr)",
+        **_SEVERAL,
     )
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    parser.add_argument(
+        "--grid",
+        action="store_true",
+        help="add SoTL-E with the windows E = 1, 2, 5, 10, 20, ..., 70; without --estimator, "
+        "evaluate only these",
+    )
+    parser.add_argument(
+        "--method",
+        choices=["spearman", "kendall", "weighted-tau"],
+        default="spearman",
+        help="rank correlation (default: spearman)",
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=1000, help="number of bootstrap resamples (default: 1000)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the bootstrap and of lcsvr (default: 0)"
+    )
     _add_groups(parser)
     _add_output(parser, "rank correlation against T")
 
 
 def _add_replay(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Replay stopping policies on the curves of finished runs, in simulated time, and print "
-        "what each would have cost, as a share of full training, and how good its pick is. Rank "
+        "Replay stopping policies on the curves of finished runs, in simulated time. Print what "
+        "each policy would have cost, as a share of full training, and how good its pick is. Rank "
         "regret is (place - 1) / (N - 1), where place is the pick's rank by the target among the N "
-        "runs: 0 for the best run, 1 for the worst. Metric regret is how far the pick's target "
-        "is from the best run's. Both are means over the repeats, and lower is better."
+        "runs: 0 for the best run, 1 for the worst. Metric regret is the difference between the "
+        "targets of the best run and of the pick. Both are means over the repeats; lower is better."
     )
     _add_source(parser)
     parser.add_argument(
         "--policy",
         dest="policies",
         metavar="NAME",
-        help="adaptive, adaptive-pause (runs that take turns), adaptive-keep2, fixed-t10-top5, "
-        "halving, asha-promote, optuna-median, ray-hyperband and so on, with the ending -val by "
-        "validation values in place of training losses, adaptive with -both by both; by default "
-        "one of each kind that is built in or installed",
+        help="policies to replay, for example adaptive, adaptive-pause (runs take turns), "
+        "adaptive-keep2, fixed-t10-top5, halving, asha-promote, optuna-median or ray-hyperband; "
+        "add -val to a name to use validation values instead of training losses, or -both to an "
+        "adaptive policy to use both (default: one policy of each kind that is installed)",
         **_SEVERAL,
     )
     parser.add_argument(
-        "--runs", type=int, default=81, metavar="N", help="that a repeat draws (81)"
+        "--runs",
+        type=int,
+        default=81,
+        metavar="N",
+        help="runs drawn in each repeat (default: 81, or all if there are fewer)",
     )
     parser.add_argument(
         "--repeats",
         type=int,
         default=200,
         metavar="R",
-        help="draws, the same for each policy (200)",
+        help="number of repeats; all policies see the same draws (default: 200)",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="W", help="runs trained at a time; by default all N"
+        "--workers", type=int, metavar="W", help="runs that train at the same time (default: all N)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the draws (0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="seed of the draws (default: 0)"
+    )
     parser.add_argument(
         "--validation-cost",
         type=float,
         default=0.0,
         metavar="C",
-        help="of a validation pass, as a share of a training epoch (0); policies that read only "
-        "training losses pay it only after the last epoch, the adaptive ones after the last three",
+        help="cost of a validation pass, as a share of a training epoch (default: 0); a policy "
+        "that reads only training losses pays it for the last epoch of full training only, an "
+        "adaptive policy for the last three",
     )
     _add_output(parser, "rank regret against cost")
 
 
-def _add_source(parser: argparse.ArgumentParser, monitor: str = "") -> None:
+def _add_source(parser: argparse.ArgumentParser, mode_note: str = "") -> None:
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="directories or files of runs (records, CSVLogger, TensorBoardLogger), or an .npz of "
-        "LearningCurves",
+        help="directories or files of runs (records, or logs of CSVLogger or TensorBoardLogger), "
+        "or one .npz file of LearningCurves",
     )
     parser.add_argument(
         "--format",
         choices=["auto", "nas-bench-nlp"],
         default="auto",
-        help="what PATH is, if it is neither of these",
+        help="format of PATH: auto for runs and .npz files (default), nas-bench-nlp for the zip or "
+        "the folder of that benchmark",
     )
-    keys = parser.add_argument_group("what the logs call it")
-    keys.add_argument("--val-loss", metavar="KEY", help="validation loss")
-    keys.add_argument("--val-metric", metavar="KEY", help="validation metric")
-    keys.add_argument("--target", metavar="KEY", help="final metric that runs are ranked for")
-    keys.add_argument("--final-loss", metavar="KEY", help="final test loss")
+    keys = parser.add_argument_group("logged values")
+    keys.add_argument("--val-loss", metavar="KEY", help="key of the validation loss")
+    keys.add_argument("--val-metric", metavar="KEY", help="key of the validation metric")
+    keys.add_argument(
+        "--target", metavar="KEY", help="key of the final metric, which decides which run is best"
+    )
+    keys.add_argument("--final-loss", metavar="KEY", help="key of the final test loss")
     keys.add_argument(
         "--train-loss",
         metavar="KEY",
-        help="to take for the epoch loss of runs that have neither a record nor sotl_e1",
+        help="key of the epoch training loss, for runs with neither a record nor sotl_e1",
     )
     keys.add_argument(
         "--metric-mode",
         choices=["min", "max"],
-        help="whether a lower or a higher validation metric is better; by default max, or as in "
-        f"the .npz file{monitor}",
+        help="min if a lower validation metric is better, max if a higher one is (default: max, or "
+        f"the mode stored in the .npz file){mode_note}",
     )
     keys.add_argument(
         "--target-mode",
         choices=["min", "max"],
-        help="the same for the target; by default as --metric-mode",
+        help="the same for the target (default: the value of --metric-mode)",
     )
 
 
@@ -243,13 +284,13 @@ def _add_groups(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="FIELD",
         default=[],
-        help="compare only runs that share a field of their records, for example batch_size, "
-        "hparams.model.dropout or params.loss, group by group",
+        help="compare only runs whose records agree in these fields, for example batch_size, "
+        "hparams.model.dropout or params.loss; prints one result per group",
     )
 
 
-def _add_output(parser: argparse.ArgumentParser, picture: str) -> None:
+def _add_output(parser: argparse.ArgumentParser, figure: str) -> None:
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON document and nothing else"
+        "--json", action="store_true", help="print one JSON document instead of tables"
     )
-    parser.add_argument("--plot", metavar="FILE", help=f"save a picture: {picture}")
+    parser.add_argument("--plot", metavar="FILE", help=f"save a figure to FILE: {figure}")

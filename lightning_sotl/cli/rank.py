@@ -1,4 +1,4 @@
-"""`lightning-sotl rank`: the runs in order of an early estimate."""
+"""`lightning-sotl rank`: runs in the order of an early estimate."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RankedGroup:
     """The ranking of a group of runs.
 
     Attributes:
-        ranking: All runs.
-        document: The JSON document, with the best K runs only.
+        ranking: The ranking of all runs.
+        document: The JSON document, limited to the best K runs.
     """
 
     ranking: Ranking
@@ -36,16 +36,16 @@ class RankedGroup:
 
 
 def rank(options: RankOptions) -> None:
-    """Print the runs in order.
+    """Print the runs in order, best first.
 
     Raises:
-        NotedError: If the data do not allow a ranking.
-        ValueError: If PATH does not hold the runs or values that were asked for.
+        NotedError: If the runs cannot be ranked.
+        ValueError: If PATH does not contain the requested runs or values.
     """
-    with progress_bar("read", unit="folder") as progress:
+    with progress_bar("Reading", unit="folder") as progress:
         runs = load_runs(options.query, options.monitor, progress)
     estimate = parse_monitor(options.monitor)
-    # For an estimate, --metric-mode is that of the validation metric.
+    # For an estimate, --metric-mode applies to the validation metric only.
     mode = "min" if estimate is not None else options.query.metric_mode or "min"
 
     def rank_rows(rows: list[int]) -> tuple[RankedGroup, list[str]]:
@@ -56,7 +56,7 @@ def rank(options: RankOptions) -> None:
         document["runs"] = document["runs"][: options.top]
         if options.stability:
             document["stability"] = _stability(ranking, mode)
-        # The notes are about training losses, so not for a logged key.
+        # These notes are about training losses and do not apply to a logged key.
         facts = [] if estimate is None else [runs.facts[row] for row in rows]
         return RankedGroup(ranking, document), [*comparability_notes(facts), *ranking.notes]
 
@@ -73,7 +73,7 @@ def rank(options: RankOptions) -> None:
 
 
 def _stability(ranking: Ranking, mode: Mode) -> float | None:
-    """Return the rank correlation of the orders at T/2 and at T; None where it is undefined."""
+    """Return the rank correlation of the orders at T/2 and at T; None if it is undefined."""
     if ranking.at < 2 or len(ranking.runs) < 2:
         return None
     value = order_stability(ranking.scores, at=ranking.at, mode=mode)

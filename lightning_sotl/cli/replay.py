@@ -1,4 +1,4 @@
-"""`lightning-sotl replay`: what stopping policies would have cost and picked."""
+"""`lightning-sotl replay`: the cost and the pick of stopping policies on finished runs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lightning_sotl.replay.recorded import replayable
 
 
 def replay(options: ReplayOptions) -> None:
-    """Print what stopping policies would have cost and picked on the runs of PATH.
+    """Print what stopping policies would have cost and picked on the runs in PATH.
 
     Raises:
-        NotedError: If the data or a policy do not allow a replay.
-        ValueError: If PATH does not hold the runs or values that were asked for.
+        NotedError: If the data or a policy does not allow a replay.
+        ValueError: If PATH does not contain the requested runs or values.
     """
-    with progress_bar("read", unit="folder") as progress:
+    with progress_bar("Reading", unit="folder") as progress:
         runs = load_runs(options.query, progress=progress)
     cautions = [*runs.notes.cautions, *comparability_notes(runs.facts)]
     notes = dataclasses.replace(runs.notes, cautions=cautions)
-    names = list(dict.fromkeys(options.policies))  # each once
-    with noted_errors(notes), progress_bar("replayed", unit="repeat") as progress:
+    names = list(dict.fromkeys(options.policies))  # without repeats
+    with noted_errors(notes), progress_bar("Replaying", unit="repeat") as progress:
         if not names:
             has_validation = replayable(runs.curves).validation is not None
             names = default_names(runs.curves.epochs, has_validation=has_validation)

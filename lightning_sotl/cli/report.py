@@ -1,4 +1,4 @@
-"""What a command found: results by group of runs, and the notes that belong to them."""
+"""The results of a command by group of runs, and the notes on them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Report(Generic[AnyResult]):
     """The results of a command.
 
     Attributes:
-        results: For each group of runs, the values of the fields of --group-by and the result.
-            Without --group-by there is one group, without values.
-        notes: What a reader should know of the runs and of the results.
+        results: For each group of runs, the values of the --group-by fields and the result.
+            Without --group-by there is one group, and it has no values.
+        notes: Notes on the runs and the results.
     """
 
     results: list[tuple[dict[str, str], AnyResult]]
@@ -39,11 +39,11 @@ class Report(Generic[AnyResult]):
 
 
 class NotedError(Exception):
-    """An error after reading.
+    """An error that occurred after the runs were read.
 
     Attributes:
-        error: The error itself.
-        notes: The notes so far, which are shown before it.
+        error: The original error.
+        notes: The notes so far, to be shown before the error.
     """
 
     def __init__(self, error: Exception, notes: RunNotes) -> None:
@@ -54,7 +54,7 @@ class NotedError(Exception):
 
 @contextlib.contextmanager
 def noted_errors(notes: RunNotes) -> Iterator[None]:
-    """Have errors carry notes, so that these are not lost.
+    """Attach notes to errors, so that the notes are not lost.
 
     Raises:
         NotedError: If the block raises an error that the command line reports.
@@ -70,15 +70,15 @@ def report_groups(
     fields: Sequence[str],
     compute: Callable[[list[int]], tuple[AnyResult, list[str]]],
 ) -> Report[AnyResult]:
-    """Return the result of each group of runs; a group that allows none gets a note.
+    """Return the result of each group of runs, and a note for each group without a result.
 
     Args:
         found: The runs.
-        fields: The fields of --group-by.
-        compute: Rows of `found` -> their result and its notes.
+        fields: The --group-by fields.
+        compute: Returns the result and its notes, given row numbers of `found`.
 
     Raises:
-        NotedError: If no group allows a result, or if no run has one of the fields.
+        NotedError: If no group has a result, or if a field is missing in all runs.
     """
     notes = dataclasses.replace(found.notes, cautions=[*found.notes.cautions])
     results = []
@@ -103,7 +103,7 @@ def report_groups(
 
 
 def group_name(group: dict[str, str]) -> str:
-    """Return what the runs of a group share.
+    """Return the name of a group: the fields and values that its runs share.
 
     Example:
         >>> group_name({"batch_size": "32", "hparams.dropout": "0.1"})

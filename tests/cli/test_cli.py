@@ -1,4 +1,4 @@
-"""What every command has: arguments, exit codes, messages, and quick imports."""
+"""What the commands share: arguments, exit codes, messages, and fast imports."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def endless_windows(folder: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (empty, "to hold runs, in files 'sotl.jsonl', 'metrics.csv' or"),
         (without_metric, "or 'sotl_e1' in its logs; from other logged values L(e) cannot be"),
@@ -95,63 +95,66 @@ def endless_windows(folder: Path) -> list[object]:
         (one_run, "Expected at least 2 runs with a finite target but got 1 of 1."),
         (beyond, "No run has completed 9 epochs; the longest has completed 1."),
         (diverged, "None of the 2 runs has a finite 'sotl_e1' after 1 epoch"),
-        (no_directory, "; expected a directory of runs or an .npz of LearningCurves."),
+        (no_directory, ". Expected a directory of runs or an .npz file of LearningCurves."),
         (text_file, "to be an .npz archive, but it is none."),
         (objects, "cannot be read without pickle"),
         (wrong_shape, "Expected `train_loss` to have the shape (runs, epochs)"),
         (no_target, "Expected the curves to have `final_metric`, the target, but it is absent."),
-        (keys_for_a_table, "--val-loss: only for a directory of runs, which"),
-        (endless_windows, f"nothing to show: 'sotl-e2': {_NONE}; 'sotl-e{10**30}': {_NONE}."),
+        (keys_for_a_table, "Only a directory of runs accepts --val-loss, and '"),
+        (
+            endless_windows,
+            f"No estimator has a value: 'sotl-e2': {_NONE}; 'sotl-e{10**30}': {_NONE}.",
+        ),
     ],
 )
-def test_data_that_do_not_allow_it_give_1_and_a_message(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: object, said: str
+def test_unsuitable_data_exit_with_1_and_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: object, message: str
 ) -> None:
     code, out, err = run(capsys, *make(tmp_path))
     assert code == 1
     assert out == ""
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ([], "replay    what each stopping policy would have cost and picked"),
+        ([], "replay    compare what stopping policies would have cost and picked"),
         (["sort", "x"], "invalid choice: 'sort'"),
         (["rank"], "the following arguments are required: PATH"),
         (["rank", "x", "--at", "0"], "Expected --at to be at least 1 but got 0."),
         (["rank", "x", "--top", "0"], "Expected --top to be at least 1 but got 0."),
-        (["rank", "x", "--monitor", "val_acc"], "--metric-mode has to say which end of it"),
+        (["rank", "x", "--monitor", "val_acc"], "add --metric-mode min (lower is better) or max"),
         (
             ["rank", "x", "--monitor", "sotl-e2"],
-            "lightning-sotl rank: There is no estimate 'sotl-e2': did you mean 'sotl_e2'? For a "
-            "logged key of this name --metric-mode has to say which end of it is better.\n",
+            "lightning-sotl rank: There is no estimate 'sotl-e2'; did you mean 'sotl_e2'? If it is "
+            "a logged key, add --metric-mode min (lower is better) or max (higher is better).\n",
         ),
         (["evaluate", "x", "--at", "-1"], "Expected --at to be at least 1 but got -1."),
         (["evaluate", "x", "--resamples", "0"], "Expected --resamples to be at least 1 but got 0."),
         (["evaluate", "x", "--seed", "-1"], "Expected --seed to be at least 0 but got -1."),
-        (["evaluate", "x", "--plot", "p", "--group-by", "f"], "--plot draws one group of runs; it"),
+        (["evaluate", "x", "--plot", "p", "--group-by", "f"], "--plot draws one group of runs and"),
         (["evaluate", "x", "--estimator", "tse"], "There is no estimator 'tse'; available:"),
         (["evaluate", "x", "--estimator", "sotl_e1"], "'sotl_e1'; did you mean 'sotl-e1'? Avail"),
         (["evaluate", ".", "--at", "1"], "A directory of runs needs --target"),
     ],
 )
-def test_wrong_usage_gives_2_and_a_message(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+def test_wrong_usage_exits_with_2_and_a_message(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     code, out, err = run(capsys, *arguments)
     assert code == 2
     assert out == ""
-    assert said in err
+    assert message in err
 
 
-def test_help_and_version_give_0(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_version_exit_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--help")[0] == 0
     assert run(capsys, "--version") == (0, f"lightning-sotl {__version__}\n", "")
 
 
-def test_help_loads_nothing_that_takes_time() -> None:
+def test_help_imports_no_slow_module() -> None:
     code = (
         "import sys; from lightning_sotl.cli import main; main(['--help']); "
         "heavy = {'numpy', 'scipy', 'torch', 'tqdm', 'inspect'}; print(heavy & set(sys.modules))"
@@ -167,7 +170,7 @@ def test_module_runs_as_a_program(sweep: Path) -> None:
     assert json.loads(done.stdout)["runs"][0]["run_id"] == "v1"
 
 
-def test_rank_loads_no_torch(sweep: Path) -> None:
+def test_rank_does_not_import_torch(sweep: Path) -> None:
     pytest.importorskip("tensorboard")
     write_events(sweep / "v9", [(1, {"sotl_e1": 1.0, "epoch": 0})])
     code = (

@@ -1,4 +1,4 @@
-"""`lightning-sotl evaluate`: its table, its JSON, its groups."""
+"""`lightning-sotl evaluate`: the table, the JSON document and the groups."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def test_evaluate_reads_the_target_from_logs(
     assert document["estimators"]["sotl-e1"]["2"]["rho"] == 1.0
     assert document["target"] == "test_acc"
     assert document["recommended"] == {"estimator": "sotl-e1", "window": 1, "epoch": 2}
-    assert err == "warning: With 3 runs the intervals are too narrow.\n"
+    assert err == "warning: The intervals are too narrow with only 3 runs; use at least 20.\n"
 
 
 def test_evaluate_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "evaluate", sweep, "--target", "test_acc", "--grid", "--at", 1, 2)
     assert code == 0
     assert out.splitlines() == [
-        "Rank correlation with 'test_acc' (higher is better) of 3 runs, 0 left out, with 95 % "
-        "intervals:",
+        "Rank correlation with 'test_acc' (higher is better) and its 95% interval, 3 runs, 0 left "
+        "out:",
         "estimator        T=1                   T=2",
         "sotl-e1    undefined  1.000 [1.000, 1.000]",
         "sotl-e2               1.000 [1.000, 1.000]",
-        "Too few runs to recommend E and T: with fewer than 20 the intervals are too narrow.",
+        "Too few runs to recommend E and T: with fewer than 20 runs, the intervals are too narrow.",
     ]
 
 
-def test_evaluate_advises_with_runs_enough(
+def test_evaluate_recommends_e_and_t_if_there_are_enough_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     losses = [[1.0, float(place)] for place in range(20)]
@@ -62,12 +62,14 @@ def test_evaluate_advises_with_runs_enough(
     curves.save(tmp_path / "x.npz")
     _, out, _ = run(capsys, "evaluate", tmp_path / "x.npz", "--resamples", 10)
     assert out.splitlines()[-1] == (
-        "Use E = 1 at T = 2: the cheapest SoTL-E that these runs do not show to be worse than the "
-        "best (no smaller T of these is as good)."
+        "Recommended: E = 1 at T = 2, the cheapest SoTL-E that is not significantly worse than the "
+        "best (no smaller T is as good)."
     )
 
 
-def test_window_beyond_the_epochs_is_said(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_warns_of_a_window_beyond_the_epochs(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, err = run(
         capsys,
         "evaluate",
@@ -111,7 +113,7 @@ def test_benchmark_is_evaluated_from_its_zip(capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture
 def two_groups(sweep: Path) -> Path:
-    """Add runs of another batch size, in which the lower loss has the worse accuracy."""
+    """Add runs of another batch size, whose lower losses have worse accuracies."""
     for name, loss, acc in [("w0", 1.0, 0.6), ("w1", 2.0, 0.7), ("w2", 3.0, 0.8)]:
         write_record(sweep / name, [3.0, loss], batch_size=64)
         write_csv_log(sweep / name, [{"epoch": 2, "test_acc": acc}])
@@ -121,7 +123,7 @@ def two_groups(sweep: Path) -> Path:
 EVALUATE = ["--target", "test_acc", "--at", 2, "--estimator", "sotl-e1", "--group-by", "batch_size"]
 
 
-def test_groups_are_judged_each_by_itself(
+def test_each_group_is_evaluated_separately(
     two_groups: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = run(capsys, "evaluate", two_groups, *EVALUATE, "--json")
@@ -135,8 +137,8 @@ def test_groups_are_judged_each_by_itself(
     rhos = [document["estimators"]["sotl-e1"]["2"]["rho"] for document in documents]
     assert rhos == [1.0, -1.0]
     assert err.splitlines() == [
-        "warning: batch_size = 8: With 3 runs the intervals are too narrow.",
-        "warning: batch_size = 64: With 3 runs the intervals are too narrow.",
+        "warning: batch_size = 8: The intervals are too narrow with only 3 runs; use at least 20.",
+        "warning: batch_size = 64: The intervals are too narrow with only 3 runs; use at least 20.",
     ]
     _, out, _ = run(capsys, "evaluate", two_groups, *EVALUATE)
     lines = out.splitlines()
@@ -147,7 +149,7 @@ def test_groups_are_judged_each_by_itself(
     assert [line.split()[1] for line in lines if line.startswith("sotl-e1")] == ["1.000", "-1.000"]
 
 
-def test_group_that_allows_no_evaluation_is_said(
+def test_evaluate_warns_of_a_group_that_cannot_be_evaluated(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_record(sweep / "w0", [3.0, 2.0], batch_size=64)
@@ -159,7 +161,7 @@ def test_group_that_allows_no_evaluation_is_said(
     )
 
 
-def test_survivors_that_a_score_may_have_chosen_are_told(
+def test_evaluate_warns_if_an_estimate_may_have_chosen_the_finished_runs(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, loss in [("w0", 8.0), ("w1", 9.0)]:
@@ -168,7 +170,7 @@ def test_survivors_that_a_score_may_have_chosen_are_told(
     _, out, err = run(capsys, "evaluate", sweep, *options, "--json")
     assert json.loads(out)["runs"] == 3
     assert (
-        "warning: 2 of 5 runs ended early and have no target. If a score such as SoTL-E chose the "
-        "runs that were trained to the end, it cannot be judged by those alone: evaluate it on "
-        "runs that were all trained to the end.\n"
+        "warning: 2 of 5 runs ended early and have no target. If an estimate such as SoTL-E "
+        "decided which runs were trained to the end, those runs alone cannot show how good it is. "
+        "Evaluate it on runs that were all trained to the end.\n"
     ) in err

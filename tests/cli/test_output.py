@@ -1,4 +1,4 @@
-"""What a terminal is shown of names that others gave: text, on its line, and nothing else."""
+"""Names from files cannot control the terminal; progress bars appear on terminals only."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lightning_sotl.replay.experiment import PolicyScores, Replay
 from tests.support.helpers import lightning, loader, scripted_model, trainer
 from tests.support.run_folders import csv_rows, write_csv_log, write_record
 
-# Clears the screen, sets the window's title (twice, the second in C1), goes back in the line,
-# turns round what follows, ends the line, is no character, is not encoded.
+# Clears the screen, sets the window title (twice, the second time with C1 codes), returns to the
+# start of the line, reverses the text that follows, ends lines, and has unprintable characters.
 NASTY = "a\x1b[2J\x1b]0;x\x07\x9d0;x\x9c\rb\u202ec\n\u2028\x85\u200f\x7f"
 HARMLESS = (
     r"a\x1b[2J\x1b]0;x\x07\x9d0;x\x9c\rb\u202ec\n\u2028\x85\u200f\x7f"  # as in a Python string
@@ -33,13 +33,13 @@ def is_harmless(text: str) -> bool:
     return all(line.isprintable() for line in text.split("\n"))
 
 
-def test_each_character_that_is_not_printed_is_written_out() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     assert visible(NASTY) == HARMLESS
     assert visible("\ud800\U000e0041 \xa0é漢") == r"\ud800\U000e0041 \xa0é漢"
     assert is_harmless(visible("".join(map(chr, range(0, 0x110000, 13)))))
 
 
-def test_what_is_quoted_has_an_end() -> None:
+def test_quoted_text_has_a_bounded_length() -> None:
     assert len(quoted("x" * 10**6)) < 300
     assert quote_all(range(1000)).endswith("99 and 900 more")
     assert len(quote_all(["x" * 10**5] * 1000)) < 30_000
@@ -47,7 +47,7 @@ def test_what_is_quoted_has_an_end() -> None:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Return runs with nasty names of everything that has one."""
+    """Return runs in which everything with a name has a nasty one."""
     for place in range(2):
         folder = tmp_path / f"{place}{NASTY}"
         losses = [2.0 + place, 1.0 + place]
@@ -86,7 +86,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: visible(" ".join(command)))
-def test_no_name_steers_the_terminal(
+def test_names_never_control_the_terminal(
     sweep: Path, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
     main([command[0], str(sweep), *command[1:]])
@@ -96,23 +96,23 @@ def test_no_name_steers_the_terminal(
     assert is_harmless(err)
 
 
-def test_the_table_shows_names_written_out_and_json_has_them_as_they_are(
+def test_the_table_escapes_names_and_json_keeps_them(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["rank", str(sweep)]) == 0
     rows = capsys.readouterr().out.split("\n")
-    assert rows[1].split() == ["1", f"0{HARMLESS}", "1", "2", f"{HARMLESS}.ckpt", "(not", "here)"]
+    assert rows[1].split() == ["1", f"0{HARMLESS}", "1", "2", f"{HARMLESS}.ckpt", "(not", "found)"]
     assert main(["rank", str(sweep), "--json"]) == 0
     (first, second) = json.loads(capsys.readouterr().out)["runs"]
     assert (first["run_id"], second["run_id"]) == (f"0{NASTY}", f"1{NASTY}")
     assert first["checkpoint"] == f"{NASTY}.ckpt"
 
 
-def test_a_folder_whose_name_is_no_text_is_ranked_and_printed(tmp_path: Path) -> None:
+def test_a_folder_with_an_undecodable_name_is_ranked_and_printed(tmp_path: Path) -> None:
     try:
         (tmp_path / os.fsdecode(b"run\xff")).mkdir()
-    except OSError:  # as on a Mac
-        pytest.skip("this file system takes only UTF-8 for names")
+    except OSError:  # for example on macOS
+        pytest.skip("this file system accepts only UTF-8 names")
     write_record(tmp_path / os.fsdecode(b"run\xff"), [2.0, 1.0])
     write_record(tmp_path / "é漢", [3.0, 2.0])
     arguments = [sys.executable, "-m", "lightning_sotl", "rank", str(tmp_path)]
@@ -129,7 +129,7 @@ def test_a_folder_whose_name_is_no_text_is_ranked_and_printed(tmp_path: Path) ->
     assert LearningCurves.load(tmp_path / "x.npz").run_ids == ("run\udcff", "é漢")
 
 
-def test_warnings_of_the_library_are_harmless_too(sweep: Path) -> None:
+def test_warnings_of_the_library_escape_names(sweep: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         LearningCurves.from_logs(sweep)
@@ -137,7 +137,7 @@ def test_warnings_of_the_library_are_harmless_too(sweep: Path) -> None:
     assert all(str(entry.message).isprintable() for entry in caught)
 
 
-def test_wrong_usage_is_said_harmlessly(capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_escape_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rank", "x", f"--{NASTY}"]) == 2
     assert main([NASTY]) == 2
     out, err = capsys.readouterr()
@@ -165,7 +165,7 @@ def test_any_policy_can_be_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "x.svg").stat().st_size < 10**6
 
 
-def test_what_the_callbacks_say_of_a_folder_moves_no_cursor(
+def test_messages_of_the_callbacks_escape_folder_names(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pl = lightning()
@@ -180,8 +180,8 @@ def test_what_the_callbacks_say_of_a_folder_moves_no_cursor(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run.fit(scripted_model(), loader(4))
-    said = [record.getMessage() for record in caplog.records]
-    ours = [text for text in said if text.startswith("The run ends")]
+    logged = [record.getMessage() for record in caplog.records]
+    ours = [text for text in logged if text.startswith("The run ends")]
     ours += [str(one.message) for one in caught if "record" in str(one.message)]
     assert len(ours) == 2
     assert all(HARMLESS in text and text.isprintable() for text in ours)

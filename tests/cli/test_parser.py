@@ -1,4 +1,4 @@
-"""Arguments become typed options, which keep every value."""
+"""The parser turns arguments into typed options and keeps every value."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def test_defaults() -> None:
 def test_options_cannot_be_changed() -> None:
     options = parse_options(["rank", "x"])
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'at'"):
-        options.at = 3  # type: ignore[misc]  # that it cannot is what is tested
+        options.at = 3  # type: ignore[misc]  # the test assigns to a frozen field
 
 
-def test_help_tells_what_regret_is_and_when_a_mode_is_needed(
+def test_help_defines_regret_and_when_a_mode_is_required(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def help_of(command: str) -> str:
@@ -66,8 +66,7 @@ def test_help_tells_what_regret_is_and_when_a_mode_is_needed(
         return " ".join(capsys.readouterr().out.split())
 
     assert "Rank regret is (place - 1) / (N - 1)" in help_of("replay")
-    mode = "whether a lower or a higher validation metric is better; by default max"
+    mode = "min if a lower validation metric is better, max if a higher one is (default: max"
     assert mode in help_of("evaluate")
-    assert f"{mode}, or as in the .npz file; required if --monitor is a logged key" in help_of(
-        "rank"
-    )
+    required = "or the mode stored in the .npz file); required if --monitor is a logged key"
+    assert f"{mode}, {required}" in help_of("rank")

@@ -1,4 +1,4 @@
-"""`lightning-sotl rank`: its table, its JSON, its groups."""
+"""`lightning-sotl rank`: the table, the JSON document and the groups."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def test_rank_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) ->
     assert code == 0
     assert out.splitlines() == [
         "rank  run  sotl  epochs  checkpoint",
-        "   1  v0      3       2  v0.ckpt (not here)",
-        "   1  v1      3       2  v1.ckpt (not here)",
-        "   1  v2      3       2  v2.ckpt (not here)",
-        "Ranked by sotl after 1 completed epochs.",
-        "Rank correlation of the order at T/2 with that at T is not known.",
+        "   1  v0      3       2  v0.ckpt (not found)",
+        "   1  v1      3       2  v1.ckpt (not found)",
+        "   1  v2      3       2  v2.ckpt (not found)",
+        "Ranked by sotl after 1 epoch.",
+        "Rank correlation between the orders at T/2 and at T: undefined.",
     ]
     assert err == (
         "warning: 3 of 3 runs (100%) tie with another in 'sotl', which has 1 different value.\n"
     )
 
 
-def test_only_a_checkpoint_that_is_gone_is_marked(
+def test_only_a_missing_checkpoint_is_marked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "there.ckpt").touch()
@@ -69,12 +69,14 @@ def test_only_a_checkpoint_that_is_gone_is_marked(
     code, out, _ = run(capsys, "rank", tmp_path)
     assert code == 0
     shown = [line.split(maxsplit=4)[4] for line in out.splitlines()[1:6]]
-    assert shown == [*paths[:2], "/none/y.ckpt (not here)", f"{paths[3]} (not here)", "-"]
+    assert shown == [*paths[:2], "/none/y.ckpt (not found)", f"{paths[3]} (not found)", "-"]
     _, out, _ = run(capsys, "rank", tmp_path, "--json")
     assert [one["checkpoint"] for one in json.loads(out)["runs"]] == paths
 
 
-def test_only_a_diverged_run_is_called_so(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_diverged_run_is_called_diverged(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_record(sweep / "short", [0.1])
     write_record(sweep / "gone", [3.0, float("nan")])
     _, out, _ = run(capsys, "rank", sweep, "--at", 2)
@@ -84,7 +86,7 @@ def test_only_a_diverged_run_is_called_so(sweep: Path, capsys: pytest.CaptureFix
     ]
 
 
-def test_rank_goes_by_any_logged_key(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rank_accepts_any_logged_key(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(
         capsys, "rank", sweep, "--monitor", "test_acc", "--metric-mode", "max", "--at", 3, "--json"
     )
@@ -92,7 +94,7 @@ def test_rank_goes_by_any_logged_key(sweep: Path, capsys: pytest.CaptureFixture[
     assert [row["run_id"] for row in json.loads(out)["runs"]] == ["v1", "v0", "v2"]
 
 
-def test_an_end_that_contradicts_the_estimate_or_the_table_is_refused(
+def test_a_mode_that_contradicts_the_estimate_or_the_table_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.npz"
@@ -100,14 +102,14 @@ def test_an_end_that_contradicts_the_estimate_or_the_table_is_refused(
     LearningCurves(table, val_metric=table, final_metric=table[:, 0]).save(path)
     for command in (["rank", path, "--monitor", "val_metric"], ["evaluate", path]):
         code, out, err = run(capsys, *command, "--metric-mode", "min")
-        said = f"Expected --metric-mode to be 'max', as '{path}' has it, but got 'min'."
-        assert (code, out, err) == (1, "", f"lightning-sotl {command[0]}: {said}\n")
+        message = f"Expected --metric-mode to be 'max', the mode stored in '{path}', but got 'min'."
+        assert (code, out, err) == (1, "", f"lightning-sotl {command[0]}: {message}\n")
     code, out, err = run(capsys, "rank", path, "--metric-mode", "max")
     assert (code, out, err) == (
         2,
         "",
-        "lightning-sotl rank: Expected --metric-mode to be 'min' for --monitor sotl_e1, an "
-        "estimate of which lower is better, but got 'max'.\n",
+        "lightning-sotl rank: Expected --metric-mode to be 'min' for --monitor sotl_e1, "
+        "because a lower estimate is better, but got 'max'.\n",
     )
 
 
@@ -127,7 +129,7 @@ def test_rank_counts_runs_without_the_metric(
     assert "Left out 4 of 5 runs that do not log 'val' by epoch: 'v0', 'v1', 'v2', 'v7'." in err
 
 
-def test_what_is_as_it_should_be_is_no_warning(
+def test_a_second_logger_is_a_note_not_a_warning(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_csv_log(sweep / "csv" / "v1", csv_rows([3.0, 1.0]))  # v1's second logger
@@ -220,7 +222,7 @@ def test_rank_shows_names_and_the_parameters_that_differ(
         "   2  deep        2       1  [16]         -",
         "   3  v0          3       1  [8, 4]       relu",
         "   4  v1          4       1  [8, 4]       -",
-        "Ranked by sotl_e1 after 1 completed epochs.",
+        "Ranked by sotl_e1 after 1 epoch.",
     ]
     write_named(named / "v4", "deep", 5.0, params={"lr": 0.1})
     write_record(named / "v5", [6.0], checkpoint="x" * 100)
@@ -232,7 +234,7 @@ def test_rank_shows_names_and_the_parameters_that_differ(
     ]
     assert out.splitlines()[5:7] == [
         "   5  deep (v4)        5       1  -            0.1  -     -",
-        f"   6  v5               6       1  -            -    -     {'x' * 100} (not here)",
+        f"   6  v5               6       1  -            -    -     {'x' * 100} (not found)",
     ]
 
 
@@ -248,7 +250,7 @@ def test_long_values_and_names_are_shortened(
     ]
 
 
-def test_a_name_that_two_runs_have_is_told_apart_everywhere(
+def test_runs_with_the_same_name_are_distinguished_everywhere(
     named: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_named(named / "v4", "wide", float("inf"))
@@ -271,7 +273,7 @@ def test_parameters_that_do_not_fit_are_named(
     _, out, _ = run(capsys, "rank", named)
     assert out.splitlines()[0] == "rank  run   sotl_e1  epochs"
     assert out.splitlines()[-1] == (
-        "The runs differ in 'model.sizes', 'act'; --params shows their parameters."
+        "The runs differ in 'model.sizes', 'act'; --params shows all parameters."
     )
     _, out, _ = run(capsys, "rank", named, "--params")
     assert out.splitlines()[0] == "rank  run   sotl_e1  epochs  model.sizes  lr   act"
@@ -304,7 +306,7 @@ def test_several_paths_and_files_of_runs_are_ranked_together(
     assert (code, [entry["run_id"] for entry in json.loads(out)["runs"]]) == (0, ["v7"])
 
 
-def test_a_path_that_cannot_be_ranked_says_what_can(
+def test_the_error_for_an_unsuitable_path_lists_suitable_ones(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = sweep / "results.csv"
@@ -313,7 +315,8 @@ def test_a_path_that_cannot_be_ranked_says_what_can(
     assert (code, out) == (1, "")
     assert err == (
         f"lightning-sotl rank: Expected '{path}' to be a directory of runs, a file of a run "
-        "('sotl.jsonl', 'metrics.csv' or 'events.out.tfevents.*'), or an .npz of LearningCurves.\n"
+        "('sotl.jsonl', 'metrics.csv' or 'events.out.tfevents.*'), or an .npz file of "
+        "LearningCurves.\n"
     )
     curves = sweep / "x.npz"
     LearningCurves([[1.0], [2.0]]).save(curves)
@@ -327,7 +330,7 @@ def test_a_path_that_cannot_be_ranked_says_what_can(
     )
 
 
-def test_a_monitor_that_no_run_has_lists_those_that_there_are(
+def test_the_error_for_an_unknown_monitor_lists_the_available_ones(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = run(capsys, "rank", sweep, "--monitor", "solt_e1")

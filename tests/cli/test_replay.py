@@ -70,9 +70,9 @@ def test_table_is_sorted_by_cost_and_marks_the_frontier(
         "fixed-t2-top3  *  0.8750 +- 0.0000  0.0000 +- 0.0000              0",
         "fixed-t3-top3     0.9375 +- 0.0000  0.0000 +- 0.0000              0",
         "full              1.0000 +- 0.0000  0.0000 +- 0.0000              0",
-        "2 repeats of 4 runs on 2 workers, 0 left out; cost as a share of full training, +- "
-        "standard error. * No other policy is better in cost or rank regret without being worse in "
-        "the other.",
+        "2 repeats of 4 runs on 2 workers, 0 runs left out. Cost is a share of full training, +- "
+        "is the standard error.",
+        "* No other policy is better in cost or rank regret without being worse in the other.",
     ]
 
 
@@ -243,7 +243,7 @@ def absent(folder: Path) -> list[object]:
         ),
         (
             absent,
-            "There is no '{folder}/none.npz'; expected a directory of runs or an .npz of "
+            "There is no '{folder}/none.npz'. Expected a directory of runs or an .npz file of "
             "LearningCurves.",
         ),
     ],
@@ -265,11 +265,11 @@ def test_data_that_do_not_allow_it_give_1_and_a_message(
         (["--seed", "-1"], "Expected --seed to be at least 0 but got -1."),
         (
             ["--validation-cost", "-0.1"],
-            "Expected --validation-cost to be a share of an epoch, at least 0, but got -0.1.",
+            "Expected --validation-cost to be a finite number of at least 0 but got -0.1.",
         ),
         (
             ["--validation-cost", "nan"],
-            "Expected --validation-cost to be a share of an epoch, at least 0, but got nan.",
+            "Expected --validation-cost to be a finite number of at least 0 but got nan.",
         ),
         (
             ["--policy", "full", "bohb"],

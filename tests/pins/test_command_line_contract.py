@@ -373,7 +373,7 @@ def test_replay_knows_these_policies_by_name(program: Program, table: Path) -> N
         (["rank", "{empty}/none.npz"], "lightning-sotl rank: There is no "),
         (["rank", "{table}", "--at", "9"], "lightning-sotl rank: No run has completed 9 epochs"),
         (["evaluate", "{losses}"], "lightning-sotl evaluate: Expected the curves to have `final_"),
-        (["evaluate", "{table}", "--target", "acc"], "lightning-sotl evaluate: --target: only for"),
+        (["evaluate", "{table}", "--target", "acc"], "lightning-sotl evaluate: Only a directory"),
         (["replay", "{losses}"], "lightning-sotl replay: "),
     ],
 )
@@ -398,7 +398,7 @@ def test_unsuitable_data_exit_with_1(
         (["rank", "x", "--no"], "lightning-sotl: error: unrecognized arguments: --no"),
         (["rank", "x", "--at", "one"], "lightning-sotl rank: error: argument --at: invalid int"),
         (["rank", "x", "--at", "0"], "lightning-sotl rank: Expected --at to be at least 1 but"),
-        (["rank", "x", "--monitor", "acc"], "lightning-sotl rank: --monitor acc is no estimate"),
+        (["rank", "x", "--monitor", "acc"], "lightning-sotl rank: --monitor acc is not an"),
         (["evaluate", "{sweep}"], "lightning-sotl evaluate: A directory of runs needs --target"),
         (["evaluate", "x", "--estimator", "no"], "lightning-sotl evaluate: There is no estimator"),
         (["evaluate", "x", "--method", "no"], "lightning-sotl evaluate: error: argument --method"),
