@@ -1,4 +1,4 @@
-"""Estimators judged on finished runs, and `LcSVR`, the trained baseline."""
+"""Evaluation of estimators on finished runs, and `LcSVR`, the trained baseline."""
 
 from lightning_sotl.evaluation.lcsvr import LcSVR
 

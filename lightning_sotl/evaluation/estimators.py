@@ -1,7 +1,7 @@
 """The estimators and baselines of the paper by name, on whole tables of learning curves.
 
-`ESTIMATORS` maps the name of a family ("sotl", "sotl-e", "sovl", ...) to the curve it reads, its
-function and the better end of its scores; `named_estimator("sotl-e10")` adds the window.
+`ESTIMATORS` maps the name of a family ("sotl", "sotl-e", "sovl", ...) to its curve, its function
+and the direction of its scores. `named_estimator("sotl-e10")` adds the window.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Table = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimator:
-    """A family of scores: the curve that it reads, its function, and its better end.
+    """A family of early estimates: its curve, its function and its direction.
 
     Attributes:
-        family: Its name; the parameter follows it, as in `sotl-e10`.
+        family: The name of the family. A parameter follows it, as in "sotl-e10".
         curve: The field of `LearningCurves` that it reads.
-        function: (curve of shape `(runs, epochs)`, parameter, mode) -> scores of the same shape;
-            entry `k - 1` is the score after `k` epochs, NaN while it is not available.
-        mode: "min" if lower scores are better; None for the table's `metric_mode`.
-        default: The parameter of a name without one, or None if it takes no parameter.
-        parameter: What the parameter is: "window", "decay" or "threshold".
-        reach: The epochs that a score needs: "all" so far, those of its "window" (the last epoch
-            if it has no window), or "none" in particular.
+        function: (curve of shape `(runs, epochs)`, parameter, mode) -> scores of the same shape.
+            Column `k - 1` is the score after `k` epochs; NaN before the score exists.
+        mode: "min" if lower scores are better; None for the `metric_mode` of the table.
+        default: The parameter if the name has none; None if the family has no parameter.
+        parameter: The kind of parameter: "window", "decay" or "threshold"; None if there is none.
+        reach: The epochs that must have a value: "all" completed epochs, those of the "window"
+            (the last epoch if there is no window), or "none".
     """
 
     family: str
@@ -51,12 +51,12 @@ class Estimator:
     reach: Literal["all", "window", "none"] = "window"
 
     def mode_in(self, curves: LearningCurves) -> Mode:
-        """Return the better end of the scores of `curves`."""
+        """Return the better direction of the scores of `curves`, "min" or "max"."""
         return curves.metric_mode if self.mode is None else self.mode
 
 
 def _window_sum(values: Table, window: float, mode: Mode) -> Table:
-    # A diverged run is `+inf` in a sum if lower is better, otherwise `-inf`.
+    # A diverged run gets the worst sum: `+inf` if lower is better, otherwise `-inf`.
     sign = 1.0 if mode == "min" else -1.0
     return sign * estimators.sotl_e(sign * values, window=int(window))
 
@@ -74,18 +74,18 @@ def epochs_to_loss(losses: Table, *, threshold: float = 0.1) -> Table:
 
     Args:
         losses: L(e) in the loss's own unit, shape `(..., epochs)`.
-        threshold: Loss to reach, in the loss's own unit; 0.1 in the paper.
+        threshold: The loss to reach, in the loss's own unit; 0.1 in the paper.
 
     Returns:
-        float64 of the same shape; entry `T - 1` is the number of epochs as known after T of
-        them, `+inf` if the threshold was not reached yet. Non-finite losses do not reach it.
+        float64 array of the same shape. Entry `T - 1` is the number of epochs as known after T
+        epochs, `+inf` if no loss has reached the threshold yet. Non-finite losses never reach it.
 
     Example:
         >>> epochs_to_loss(np.array([0.5, 0.09, 0.2])).tolist()
         [inf, 2.0, 2.0]
 
     Source:
-        Ru et al., arXiv 2006.04492, sections 3.2 and 4 and appendix B.3; after Jiang et al. 2020,
+        Ru et al., arXiv 2006.04492, sections 3.2 and 4 and appendix B.3, after Jiang et al. 2020,
         who count steps.
     """
     reached = np.isfinite(losses) & (losses <= threshold)
@@ -127,14 +127,30 @@ ESTIMATORS: Mapping[str, Estimator] = MappingProxyType(
         )
     }
 )
-"""Family name -> estimator. Immutable."""
+"""The estimators and baselines of the paper: family name -> `Estimator`. Read-only.
+
+All families read one curve of `LearningCurves`. Lower scores are better, except for "sova-e" and
+"val-metric", whose direction is the `metric_mode` of the curves.
+
+- "sotl", "sotl-e", "sotl-ema": sums of the training loss (E follows "sotl-e", as in "sotl-e10";
+  the decay follows "sotl-ema").
+- "sovl", "sovl-e": the same sums of the validation loss.
+- "sova-e": sum of the validation metric over the last E epochs.
+- "val-metric": the validation metric of the last epoch.
+- "epochs-to-loss": the number of epochs until the training loss reaches a threshold.
+
+Example:
+    >>> losses = np.array([[3.0, 1.0], [3.5, 2.0]])
+    >>> ESTIMATORS["sotl-e"].function(losses, 2, "min").tolist()
+    [[nan, 4.0], [nan, 5.5]]
+"""
 
 _NAME = re.compile(r"(?P<family>[a-z-]*[a-z])(?P<parameter>[0-9][0-9.e-]*)?")
 
 
 @dataclass(frozen=True)
 class NamedEstimator:
-    """An estimator with its parameter, such as `sotl-e10`.
+    """An estimator with its parameter, such as "sotl-e10".
 
     Attributes:
         name: The name with its parameter written out.
@@ -148,18 +164,18 @@ class NamedEstimator:
 
     @property
     def first_epoch(self) -> int:
-        """The number of epochs after which the score is first available."""
+        """The number of epochs after which the score first exists."""
         return int(self.parameter or 1) if self.estimator.parameter == "window" else 1
 
     def is_in(self, curves: LearningCurves) -> bool:
-        """Return whether the curve that the estimator reads is there."""
+        """Return whether `curves` contain the curve that the estimator reads."""
         return getattr(curves, self.estimator.curve) is not None
 
     def scores(self, curves: LearningCurves) -> Table:
         """Return the score of each run after each epoch, shape `(runs, epochs)`.
 
-        If no run has a value in an epoch, for example because none was validated, the scores that
-        need that epoch are NaN. If only some runs lack the value, they count as diverged.
+        If no run has a value in an epoch, for example because there was no validation, the scores
+        that need this epoch are NaN. If only some runs lack the value, they count as diverged.
 
         Raises:
             ValueError: If the curve that the estimator reads is absent.
@@ -167,7 +183,7 @@ class NamedEstimator:
         values = getattr(curves, self.estimator.curve)
         if values is None:
             raise ValueError(
-                f"'{self.name}' needs `{self.estimator.curve}`, which the curves do not have."
+                f"'{self.name}' requires `{self.estimator.curve}`, but the curves have none."
             )
         mode = self.estimator.mode_in(curves)
         scores = self.estimator.function(values, self.parameter or 0.0, mode)
@@ -176,11 +192,11 @@ class NamedEstimator:
         return scores
 
     def mode_in(self, curves: LearningCurves) -> Mode:
-        """Return the better end of the scores of `curves`."""
+        """Return the better direction of the scores of `curves`, "min" or "max"."""
         return self.estimator.mode_in(curves)
 
     def _missing(self, values: Table) -> NDArray[np.bool_]:
-        """Return after which epochs a score needs an epoch without any value."""
+        """Return the columns whose scores need an epoch in which no run has a value."""
         absent = np.isnan(values).all(axis=0)
         if self.estimator.reach == "all":
             return np.logical_or.accumulate(absent)
@@ -190,15 +206,15 @@ class NamedEstimator:
 
 
 def named_estimator(name: str) -> NamedEstimator:
-    """Return the estimator of a name: a family, followed by the parameter if it takes one.
+    """Return the estimator with a name: a family of `ESTIMATORS`, followed by its parameter.
 
     Args:
-        name: For example "sotl", "sotl-e10" (a window), "sotl-ema0.9" (a decay), or
-            "epochs-to-loss0.5" (a threshold). A name without a number has the family's default.
+        name: For example "sotl", "sotl-e10" (window), "sotl-ema0.9" (decay) or
+            "epochs-to-loss0.5" (threshold). Without a number, the family's default applies.
 
     Raises:
-        ValueError: If the family does not exist (the message lists the families), if it takes no
-            parameter, or if the parameter is out of range.
+        ValueError: If the family does not exist (the message lists the families), if it accepts no
+            parameter but got one, or if the parameter is out of range.
 
     Example:
         >>> named_estimator("sotl-e").name, named_estimator("sovl-e10").parameter
@@ -207,13 +223,13 @@ def named_estimator(name: str) -> NamedEstimator:
     family, text = _parts(name)
     estimator = ESTIMATORS.get(family)
     if estimator is None:
-        # A monitor logs "sotl_e10", easily confused with the estimator's name.
+        # A monitor logs "sotl_e10", which is easily confused with "sotl-e10".
         meant = name.replace("_", "-")
         is_known = _parts(meant)[0] in ESTIMATORS
         hint = f"did you mean {meant!r}? Available" if is_known else "available"
         raise ValueError(
-            f"There is no estimator {name!r}; {hint}: {', '.join(map(repr, ESTIMATORS))}, "
-            "where the number of a window stands at the end, as in 'sotl-e10'."
+            f"There is no estimator {name!r}; {hint}: {', '.join(map(repr, ESTIMATORS))}. "
+            "A window is a number at the end, as in 'sotl-e10'."
         )
     if text is None:
         value = estimator.default
@@ -221,13 +237,13 @@ def named_estimator(name: str) -> NamedEstimator:
         raise ValueError(f"Expected '{family}' without a number but got {name!r}.")
     else:
         value = _parameter(estimator.parameter, text, name)
-    # "sotl-e" and "sotl-e01" become "sotl-e1"; other numbers stay as the user wrote them.
+    # "sotl-e" and "sotl-e01" become "sotl-e1"; other numbers stay as written.
     is_window = estimator.parameter == "window"
     return NamedEstimator(f"{family}{value}" if is_window else name, estimator, value)
 
 
 def _parts(name: str) -> tuple[str, str | None]:
-    """Return a name's family, and its number as text."""
+    """Return the family of a name, and its number as text."""
     match = _NAME.fullmatch(name)
     return (match["family"], match["parameter"]) if match else (name, None)
 

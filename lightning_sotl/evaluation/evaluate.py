@@ -1,4 +1,4 @@
-"""How well each estimator would have ranked finished runs at each T, and which E and T to use."""
+"""How well each estimator ranks finished runs at each T, and which E and T to use."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from lightning_sotl.stats.intervals import (
 from lightning_sotl.stats.ranks import Mode
 
 FINAL_LOSS, LCSVR = "final-loss", "lcsvr"
-# The windows of the paper's Fig. 3, and two between its first two for short trainings.
+# The windows of the paper's Fig. 3, and two more for short training runs.
 GRID_WINDOWS = (1, 2, 5, 10, 20, 30, 40, 50, 60, 70)
 _TRAINING = ("sotl", "sotl-e1", "sotl-e10", "sotl-ema")
 _VALIDATION = ("sovl", "sovl-e1", "sovl-e10", "sova-e10", "val-metric")
 _DEFAULT_NAMES = (*_TRAINING, *_VALIDATION, "epochs-to-loss")
-# With fewer runs percentile intervals are too narrow, and no E and T are advised.
+# With fewer runs, percentile intervals are too narrow, and no E and T are recommended.
 FEWEST = 20
 _MANY = 0.1  # share of the runs
 _SHARES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 3 / 10, 1 / 2, 3 / 4, 1)
@@ -38,27 +38,38 @@ _SHARES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 3 / 10, 1 / 2, 3 / 4, 1)
 
 @dataclass(frozen=True)
 class Correlation:
-    """An oriented rank correlation and its interval; NaN where it is undefined."""
+    """An oriented rank correlation and its 95% bootstrap interval; NaN if it is undefined.
+
+    Attributes:
+        rho: The correlation in [-1, 1]; +1 is full agreement, higher is better.
+        low: The lower bound of the interval.
+        high: The upper bound of the interval.
+    """
 
     rho: float
     low: float
     high: float
 
     def to_json(self) -> dict[str, float | None]:
-        """Return plain numbers, null in place of NaN, which JSON does not have."""
+        """Return plain numbers, with None instead of NaN, which JSON lacks."""
         values = {"rho": self.rho, "low": self.low, "high": self.high}
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The cheapest SoTL-E that is not worse than the best one: window E after epoch T."""
+    """The cheapest SoTL-E that is not significantly worse than the best one.
+
+    Attributes:
+        window: The window E, in epochs.
+        epoch: T, the number of completed epochs.
+    """
 
     window: int
     epoch: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the shape of the command line's JSON."""
+        """Return the part of the JSON document that describes it."""
         return {"estimator": f"sotl-e{self.window}", "window": self.window, "epoch": self.epoch}
 
 
@@ -67,13 +78,13 @@ class Evaluation:
     """The result of `evaluate`.
 
     Attributes:
-        runs: How many runs have a finite target.
-        left_out: How many runs have none.
-        epochs: m, the number of epochs of the longest run.
-        target: What runs were ranked for: the field "final_metric", or the name of a logged key.
-        estimators: Name -> T -> correlation. A T before an estimator's first value is absent.
-        recommended: The (E, T) to use by the intervals; None if SoTL-E orders nothing at any T. It
-            takes `FEWEST` runs to rely on it: see `is_advised`.
+        runs: The number of runs with a finite target.
+        left_out: The number of runs without one.
+        epochs: The number of epochs of the longest run.
+        target: The name of the target: "final_metric", or a logged key.
+        estimators: Name -> T -> correlation. A T before the first value of an estimator is absent.
+        recommended: The cheapest window E and T; None if the correlation of SoTL-E is undefined at
+            every T. Do not rely on it if `is_advised` is false.
         unavailable: Name of an estimator without a value -> the reason.
     """
 
@@ -87,7 +98,7 @@ class Evaluation:
 
     @property
     def is_advised(self) -> bool:
-        """Whether there is a recommendation, and enough runs for it."""
+        """Whether there is a recommendation that is based on at least 20 runs."""
         return self.recommended is not None and self.runs >= FEWEST
 
     def to_json(self) -> dict[str, Any]:
@@ -114,27 +125,37 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """Return how well estimators at each T agree with `final_metric`, with 95 % intervals.
+    """Return how well each estimator at each T ranks finished runs, with 95% intervals.
 
-    All correlations are oriented and come from the same bootstrap resamples of the runs. Runs
-    without a finite target are left out; a run without a finite score ranks last.
+    Each correlation is an oriented rank correlation with `final_metric`: +1 means that the
+    estimator ranks the runs exactly as the final metric does, and higher is better. All intervals
+    use the same bootstrap resamples of the runs. Runs without a finite target are left out; a run
+    without a finite score ranks last.
 
     Args:
         curves: Finished runs, with `final_metric`.
-        at: The T's, each in [1, epochs]; None for eight from a fortieth of the epochs to all.
-        estimators: Names as `named_estimator` takes them, "final-loss" (known at the end only),
-            and "lcsvr" (judged on the runs that it has not learned from); None for all that
-            `curves` allow, without LcSVR, and without "epochs-to-loss" if no run reaches the loss.
-        method: The rank correlation; the paper uses "spearman".
-        resamples: How many bootstrap resamples.
-        seed: Seed of the resamples.
+        at: The numbers of completed epochs T at which to evaluate, each in [1, epochs]; None for
+            up to eight, from a fortieth of the epochs to all of them.
+        estimators: Names of estimators: a family of `ESTIMATORS` with its parameter, such as
+            "sotl-e10"; "final-loss", which is known only after all epochs; or "lcsvr", which is
+            evaluated on the runs that it was not trained on. None for a standard set of those
+            that `curves` allow, without "lcsvr", and without "epochs-to-loss" if no run reaches
+            its threshold.
+        method: "spearman" (the paper's), "kendall" or "weighted-tau"; see `rank_correlation`.
+        resamples: The number of bootstrap resamples, at least 1.
+        seed: The seed of the resamples and of "lcsvr", at least 0.
+
+    Returns:
+        The correlations in `estimators[name][T]`, and in `recommended` the cheapest window E and T
+        of SoTL-E that are not significantly worse than the best.
 
     Raises:
-        ModuleNotFoundError: If "lcsvr" is named and scikit-learn is not installed.
-        TypeError: If a T is no integer.
-        ValueError: If there is no `final_metric`, if fewer than two runs have a finite one, if
-            an estimator does not exist or needs a curve that is absent, if no estimator has a
-            value at any T, or if a T is out of range.
+        ModuleNotFoundError: If `estimators` contains "lcsvr" and scikit-learn is not installed.
+        TypeError: If a T, `resamples` or `seed` is not an integer.
+        ValueError: If there is no `final_metric`, if fewer than two runs have a finite one, if an
+            estimator does not exist or needs a curve that is absent, if "lcsvr" has too few runs,
+            if no estimator has a value at any T, if `method` is unknown, or if a T, `resamples` or
+            `seed` is out of range.
 
     Example:
         >>> losses = [[3.0, 1.0], [3.5, 2.0], [2.5, 3.0], [4.0, 4.0]]
@@ -162,7 +183,7 @@ def evaluate(
             unavailable[full_name] = f"it has no value at T = {', '.join(map(str, epochs))}"
     if not found:
         reasons = "; ".join(f"'{name}': {reason}" for name, reason in unavailable.items())
-        raise ValueError(f"There is nothing to show: {reasons}.")
+        raise ValueError(f"No estimator has a value: {reasons}.")
     runs = int(np.isfinite(target).sum())
     return Evaluation(
         runs=runs,
@@ -188,10 +209,27 @@ def default_epochs(epochs: int) -> tuple[int, ...]:
 def correlation_curves(
     curves: LearningCurves, names: Sequence[str], *, method: Method = "spearman"
 ) -> dict[str, NDArray[np.float64]]:
-    """Return name -> rank correlation with `final_metric` after each epoch, shape `(epochs,)`.
+    """Return the rank correlation of estimators with `final_metric` after each epoch.
+
+    Args:
+        curves: Finished runs, with `final_metric`.
+        names: Names of estimators, such as "sotl-e10"; "final-loss" and "lcsvr" are not allowed.
+        method: "spearman" (the paper's), "kendall" or "weighted-tau"; see `rank_correlation`.
+
+    Returns:
+        Name -> float64 array of shape `(epochs,)`. Entry `k - 1` is the oriented correlation after
+        `k` epochs, in [-1, 1]; higher is better. It is NaN before the first value of the estimator
+        and where all runs tie.
 
     Raises:
-        ValueError: As `evaluate`.
+        ValueError: If there is no `final_metric`, if fewer than two runs have a finite one, if an
+            estimator does not exist or needs a curve that is absent, or if `method` is unknown.
+
+    Example:
+        >>> losses = [[3.0, 1.0], [3.5, 2.0], [2.5, 3.0], [4.0, 4.0]]
+        >>> curves = LearningCurves(losses, final_metric=[0.9, 0.8, 0.7, 0.6])
+        >>> correlation_curves(curves, ["sotl-e1", "sotl-e2"])["sotl-e1"].tolist()
+        [0.4, 1.0]
     """
     target, target_mode = target_of(curves)
     options: dict[str, Any] = {"method": method, "target_mode": target_mode}
@@ -204,7 +242,7 @@ def correlation_curves(
 
 
 def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
-    """Return what a reader should know before trusting the numbers, in sentences."""
+    """Return sentences on the limits of the numbers."""
     found = []
     if result.left_out:
         found.append(f"Left out {pluralize(result.left_out, 'run')} without a finite target.")
@@ -217,27 +255,27 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
     ]
     if undefined:
         found.append(
-            f"All runs tie at some T in {', '.join(map(repr, undefined))}, so that the correlation "
-            "is undefined there."
+            f"The correlation of {', '.join(map(repr, undefined))} is undefined at some T, because "
+            "all runs tie there."
         )
     last = max(epoch for values in result.estimators.values() for epoch in values)
     losses = curves.train_loss[np.isfinite(target_of(curves)[0])]
     if missing := int((~np.isfinite(losses[:, last - 1])).sum()):
         found.append(
-            f"{pluralize(missing, 'run')} with a target but without a finite loss at T = {last} "
-            f"(diverged, or shorter) ranked last there."
+            f"Ranked last at T = {last}: {pluralize(missing, 'run')} with a target but without a "
+            "finite loss there (diverged, or shorter)."
         )
     if LCSVR in result.estimators:
-        found.append(
-            f"'{LCSVR}' has learned from runs trained to the end and is judged on the others only."
-        )
+        found.append(f"'{LCSVR}' was trained on finished runs and is evaluated on the others only.")
     if result.runs < FEWEST:
-        found.append(f"With {result.runs} runs the intervals are too narrow.")
+        found.append(
+            f"The intervals are too narrow with only {result.runs} runs; use at least {FEWEST}."
+        )
     return found + near_zero_notes(losses, at=last)
 
 
 def selection_notes(curves: LearningCurves, stopped: Sequence[bool]) -> list[str]:
-    """Return a warning if the runs with a target may be those that a score has chosen.
+    """Return a warning if an estimate may have chosen the runs that have a target.
 
     Args:
         curves: The runs.
@@ -247,17 +285,17 @@ def selection_notes(curves: LearningCurves, stopped: Sequence[bool]) -> list[str
     longest = int(curves.epochs_completed[has_target].max(initial=0))
     short = np.asarray(stopped, dtype=bool) | (curves.epochs_completed < longest)
     early = int((short & ~has_target).sum())
-    if not has_target.any() or early < _MANY * curves.runs:  # a few that broke off choose nothing
+    if not has_target.any() or early < _MANY * curves.runs:  # a few aborted runs do not matter
         return []
     return [
-        f"{early} of {pluralize(curves.runs, 'run')} ended early and have no target. If a score "
-        "such as SoTL-E chose the runs that were trained to the end, it cannot be judged by those "
-        "alone: evaluate it on runs that were all trained to the end."
+        f"{early} of {pluralize(curves.runs, 'run')} ended early and have no target. If an "
+        "estimate such as SoTL-E decided which runs were trained to the end, those runs alone "
+        "cannot show how good it is. Evaluate it on runs that were all trained to the end."
     ]
 
 
 def _checked_epochs(at: Sequence[int], epochs: int) -> tuple[int, ...]:
-    """Return the T's in ascending order, each once."""
+    """Return the T's in ascending order, without repeats."""
     ascending = sorted(validation.windows("at", list(dict.fromkeys(at))))
     if ascending[-1] > epochs:
         raise ValueError(
@@ -269,14 +307,14 @@ def _checked_epochs(at: Sequence[int], epochs: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Scorer:
-    """Correlates any estimator of one table with its final metric, on the same resamples.
+    """Correlates the estimators of one table with its final metric, on the same resamples.
 
     Attributes:
         curves: Finished runs.
         target: Their final metric.
-        epochs: The T's, ascending.
-        options: Method and `target_mode` of the rank correlation.
-        bootstrap: Number and seed of the resamples; LcSVR has the same seed.
+        epochs: The T's in ascending order.
+        options: `method` and `target_mode` of the rank correlation.
+        bootstrap: Number and seed of the resamples; LcSVR uses the same seed.
     """
 
     curves: LearningCurves
@@ -286,7 +324,7 @@ class _Scorer:
     bootstrap: dict[str, Any]
 
     def default_names(self) -> list[str]:
-        """Return the estimators that the curves allow and that tell any two runs apart."""
+        """Return the standard estimators that the curves allow."""
         curves = self.curves
 
         def is_available(name: str) -> bool:
@@ -296,7 +334,7 @@ class _Scorer:
             if estimator.estimator.parameter != "threshold":
                 return True
             scores = estimator.scores(curves)[np.isfinite(self.target), self.epochs[-1] - 1]
-            return bool(np.isfinite(scores).any())  # otherwise no run reaches the threshold
+            return bool(np.isfinite(scores).any())  # whether any run reaches the threshold
 
         names = list(filter(is_available, _DEFAULT_NAMES))
         return names + [FINAL_LOSS] * (curves.final_loss is not None)
@@ -305,14 +343,12 @@ class _Scorer:
         """Return T -> correlation of an estimator, for each T at which it has a value.
 
         Raises:
-            ValueError: If the estimator does not exist or cannot be judged on these curves.
+            ValueError: If the estimator does not exist or cannot be evaluated on these curves.
         """
         if name == FINAL_LOSS:  # known after all epochs
             final_loss = self.curves.final_loss
             if final_loss is None:
-                raise ValueError(
-                    f"'{FINAL_LOSS}' needs `final_loss`, which the curves do not have."
-                )
+                raise ValueError(f"'{FINAL_LOSS}' requires `final_loss`, but the curves have none.")
             (found,) = self._correlate(final_loss[:, np.newaxis], self.target, "min")
             return {self.curves.epochs: found}
         if name == LCSVR:
@@ -324,20 +360,21 @@ class _Scorer:
         return {self.epochs[column]: rhos[column] for column in exist}
 
     def recommend(self) -> Recommendation | None:
-        """Return the smallest T, and at it the smallest E, not worse than the best (E, T).
+        """Return the smallest T, and its smallest E, not significantly worse than the best pair.
 
-        Not worse: in the resamples, the 95 % interval of its correlation less the best one's
-        reaches 0. The windows are `GRID_WINDOWS` up to the last T.
+        A pair is not significantly worse if the 95% bootstrap interval of the difference between
+        its correlation and the best one includes 0. The windows are `GRID_WINDOWS` up to the last
+        T.
         """
         windows = [window for window in GRID_WINDOWS if window <= self.epochs[-1]]
         estimates = {w: named_estimator(f"sotl-e{w}").scores(self.curves) for w in windows}
-        # All windows at the first T, then all at the second: the order of preference.
+        # In order of preference: all windows at the first T, then all at the second, ...
         candidates = [(window, epoch) for epoch in self.epochs for window in windows]
         scores = np.stack([estimates[w][:, epoch - 1] for w, epoch in candidates], axis=1)
         values = rank_correlation_curve(scores, self.target, **self.options)
         if np.isnan(values).all():
             return None
-        # Among equal correlations the smallest window.
+        # Among equal correlations, prefer the smallest window.
         best = min(np.flatnonzero(values == np.nanmax(values)), key=lambda index: candidates[index])
         _, _, high = rank_correlation_difference(
             scores, scores[:, best], self.target, **self.options, **self.bootstrap
@@ -347,14 +384,14 @@ class _Scorer:
         return Recommendation(*candidates[int(np.argmax(not_worse))])
 
     def _lcsvr(self, epoch: int) -> Correlation:
-        """Return the correlation of LcSVR on the runs that it has not learned from."""
+        """Return the correlation of LcSVR on the runs that it was not trained on."""
         model = LcSVR(seed=self.bootstrap["seed"]).fit(self.curves, at=epoch)
         rest = np.setdiff1d(np.arange(self.curves.runs), model.training_rows_)
         judged = int(np.isfinite(self.target[rest]).sum())
         if judged < 2:
             raise ValueError(
-                f"'{LCSVR}' learns from {model.training_rows_.size} runs and can only be "
-                f"judged on others with a finite target, but {judged} are left."
+                f"Expected at least 2 runs with a finite target besides the "
+                f"{model.training_rows_.size} that '{LCSVR}' was trained on but got {judged}."
             )
         scores = model.predict(self.curves.select(rest), at=epoch)[:, np.newaxis]
         (found,) = self._correlate(scores, self.target[rest], self.options["target_mode"])
@@ -373,7 +410,7 @@ class _Scorer:
 
 
 def target_of(curves: LearningCurves) -> tuple[NDArray[np.float64], Mode]:
-    """Return the final metric of each run, and which end of it is better.
+    """Return the final metric of each run, and its better direction.
 
     Raises:
         ValueError: If there is no final metric.

@@ -124,14 +124,14 @@ def test_names_say_what_is_computed(name: str, canonical: str, first: int) -> No
         (
             "soltl-e1",
             "There is no estimator 'soltl-e1'; available: 'sotl', 'sotl-e', 'sotl-ema', 'sovl', "
-            "'sovl-e', 'sova-e', 'val-metric', 'epochs-to-loss', where the number of a window "
-            "stands at the end, as in 'sotl-e10'.",
+            "'sovl-e', 'sova-e', 'val-metric', 'epochs-to-loss'. A window is a number at the end, "
+            "as in 'sotl-e10'.",
         ),
         (
             "sotl_e1",
             "There is no estimator 'sotl_e1'; did you mean 'sotl-e1'? Available: 'sotl', 'sotl-e', "
-            "'sotl-ema', 'sovl', 'sovl-e', 'sova-e', 'val-metric', 'epochs-to-loss', where the "
-            "number of a window stands at the end, as in 'sotl-e10'.",
+            "'sotl-ema', 'sovl', 'sovl-e', 'sova-e', 'val-metric', 'epochs-to-loss'. A window is a "
+            "number at the end, as in 'sotl-e10'.",
         ),
         (
             "sotl-e0",
@@ -157,7 +157,7 @@ def test_wrong_names_say_what_was_expected(name: str, message: str) -> None:
 
 def test_missing_curve_is_named() -> None:
     with pytest.raises(
-        ValueError, match=r"^'sovl' needs `val_loss`, which the curves do not have\.$"
+        ValueError, match=r"^'sovl' requires `val_loss`, but the curves have none\.$"
     ):
         named_estimator("sovl").scores(LearningCurves(LOSSES))
 

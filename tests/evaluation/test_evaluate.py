@@ -70,7 +70,9 @@ def test_undefined_correlation_is_null_and_said() -> None:
     result = evaluate(curves, at=[12], estimators=["epochs-to-loss99"])
     (values,) = result.to_json()["estimators"].values()
     assert values == {"12": {"rho": None, "low": None, "high": None}}
-    assert notes(result, curves)[0].startswith("All runs tie at some T in 'epochs-to-loss99'")
+    assert notes(result, curves)[0].startswith(
+        "The correlation of 'epochs-to-loss99' is undefined at some T, because all"
+    )
 
 
 def test_recommendation_is_the_cheapest_that_is_not_worse() -> None:
@@ -112,10 +114,10 @@ def test_run_without_target_is_left_out_and_one_without_losses_ranks_last() -> N
     assert result.estimators["sotl-e1"][1].rho == 1.0
     assert notes(result, curves) == [
         "Left out 1 run without a finite target.",
-        "All runs tie at some T in 'epochs-to-loss', so that the correlation is undefined there.",
-        "1 run with a target but without a finite loss at T = 1 (diverged, or shorter) ranked last "
-        "there.",
-        "With 3 runs the intervals are too narrow.",
+        "The correlation of 'epochs-to-loss' is undefined at some T, because all runs tie there.",
+        "Ranked last at T = 1: 1 run with a target but without a finite loss there (diverged, or "
+        "shorter).",
+        "The intervals are too narrow with only 3 runs; use at least 20.",
     ]
 
 
@@ -198,9 +200,9 @@ def test_missing_target_is_named() -> None:
 
 def test_missing_curve_is_named() -> None:
     curves = LearningCurves([[1.0], [2.0]], final_metric=[1.0, 2.0])
-    with pytest.raises(ValueError, match=r"^'sovl' needs `val_loss`, which the curves do not have"):
+    with pytest.raises(ValueError, match=r"^'sovl' requires `val_loss`, but the curves have none"):
         evaluate(curves, estimators=["sovl"])
-    with pytest.raises(ValueError, match=r"^'final-loss' needs `final_loss`, which the curves do"):
+    with pytest.raises(ValueError, match=r"^'final-loss' requires `final_loss`, but the curves"):
         evaluate(curves, estimators=["final-loss"])
 
 
@@ -229,17 +231,17 @@ def test_recorded_curves_give_the_known_correlations(
     assert (result.runs, result.left_out) == ((341, 4) if name == "nlp" else (999, 1))
 
 
-def test_lcsvr_is_judged_on_runs_that_it_has_not_seen() -> None:
+def test_lcsvr_is_evaluated_on_runs_that_it_was_not_trained_on() -> None:
     pytest.importorskip("sklearn")
     curves = noisy_table(runs=240)
     result = evaluate(curves, at=[6], estimators=["lcsvr", "val-metric"], resamples=50)
     found = result.estimators["lcsvr"][6]
-    # 40 runs are left to judge it on, so its interval is wider than that of all 240.
+    # Only 40 runs are left to evaluate it on, so the interval is wider than for all 240.
     other = result.estimators["val-metric"][6]
     assert found.rho > 0.5
     assert found.high - found.low > other.high - other.low
-    assert "'lcsvr' has learned from runs trained to the end and is judged on the others only." in (
+    assert "'lcsvr' was trained on finished runs and is evaluated on the others only." in (
         notes(result, curves)
     )
-    with pytest.raises(ValueError, match="on others with a finite target, but 0 are"):
+    with pytest.raises(ValueError, match="besides the 60 that 'lcsvr' was trained on but got 0"):
         evaluate(noisy_table(runs=60), at=[6], estimators=["lcsvr"])
