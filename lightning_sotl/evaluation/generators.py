@@ -1,4 +1,4 @@
-"""Selection among generators of runs (the paper's section 5.4): groups in place of single runs."""
+"""Selection among generators of runs (section 5.4 of the paper): groups instead of single runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lightning_sotl.stats.ranks import Mode, oriented
 
 @dataclass(frozen=True)
 class Generator:
-    """A group of runs of one origin, for example architectures of one random graph generator.
+    """A group of runs with a common origin, for example one random graph generator.
 
     Attributes:
         key: The key that the runs share.
-        runs: How many runs of the group have a finite target.
-        score: Mean of the early score; not finite if one of the runs has diverged.
+        runs: The number of runs of the group with a finite target.
+        score: The mean of the early scores; not finite if one of the runs has diverged.
         score_se: Its standard error, NaN for a single run.
         target: Mean of the final metric.
         target_se: Its standard error, NaN for a single run.
@@ -38,9 +38,9 @@ class GeneratorSelection:
     """Groups of runs in order of their early score.
 
     Attributes:
-        generators: The best by mean score first; groups with a diverged run last.
+        generators: The groups by mean score, best first; groups with a diverged run come last.
         correlation: Oriented rank correlation between the means of score and target.
-        left_out: How many runs have no finite target.
+        left_out: The number of runs without a finite target.
     """
 
     generators: tuple[Generator, ...]
@@ -57,12 +57,12 @@ def select_generator(
     mode: Mode = "min",
     target_mode: Mode = "max",
 ) -> GeneratorSelection:
-    """Return groups of runs in order of their mean early score, and the rank correlation of means.
+    """Return groups of runs in the order of their mean early score, and how well it predicts.
 
     Args:
         scores: An early score of each run, for example SoTL-E at T, shape `(runs,)`.
         target: Final result of each run, shape `(runs,)`. Runs without a finite one are left out.
-        keys: Origin of each run, `runs` entries; runs of equal keys form a group.
+        keys: The origin of each run, `runs` entries. Runs with equal keys form a group.
         method: As in `rank_correlation`.
         mode: "min" if lower scores are better.
         target_mode: "max" if a higher target is better.

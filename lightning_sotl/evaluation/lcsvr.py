@@ -18,28 +18,28 @@ _FEWEST = 2 * _FOLDS
 class LcSVR:
     """Predicts the final metric from the first T epochs of the validation curve by nu-SVR.
 
-    Inputs of the regression, each standardised: the validation metric of epochs 0 to T - 1, its
+    Inputs of the regression, each standardized: the validation metric of epochs 0 to T - 1, its
     first and second differences, mean and standard deviation of each of the three, and the
     `features` of the runs (architecture and hyper-parameters) if the table has them. A random
     search with 3-fold cross-validation finds the hyper-parameters C, nu and gamma.
 
-    Unlike every other estimator here it learns from runs that were trained to the end:
-    `training_runs` of them, drawn at random.
+    Unlike the other estimators, it is trained on finished runs: `training_runs` of them, drawn at
+    random.
 
     Args:
-        training_runs: How many runs to learn from, at least 6; all runs if the table has fewer.
-        searches: How many settings of the hyper-parameters to try, at least 1.
-        seed: Seed of the draw of runs, the folds and the search, at least 0; None for another seed
-            each time.
+        training_runs: The number of runs to train on, at least 6; all runs if there are fewer.
+        searches: The number of hyper-parameter settings to try, at least 1.
+        seed: The seed of the drawn runs, the folds and the search, at least 0; None for a different
+            seed each time.
 
     Attributes:
-        training_rows_: After `fit`, the rows of the table that it has learned from: leave them out
-            to judge predictions.
-        at_: After `fit`, T.
+        training_rows_: After `fit`, the rows of the table that were used for training. Leave them
+            out when you evaluate predictions.
+        at_: After `fit`, the number T of epochs it was fitted on.
 
     Raises:
         ModuleNotFoundError: If scikit-learn is not installed.
-        TypeError: If an argument is no integer.
+        TypeError: If an argument is not an integer.
         ValueError: If an argument is out of range.
 
     Example:
@@ -70,19 +70,19 @@ class LcSVR:
         self._model: Any = None
 
     def fit(self, curves: LearningCurves, at: int) -> LcSVR:
-        """Learn from runs that were trained to the end, and return the estimator itself.
+        """Train on finished runs, and return the estimator itself.
 
         Runs without a finite target, or without a finite validation metric in each of the first T
-        epochs, are not learned from.
+        epochs, are not used.
 
         Args:
-            curves: Runs with `val_metric` and `final_metric`.
-            at: T, from 1 to the number of epochs.
+            curves: Finished runs with `val_metric` and `final_metric`.
+            at: T, the number of epochs to use, from 1 to the number of epochs of the curves.
 
         Raises:
-            TypeError: If `at` is no integer.
+            TypeError: If `at` is not an integer.
             ValueError: If a curve is missing, `at` is out of range, or fewer than 6 runs can be
-                learned from.
+                used.
         """
         if curves.final_metric is None:
             raise ValueError("Expected the curves to have `final_metric` but it is absent.")
@@ -99,7 +99,7 @@ class LcSVR:
         self.training_rows_ = np.sort(generator.choice(rows, size=size, replace=False))
         self.at_ = at
         target = curves.final_metric[self.training_rows_]
-        # SVR's tolerance is absolute, so the target is standardised like the inputs.
+        # The tolerance of the SVR is absolute, so the target is standardized like the inputs.
         self._center, self._scale = float(target.mean()), float(target.std()) or 1.0
         self._model = self._search()
         self._model.fit(inputs[self.training_rows_], (target - self._center) / self._scale)
@@ -113,12 +113,12 @@ class LcSVR:
             at: T, the same as in `fit`.
 
         Returns:
-            Shape `(runs,)`, in the unit and direction of `final_metric`; NaN, which ranks last,
-            for a run without a finite input.
+            float64 array of shape `(runs,)`, in the unit and direction of `final_metric`. A run
+            with a non-finite input gets NaN, which ranks last.
 
         Raises:
             RuntimeError: If `fit` was not called.
-            ValueError: If `at` is not that of `fit`, or the number of features differs.
+            ValueError: If `at` or the number of features differs from that in `fit`.
         """
         if self._model is None:
             raise RuntimeError("Expected `fit` to be called before `predict`.")
@@ -134,8 +134,8 @@ class LcSVR:
         predictions = np.full(curves.runs, np.nan)
         usable = np.isfinite(inputs).all(axis=1)
         if usable.any():
-            standardised = self._model.predict(inputs[usable])
-            predictions[usable] = standardised * self._scale + self._center
+            standardized = self._model.predict(inputs[usable])
+            predictions[usable] = standardized * self._scale + self._center
         return predictions
 
     def _search(self) -> Any:

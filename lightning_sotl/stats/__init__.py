@@ -1,1 +1,1 @@
-"""Rank correlations, their intervals, and ranks."""
+"""Ranks, rank correlations and their bootstrap intervals."""

@@ -1,11 +1,11 @@
-"""How well an early score orders runs: rank correlation, overlap of the best, regret, stability.
+"""How well an early score orders runs: rank correlation, top-k overlap, regret, stability.
 
-Every correlation here is ORIENTED: +1 means that the better end of the scores agrees with the
-better end of the target, whichever way each of them points.
+Every correlation is oriented: +1 means that the best scores belong to the best runs, for every
+combination of directions.
 
-The same for all functions: a run without a finite target is left out; a run whose score is not
-finite ranks last; ties share the mean of their ranks. A score that no run has yet (all NaN, for
-example SoTL-E before E epochs) gives NaN.
+All functions share these rules. A run without a finite target is left out. A run without a finite
+score ranks last. Ties share the mean of their ranks. If no run has a score yet (for example SoTL-E
+before E epochs), the result is NaN.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ def rank_correlation(
     mode: Mode = "min",
     target_mode: Mode = "max",
 ) -> float:
-    r"""Return the oriented rank correlation of one score a run with one target a run.
+    r"""Return the oriented rank correlation of the scores of runs with their targets.
 
     .. math:: \rho = \mathrm{corr}(\mathrm{rank}(\text{scores}), \mathrm{rank}(\text{target}))
 
-    with both ranked from the better end, so +1 is full agreement and higher is better.
+    Both are ranked from the best run on, so +1 is full agreement. Higher is better.
 
     Args:
-        scores: An early score of each run, for example SoTL-E at T, shape `(runs,)`. A score that
-            is not finite ranks last.
-        target: Final result of each run, for example the test accuracy, shape `(runs,)`. Runs
+        scores: The early score of each run, for example SoTL-E at T, shape `(runs,)`. A non-finite
+            score ranks last.
+        target: The final result of each run, for example the test accuracy, shape `(runs,)`. Runs
             without a finite target are left out.
         method: "spearman" (the paper's), "kendall" (tau-b), or "weighted-tau" (Vigna's tau with
-            hyperbolic weights, in which the best runs count most).
-        mode: "min" if lower scores are better, as for every training-loss estimate.
+            hyperbolic weights, so that the best runs count most).
+        mode: "min" if lower scores are better (all estimates from training losses), else "max".
         target_mode: "max" if a higher target is better (accuracy), "min" for a loss.
 
     Returns:
         The correlation in [-1, 1]; NaN if all scores or all targets tie, or if all scores are NaN.
 
     Raises:
-        ValueError: If the shapes do not fit, if a mode or the method is unknown, or if fewer than
-            two runs have a finite target.
+        ValueError: If the shapes do not match, if a mode or the method is unknown, or if fewer
+            than two runs have a finite target.
 
     Example:
         >>> rank_correlation([0.2, 0.5, 0.9], [0.93, 0.91, 0.80])
         1.0
 
     Source:
-        Ru et al., arXiv 2006.04492, section 5; ties as in `scipy.stats.spearmanr`,
+        Ru et al., arXiv 2006.04492, section 5. Ties are treated as in `scipy.stats.spearmanr`,
         `kendalltau` (variant b) and `weightedtau`.
     """
     if np.ndim(scores) != 1:
         raise ValueError(
             f"Expected `scores` to have the shape (runs,) but got {np.shape(scores)}; "
-            "`rank_correlation_curve` takes (runs, epochs)."
+            "`rank_correlation_curve` accepts (runs, epochs)."
         )
     table = np.asarray(scores, dtype=np.float64)[:, np.newaxis]
     curve = rank_correlation_curve(table, target, method=method, mode=mode, target_mode=target_mode)
@@ -82,14 +82,17 @@ def rank_correlation_curve(
     """Return the oriented rank correlation with the target after each epoch.
 
     Args:
-        scores: A score of each run after `k = 1, 2, ...` epochs, shape `(runs, epochs)`.
-        target: Final result of each run, shape `(runs,)`.
+        scores: The score of each run after `k = 1, 2, ...` epochs, shape `(runs, epochs)`.
+        target: The final result of each run, shape `(runs,)`. Runs without a finite target are
+            left out.
         method: As in `rank_correlation`.
         mode: "min" if lower scores are better.
         target_mode: "max" if a higher target is better.
 
     Returns:
-        Shape `(epochs,)`; entry `k - 1` is the correlation after `k` epochs. Higher is better.
+        float64 array of shape `(epochs,)`. Entry `k - 1` is the correlation after `k` epochs, in
+        [-1, 1]; higher is better. It is NaN if all scores or all targets tie, or if no run has a
+        score yet.
 
     Raises:
         ValueError: As in `rank_correlation`.
@@ -118,22 +121,24 @@ def top_k_overlap(
     mode: Mode = "min",
     target_mode: Mode = "max",
 ) -> NDArray[np.float64]:
-    """Return the share of the k best runs by target that are among the k best by score.
+    """Return the share of the k best runs by target that are also among the k best by score.
 
-    Where ties cross the border of the k best, the result is the mean over all ways to break them.
+    If a tie crosses the border of the k best, the result is the mean over all ways to break it.
 
     Args:
         scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
-        target: Final result of each run, shape `(runs,)`.
-        k: Size of both sets, from 1 to the number of runs with a finite target.
+        target: The final result of each run, shape `(runs,)`. Runs without a finite target are
+            left out.
+        k: The size of both sets, from 1 to the number of runs with a finite target.
         mode: "min" if lower scores are better.
         target_mode: "max" if a higher target is better.
 
     Returns:
-        Shape `()` or `(epochs,)`, in [0, 1]; higher is better.
+        float64 array of shape `()` or `(epochs,)`, in [0, 1]; higher is better. NaN if no run has a
+        score yet.
 
     Raises:
-        TypeError: If `k` is no integer.
+        TypeError: If `k` is not an integer.
         ValueError: If `k` is out of range; otherwise as in `rank_correlation`.
 
     Example:
@@ -158,25 +163,28 @@ def selection_regret(
     mode: Mode = "min",
     target_mode: Mode = "max",
 ) -> NDArray[np.float64]:
-    """Return how far the best of the k runs picked by score falls short of the best run.
+    """Return how much worse the best of the k runs with the best scores is than the best run.
 
-    The k best by score are kept, and the best of them by target is the pick. Where ties cross the
-    border of the k best, the result is the mean over all ways to break them.
+    The k best runs by score are kept, and the best of them by target is the pick. If a tie crosses
+    the border of the k best, the result is the mean over all ways to break it.
 
     Args:
         scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
-        target: Final result of each run, shape `(runs,)`.
-        k: How many runs are kept, from 1 to the number of runs with a finite target.
-        unit: "target" for the difference in the target's own unit, "rank" for
-            `(rank - 1) / (runs - 1)` by the target, ties at the lowest rank.
+        target: The final result of each run, shape `(runs,)`. Runs without a finite target are
+            left out.
+        k: The number of runs to keep, from 1 to the number of runs with a finite target.
+        unit: "target" for the difference in the target's own unit, or "rank" for
+            `(rank - 1) / (runs - 1)`, where rank is the pick's rank by the target. Tied targets
+            share their lowest rank.
         mode: "min" if lower scores are better.
         target_mode: "max" if a higher target is better.
 
     Returns:
-        Shape `()` or `(epochs,)`, at least 0; lower is better.
+        float64 array of shape `()` or `(epochs,)`, at least 0; lower is better. NaN if no run has a
+        score yet.
 
     Raises:
-        TypeError: If `k` is no integer.
+        TypeError: If `k` is not an integer.
         ValueError: If `k` or `unit` is out of range; otherwise as in `rank_correlation`.
 
     Example:
@@ -201,7 +209,7 @@ def order_stability(
 ) -> float:
     """Return the rank correlation between the order at T/2 and the order at T.
 
-    Near 1 the order has settled, and more epochs would change little. It needs no target.
+    Near 1, the order has settled, and more epochs would change little. No target is needed.
 
     Args:
         scores: A score of each run after each epoch, shape `(runs, epochs)`.
@@ -210,10 +218,10 @@ def order_stability(
         mode: "min" if lower scores are better.
 
     Returns:
-        The correlation in [-1, 1]; NaN if the scores do not exist yet at T/2.
+        The correlation in [-1, 1]; NaN if no run has a score at T/2 or at T, or if all scores tie.
 
     Raises:
-        TypeError: If `at` is no integer.
+        TypeError: If `at` is not an integer.
         ValueError: If `at` is out of range, or as in `rank_correlation`.
 
     Example:
@@ -238,10 +246,10 @@ def order_stability(
 
 
 def check_method(method: object) -> None:
-    """Raise unless `method` is one of `METHODS`.
+    """Raise if `method` is not one of `METHODS`.
 
     Raises:
-        ValueError: If it is another.
+        ValueError: If it is unknown.
     """
     if method not in METHODS:
         raise ValueError(
@@ -255,8 +263,8 @@ def prepare(
     """Check scores and target, orient both, and leave out the runs without a finite target.
 
     Returns:
-        Oriented scores, shape `(columns, runs)`; oriented target, shape `(runs,)`; and which
-        columns no run has yet, shape `(columns,)`. Lower is better in both.
+        Oriented scores, shape `(columns, runs)`; oriented target, shape `(runs,)`; and whether
+        all scores of a column are NaN, shape `(columns,)`. Lower is better in both.
 
     Raises:
         ValueError: As in `rank_correlation`.
@@ -299,7 +307,7 @@ def correlate(
     from scipy import stats  # takes a second to import, and only tau needs it
 
     function = stats.kendalltau if method == "kendall" else stats.weightedtau
-    # Ranks in place of values: SciPy would take an infinite score for a missing number.
+    # Ranks instead of values: SciPy treats an infinite score as missing.
     ranks, target_ranks = -midranks(scores), -midranks(target)
     taus = np.full(len(ranks), np.nan)
     if np.ptp(target_ranks) > 0:
@@ -343,7 +351,7 @@ def _expected_best(row: NDArray[np.float64], regrets: NDArray[np.float64], k: in
     places = k - inside.size
     expected, chance_left = 0.0, 1.0
     for drawn, value in enumerate(tied):
-        # The chance that this is the best of `places` draws, given that no better one was drawn.
+        # The chance that this run is the best of `places` draws if no better one was drawn.
         chance = min(places / (tied.size - drawn), 1.0)
         expected += chance_left * chance * min(value, certain)
         chance_left *= 1.0 - chance

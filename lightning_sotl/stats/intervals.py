@@ -34,25 +34,28 @@ def rank_correlation_interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return a percentile bootstrap interval of the oriented rank correlation.
 
-    The runs are drawn with replacement; ties, also of a run drawn twice, share the mean of their
-    ranks. With few runs (below about 20) such intervals are too narrow.
+    Each resample draws the runs with replacement. Ties, including those of a run drawn twice,
+    share the mean of their ranks. With fewer than about 20 runs, these intervals are too narrow.
 
     Args:
         scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
-        target: Final result of each run, shape `(runs,)`. Runs without a finite one are left out.
-        confidence: Share of the resamples between the bounds, in (0, 1).
-        resamples: How many resamples, at least 1; the same for all columns.
-        seed: Seed of the resamples.
+        target: The final result of each run, shape `(runs,)`. Runs without a finite one are left
+            out.
+        confidence: The share of the resamples between the bounds, in (0, 1).
+        resamples: The number of resamples, at least 1; all epochs use the same ones.
+        seed: The seed of the resamples, at least 0.
         method: As in `rank_correlation`; only "spearman" is fast.
         mode: "min" if lower scores are better.
         target_mode: "max" if a higher target is better.
 
     Returns:
-        Lower and upper bound, each of shape `()` or `(epochs,)`; NaN where the correlation is.
+        The lower and the upper bound in [-1, 1], float64 arrays of shape `()` or `(epochs,)`; NaN
+        where the correlation is undefined.
 
     Raises:
-        TypeError: If `resamples` or `seed` is no integer.
-        ValueError: If `confidence` is out of range; otherwise as in `rank_correlation`.
+        TypeError: If `resamples` or `seed` is not an integer.
+        ValueError: If `confidence`, `resamples` or `seed` is out of range; otherwise as in
+            `rank_correlation`.
 
     Example:
         >>> low, high = rank_correlation_interval(range(50), range(50), target_mode="min")
@@ -87,31 +90,33 @@ def rank_correlation_difference(
     others_mode: Mode | None = None,
     target_mode: Mode = "max",
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return by how much scores order runs better than others do, and a bootstrap interval.
+    """Return how much better scores order runs than other scores do, with a bootstrap interval.
 
-    Both use the same resamples of the runs, so it is the interval of a paired difference. If it
-    excludes 0, one of them orders these runs better, even if their two separate intervals overlap.
+    Both use the same resamples of the runs, so the interval is that of a paired difference. If it
+    excludes 0, one of them orders these runs better, even if their separate intervals overlap.
 
     Args:
         scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.
-        others: The other scores, of the same shape, or of shape `(runs,)` to compare all epochs
+        others: The other scores, of the same shape, or of shape `(runs,)` to compare each epoch
             with them.
-        target: Final result of each run, shape `(runs,)`. Runs without a finite one are left out.
-        confidence: Share of the resamples between the bounds, in (0, 1).
-        resamples: How many resamples, at least 1.
-        seed: Seed of the resamples.
+        target: The final result of each run, shape `(runs,)`. Runs without a finite one are left
+            out.
+        confidence: The share of the resamples between the bounds, in (0, 1).
+        resamples: The number of resamples, at least 1.
+        seed: The seed of the resamples, at least 0.
         method: As in `rank_correlation`; only "spearman" is fast.
         mode: "min" if lower scores are better.
-        others_mode: The same for `others`; None for the same as `mode`.
+        others_mode: The mode of `others`; None for `mode`.
         target_mode: "max" if a higher target is better.
 
     Returns:
-        Correlation of `scores` less that of `others` (above 0: `scores` are better), its lower
-        and its upper bound, each of shape `()` or `(epochs,)`; NaN where a correlation is.
+        The correlation of `scores` minus that of `others` (above 0, `scores` are better), its lower
+        and its upper bound, each of shape `()` or `(epochs,)`; NaN where a correlation is
+        undefined.
 
     Raises:
-        TypeError: If `resamples` or `seed` is no integer.
-        ValueError: As `rank_correlation_interval`, or if the shapes do not fit.
+        TypeError: If `resamples` or `seed` is not an integer.
+        ValueError: If the shapes do not match; otherwise as in `rank_correlation_interval`.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(size=50)
@@ -153,14 +158,14 @@ def bootstrap_correlations(
 ) -> NDArray[np.float64]:
     """Return the oriented rank correlation in each bootstrap resample.
 
-    Calls with the same target, `resamples` and `seed` use the same resamples, so their results can
-    be compared pairwise.
+    Calls with the same target, `resamples` and `seed` use the same resamples, so their results are
+    paired.
 
     Returns:
         Shape `(resamples, columns)`; NaN where all scores or all targets of a resample tie.
 
     Raises:
-        TypeError: If `resamples` or `seed` is no integer.
+        TypeError: If `resamples` or `seed` is not an integer.
         ValueError: As in `rank_correlation`, or if `seed` is negative.
 
     Example:
@@ -186,7 +191,7 @@ def bootstrap_correlations(
 def percentile_bounds(
     samples: NDArray[np.float64], *, confidence: float = 0.95
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the bounds that hold the middle share `confidence` of each column.
+    """Return the bounds of the middle share `confidence` of each column.
 
     Raises:
         ValueError: If `confidence` is outside (0, 1).
@@ -221,9 +226,9 @@ def _spearman_samples(
 ) -> NDArray[np.float64]:
     """Return Spearman's correlation of each row with the goal, shape `(resamples, rows)`.
 
-    A resample is how often each run was drawn. The rows are sorted once, and the ranks in every
-    resample follow from sums of these numbers. It is NaN where all values of a row, or all of the
-    goal, tie in a resample.
+    A resample is represented by how often it draws each run. The rows are sorted once, and the
+    ranks in each resample follow from cumulative sums of these counts. The correlation is NaN
+    where all values of a row, or all values of the goal, tie in a resample.
     """
     by_goal = np.argsort(goal, kind="stable")
     _, target_starts = _order_and_ties(goal[by_goal])
@@ -244,16 +249,16 @@ def _spearman_samples(
 def _order_and_ties(
     values: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the runs in ascending order, and where groups of ties begin in it."""
+    """Return the order that sorts the values, and where groups of ties begin in it."""
     order = np.argsort(values, kind="stable")
     first, _ = tie_bounds(values[order])
     return order, np.unique(first)
 
 
 class _Resamples:
-    """A block of resamples, the runs in the order of the target.
+    """A block of resamples, with the runs in the order of the target.
 
-    All sums are of whole numbers below 2**53, so exact in float64 up to some 100,000 runs.
+    All sums are of integers below 2**53, so they are exact in float64 up to about 100,000 runs.
 
     Args:
         counts: How often each run was drawn, shape `(runs, block)`.

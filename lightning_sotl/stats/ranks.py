@@ -1,4 +1,4 @@
-"""Ranks, with the rules for ties and diverged runs that every statistic here shares."""
+"""Ranks, with the rules for ties and diverged runs that all statistics share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Mode = Literal["min", "max"]
 
 
 def check_mode(name: str, mode: object) -> None:
-    """Raise unless `mode` is a direction in which values are better.
+    """Raise if `mode` is no direction.
 
     Raises:
         ValueError: If it is neither "min" nor "max".
@@ -21,9 +21,9 @@ def check_mode(name: str, mode: object) -> None:
 
 
 def oriented(values: ArrayLike, *, mode: Mode) -> NDArray[np.float64]:
-    """Return `values` with lower better and values that are not finite worst.
+    """Return `values` oriented so that lower is better and non-finite values are worst.
 
-    A diverged run ranks last, whatever the sign of its values.
+    A diverged run ranks last, regardless of the sign of its values.
 
     Args:
         values: Scores or targets, any shape.
@@ -76,7 +76,7 @@ def best_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def tie_bounds(ascending: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where each entry's group of equal values begins and ends.
+    """Return where the group of equal values of each entry begins and ends.
 
     Args:
         ascending: Sorted numbers without NaN, shape `(..., n)`.

@@ -175,7 +175,7 @@ def test_stability_is_undefined_before_the_score_exists() -> None:
         (
             lambda: rank_correlation([[1.0], [2.0]], [1.0, 2.0]),
             "Expected `scores` to have the shape (runs,) but got (2, 1); "
-            "`rank_correlation_curve` takes (runs, epochs).",
+            "`rank_correlation_curve` accepts (runs, epochs).",
         ),
         (
             lambda: rank_correlation_curve([1.0, 2.0], [1.0, 2.0]),
