@@ -1,6 +1,6 @@
-"""Pictures: rank correlation against T, ranks over T, and rank regret against cost.
+"""Figures: rank correlation against T, ranks over T, and rank regret against cost.
 
-Each picture is made in two steps: what to draw (plain arrays), and drawing it.
+Each figure is made in two steps: one computes plain arrays, the other draws them.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from lightning_sotl.replay.experiment import Replay, undominated
 from lightning_sotl.stats.correlation import Method
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
-_CROWDED = 40  # from so many runs on the ranks are drawn on a logarithmic axis
+_CROWDED = 40  # with more runs, the rank axis is logarithmic
 _MOST_DRAWN = 80  # characters of a name
-_NAMED = 10  # so many runs of a bump chart have a colour and a name
+_NAMED = 10  # the number of runs of a bump chart with a color and a name
 
 
 @dataclass(frozen=True)
 class CorrelationLine:
-    """One line of the picture of an evaluation.
+    """One line in the figure of an evaluation.
 
     Attributes:
-        name: The estimator's.
+        name: The name of the estimator.
         rho: Correlation after `k = 1, 2, ...` epochs, shape `(epochs,)`.
         at: The T's that have an interval, shape `(n,)`.
-        low: Their lower bounds, shape `(n,)`.
-        high: Their upper bounds, shape `(n,)`.
+        low: The lower bounds of the intervals, shape `(n,)`.
+        high: The upper bounds of the intervals, shape `(n,)`.
     """
 
     name: str
@@ -54,10 +54,10 @@ class RankLines:
     """The lines of a bump chart.
 
     Attributes:
-        names: Of the runs, the best at T first.
-        ranks: Of each run after `k = 1, ..., T` epochs, ties at the lowest, shape `(runs, T)`;
-            NaN where it has no estimate.
-        monitor: What they are ranked by.
+        names: The names of the runs, the best at T first.
+        ranks: The rank of each run after `k = 1, ..., T` epochs, shape `(runs, T)`. Ties share
+            their lowest rank. NaN if the run has no estimate.
+        monitor: The estimate or the logged key that the runs are ranked by.
     """
 
     names: tuple[str, ...]
@@ -68,9 +68,9 @@ class RankLines:
 def correlation_lines(
     curves: LearningCurves, result: Evaluation, *, method: Method = "spearman"
 ) -> list[CorrelationLine]:
-    """Return what `draw_evaluation` draws: every T, with the intervals that `result` has.
+    """Return the lines of `draw_evaluation`: every T, with the intervals in `result`.
 
-    The final test loss is known at the end only and is drawn as a level, as in the paper's Fig. 2.
+    The final test loss is known only at the end. It is a horizontal line, as in the paper's Fig. 2.
     """
     lines = []
     names = [name for name in result.estimators if name not in (FINAL_LOSS, LCSVR)]
@@ -112,7 +112,7 @@ def draw_evaluation(
         known = np.isfinite(line.rho)
         style = _style(line.name)
         if line.name == LCSVR or known.sum() == 1:
-            style["marker"] = "o"  # a line of one point would not be seen
+            style["marker"] = "o"  # a line with one point is invisible
         (drawn,) = axes.plot(epochs[known], line.rho[known], label=line.name, **style)
         if len(line.at) > 1:
             axes.fill_between(
@@ -128,7 +128,7 @@ def draw_evaluation(
 
 
 def rank_lines(ranking: Ranking, *, mode: Mode = "min") -> RankLines:
-    """Return what `draw_ranks` draws: the rank of each run at every T up to the ranking's."""
+    """Return the lines of `draw_ranks`: the rank of each run at every T up to the ranking's T."""
     scores = ranking.scores[:, : ranking.at]
     ranks = best_ranks(oriented(scores, mode=mode).T).T.astype(np.float64)
     ranks[np.isnan(scores)] = np.nan
@@ -137,7 +137,7 @@ def rank_lines(ranking: Ranking, *, mode: Mode = "min") -> RankLines:
 
 
 def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
-    """Draw the rank of each run over T, a bump chart; the best at T have a colour and a name.
+    """Draw a bump chart: the rank of each run over T. The best at T have a color and a name.
 
     Returns:
         A matplotlib `Figure`, for `save`.
@@ -164,10 +164,10 @@ def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
 
 
 def draw_replay(result: Replay) -> Any:
-    """Draw what policies cost against how good their picks are, with standard errors.
+    """Draw the rank regret of policies against their cost, with standard errors.
 
-    The cost is on a logarithmic axis; a line joins the policies that no other dominates. Policies
-    that read validation values are squares.
+    The cost axis is logarithmic. A line joins the policies that no other dominates. Policies that
+    read validation values are squares.
 
     Returns:
         A matplotlib `Figure`, for `save`.
@@ -208,7 +208,7 @@ def draw_replay(result: Replay) -> Any:
 
 
 def picture_format(path: str | Path) -> str:
-    """Return the format that a picture's file name asks for by its ending.
+    """Return the file format that the ending of a file name selects.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
@@ -225,16 +225,16 @@ def picture_format(path: str | Path) -> str:
 
 
 def save(figure: Any, path: str | Path) -> None:
-    """Write a figure as its file name's ending says, making the folder if there is none.
+    """Write a figure in the format of its file name's ending, and create the folder if needed.
 
     Raises:
-        OSError: If it cannot be written; then what stood there before still does.
+        OSError: If it cannot be written; an older file is then unchanged.
         ValueError: If matplotlib does not know the ending, or there is none.
     """
     path, ending = Path(path), picture_format(path)
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the ranking itself has it.
+        # Characters that the font lacks are drawn as boxes; the printed ranking shows them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(content, format=ending, dpi=150, bbox_inches="tight")
     try:
@@ -245,12 +245,12 @@ def save(figure: Any, path: str | Path) -> None:
 
 
 def _drawn(name: str) -> str:
-    """Return a name on one line of bounded width: the picture is as wide as its longest."""
+    """Return a name on one line of bounded width, because the longest name widens the figure."""
     return shortened(visible(name), _MOST_DRAWN)
 
 
 def _label(axes: Any, x: str, y: str, *, reverse: bool = False) -> None:
-    """Name the axes, and the lines in a legend beside them."""
+    """Label the axes and add a legend beside them."""
     axes.set_xlabel(x)
     y_label = axes.set_ylabel(y)
     legend = axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), reverse=reverse)
@@ -259,7 +259,7 @@ def _label(axes: Any, x: str, y: str, *, reverse: bool = False) -> None:
 
 
 def _style(name: str) -> dict[str, str]:
-    """Return solid lines for training losses and others for what needs a validation."""
+    """Return a solid line for training losses, and other styles for validation values."""
     if name == FINAL_LOSS:
         return {"color": "black", "linestyle": "--"}
     if name == LCSVR:

@@ -1,4 +1,4 @@
-"""Optional packages: imported where needed, and named with their `pip install` if absent."""
+"""Import of optional packages, with the `pip install` command in the error if one is missing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 
     Args:
         module: Its dotted name.
-        extra: The extra of this package that brings it.
-        purpose: What it is needed for, as it completes "... to".
+        extra: The extra of `lightning-sotl` that installs it.
+        purpose: What it is needed for, a verb phrase such as "draw pictures".
 
     Raises:
         ModuleNotFoundError: If it is not installed; the message names the `pip install`.
@@ -26,9 +26,9 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] != package:
-            raise  # the package is there and broken: its own message says more
+            raise  # installed but broken: keep the original message
         raise ModuleNotFoundError(
-            f"`{package}` is needed to {purpose} and is not installed. "
+            f"`{package}` is needed to {purpose} but is not installed. "
             f'Run: pip install "lightning-sotl[{extra}]"',
             name=package,
         ) from None

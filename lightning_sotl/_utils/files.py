@@ -1,4 +1,4 @@
-"""Safe access to files: only regular files are opened, and the amount read is bounded."""
+"""Safe access to files: only regular files are opened, up to a maximum size."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ MOST_LOG_BYTES = 4 * 2**30
 MOST_LINE_BYTES = 4 * 2**20
 # Levels of a JSON text; Python's own limit is about 1,000.
 MOST_NESTED = 100
-# What git leaves in place of a file where Git LFS is not installed.
+# Git checks out this pointer instead of the file if Git LFS is not installed.
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class UnreadableFileError(ValueError):
-    """A file that is not regular, or too large."""
+    """A file is not regular, is too large, or is a Git LFS pointer."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all: under a temporary name first.
+    """Write a file completely or not at all.
 
-    After a full disk, a kill or a crash of the machine the old file is unchanged. The file keeps
-    its permissions. A link is kept, and its target replaced.
+    The content is first written under a temporary name. If the disk is full, the process is killed
+    or the machine crashes, the old file is unchanged. The file keeps its permissions. A link is
+    kept, and its target is replaced.
 
     Args:
         path: The file.
@@ -52,12 +53,12 @@ def write_whole(path: Path, content: bytes) -> None:
     unfinished = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         if target.exists() and not target.is_file():
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         try:
             with unfinished.open("xb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())  # else a crash may leave the new name with no content
+                os.fsync(file.fileno())  # otherwise a crash may leave an empty file
             if target.exists():
                 shutil.copymode(target, unfinished)
             unfinished.replace(target)
@@ -74,7 +75,7 @@ def walk(directory: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
     parent would never end. Python's own walk fails at about 1,000 levels.
 
     Args:
-        directory: Where to begin.
+        directory: The top folder.
         notes: Receives a sentence for each folder that cannot be listed.
     """
     waiting = [str(directory)]  # strings, since long `Path`s are slow to build
@@ -112,13 +113,13 @@ def is_gone(checkpoint: str) -> bool:
 
 
 def find_moved(path: str, folders: Iterable[Path]) -> str | None:
-    r"""Return a file by the path it was written to, or else by its name in the first such folder.
+    r"""Return a file at its original path, or by name in the first of the folders that has it.
 
-    The path may be of another system: `C:\runs\v0\x.ckpt` names the file `x.ckpt` here too.
+    The path may be from another system: `C:\runs\v0\x.ckpt` names the file `x.ckpt` here too.
 
     Args:
-        path: Where the file was.
-        folders: Where it may be now.
+        path: The original path of the file.
+        folders: The folders to search.
 
     Example:
         >>> find_moved("C:\\runs\\x.ckpt", [Path("nowhere")]) is None
@@ -135,7 +136,7 @@ def find_moved(path: str, folders: Iterable[Path]) -> str | None:
 def open_regular(path: Path, *, most: int | None = None, appends: bool = False) -> BinaryIO:
     """Open a regular file to read its bytes.
 
-    Pipes, sockets and devices are refused: their readers may wait, or read, forever.
+    Pipes, sockets and devices are refused, because reading them may never end.
 
     Args:
         path: The file; a link is followed.
@@ -144,7 +145,7 @@ def open_regular(path: Path, *, most: int | None = None, appends: bool = False) 
 
     Raises:
         OSError: If it cannot be opened.
-        UnreadableFileError: If it is no regular file, is too large, or is a Git LFS pointer.
+        UnreadableFileError: If it is not a regular file, is too large, or is a Git LFS pointer.
     """
     # The caller closes it; `Path.open` has no opener.
     file: BinaryIO = open(path, "a+b" if appends else "rb", opener=_open_at_once)  # noqa: SIM115
@@ -168,18 +169,18 @@ def open_regular(path: Path, *, most: int | None = None, appends: bool = False) 
 def _open_at_once(path: str, flags: int) -> int:
     # Opening a pipe blocks until it has a writer; Windows has no such pipes.
     flags |= getattr(os, "O_NONBLOCK", 0)
-    descriptor = os.open(path, flags, 0o666)  # the permissions that `open` asks for
+    descriptor = os.open(path, flags, 0o666)  # the permissions that `open` requests
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # `open` itself refuses folders
         os.close(descriptor)
-        raise UnreadableFileError(f"Expected '{path}' to be a regular file, but it is none.")
+        raise UnreadableFileError(f"Expected '{path}' to be a regular file, but it is not.")
     return descriptor
 
 
 class TextLines:
-    """Iterator over the lines of a text file, with their ends.
+    """Iterable over the lines of a text file, with their line endings.
 
-    Lines end at a line feed only. A UTF-8 mark at the beginning is removed.
+    Only a line feed ends a line. A UTF-8 byte order mark at the beginning is removed.
 
     Args:
         path: The file.
@@ -187,11 +188,11 @@ class TextLines:
         errors: How to treat bytes that are not UTF-8: "replace" or "strict".
 
     Attributes:
-        too_long: How many lines of more than `MOST_LINE_BYTES` were skipped so far.
+        too_long: The number of lines above `MOST_LINE_BYTES` skipped so far.
 
     Raises:
         OSError: On iteration, if it cannot be opened or read.
-        UnreadableFileError: On iteration, if it is no regular file, or too large.
+        UnreadableFileError: On iteration, if it is not a regular file, or is too large.
         UnicodeDecodeError: On iteration, if it is not UTF-8 and `errors` is "strict".
     """
 
@@ -214,7 +215,7 @@ class TextLines:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text; None if it is not JSON, or nested too deep.
+    """Return the value of a JSON text; None if it is invalid or nested too deeply.
 
     Example:
         >>> parse_json('{"e": 3}'), parse_json("{"), parse_json("[" * 200 + "]" * 200)

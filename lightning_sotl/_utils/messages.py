@@ -1,4 +1,4 @@
-"""What is said to users: warnings that point to their own line, and lines among Lightning's."""
+"""Messages for users: warnings that point to the user's line, and log lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_only
 
 from lightning_sotl._utils.text import visible
 
-# Ours, and Lightning's, which calls our hooks: no frame of theirs is the user's.
+# Frames of these packages are not the user's. Lightning calls our hooks.
 _NOT_THE_USERS = {
     "lightning",
     "lightning_fabric",
@@ -20,14 +20,14 @@ _NOT_THE_USERS = {
 
 
 def warn_user(message: str) -> None:
-    """Warn on rank 0, and name the nearest line that is neither of this package nor Lightning's.
+    """Issue a UserWarning on rank 0 that points to the nearest line of the user's code.
 
-    That is the call of `find_winners` or `promote`, of `finish()`, or of `trainer.fit` for what a
-    hook says.
+    This is the call of `find_winners`, `promote`, `finish()` or, for warnings of a hook,
+    `trainer.fit`.
 
     Args:
-        message: The warning, a UserWarning. Names in it are shown with control characters written
-            out: a folder may be called anything.
+        message: The warning. Control characters in it are escaped, because it may contain names
+            of folders.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as caught:
@@ -36,22 +36,22 @@ def warn_user(message: str) -> None:
         >>> str(caught[0].message)
         'No run has reached T.'
     """
-    # Lightning sets the rank as it is imported, and who ranks finished runs may never import it.
+    # Lightning sets the rank on import, and a ranking of finished runs may not import it.
     if getattr(rank_zero_only, "rank", 0) == 0:
         warnings.warn(visible(message), stacklevel=_level_of_user())
 
 
 def inform_user(message: str) -> None:
-    """Say, on rank 0, what has happened among Lightning's own lines, and as loudly as those.
+    """Log a message on rank 0, with the logger and the level of Lightning's own log lines.
 
     Args:
-        message: A sentence; control characters in it are written out.
+        message: The sentence to log. Control characters in it are escaped.
     """
     rank_zero_info(visible(message))
 
 
 def _level_of_user() -> int:
-    """Return the `stacklevel` that the caller has to warn with."""
+    """Return the `stacklevel` with which a warning of the caller points to the user's code."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and _top_package(frame.f_globals) in _NOT_THE_USERS:
         frame, level = frame.f_back, level + 1

@@ -1,4 +1,4 @@
-"""Words of messages: numbers with their nouns, lists that have an end, text that is only text."""
+"""Parts of messages: counted nouns, lists and quotes of bounded length, escaped text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MOST_CHARACTERS = 200
 
 
 def pluralize(number: int, noun: str) -> str:
-    """Return a number with its noun.
+    """Return a number with its noun in the singular or plural.
 
     Example:
         >>> pluralize(1, "run"), pluralize(3, "run")
@@ -19,7 +19,7 @@ def pluralize(number: int, noun: str) -> str:
 
 
 def quote_few(names: Sequence[object], most: int = 5) -> str:
-    """Return the first names, quoted, and how many more there are.
+    """Return the first names, quoted, and the number of the others.
 
     Example:
         >>> quote_few(["a", "b", "c"], most=2)
@@ -30,7 +30,7 @@ def quote_few(names: Sequence[object], most: int = 5) -> str:
 
 
 def quote_all(names: Sequence[object]) -> str:
-    """Return all names, quoted, or "nothing"; of very many the first hundred.
+    """Return all names, quoted, or "nothing". Only the first 100 are listed.
 
     Example:
         >>> quote_all([])
@@ -40,7 +40,7 @@ def quote_all(names: Sequence[object]) -> str:
 
 
 def quoted(value: object) -> str:
-    """Return what a file holds as a message can quote it: its `repr`, cut where it is long.
+    """Return the `repr` of a value for a message, shortened if it is long.
 
     Example:
         >>> quoted("a"), len(quoted("a" * 1000))
@@ -50,7 +50,7 @@ def quoted(value: object) -> str:
 
 
 def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
-    """Return the beginning of a text, with dots if it is longer.
+    """Return a text, cut and followed by dots if it is longer than `most` characters.
 
     Example:
         >>> shortened("abcdef", 3)
@@ -60,10 +60,10 @@ def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return a text in which nothing can move a cursor, colour, hide or turn round what is read.
+    r"""Return a text with all unprintable characters escaped, so that it is safe on a terminal.
 
-    What is not printable (control characters, line breaks, marks of writing direction, halves of
-    a surrogate pair) is written as in a Python string, and so is every space but the plain one.
+    Control characters, line breaks, marks of writing direction, lone surrogates, and all spaces
+    except the plain one are written as in a Python string.
 
     Example:
         >>> print(visible("run\x1b[2J\n"))

@@ -1,4 +1,4 @@
-"""Checks of user arguments, with messages of one form."""
+"""Checks of user arguments, with messages of the same form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def positive_int(name: str, value: object) -> int:
     """Return `value` if it is an integer of at least 1.
 
     Raises:
-        TypeError: If `value` is no integer; `True` is none.
+        TypeError: If `value` is not an integer; `True` is not.
         ValueError: If `value` is below 1.
 
     Example:
@@ -26,7 +26,7 @@ def seed(name: str, value: object) -> int:
     """Return `value` if it is an integer of at least 0.
 
     Raises:
-        TypeError: If `value` is no integer; `True` is none.
+        TypeError: If `value` is not an integer; `True` is not.
         ValueError: If `value` is below 0.
 
     Example:
@@ -41,7 +41,7 @@ def optional_seed(name: str, value: object) -> int | None:
     """Return `value` if it is None or an integer of at least 0.
 
     Raises:
-        TypeError: If `value` is neither; `True` is no integer.
+        TypeError: If `value` is neither; `True` is not an integer.
         ValueError: If `value` is below 0.
     """
     return None if value is None else _integer(name, value, 0, "a non-negative integer or None")
@@ -60,8 +60,8 @@ def windows(name: str, value: object) -> tuple[int, ...]:
     """Return `value`, one window or a sequence of them, as a tuple without repeats.
 
     Raises:
-        TypeError: If `value`, or one of its entries, is no integer.
-        ValueError: If a window is below 1, if there is none, or if one is there twice.
+        TypeError: If `value`, or one of its entries, is not an integer.
+        ValueError: If a window is below 1, if there is none, or if one is repeated.
 
     Example:
         >>> windows("window", 5), windows("window", [1, 10])
@@ -81,8 +81,8 @@ def decay(name: str, value: object) -> float:
     """Return `value` as a float if it is a number in (0, 1].
 
     Raises:
-        TypeError: If `value` is no real number.
-        ValueError: If `value` is outside (0, 1]; NaN is.
+        TypeError: If `value` is not a real number.
+        ValueError: If `value` is outside (0, 1] or NaN.
     """
     message = f"Expected `{name}` to be a number in (0, 1] but got {value!r}."
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -96,7 +96,7 @@ def text(name: str, value: object) -> str:
     """Return `value` if it is a string with at least one character.
 
     Raises:
-        TypeError: If `value` is no string.
+        TypeError: If `value` is not a string.
         ValueError: If `value` is empty.
     """
     if not isinstance(value, str):
@@ -110,7 +110,7 @@ def names(name: str, value: object) -> tuple[str, ...]:
     """Return `value`, a sequence of non-empty strings, as a tuple.
 
     Raises:
-        TypeError: If it is a single string or no sequence, or if an entry is no string.
+        TypeError: If it is a string or not a sequence, or if an entry is not a string.
         ValueError: If an entry is empty.
     """
     if isinstance(value, str) or not isinstance(value, Sequence):
@@ -130,11 +130,11 @@ def boolean(name: str, value: object) -> bool:
 
 
 def local_directory(name: str, value: object) -> None:
-    """Check that `value` is a path of the local file system.
+    """Check that `value` is a path in the local file system.
 
     Raises:
         TypeError: If it is neither a string nor a path.
-        ValueError: If it is an address such as `s3://...`, to which nothing can be appended.
+        ValueError: If it is a URL such as `s3://...`, whose files cannot be appended to.
     """
     if not isinstance(value, (str, Path)):
         raise TypeError(f"Expected `{name}` to be a path but got {value!r}.")
@@ -143,10 +143,10 @@ def local_directory(name: str, value: object) -> None:
 
 
 def validation_pair(name: object, mode: object) -> None:
-    """Check the name of a validation metric and its direction, which come together.
+    """Check the name of a validation metric and its direction, which must be given together.
 
     Raises:
-        TypeError: If the name is no string.
+        TypeError: If the name is not a string.
         ValueError: If only one of them is given, or if the direction is neither "min" nor "max".
     """
     if name is not None:

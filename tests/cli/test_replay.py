@@ -306,7 +306,7 @@ def test_absent_extra_is_named(
     code, out, err = run(capsys, table, "--policy", policy)
     assert (code, out) == (1, "")
     assert re.fullmatch(
-        rf"lightning-sotl replay: `{extra}` is needed to replay its \w+ and is not installed\. "
+        rf"lightning-sotl replay: `{extra}` is needed to replay its \w+ but is not installed\. "
         rf'Run: pip install "lightning-sotl\[{extra}\]"\n',
         err,
     )

@@ -48,7 +48,7 @@ def rank(capsys: pytest.CaptureFixture[str], path: Path) -> tuple[int, list[str]
 @pytest.mark.parametrize("name", READERS)
 def test_a_pipe_is_refused_at_once_and_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    message = f"Expected '{tmp_path / name}' to be a regular file, but it is none."
+    message = f"Expected '{tmp_path / name}' to be a regular file, but it is not."
     with pytest.raises(UnreadableFileError, match=f"^{re.escape(message)}$"):
         READERS[name](tmp_path / name)
 
@@ -56,7 +56,7 @@ def test_a_pipe_is_refused_at_once_and_not_waited_for(tmp_path: Path, name: str)
 @pytest.mark.parametrize("name", READERS)
 def test_a_link_to_an_endless_device_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to("/dev/zero")
-    with pytest.raises(UnreadableFileError, match=r"to be a regular file, but it is none\.$"):
+    with pytest.raises(UnreadableFileError, match=r"to be a regular file, but it is not\.$"):
         READERS[name](tmp_path / name)
 
 
@@ -73,7 +73,7 @@ def test_pipes_and_sockets_among_the_runs_hide_no_run(
         server.bind("sotl.jsonl")
         code, runs, err = rank(capsys, tmp_path)
     assert (code, runs) == (0, ["good"])
-    assert err.count("to be a regular file, but it is none.") == 3
+    assert err.count("to be a regular file, but it is not.") == 3
     assert "'sock'" in err
 
 

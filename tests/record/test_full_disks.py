@@ -86,7 +86,7 @@ def test_what_is_replaced_keeps_its_permissions_and_a_link_stays_one(tmp_path: P
 
 def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.npz")
-    with pytest.raises(OSError, match=r"x\.npz' cannot be written: it is no regular file\.$"):
+    with pytest.raises(OSError, match=r"x\.npz' cannot be written: it is not a regular file\.$"):
         OLD.save(tmp_path / "x.npz")
     assert (tmp_path / "x.npz").is_fifo()
 

@@ -13,7 +13,7 @@ from lightning_sotl._utils import extras
 
 def test_missing_package_names_its_extra() -> None:
     message = (
-        "`package_that_is_not_there` is needed to draw pictures and is not installed. "
+        "`package_that_is_not_there` is needed to draw pictures but is not installed. "
         'Run: pip install "lightning-sotl[plot]"'
     )
     with pytest.raises(ModuleNotFoundError, match=f"^{re.escape(message)}$"):
