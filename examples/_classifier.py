@@ -1,4 +1,4 @@
-"""How the examples train on the digits: module, loaders, folders, and a quiet Lightning."""
+"""What the digits examples share: module, loaders, log folders, and a quiet Lightning."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Classifier(LightningModule):
         self._log_accuracy("test_acc", batch)
 
     def configure_optimizers(self) -> dict[str, object]:
-        """Return AdamW on a schedule that ends at `max_epochs`, wherever the run is stopped."""
+        """Return AdamW with a schedule that ends at `max_epochs`, even if the run stops earlier."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.hparams.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.trainer.max_epochs)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
@@ -60,14 +60,14 @@ class Classifier(LightningModule):
 
 
 def make_loader(dataset: TensorDataset, batch_size: int, *, shuffle: bool = False) -> DataLoader:
-    """Return a loader that takes each batch out of the tensors at once, not image by image."""
+    """Return a loader that slices whole batches from the tensors, not single images."""
     order: Sampler[int] = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
     batches = BatchSampler(order, batch_size, drop_last=False)
     return DataLoader(dataset, sampler=batches, batch_size=None)
 
 
 def make_log_folder(parent: Path) -> Path:
-    """Make and return the first of sweep_0, sweep_1, ... that is free: sweeps never mix."""
+    """Create and return the first free folder of sweep_0, sweep_1, ...; sweeps never mix."""
     parent.mkdir(parents=True, exist_ok=True)
     folders = (parent / f"sweep_{number}" for number in itertools.count())
     folder = next(folder for folder in folders if not folder.exists())
@@ -76,13 +76,13 @@ def make_log_folder(parent: Path) -> Path:
 
 
 def quieten() -> None:
-    """Silence Lightning's notes on each of many Trainers, and warnings that do not apply here."""
+    """Silence Lightning's log lines for each Trainer, and warnings that do not apply here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # the data are tensors in memory
         ".*LeafSpec.*",  # Lightning's own use of torch's pytree
-        "You defined a `validation_step` but have no `val_dataloader`.*",  # a search without
-        "Checkpoint directory .* exists and is not empty.*",  # a promoted run goes on in its folder
-        "The dirpath has changed.*",  # or in a new one
+        "You defined a `validation_step` but have no `val_dataloader`.*",  # a search without it
+        "Checkpoint directory .* exists and is not empty.*",  # a promoted run resumes in its folder
+        "The dirpath has changed.*",  # or in a new folder
     ):
         warnings.filterwarnings("ignore", message)

@@ -18,7 +18,7 @@ PIXELS = 8 * 8
 
 @dataclass(frozen=True)
 class Digits:
-    """1797 grey images of 8 x 8 pixels in [0, 1], shape `(images, 1, 8, 8)`, with their labels."""
+    """1797 gray images of 8 x 8 pixels in [0, 1], shape `(images, 1, 8, 8)`, with their labels."""
 
     train: TensorDataset
     val: TensorDataset
@@ -28,8 +28,8 @@ class Digits:
 def load_splits() -> Digits:
     """Return half of the digits for training, a quarter for validation and a quarter for the test.
 
-    Stratified by label and always the same: the seed of an example decides on weights, dropout and
-    the order of the batches only.
+    The splits are stratified by label and always the same. The seed of an example affects only
+    weights, dropout and the order of the batches.
     """
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 1, 8, 8).astype("float32") / 16
@@ -48,9 +48,9 @@ def build_network(kind: str, widths: tuple[int, ...], *, dropout: float = 0.2) -
 
     Args:
         kind: "mlp" for fully connected layers, "conv" for 3 x 3 convolutions.
-        widths: Units of each hidden layer; for "conv" the channels, at most three layers, each of
-            which halves the image.
-        dropout: In [0, 1): the share of the inputs of the last layer that is dropped in training.
+        widths: The units of each hidden layer. For "conv", the channels of at most three layers,
+            each of which halves the image size.
+        dropout: The share of the last layer's inputs to drop in training, in [0, 1).
     """
     layers: list[nn.Module] = [nn.Flatten()] if kind == "mlp" else []
     before = PIXELS if kind == "mlp" else 1
@@ -69,9 +69,9 @@ def build_network(kind: str, widths: tuple[int, ...], *, dropout: float = 0.2) -
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generator inside the block, and put the old state back behind it.
+    """Seed torch's generator inside the block, and restore its state afterwards.
 
-    Initial weights, dropout and shuffling are drawn from that generator and take no other.
+    Initial weights, dropout and shuffling use only this generator.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

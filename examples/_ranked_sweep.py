@@ -22,7 +22,7 @@ BATCH_SIZE = 32
 
 
 class Network(LightningModule):
-    """Fully connected layers of one width, from 8 x 8 pixels to the logits of the ten digits."""
+    """Fully connected layers of equal width, from 8 x 8 pixels to the logits of ten digits."""
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Network(LightningModule):
         self._log_accuracy("test_acc", batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam at a constant rate."""
+        """Return Adam with a constant learning rate."""
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
     def _log_accuracy(self, name: str, batch: list[torch.Tensor]) -> None:
@@ -57,7 +57,7 @@ class Network(LightningModule):
 def train_sweep(logs: Path, *, runs: int, epochs: int, seed: int) -> None:
     """Train networks of random widths and depths to the end, with the monitor attached."""
     quieten()
-    torch.set_num_threads(1)  # networks this small only wait for each other's threads
+    torch.set_num_threads(1)  # more threads are slower on networks this small
     generator = np.random.default_rng(seed)
     train, val, test = random_splits(generator)
     for _ in tqdm(range(runs), desc="sweep"):

@@ -1,4 +1,4 @@
-"""What the Optuna sweep shows of its study: a table, a picture and one sentence."""
+"""The report of the Optuna sweep: a table, a figure and one sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73")  # colour-blind readers tell them ap
 
 
 def in_order(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the complete trials, the lowest value first, then the pruned ones, longest first."""
+    """Return the complete trials by value, lowest first, then the pruned ones, longest first."""
     trials = study.get_trials(deepcopy=False)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
@@ -26,7 +26,7 @@ def in_order(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def count_epochs(study: optuna.Study) -> int:
-    """Return how many epochs the trials have reported, which is how many were trained."""
+    """Return the number of epochs that the trials reported, which equals those trained."""
     return sum(len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False))
 
 
@@ -38,7 +38,7 @@ def describe(params: dict[str, Any]) -> str:
 def print_trials(
     study: optuna.Study, accuracies: dict[str, float], *, pick: str, budget: int
 ) -> None:
-    """Print the trials in order, the validation accuracy of those that were trained to the end."""
+    """Print the trials in order, with the validation accuracy of those trained to the end."""
     print(
         f"\n{'rank':>4}  {'trial':>5}  {'network':14} {'rate':>8} {'epochs':>6} {'sotl_e1':>9}"
         f" {f'val {budget} %':>9}"
@@ -57,7 +57,7 @@ def print_trials(
 
 
 def save_picture(path: Path, study: optuna.Study, promoted: list[str]) -> None:
-    """Draw `sotl_e1` of each trial over completed epochs, the promoted ones in colour."""
+    """Draw `sotl_e1` of each trial over completed epochs, the promoted ones in color."""
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for trial in reversed(in_order(study)):
@@ -85,7 +85,7 @@ def summarise(
     epochs: int,
     test_accuracy: float,
 ) -> str:
-    """Return in one sentence what the search cost and picked."""
+    """Return a sentence on the cost and the pick of the search."""
     trials = study.get_trials(deepcopy=False)
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     full = len(trials) * budget

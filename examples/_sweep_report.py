@@ -1,4 +1,4 @@
-"""What the digits sweeps show of their outcome: a table, a picture and one sentence."""
+"""The report of the digits sweeps: a table, a figure and one sentence."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # colour-blind readers t
 
 @dataclass
 class Run:
-    """One architecture, and what the sweep knows about it.
+    """One architecture and its results.
 
     Attributes:
         kind: "mlp" or "conv".
         widths: Units or channels of the hidden layers.
-        seed: Of the run's weights, dropout and shuffling.
-        parameters: How many the network has.
+        seed: The seed of the run's weights, dropout and shuffling.
+        parameters: The number of parameters of the network.
         epoch_losses: Epoch (from 0) -> its training loss in nats, `sotl_e1` at that epoch.
         accuracies: Epoch -> validation accuracy after it, in [0, 1].
         checkpoint_path: The checkpoint after the last of these epochs.
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """How many epochs the sweep has trained the run."""
+        """The number of epochs that the run was trained."""
         return len(self.epoch_losses)
 
 
@@ -57,7 +57,7 @@ class Outcome:
 
     Attributes:
         runs: All runs.
-        pick: The one that validations choose among those trained to the end.
+        pick: The run picked by validation accuracy among those trained to the end.
         rungs: The completed epochs at which runs were paused; the last is the full budget.
     """
 
@@ -77,7 +77,7 @@ class Outcome:
 
 
 def print_table(outcome: Outcome) -> None:
-    """Print what each run has reached; a test accuracy that was not measured is a dash."""
+    """Print how far each run was trained, and a dash if its test accuracy was not measured."""
     print(
         f"\n{'rank':>4}  {'architecture':15} {'parameters':>10} {'epochs':>6} {'sotl_e1':>9}"
         f" {'val %':>7} {'test %':>7}"
@@ -121,7 +121,7 @@ def save_picture(path: Path, outcome: Outcome) -> None:
 
 
 def summarise(outcome: Outcome, *, verify: bool) -> str:
-    """Return in one sentence what the sweep cost and picked; `verify` adds what it missed."""
+    """Return a sentence on the cost and the pick; `verify` compares it with full training."""
     runs, stop, end = len(outcome.runs), outcome.rungs[0], outcome.rungs[-1]
     spent, full = sum(run.epochs for run in outcome.runs), runs * end
     pick, finished = outcome.pick, len(outcome.finished)
@@ -138,7 +138,7 @@ def summarise(outcome: Outcome, *, verify: bool) -> str:
         return f"{sentence}."
     tests = np.array([run.test_at_end for run in outcome.runs])
     place = 1 + int((tests > pick.test_at_end).sum())
-    # Oriented, +1 is agreement: of the losses the low ones are good, of the accuracies the high.
+    # Both are oriented, so that +1 is agreement: low losses and high accuracies are good.
     by_losses = -spearmanr([run.epoch_losses[stop - 1] for run in outcome.runs], tests).statistic
     by_accuracy = spearmanr([run.accuracies[stop - 1] for run in outcome.runs], tests).statistic
     return (

@@ -1,19 +1,18 @@
 """Runs one sweep of 32 networks four times: under a fixed T, ASHA, and the adaptive policy twice.
 
-Claim: the adaptive policy needs no T to be guessed. Under it a run goes on for as long as the order
-of the runs still moves, and ends once it has settled. Each sweep trains the same networks from the
-same seeds on scikit-learn's digits, by a real Trainer with the full budget, and looks at training
-losses only:
+Claim: with the adaptive policy, you need not guess T. Runs continue while the order of the runs
+still changes, and stop once it has settled. Each sweep trains the same networks from the same seeds
+on scikit-learn's digits, with the full budget as `max_epochs`, and uses only training losses:
 
-- fixed T: all runs to epoch 6 of 30, then `promote` trains the best 3 to the end;
-- ASHA: Optuna's SuccessiveHalvingPruner, as it is, through OptunaReporter;
-- adaptive, Optuna: AdaptivePruner in its place;
-- adaptive, directory: plain runs that read each other's records, no tool at all;
-- with `--verify` also full: all runs to the end.
+- fixed T: all runs train to epoch 6 of 30, then `promote` trains the best 3 to the end;
+- ASHA: Optuna's SuccessiveHalvingPruner with OptunaReporter;
+- adaptive, Optuna: AdaptivePruner instead;
+- adaptive, directory: plain runs that read each other's records, without any tool;
+- full (only with `--verify`): all runs train to the end.
 
-Of the runs that reach the end, the validation accuracy picks one, and only the pick is tested.
+The validation accuracy picks one of the runs that reached the end. Only the pick is tested.
 
-Figure: the training losses of each sweep, a dot where a run was ended.
+Figure: the training losses of each sweep, with a dot where a run was stopped.
 Time: about 90 s on one CPU core, 2.5 minutes with `--verify`, 15 s with `--smoke`.
 
     python examples/adaptive_sweep.py [--seed 0] [--keep 1] [--smoke] [--verify] [--output DIR]
@@ -57,12 +56,12 @@ PROMOTED = 3
 
 @dataclass
 class Sweep:
-    """What one policy has done.
+    """The results of one policy.
 
     Attributes:
-        losses: Of each network the training losses of its epochs, in nats.
-        accuracies: Validation accuracy, in [0, 1], of those that reached the end.
-        pick: The network with the best one.
+        losses: Network -> training losses of its epochs, in nats.
+        accuracies: Network -> validation accuracy, in [0, 1], if it reached the end.
+        pick: The network with the best validation accuracy.
         test: Its test accuracy, in [0, 1].
         seconds: Wall time.
     """
@@ -75,12 +74,12 @@ class Sweep:
 
     @property
     def epochs(self) -> int:
-        """Epochs that were trained."""
+        """The number of epochs trained."""
         return sum(map(len, self.losses.values()))
 
 
 class Networks:
-    """The networks of the sweep, each with a seed, and how one is trained."""
+    """The networks of the sweep, and how to train each of them."""
 
     def __init__(self, folder: Path, *, budget: int, stop_epoch: int, seed: int) -> None:
         self.folder, self.budget, self.stop_epoch, self.seed = folder, budget, stop_epoch, seed
@@ -90,7 +89,7 @@ class Networks:
         self._test = make_loader(digits.test, len(digits.test))
         chosen = ARCHITECTURES[::5] if stop_epoch == 2 else ARCHITECTURES
         pairs = [(rate, *architecture) for rate in LEARNING_RATES for architecture in chosen]
-        # In any order: neighbours in the list are no better or worse.
+        # Shuffled, so that the order of the list carries no information.
         self.all = [pairs[i] for i in np.random.default_rng(seed).permutation(len(pairs))]
         self._models: dict[int, Classifier] = {}
 
@@ -107,7 +106,7 @@ class Networks:
         *callbacks: Callback,
         winner: Winner | None = None,
     ) -> None:
-        """Train one network under a policy, as far as that lets it go."""
+        """Train one network until its policy or budget stops it."""
         monitor = SoTLMonitor()
         trainer = Trainer(
             max_epochs=self.budget,
@@ -148,7 +147,7 @@ def by_fixed_t(networks: Networks, sweep: Sweep) -> None:
         networks.fit(sweep, "fixed", number, EarlyRankingStopper(stop_epoch=networks.stop_epoch))
 
     def train(winner: Winner) -> None:
-        # The logger's folder of a run is what the record is called by.
+        # The run ID starts with the folder of the run's logger.
         number = int(winner.run_id.split("/")[0].removeprefix("run_"))
         stopper = EarlyRankingStopper(stop_epoch=networks.stop_epoch, promoted=True)
         networks.fit(sweep, "fixed", number, stopper, winner=winner)
@@ -223,12 +222,12 @@ def save_picture(path: Path, networks: Networks, sweeps: dict[str, Sweep]) -> No
 
 
 def main() -> None:
-    """Run the sweeps, print the table, save the picture, and say what came of it."""
+    """Run the sweeps, print the table, save the figure, and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="of weights, shuffling and order")
-    parser.add_argument("--keep", type=float, default=1.0, help="of the adaptive policy")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, shuffling and order")
+    parser.add_argument("--keep", type=float, default=1.0, help="`keep` of the adaptive policy")
     parser.add_argument("--smoke", action="store_true", help="8 networks, 5 epochs")
-    parser.add_argument("--verify", action="store_true", help="train all to the end, too")
+    parser.add_argument("--verify", action="store_true", help="also train all networks to the end")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "output", metavar="DIR"
     )
@@ -262,7 +261,7 @@ def sentence(sweeps: dict[str, Sweep], full: int) -> str:
         f"{name} took {sweep.epochs / full:.0%} of the epochs of full training and picked a "
         f"network with a test accuracy of {sweep.test:.2%}"
         for name, sweep in sweeps.items()
-        if name != "adaptive, Optuna"  # in one process it does as the directory's
+        if name != "adaptive, Optuna"  # in one process, it decides as the directory's does
     ]
     return "; ".join(parts) + "."
 

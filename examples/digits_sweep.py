@@ -1,22 +1,23 @@
 """Trains 16 small networks in turns, pauses most of them early, and trains the best to the end.
 
-Claim: one process picks a network about as good as full training of all, for a part of its epochs.
-Each network is trained on scikit-learn's digits by a real Trainer whose `max_epochs` is the full
-budget, so that the cosine schedule is the one of full training. `Sweep` trains all of them to
-the first rung and pauses them; the adaptive policy decides by training losses and validations
-which of them continue to the next rung, and so on. The best mean of the last three validation
-accuracies picks one of those trained to the end, and only the pick sees the test split.
+Claim: one process picks a network about as good as full training does, for part of the epochs.
+Each network trains on scikit-learn's digits. The `max_epochs` of its Trainer is the full budget, so
+the cosine schedule is that of full training. `Sweep` trains all networks to the first rung and
+pauses them. The adaptive policy then decides from training losses and validation accuracies which
+networks continue to the next rung, and so on. Of the networks trained to the end, the sweep picks
+the one with the best mean of its last three validation accuracies. Only the pick sees the test
+split.
 
-The directory is the state of the sweep: the same command resumes a sweep that was killed, and only
-prints again what a complete one has.
+The sweep's state is in its directory. Run the same command again to resume a killed sweep, or to
+print the results of a complete one.
 
-`--stop-at T` is the fixed rule in its place: all runs are stopped at epoch T, the best 3 by their
-training losses (`sotl_e1`) are trained to the end, and the last validation picks one of them. Each
-start is a new sweep, in a new folder for `tensorboard --logdir`.
+`--stop-at T` uses a fixed rule instead: it stops all runs at epoch T, trains the best 3 by training
+loss (`sotl_e1`) to the end, and picks one by its last validation accuracy. Each start is a new
+sweep in a new folder, which `tensorboard --logdir` can show.
 
-`--verify` then trains all others to the end, too, and reports what the sweep has missed. They
-resume from their checkpoints and are bit-equal to runs that were never stopped, so this is the
-outcome of full training.
+`--verify` also trains all other networks to the end and reports what the sweep missed. They resume
+from their checkpoints and are bit-equal to runs that were never stopped, so this is the outcome of
+full training.
 
 Figure: the training loss of each run up to where it was paused, with the rungs.
 Time: about 35 s on 2 CPU cores, 50 s with `--verify`, 8 s with `--smoke`.
@@ -49,7 +50,7 @@ from lightning_sotl import (
 )
 from lightning_sotl.sweep.turn import Turn
 
-# Some clearly bad, several close to each other; the largest has 140 times the smallest's weights.
+# Some are clearly bad, and several are close. Their numbers of weights differ by a factor of 140.
 ARCHITECTURES: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("mlp", ()),
     ("mlp", (8,)),
@@ -68,8 +69,8 @@ ARCHITECTURES: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("conv", (16, 32)),
     ("conv", (32, 64)),
 )
-FINALISTS = 3  # at least so many of the runs that take turns are trained to the end
-PROMOTED = 3  # the same of a sweep that stops at a fixed T
+FINALISTS = 3  # runs to train to the end at least, if runs take turns
+PROMOTED = 3  # runs to train to the end after a fixed T
 BATCH_SIZE = 32
 
 
@@ -108,7 +109,7 @@ class Training:
         return model
 
     def test(self, run: Run) -> None:
-        """Measure the test accuracy at the end; a run that is not there is trained to it."""
+        """Measure the test accuracy at the end of training; finish a stopped run first."""
         if run.epochs == self.budget:
             model = Classifier.load_from_checkpoint(run.checkpoint_path, weights_only=True)
         else:
@@ -132,7 +133,7 @@ class Training:
 
 
 def take_turns(training: Training, runs: list[Run], folder: Path) -> Outcome:
-    """Train all runs in turns; read from their records how far each has come."""
+    """Train all runs in turns, then read from their records how far each was trained."""
     candidates = [{"kind": run.kind, "widths": list(run.widths), "seed": run.seed} for run in runs]
     sweep = Sweep(
         folder,
@@ -168,7 +169,7 @@ def stop_at(training: Training, runs: list[Run], folder: Path, stop_epoch: int) 
             training.train(run, stopper, folder)
             bar.update(rest)
         bar.set_description("trained")
-    # Of equally accurate ones the one that was ranked first at T.
+    # Among equally accurate runs, `max` returns the one that ranked first at T.
     pick = max(promoted, key=lambda run: run.accuracies[training.budget - 1])
     return Outcome(runs, pick, (stop_epoch, training.budget))
 
@@ -176,10 +177,12 @@ def stop_at(training: Training, runs: list[Run], folder: Path, stop_epoch: int) 
 def main() -> None:
     """Run the sweep, print the table, save the picture and report its cost and pick."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="of weights, dropout and shuffling")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of weights, dropout and shuffling"
+    )
     parser.add_argument("--stop-at", type=int, metavar="T", help="stop all runs at epoch T instead")
     parser.add_argument("--smoke", action="store_true", help="4 networks, 5 epochs")
-    parser.add_argument("--verify", action="store_true", help="train all others to the end, too")
+    parser.add_argument("--verify", action="store_true", help="also train all others to the end")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "output", metavar="DIR"
     )
@@ -188,7 +191,7 @@ def main() -> None:
     if options.stop_at is not None and not 1 <= options.stop_at < budget:
         parser.error(f"Expected T to be from 1 to {budget - 1} but got {options.stop_at}.")
     quieten()
-    torch.set_num_threads(1)  # more are slower on networks this small
+    torch.set_num_threads(1)  # more threads are slower on networks this small
 
     generator = np.random.default_rng(options.seed)
     runs = [Run(kind, widths, seed=int(generator.integers(2**31))) for kind, widths in chosen]

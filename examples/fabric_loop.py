@@ -1,9 +1,9 @@
 """Follows SoTL-E in a Lightning Fabric loop, on one process or several, and checks it.
 
-Claim: `SumOfTrainingLosses` gives in a hand-written loop what the callback gives in a Trainer, the
-sum of the last epochs' training losses over all ranks, although each rank sees its own batches
-only and the loop accumulates gradients. Each rank holds the same number, and it equals the one
-that numpy computes in float64 from all losses, gathered.
+Claim: in a hand-written loop, `SumOfTrainingLosses` computes what the callback computes in a
+Trainer: the sum of the last epochs' training losses over all ranks. This holds although each rank
+sees only its own batches and the loop accumulates gradients. All ranks have the same value, and it
+equals the one that NumPy computes in float64 from the gathered losses.
 
 Figure: each training loss of each rank, with the mean of each epoch.
 Time: about 6 s on 2 CPU cores, 12 s with `--devices 2`.
@@ -32,12 +32,12 @@ from lightning_sotl import SumOfTrainingLosses, plotting
 
 WINDOW = 2  # E, the epochs that are summed
 BATCH_SIZE = 32  # on each rank
-ACCUMULATE = 2  # batches to one step of the optimiser
+ACCUMULATE = 2  # batches per optimizer step
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the loop knows after an epoch.
+    """The losses and estimates after an epoch.
 
     Attributes:
         losses: This epoch's training losses, in nats, shape `(ranks, batches)`.

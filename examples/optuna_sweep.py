@@ -1,16 +1,16 @@
-"""Searches a network for the digits with Optuna: trials end at epoch 6 of 30, the best 3 go on.
+"""Searches for a digits network with Optuna: stops trials at epoch 6 of 30, promotes the best 3.
 
-Claim: an Optuna study needs no validation pass and no full training to find a good network. Each
-trial is trained by a real Trainer whose `max_epochs` is the full budget. Optuna's MedianPruner sees
-its `sotl_e1` after each epoch and may end it; what it leaves ends at T, as a complete trial whose
-value is the estimate. The best 3 go on from their checkpoints, the validation accuracy at the end
-picks one of them, and only the pick sees the test split.
+Claim: an Optuna study needs no validation pass and no full training to find a good network. The
+`max_epochs` of each trial's Trainer is the full budget. Optuna's MedianPruner sees `sotl_e1` after
+each epoch and may prune the trial. All other trials end at T as complete trials with the estimate
+as their value. The best 3 resume from their checkpoints and train to the end, the validation
+accuracy picks one of them, and only the pick sees the test split.
 
-The study is a journal file, and each epoch leaves a checkpoint. After a crash, or a `kill -9`,
-`--resume FOLDER` goes on where it was: finished trials stay, the interrupted one continues under
-its own number, and no epoch is counted twice.
+The study is a journal file, and each epoch saves a checkpoint. After a crash or a `kill -9`,
+`--resume FOLDER` continues the search: finished trials are kept, the interrupted trial resumes
+under its own number, and no epoch is counted twice.
 
-Figure: `sotl_e1` of each trial over its epochs, the promoted ones in colour, pruned ones dotted.
+Figure: `sotl_e1` of each trial over its epochs, the promoted ones in color, pruned ones dotted.
 Time: about 40 s on 2 CPU cores, 10 s with `--smoke`.
 
     python examples/optuna_sweep.py [--seed 0] [--smoke] [--sampler tpe|evolution|random]
@@ -67,7 +67,7 @@ class Search:
         self._test_loader = make_loader(digits.test, len(digits.test))
 
     def objective(self, trial: optuna.Trial) -> float:
-        """Train a trial to T, from its newest checkpoint if it has one; return `sotl_e1` there."""
+        """Train a trial to T, from its newest checkpoint if any, and return `sotl_e1` at T."""
         params = {
             "kind": trial.suggest_categorical("kind", ["mlp", "conv"]),
             "width": trial.suggest_categorical("width", [4, 8, 16, 32, 64]),
@@ -86,7 +86,7 @@ class Search:
         return reporter.finish()
 
     def train_to_end(self, winner: Winner) -> tuple[Trainer, float]:
-        """Go on with a stopped trial; return its Trainer and its validation accuracy at the end."""
+        """Train a stopped trial to the end; return its Trainer and its validation accuracy."""
         stopper = EarlyRankingStopper(stop_epoch=self.stop_epoch, promoted=True)
         trainer = self._trainer(winner.run_id, "promoted", stopper)
         model = build_model(winner.params)
@@ -108,7 +108,7 @@ class Search:
         return Trainer(
             max_epochs=self.budget,
             callbacks=[SoTLMonitor(), *callbacks, saves],
-            logger=CSVLogger(home, name=logs),  # a version a start
+            logger=CSVLogger(home, name=logs),  # each start is a new version
             log_every_n_steps=len(self._train_loader),
             accelerator="cpu",
             devices=1,
@@ -124,7 +124,7 @@ def build_model(params: dict[str, Any]) -> Classifier:
 
 
 def run_trials(search: Search, study: optuna.Study, trials: int) -> None:
-    """Run what is left of the study's trials, the interrupted ones first."""
+    """Run the remaining trials of the study, the interrupted ones first."""
     finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
     with tqdm(total=trials, initial=len(finished), unit="trial", desc="to T") as bar:
         study.optimize(
@@ -147,19 +147,19 @@ def promote_best(search: Search, study: optuna.Study) -> list[tuple[Winner, tupl
 
 
 def open_study(folder: Path, sampler: str, seed: int, trials: int) -> optuna.Study:
-    """Make the study, or open it again after a crash, and print which trials resume."""
+    """Create the study, or open it again after a crash, and print which trials resume."""
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(folder / "study.log"))),
         study_name="digits",
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=max(PROMOTED, trials // 3)),
     )
-    # A seeded sampler that is made anew would propose the first trials again.
+    # With the same seed, a new sampler would propose the first trials again.
     study.sampler = SAMPLERS[sampler](seed + len(study.trials))
     print(f"study in {os.path.relpath(folder)}; after a crash: --resume {os.path.relpath(folder)}")
-    # One process at a time works on this study, so every running trial belongs to a dead one.
+    # Only one process works on this study, so every running trial belongs to a dead process.
     for number in requeue_interrupted(study, alone=True):
-        print(f"trial {number} goes on")
+        print(f"trial {number} resumes")
     sys.stdout.flush()
     return study
 
@@ -167,10 +167,12 @@ def open_study(folder: Path, sampler: str, seed: int, trials: int) -> optuna.Stu
 def parse_options() -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="of the sampler and the trainings")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sampler and of training")
     parser.add_argument("--smoke", action="store_true", help="5 trials, 2 of 5 epochs")
     parser.add_argument("--sampler", choices=SAMPLERS, default="tpe")
-    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="of a sweep that was killed")
+    parser.add_argument(
+        "--resume", type=Path, metavar="FOLDER", help="folder of a killed sweep to resume"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "output", metavar="DIR"
     )
@@ -181,11 +183,11 @@ def parse_options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the study, promote its best trials, and print what came of it."""
+    """Run the study, promote its best trials, and print the results."""
     options = parse_options()
     quieten()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    torch.set_num_threads(1)  # more are slower on networks this small
+    torch.set_num_threads(1)  # more threads are slower on networks this small
 
     folder = options.resume or make_log_folder(options.output / "optuna_sweep")
     trials, stop_epoch, budget = (5, 2, 5) if options.smoke else (30, 6, 30)

@@ -1,8 +1,8 @@
-"""From a sweep's log directory to a ranking, a verdict on it, and two pictures.
+"""Ranks the runs in a log directory, evaluates the ranking, and draws two figures.
 
-Claim: from the files that a sweep leaves behind, one sees which run is best, how sure that is, and
-which T would have been enough. Give it your own directory of runs, or none: then it first trains a
-small sweep on scikit-learn's digits, every run to the end. Under a minute on two cores.
+Claim: the files of a sweep show which run is best, how certain that is, and which T would have been
+enough. Pass your own directory of runs. Without one, the script first trains a small sweep on
+scikit-learn's digits to the end, in less than a minute on two cores.
 
     python examples/rank_runs.py [LOGS --target test_acc --val-metric val_acc] [--smoke] [--seed S]
 """
@@ -22,12 +22,12 @@ OUTPUT = Path(__file__).parent / "output"
 
 
 def main() -> None:
-    """Rank the runs, judge the ranking, draw both."""
+    """Rank the runs, evaluate the ranking, and draw both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("logs", nargs="?", help="directory of runs; without it one is made")
+    parser.add_argument("logs", nargs="?", help="directory of runs (default: train a small sweep)")
     parser.add_argument("--target", default="test_acc", help="key of the final metric")
     parser.add_argument("--val-metric", default="val_acc", help="key of the validation metric")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="where pictures and logs go")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder for figures and logs")
     parser.add_argument("--smoke", action="store_true", help="fewer and shorter runs")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -49,7 +49,7 @@ def main() -> None:
         ["evaluate", logs, *keys, "--plot", str(verdicts)],
     ):
         code = lightning_sotl(command)
-        if code:  # it has said why
+        if code:  # the command has printed the reason
             sys.exit(code)
     print(f"Pictures: {order} and {verdicts}")
     print(verdict(logs, options.target, options.val_metric))

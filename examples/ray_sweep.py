@@ -1,19 +1,19 @@
-"""The digits sweep on Ray Tune: 16 networks to epoch 6 of 30, the best 3 go on, on any cluster.
+"""The digits sweep on Ray Tune: 16 networks stop at epoch 6 of 30, and the best 3 are promoted.
 
-Claim: what `digits_sweep.py --stop-at 6` does in one process works unchanged on Ray, on this
-machine or on many: each trial reports `sotl_e1` once an epoch with a checkpoint of that epoch and
-stops itself at T; one call ranks the trials and has the best 3 continued, as trials of a second
-sweep, from their checkpoints in Ray's storage, wherever there is room. The validation accuracy at
+Claim: what `digits_sweep.py --stop-at 6` does in one process works unchanged on Ray, on one machine
+or many. Each trial reports `sotl_e1` once per epoch, with a checkpoint, and stops at T. One call
+then ranks the trials and trains the best 3 to the end as a second sweep. These trials resume from
+their checkpoints in Ray's storage, on any machine with free resources. The validation accuracy at
 the end picks one of them, and only the pick sees the test split.
 
-Figure: the training loss of each run up to where it was stopped, the promoted ones in colour.
-Time: about 40 s on 2 CPU cores, more than half of which is Ray's start and its workers' imports.
+Figure: the training loss of each run up to where it was stopped, the promoted ones in color.
+Time: about 40 s on 2 CPU cores. More than half of it is the start of Ray and its workers' imports.
 
     python examples/ray_sweep.py [--seed 0] [--smoke] [--output DIR] [--address ADDRESS]
                                  [--storage PATH]
 
-On a cluster give `--address auto` and a `--storage` that all machines reach, such as a folder on a
-shared file system or `s3://bucket/folder`; lightning-sotl has to be installed on each.
+On a cluster, pass `--address auto` and a `--storage` that all machines can reach, such as a folder
+on a shared file system or `s3://bucket/folder`. Install lightning-sotl on each machine.
 """
 
 from __future__ import annotations

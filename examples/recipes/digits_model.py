@@ -1,4 +1,4 @@
-"""The small network that all recipes train: scikit-learn's digits, a fraction of a second a run."""
+"""The small digits network of all recipes. A run takes a fraction of a second."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pytorch_lightning import LightningModule
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
 
-torch.set_num_threads(1)  # more are slower on a network this small
+torch.set_num_threads(1)  # more threads are slower on a network this small
 
 
 class DigitsModel(LightningModule):
-    """A network with one hidden layer, on a cosine schedule over the Trainer's whole budget."""
+    """A network with one hidden layer and a cosine schedule over the full `max_epochs`."""
 
     def __init__(self, width: int = 16, learning_rate: float = 3e-3) -> None:
         super().__init__()

@@ -3,18 +3,18 @@
     python examples/recipes/hydra_multirun.py --multirun width=4,16,64
     lightning-sotl rank multirun/DATE/TIME
 
-Hydra's log has what each job returned. The basic sweeper does no more with it than that; the second
-command ranks the jobs and names their checkpoints. A sweeper that optimises takes the value as it
-is, and lower is better. That of a diverged run is `inf`.
+Hydra logs the value that each job returns. The basic sweeper does not use it; the second command
+ranks the jobs and lists their checkpoints. An optimizing sweeper minimizes the value. For a
+diverged run it is `inf`.
 
-With `pip install hydra-optuna-sweeper` (1.3) Optuna proposes the values:
+With `pip install hydra-optuna-sweeper` (1.3), Optuna proposes the parameters:
 
     python examples/recipes/hydra_multirun.py --multirun hydra/sweeper=optuna \
         hydra.sweeper.n_trials=20 hydra.sweeper.n_jobs=1 'width=choice(4,16,64)'
 
-But it puts Optuna 2.10 in the place of a newer one, which lightning-sotl[optuna] does not take, so
-give it an environment of its own. It shows jobs nothing of their trial: to return the estimate of a
-run that was stopped at T is all the early stopping that it has.
+This installs Optuna 2.10, which lightning-sotl[optuna] does not support, so use a separate
+environment. Jobs have no access to their trial and cannot be pruned. Their only early stopping is
+to return the estimate of a run that was stopped at T.
 
 Needs: pip install hydra-core. Time: 9 s of one CPU core, most of it imports.
 """

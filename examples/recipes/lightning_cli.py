@@ -5,9 +5,9 @@
         --trainer.callbacks+ lightning_sotl.SoTLMonitor \
         --trainer.callbacks+ lightning_sotl.EarlyRankingStopper --trainer.callbacks.stop_epoch 3
 
-Both end the run after 3 of 30 epochs. To promote it, add `--trainer.callbacks.promoted true` behind
+Both end the run after 3 of 30 epochs. To promote it, add `--trainer.callbacks.promoted true` after
 `stop_epoch`, `--ckpt_path` with the checkpoint that `lightning-sotl rank` prints for it, and
-`--weights_only true`, without which Lightning runs whatever code is in the checkpoint.
+`--weights_only true`; otherwise Lightning runs any code that the checkpoint contains.
 
 With `lightning.pytorch`, the class paths are `lightning_sotl.lightning.SoTLMonitor` and
 `lightning_sotl.lightning.EarlyRankingStopper`, and the imports here and in digits_model.py change.
@@ -20,7 +20,7 @@ from pytorch_lightning.cli import LightningCLI
 
 
 def main() -> None:
-    """Train as the command line says."""
+    """Train as configured on the command line."""
     LightningCLI(DigitsModel, seed_everything_default=0)
 
 

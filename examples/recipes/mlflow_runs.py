@@ -2,10 +2,11 @@
 
     python examples/recipes/mlflow_runs.py [--store sqlite:///mlflow.db]
 
-Each run is FINISHED, not FAILED, as the stopper raises nothing, and has the checkpoint to promote
-it from as a tag. The best is printed first.
+Each run is FINISHED, not FAILED, because the stopper raises nothing. A tag of the run contains the
+checkpoint to promote it from. The best run is printed first.
 
-Needs: pip install mlflow-skinny sqlalchemy alembic; `mlflow` brings all three and the interface.
+Needs: pip install mlflow-skinny sqlalchemy alembic; `mlflow` installs all three and the web
+interface.
 Time: 12 s of one CPU core, most of it imports and making the database.
 """
 
@@ -22,7 +23,7 @@ from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 
 
 def main() -> None:
-    """Train three widths to T and print what MLflow says of them."""
+    """Train three widths to T and print them in the order of MLflow's search."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--store", default="sqlite:///mlflow.db", help="MLflow's tracking URI")
     store = parser.parse_args().store

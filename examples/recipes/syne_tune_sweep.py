@@ -3,8 +3,9 @@
     python examples/recipes/syne_tune_sweep.py --tune
     python examples/recipes/syne_tune_sweep.py --width 16
 
-The first starts the second once a trial. Syne Tune reads what a trial prints, one line an epoch. It
-ends a trial that ASHA gives up by killing it; the others end at T, with the stopper's checkpoint.
+The first command starts the second one for each trial. Syne Tune reads the line that a trial prints
+after each epoch. It kills the trials that ASHA stops; all others end at T, with a checkpoint of the
+stopper.
 
 Needs: pip install syne-tune (850 MB). Time: 8 s of one CPU core a trial, 2 minutes
 with `--tune`, most of it imports.
@@ -57,7 +58,7 @@ def tune() -> None:
     from syne_tune.optimizer.baselines import ASHA
 
     space = {"width": choice([4, 16, 64]), "learning_rate": loguniform(1e-4, 1e-2)}
-    # ASHA kills what reaches `max_t`, so its last step is one that no trial reaches.
+    # ASHA kills trials that reach `max_t`, so it is set to an epoch that no trial reaches.
     scheduler = ASHA(space, "sotl_e1", time_attr="epoch", max_t=STOP_EPOCH + 1, random_seed=0)
     tuner = Tuner(
         LocalBackend(__file__),
@@ -72,10 +73,10 @@ def tune() -> None:
 def main() -> None:
     """Train one trial, or tune."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--tune", action="store_true", help="run trials, not be one")
+    parser.add_argument("--tune", action="store_true", help="run the sweep instead of one trial")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
-    parser.add_argument("--st_checkpoint_dir", default=".", help="given by Syne Tune")
+    parser.add_argument("--st_checkpoint_dir", default=".", help="set by Syne Tune")
     options = parser.parse_args()
     if options.tune:
         tune()

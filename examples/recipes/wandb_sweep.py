@@ -1,4 +1,4 @@
-"""W&B sweep: trains one trial to epoch T; wandb_sweep.yaml says what is swept.
+"""W&B sweep: trains one trial to epoch T; wandb_sweep.yaml defines the sweep.
 
     wandb sweep examples/recipes/wandb_sweep.yaml
     wandb agent ENTITY/PROJECT/SWEEP
@@ -7,8 +7,8 @@ or without a sweep and without an account:
 
     WANDB_MODE=offline python examples/recipes/wandb_sweep.py --width 16
 
-`sotl_e1` is in the run's history once an epoch. W&B's own `early_terminate` counts the rows that
-have it, so that its `min_iter` is in epochs. It drops `inf` and so never ends a diverged run; the
+The run's history contains `sotl_e1` once per epoch. W&B's own `early_terminate` counts these rows,
+so its `min_iter` is in epochs. It ignores `inf` and therefore never stops a diverged run; the
 stopper does, at T.
 
 Needs: pip install wandb. Time: 9 s of one CPU core a trial, most of it imports.
@@ -26,7 +26,7 @@ from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 
 
 def main() -> None:
-    """Train the trial that the agent has put on the command line."""
+    """Train the trial whose parameters the agent passes on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=3e-3)

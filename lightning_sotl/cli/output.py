@@ -135,7 +135,9 @@ def show_ranking(document: dict[str, Any], names: Sequence[str], *, all_params: 
         for row, run in zip(rows, runs, strict=True):
             row.append(_checkpoint(run["checkpoint"]))
     show_table(headers, rows, left=left)
-    _print_line(f"Ranked by {document['monitor']} after {pluralize(document['at'], 'epoch')}.")
+    _print_line(
+        f"Ranked by {document['monitor']} after {pluralize(document['at'], 'completed epoch')}."
+    )
     if left_out:
         _print_line(f"The runs differ in {quote_few(left_out)}; --params shows all parameters.")
     if "stability" in document:

@@ -51,7 +51,7 @@ def test_rank_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) ->
         "   1  v0      3       2  v0.ckpt (not found)",
         "   1  v1      3       2  v1.ckpt (not found)",
         "   1  v2      3       2  v2.ckpt (not found)",
-        "Ranked by sotl after 1 epoch.",
+        "Ranked by sotl after 1 completed epoch.",
         "Rank correlation between the orders at T/2 and at T: undefined.",
     ]
     assert err == (
@@ -222,7 +222,7 @@ def test_rank_shows_names_and_the_parameters_that_differ(
         "   2  deep        2       1  [16]         -",
         "   3  v0          3       1  [8, 4]       relu",
         "   4  v1          4       1  [8, 4]       -",
-        "Ranked by sotl_e1 after 1 epoch.",
+        "Ranked by sotl_e1 after 1 completed epoch.",
     ]
     write_named(named / "v4", "deep", 5.0, params={"lr": 0.1})
     write_record(named / "v5", [6.0], checkpoint="x" * 100)
