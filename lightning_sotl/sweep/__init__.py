@@ -1,1 +1,1 @@
-"""Sweeps from their ranking to the trained winners."""
+"""Sweeps on one device, and promotion of the best runs to the full budget."""

@@ -55,7 +55,7 @@ class RunFolder:
         content = json.dumps({"time": time.time(), "traceback": trace})
         write_whole(self.failure, content.encode())
 
-    def checkpoints_but(self, kept: str | None) -> list[Path]:
+    def checkpoints_except(self, kept: str | None) -> list[Path]:
         """Return the checkpoints of the run's stops, except `kept`."""
         found = sorted(self.path.glob("stopped-*.ckpt"))
         return [path for path in found if kept is None or path.name != Path(kept).name]

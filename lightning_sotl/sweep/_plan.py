@@ -1,4 +1,4 @@
-"""Which runs of a sweep train next: a pure function of the progress of all runs."""
+"""Plans which runs of a sweep train next, from the progress of all runs alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Progress:
     """How far a run of a sweep has trained.
 
     Attributes:
-        epochs: Completed epochs (or blocks) at its newest pause or end; 0 before the first.
-        ended: Whether it is complete: it used its full budget, or something else ended it.
-        can_resume: Whether it can train further: it has not begun, or its newest checkpoint exists.
+        epochs: Completed epochs (or blocks) at its newest pause or end, or 0 before the first.
+        ended: Whether the run is complete. It used its full budget, or something else ended it.
+        can_resume: Whether the run can continue. It has not started, or a checkpoint exists.
         set_aside: Whether `train` raised for it since the start of the script.
-        losses: e -> L(e).
-        validations: e -> the validation metric.
+        losses: L(e) by epoch e.
+        validations: The validation metric by epoch.
     """
 
     epochs: int = 0
@@ -39,13 +39,13 @@ class Step:
 
     Attributes:
         stop_epoch: The rung, in completed epochs.
-        admitted: The rows of the runs that train to the rung, or have done so.
-        pending: The admitted rows that have not reached the rung.
-        compared: How many runs were compared at the previous rung; 0 at the first rung.
-        not_affordable: How many more runs would continue (at the first rung: begin) on a larger
-            budget.
-        lost: How many runs would continue, within the budget, if their checkpoints were still
-            there; a smaller budget deletes those of runs that it cannot pay.
+        admitted: The rows of the runs that train to the rung or have reached it.
+        pending: The admitted rows that still have to train to the rung.
+        compared: How many runs were compared at the previous rung, or 0 at the first rung.
+        not_affordable: How many more runs would continue with a larger budget. At the first rung,
+            how many more would start.
+        lost: How many runs would continue within the budget if their checkpoints still existed. An
+            earlier start with a smaller budget deleted them.
     """
 
     stop_epoch: int
@@ -64,19 +64,19 @@ def steps(
     lower_is_better: bool | None = None,
     max_total_epochs: int | None = None,
 ) -> list[Step]:
-    """Return the rungs up to the first that some runs have yet to reach; all rungs at the end.
+    """Return the rungs up to the first that has pending runs, or all rungs at the end.
 
     All runs that have reached a rung are compared at that rung, even if some have trained further.
-    So every process admits the same runs at any time, and runs that trained further stay admitted.
+    Therefore all processes admit the same runs, and a run that trained further stays admitted.
 
     Args:
         runs: The runs in the order of the candidates.
         policy: Decides at each rung except the last.
-        rungs: The rungs in completed epochs; the last is the full budget of a run.
-        lower_is_better: The direction of the validations; None to decide by training losses only.
+        rungs: The rungs in completed epochs. The last is the full budget of a run.
+        lower_is_better: The direction of the validations. None to decide by training losses only.
         max_total_epochs: The budget of all runs together. Enough is always reserved to train one
-            run to the end. If the budget cannot pay all runs, the best continue; at the first rung,
-            the first in the list begin.
+            run to the end. If the budget is too small for all runs, the best continue. At the first
+            rung, the first runs in the list start.
     """
     found: list[Step] = []
     for number, rung in enumerate(rungs):
@@ -86,7 +86,7 @@ def steps(
         if number:
             decisions = _decide(runs, reached, before, policy, lower_is_better)
             reached.sort(key=lambda row: (decisions[row].place or 0, row))
-        # A run that something else ended at this very rung is complete.
+        # A run that ended early, exactly at the previous rung, is complete and does not continue.
         chosen = [
             row
             for row in reached
@@ -136,7 +136,7 @@ def _decide(
 
 
 def curves(values: Sequence[Mapping[int, float]], epochs: int) -> NDArray[np.float64]:
-    """Return values by epoch as an array of shape `(runs, epochs)`, NaN for a missing value."""
+    """Return values by epoch as an array of shape `(runs, epochs)`, NaN if missing."""
     table = np.full((len(values), epochs), math.nan)
     for row, by_epoch in zip(table, values, strict=True):
         known = [epoch for epoch in by_epoch if epoch < epochs]
@@ -146,14 +146,14 @@ def curves(values: Sequence[Mapping[int, float]], epochs: int) -> NDArray[np.flo
 
 @dataclass(frozen=True)
 class _Costs:
-    """What the next rung costs, in epochs.
+    """The cost of the next rung, in epochs.
 
     Attributes:
         runs: All runs.
         before: The previous rung.
         rung: The next rung.
         end: The full budget of a run.
-        budget: The budget of all runs together, or None.
+        budget: The budget of all runs together, or None for no limit.
     """
 
     runs: Sequence[Progress]
@@ -163,7 +163,10 @@ class _Costs:
     budget: int | None
 
     def affordable(self, wanted: list[int]) -> list[int]:
-        """Return the rows of `wanted` that the budget can pay, in order, and those beyond."""
+        """Return the rows of `wanted` that fit into the budget, in order.
+
+        A row that costs nothing more always fits.
+        """
         if self.budget is None:
             return wanted
         total = sum(map(self._spent, self.runs)) + self._reserve()
@@ -177,16 +180,16 @@ class _Costs:
         return admitted
 
     def _spent(self, run: Progress) -> int:
-        """Return a run's epochs; between two rungs those of the earlier one.
+        """Return a run's epochs, or the previous rung if the run is on its way to the next.
 
-        So the result does not change while runs train to the next rung.
+        The result therefore does not change while runs train to the next rung.
         """
         on_its_way = self.before < run.epochs <= self.rung and not run.ended
         return self.before if on_its_way else run.epochs
 
     def _reserve(self) -> int:
-        """Return what one run still needs from the rung to the end."""
+        """Return how many epochs one run still needs from the rung to the end."""
         if any(run.ended and run.epochs >= self.end for run in self.runs):
             return 0
-        going = (run.epochs for run in self.runs if run.can_resume and not run.ended)
-        return self.end - max(self.rung, *going, 0)
+        resumable = (run.epochs for run in self.runs if run.can_resume and not run.ended)
+        return self.end - max(self.rung, *resumable, 0)

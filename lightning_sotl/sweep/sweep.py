@@ -1,4 +1,4 @@
-"""`Sweep`: trains many runs in turns on one device, and the best of them to the end."""
+"""`Sweep`: trains many runs in turns on one device, and only the best of them to the end."""
 
 from __future__ import annotations
 
@@ -37,56 +37,75 @@ from lightning_sotl.sweep.turn import Turn
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.2  # seconds between two looks at runs that other processes train
+_POLL = 0.2  # seconds between checks while other processes train the remaining runs
 _MANAGED = ("name", "params", "directory", "record")
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 class Sweep:
-    """Trains many candidates in turns on one device, and the best of them to the end.
+    """Trains many candidates in turns on one device, and only the best of them to the end.
 
     All runs train to the first rung and pause. The policy then decides which of them continue to
-    the next rung, and so on. A paused run resumes bit for bit as if it had never been stopped. The
-    directory is the state: if you run the same script again, also after a kill, the sweep resumes.
+    the next rung, and so on. A paused run resumes bit for bit, as if it had never stopped.
 
     The first rung is `policy.first`. Each further rung is `growth` times the one before, up to
     `policy.max_epochs`. With `monitor_args={"every_n_train_batches": N}`, the policy, the turns and
-    the budget count blocks of N batches in place of epochs.
+    the budget count blocks of N batches instead of epochs.
 
-    Several processes on one machine may run the same script. One process at a time trains a run,
-    and when a process dies, another one takes over its run.
+    The directory holds the whole state of the sweep. To resume a sweep, also after a kill, run the
+    same script again. Several processes on one machine may run the same script at the same time.
+    Only one of them trains a given run. If it dies, another process takes over the run.
+
+    Call `run(train)` to train the whole sweep, or write the loop yourself. With `for turn in
+    sweep:` you get one turn at a time. Train it before you take the next.
 
     Args:
-        directory: The sweep's own directory; each sweep needs one.
-        candidates: Dictionaries that JSON gives back unchanged. On a later start, new candidates
-            are added to the sweep, and candidates that are no longer in the list stay in it.
+        directory: The directory of this sweep. Each sweep needs its own.
+        candidates: The configurations to train, each a dictionary that survives a round trip
+            through JSON unchanged. On a later start, new candidates are added to the sweep, and
+            candidates that are no longer in the list stay in it.
         policy: Decides which runs continue. If `policy.runs` is None, the sweep uses the number of
             candidates.
-        growth: The factor between two rungs, above 1. Where a turn is cheap, 1.2 costs a tenth less
-            than 1.5.
-        max_total_epochs: The budget of all runs together, at least `policy.max_epochs`; None for
-            no limit. The best runs continue while the budget lasts, and enough is always reserved
-            to train one run to the end.
-        validation: A logged metric such as "val_acc", which the sweep records. The policy then
-            reads it beside the training losses, and it decides which run is the best.
-        validation_mode: "max" if higher values of `validation` are better, "min" if lower ones are.
-        monitor_args: Further arguments of the SoTLMonitor, such as `every_n_train_batches`.
+        growth: The factor between two rungs, above 1. If turns start quickly, 1.2 costs a tenth
+            less than 1.5.
+        max_total_epochs: The budget of all runs together, at least `policy.max_epochs`. None means
+            no limit. The best runs continue while the budget lasts. Enough is always reserved to
+            train one run to the end.
+        validation: The name of a logged validation metric, such as "val_acc". If given, the policy
+            reads the metric as well as the training losses, and the metric decides which run is
+            the best.
+        validation_mode: "max" if higher values of `validation` are better, "min" if lower values
+            are better. Required with `validation`.
+        monitor_args: Further arguments of the SoTLMonitor, such as `every_n_train_batches`. The
+            sweep itself sets `name`, `params`, `directory` and `record`.
+
+    Attributes:
+        rungs: The rungs, in completed epochs (or blocks). The last is `policy.max_epochs`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range, if JSON would change a candidate (the message
-            names the place), if the budget is below `policy.max_epochs`, or if the directory holds
-            a sweep with another policy, growth, validation or `monitor_args`.
+        ValueError: If an argument is out of range, if there is no candidate, if JSON would change a
+            candidate (the message names the entry), if `max_total_epochs` is below
+            `policy.max_epochs`, or if the directory holds a sweep with another policy, growth,
+            validation or `monitor_args`.
+        OSError: If the directory cannot be written.
 
     Example:
+        >>> import pytorch_lightning as pl
         >>> from lightning_sotl import AdaptivePolicy, Sweep
-        >>> Sweep("sweep", [{"width": 4}], policy=AdaptivePolicy(30), max_total_epochs=20)
-        Traceback (most recent call last):
-        ValueError: Expected `max_total_epochs` to be at least the policy's `max_epochs`, 30, but \
-got 20.
+        >>> candidates = [{"width": width} for width in (4, 16, 64, 256)]
+        >>> policy = AdaptivePolicy(max_epochs=30, finalists=3)
+        >>> sweep = Sweep("sweep", candidates, policy=policy)  # doctest: +SKIP
+        >>> def train(turn):
+        ...     trainer = pl.Trainer(max_epochs=30, callbacks=turn.callbacks)
+        ...     turn.fit(trainer, Net(**turn.params), loader)
+        >>> sweep.run(train).params  # doctest: +SKIP
+        {'width': 256}
+
+        With `lightning.pytorch`, import the sweep from `lightning_sotl.lightning`.
     """
 
-    # The subclasses for `lightning` and `pytorch_lightning` set their own callbacks.
+    # The classes for `lightning` and `pytorch_lightning` set their own callbacks.
     _monitor_class: type[Any] = SoTLMonitor
     _stopper_class: type[Any] = EarlyRankingStopper
 
@@ -153,10 +172,11 @@ got 20.
 
     @property
     def best(self) -> Winner | None:
-        """The best run that was trained to the end; None before the sweep is complete.
+        """The best run that was trained to the end, or None before the sweep is complete.
 
-        With `validation`, it is the run with the best mean of the last three values. Without, it is
-        the run with the lowest `sotl_e1`.
+        With `validation`, this is the run with the best mean of the last three validation values.
+        Without it, this is the run with the lowest `sotl_e1`. Diverged runs do not count, so it is
+        also None if no run was trained to the end without diverging.
         """
         _, _, found = self._state()
         if found[-1].pending:
@@ -165,10 +185,11 @@ got 20.
         return finished[0] if finished else None
 
     def ranking(self) -> list[RankedRun]:
-        """Return the runs: those that trained longest first, then by estimate, diverged runs last.
+        """Return the runs, those that trained longest first, and then by estimate.
 
-        `lightning-sotl rank` on the directory prints the same order; with a prefix or blocks in
-        `monitor_args` it needs the estimate's name, for example `--monitor my_e1`.
+        Lower estimates are better. Diverged runs come last. The list is empty before the first
+        epoch. `lightning-sotl rank` on the directory prints the same order. If `monitor_args` sets
+        a prefix or blocks, `rank` needs the estimate's name, for example `--monitor my_e1`.
 
         Raises:
             ValueError: If no run has a finite estimate.
@@ -191,27 +212,31 @@ got 20.
     def run(self, train: Callable[[Turn], Any]) -> Winner:
         """Train the sweep to its end, and return its best run.
 
-        If `train` raises for a candidate, the sweep sets the candidate aside with the traceback,
-        and tries it again at the next start of the script.
+        If `train` raises for a candidate, the sweep stores the traceback and sets the candidate
+        aside. It tries the candidate again when the script is next started.
 
         Args:
-            train: A function that gets a turn, makes a Trainer and a model, and calls `turn.fit`.
+            train: Called with each turn. It makes a Trainer and a model, and calls `turn.fit`. Its
+                return value is ignored.
+
+        Returns:
+            The best run, as in `best`. Its `checkpoint_path` is the checkpoint of its end.
 
         Raises:
-            RuntimeError: If no candidate is left, if `train` did not train its turn, or if
-                `validation` is not logged.
-            OSError: If the disk is full or cannot be written. Free the disk and start again.
+            RuntimeError: If no candidate was trained to the end without diverging, if `train` did
+                not train its turn, or if `validation` is not logged.
+            OSError: If the disk is full or read-only. Free space and run the script again.
         """
         cause: Exception | None = None
-        for turn, run in self._shown(self._turns()):
+        for turn, run in self._with_progress_bar(self._turns()):
             try:
                 train(turn)
             except Exception as error:
-                if _is_of_disk(error):
+                if _is_disk_error(error):
                     raise
                 cause, turn.set_aside = error, True
                 run.set_aside(traceback.format_exc())
-                log.exception("Candidate %s is set aside: %s", run.run_id, turn.params)
+                log.exception("Set aside candidate %s: %s", run.run_id, turn.params)
         best = self.best
         if best is None:
             raise RuntimeError(
@@ -221,10 +246,10 @@ got 20.
         self._report_end(best)
         return best
 
-    def _shown(
+    def _with_progress_bar(
         self, turns: Iterator[tuple[Turn, RunFolder, Step]]
     ) -> Iterator[tuple[Turn, RunFolder]]:
-        """Show on a bar how many runs have reached the rung."""
+        """Return the turns, and show on a bar how many runs have reached the rung."""
         with tqdm(leave=False, unit="run") as bar:
             for turn, run, step in turns:
                 bar.set_description(f"to epoch {step.stop_epoch}", refresh=False)
@@ -248,12 +273,12 @@ got 20.
             for row in step.pending:
                 run = runs[row]
                 lock = run.lock()
-                if not lock_now(lock):
+                if not try_lock(lock):
                     continue
                 try:
                     now = self._folder.progress(run)
                     if now.epochs >= step.stop_epoch or now.ended or now.set_aside:
-                        taken = True  # another process has trained it in the meantime
+                        taken = True  # another process has trained it meanwhile
                         break
                     turn = self._turn(run, step.stop_epoch)
                     yield turn, run, step
@@ -266,7 +291,7 @@ got 20.
             if not taken:
                 if not waits:
                     waiting = quote_few([runs[row].run_id for row in step.pending])
-                    inform_user(f"Waiting for {waiting}: another process is training there.")
+                    inform_user(f"Waiting for another process, which is training {waiting}.")
                 waits = True
                 time.sleep(_POLL)
 
@@ -334,8 +359,8 @@ got 20.
         windows = checks.windows("window", self.monitor_args.get("window", 1))
         if 1 not in windows:
             raise ValueError(
-                "Expected `monitor_args['window']` to contain 1, by which the runs are ranked, but "
-                f"got {self.monitor_args['window']!r}."
+                "Expected `monitor_args['window']` to contain 1, because the runs are ranked by "
+                f"E = 1, but got {self.monitor_args['window']!r}."
             )
 
     def _check_trained(self, turn: Turn, run: RunFolder) -> None:
@@ -343,8 +368,8 @@ got 20.
         if not (now.epochs >= turn.stop_epoch or now.ended):
             if turn.monitor.units_completed >= turn.stop_epoch:
                 raise OSError(
-                    f"The record of {turn.run_id!r} in '{run.path}' cannot be written. Free the "
-                    "disk and start the script again: it repeats this turn."
+                    f"Cannot write the record of {turn.run_id!r} in '{run.path}'. Free disk space "
+                    "and run the script again; it repeats this turn."
                 )
             raise RuntimeError(
                 f"The turn of {turn.run_id!r} to epoch {turn.stop_epoch} was not trained: its "
@@ -352,12 +377,12 @@ got 20.
                 "...)` with a Trainer that has `turn.callbacks`."
             )
         if turn.unlogged is not None:
-            raise RuntimeError(f"The sweep records a metric that does not exist: {turn.unlogged}.")
+            raise RuntimeError(f"The sweep needs a metric that is missing: {turn.unlogged}.")
 
     # --- the end
 
     def _finished(self) -> list[Winner]:
-        """Return the runs that were trained to the end and did not diverge, the best first."""
+        """Return the runs that were trained to the end and did not diverge, best first."""
         found = []
         for number, run in enumerate(self._folder.runs()):
             now = self._folder.progress(run)
@@ -394,16 +419,18 @@ got 20.
             if others
             else "",
         ]
-        return "; ".join(filter(None, reasons)) or "none can be resumed from its checkpoint"
+        return "; ".join(filter(None, reasons)) or "no run has a checkpoint to resume from"
 
     # --- disk
 
     def _free_disk(
         self, runs: list[RunFolder], progress: list[Progress], found: list[Step]
     ) -> None:
-        """Delete all but the newest checkpoint of each run, and all of a run that cannot continue.
+        """Delete checkpoints that are no longer needed.
 
-        This happens before each turn and not after it, since a kill may come between two turns.
+        Each run keeps its newest checkpoint. A run that the budget can no longer continue keeps
+        none. This happens before each turn, not after it, because the script may be killed between
+        two turns.
         """
         rest = math.inf
         if self.max_total_epochs is not None:
@@ -415,11 +442,11 @@ got 20.
             if not now.ended and row not in found[-1].admitted:
                 further = next(rung for rung in self.rungs if rung > now.epochs)
                 kept = kept if further - now.epochs <= rest else None
-            if not run.checkpoints_but(kept) or not lock_now(lock := run.lock()):
+            if not run.checkpoints_except(kept) or not try_lock(lock := run.lock()):
                 continue
             try:
                 if self._folder.progress(run).epochs == now.epochs:
-                    for path in run.checkpoints_but(kept):
+                    for path in run.checkpoints_except(kept):
                         path.unlink(missing_ok=True)
             finally:
                 lock.release()
@@ -432,7 +459,7 @@ got 20.
             if step.not_affordable:
                 warn_user(
                     f"A budget of {self.max_total_epochs} epochs is too small to start the last "
-                    f"{pluralize(step.not_affordable, 'candidate')} of the list."
+                    f"{pluralize(step.not_affordable, 'candidate')} in the list."
                 )
             return
         before = found[number - 1].stop_epoch
@@ -441,31 +468,31 @@ got 20.
             f"{pluralize(step.compared, 'run')} continue to epoch {step.stop_epoch}"
         )
         if step.not_affordable:
-            line += f"; {step.not_affordable} more would continue on a larger budget"
+            line += f"; {step.not_affordable} more would continue with a larger budget"
         inform_user(f"{line}.")
         if step.lost:
             warn_user(
                 f"{pluralize(step.lost, 'run')} would also continue to epoch {step.stop_epoch}, "
-                "but an earlier start with a smaller budget has deleted the checkpoints."
+                "but an earlier start with a smaller budget deleted their checkpoints."
             )
 
     def _report_end(self, best: Winner) -> None:
         finished = self._finished()
         inform_user(
-            f"The sweep is complete: {pluralize(len(finished), 'run')} trained to the end, the "
+            f"The sweep is complete: {pluralize(len(finished), 'run')} trained to the end. The "
             f"best is {best.run_id} ({best.params})."
         )
         if self.validation is None and len(finished) > 1:
             listed = ", ".join(f"{run.run_id}: {run.estimate:.6g}" for run in finished)
             inform_user(
-                f"Runs that were trained to the end, by final training loss: {listed}. A training "
-                "loss does not show which of them generalises best: validate them, or give the "
-                "sweep `validation`."
+                f"Runs trained to the end, by final training loss: {listed}. A training loss does "
+                "not show which of them generalizes best. Validate them, or pass `validation` to "
+                "the sweep."
             )
 
 
-def lock_now(lock: Any) -> bool:
-    """Take a lock if it is free, and return whether it was."""
+def try_lock(lock: Any) -> bool:
+    """Acquire a lock if it is free, and return whether it was free."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -473,10 +500,10 @@ def lock_now(lock: Any) -> bool:
     return True
 
 
-def _is_of_disk(error: BaseException | None) -> bool:
-    """Return whether a full or read-only disk caused an exception."""
+def _is_disk_error(error: BaseException | None) -> bool:
+    """Return whether a full or read-only disk caused the exception."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _DISK:
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             return True
         error = error.__cause__
     return False

@@ -1,4 +1,4 @@
-"""`Turn`: one run of a sweep, to be trained from its last pause to the next rung."""
+"""`Turn`: one run of a sweep, ready to train from its last pause to the next rung."""
 
 from __future__ import annotations
 
@@ -17,21 +17,33 @@ from lightning_sotl.sweep.promotion import loading
 
 @dataclass
 class Turn:
-    """A run of a sweep, to be trained from `start_epoch` to `stop_epoch`.
+    """One run of a sweep, ready to train from `start_epoch` to `stop_epoch`.
+
+    A Sweep makes the turns and passes them to your `train` function. Build the Trainer with
+    `callbacks`, build the model from `params`, and call `fit`.
 
     Attributes:
-        params: The candidate.
+        params: The candidate's dictionary.
         run_id: The run's name in `Sweep.ranking()` and in `lightning-sotl rank`.
-        directory: The run's own folder, which holds its record and its checkpoints. It may also be
-            the Trainer's `default_root_dir`.
+        directory: The folder of this run, which holds its record and its checkpoints. You may also
+            use it as the Trainer's `default_root_dir`.
         start_epoch: Completed epochs (or blocks) at the start of the turn.
         stop_epoch: Completed epochs (or blocks) at the end of the turn.
-        checkpoint_path: The checkpoint from which the run resumes; None on its first turn.
+        checkpoint_path: The checkpoint from which the run resumes, or None on its first turn.
         monitor: The SoTLMonitor, which writes the record into `directory`.
-        stopper: The EarlyRankingStopper, which ends the turn and saves into `directory`.
-        max_epochs: The `max_epochs` that the Trainer must have; None if the units are blocks.
-        unlogged: After `fit`, why a metric that the sweep records has no value; otherwise None.
+        stopper: The EarlyRankingStopper, which ends the turn and saves the checkpoint into
+            `directory`.
+        max_epochs: The `max_epochs` that the Trainer must have, or None if the sweep counts blocks.
+        unlogged: Set by `fit` if a metric that the sweep records has no value: the message names
+            the metric and the available ones. Otherwise None.
         set_aside: Whether `train` raised for this turn in `Sweep.run`.
+
+    Example:
+        >>> import pytorch_lightning as pl
+        >>> def train(turn):
+        ...     trainer = pl.Trainer(max_epochs=30, callbacks=turn.callbacks)
+        ...     turn.fit(trainer, Net(**turn.params), loader)
+        >>> sweep.run(train)  # doctest: +SKIP
     """
 
     params: dict[str, Any]
@@ -48,40 +60,39 @@ class Turn:
 
     @property
     def callbacks(self) -> list[Any]:
-        """The monitor and the stopper, for the Trainer."""
-        return [
-            self.monitor,
-            self.stopper,
-        ]  # a new list, since a Trainer appends to its own
+        """A new list with the monitor and the stopper, for the Trainer's `callbacks`."""
+        return [self.monitor, self.stopper]
 
     def fit(self, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> None:
         """Train the turn: call `trainer.fit(model, ...)` with the run's checkpoint.
 
         Args:
-            trainer: A new Trainer with `callbacks` among its callbacks, on one device.
-            model: The module, made with `params`.
-            *args: Further arguments of `trainer.fit`, for example loaders or a data module.
-            **kwargs: Further arguments by name. `weights_only` is False by default, since the sweep
-                itself wrote the checkpoint.
+            trainer: A new Trainer on one device. Its callbacks include `turn.callbacks`, and its
+                `max_epochs` is the policy's.
+            model: The LightningModule, built from `params`.
+            *args: Further arguments of `trainer.fit`, for example loaders or a DataModule.
+            **kwargs: Further keyword arguments of `trainer.fit`. `weights_only` defaults to False,
+                because the sweep itself wrote the checkpoint.
 
         Raises:
             ValueError: If the Trainer has another `max_epochs`, lacks the callbacks, or trains in
                 several processes.
+            OSError: If the checkpoint cannot be written, for example to a full disk.
         """
         self._refuse_other_callbacks(trainer)
         if trainer.world_size > 1:
             raise ValueError(
                 "Expected the Trainer of a turn to have 1 process but got "
-                f"{trainer.world_size}: the runs of a sweep take turns on one device."
+                f"{trainer.world_size}. The runs of a sweep take turns on one device."
             )
         if self.max_epochs is not None and trainer.max_epochs != self.max_epochs:
             raise ValueError(
                 f"Expected the Trainer's `max_epochs` to be the policy's, {self.max_epochs}, but "
-                f"got {trainer.max_epochs}: learning-rate schedules depend on it."
+                f"got {trainer.max_epochs}. Learning-rate schedules depend on it."
             )
         weights_only = kwargs.pop("weights_only", False)
         with warnings.catch_warnings():
-            # Both warnings are normal here, since each turn logs into a new folder.
+            # Both warnings are expected here: each turn logs into a new folder.
             warnings.filterwarnings("ignore", message="The dirpath has changed")
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists")
             if self.checkpoint_path is None:
@@ -100,7 +111,7 @@ class Turn:
             try:
                 trainer.save_checkpoint(path)
             except OSError:
-                path.unlink(missing_ok=True)  # a full disk may hold half of it
+                path.unlink(missing_ok=True)  # a full disk may leave half a file
                 raise
             self.monitor.write_checkpoint(str(path))
             self.monitor.write_end(trainer)

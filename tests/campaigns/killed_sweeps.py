@@ -142,7 +142,7 @@ class Points:
         self._wrap_record()
         self._wrap_checkpoint()
         self._wrap_files()
-        claim = sweep_module.lock_now
+        claim = sweep_module.try_lock
 
         def claimed(lock: Any) -> bool:
             self.at("before a claim")
@@ -150,7 +150,7 @@ class Points:
             self.at("after a claim")
             return taken
 
-        sweep_module.lock_now = claimed
+        sweep_module.try_lock = claimed
 
     def _wrap_record(self) -> None:
         append = RunRecord._append

@@ -268,8 +268,8 @@ def test_the_same_candidate_counts_once(tmp_path):
         (
             {"monitor_args": {"window": [5]}},
             ValueError,
-            r"^Expected `monitor_args\['window'\]` to contain 1, by which the runs are ranked, but "
-            r"got \[5\]\.$",
+            r"^Expected `monitor_args\['window'\]` to contain 1, because the runs are ranked by "
+            r"E = 1, but got \[5\]\.$",
         ),
         (
             {"monitor_args": {"record_metrics": "val_acc"}},
@@ -310,8 +310,8 @@ def test_a_candidate_that_raises_is_set_aside_and_tried_again(tmp_path, caplog):
 
     best = make(tmp_path).run(train)
     assert best is not None
-    assert [entry.message for entry in caplog.records if "set aside" in entry.message] == [
-        f"Candidate run_001 is set aside: {CANDIDATES[1]}"
+    assert [entry.message for entry in caplog.records if "Set aside" in entry.message] == [
+        f"Set aside candidate run_001: {CANDIDATES[1]}"
     ]
     assert "ZeroDivisionError: mine" in caplog.text
     fails = False
@@ -350,9 +350,9 @@ def test_a_trainer_that_does_not_fit_the_turn_is_refused(tmp_path):
     net = module(**turn.params)
     with pytest.raises(ValueError, match=r"lacks the SoTLMonitor and EarlyRankingStopper\.$"):
         turn.fit(trainer(tmp_path, []), net, *loaders())
-    with pytest.raises(ValueError, match=r"`max_epochs` to be the policy's, 6, but got 9: "):
+    with pytest.raises(ValueError, match=r"`max_epochs` to be the policy's, 6, but got 9\. "):
         turn.fit(trainer(tmp_path, turn.callbacks, max_epochs=9), net, *loaders())
-    with pytest.raises(ValueError, match=r"to have 1 process but got 2: the runs of a sweep take"):
+    with pytest.raises(ValueError, match=r"to have 1 process but got 2\. The runs of a sweep take"):
         turn.fit(trainer(tmp_path, turn.callbacks, devices=2, strategy="ddp_fork"), net, *loaders())
 
 
@@ -389,7 +389,7 @@ def test_a_budget_that_cannot_begin_all_begins_the_first(tmp_path):
     assert sorted({run_id for run_id, *_ in training.turns}) == ["run_000", "run_001", "run_002"]
     message = [str(entry.message) for entry in caught if "is too small" in str(entry.message)]
     assert message == [
-        "A budget of 11 epochs is too small to start the last 3 candidates of the list."
+        "A budget of 11 epochs is too small to start the last 3 candidates in the list."
     ]
     assert sum(len(steps) for steps in training.steps.values()) / 4 <= 11
     # Only the winner's checkpoint is left: nobody else can continue on what is left.
@@ -440,7 +440,7 @@ def test_one_line_a_rung_and_a_recommendation_without_validation(tmp_path, caplo
 
 def test_an_unlogged_validation_is_an_error(tmp_path):
     sweep = make(tmp_path, validation="val_ac", validation_mode="max")
-    with pytest.raises(RuntimeError, match=r"records a metric that does not exist: 'val_ac' is "):
+    with pytest.raises(RuntimeError, match=r"needs a metric that is missing: 'val_ac' is "):
         sweep.run(Training())
 
 
@@ -453,6 +453,6 @@ def test_a_larger_budget_names_the_runs_whose_checkpoints_are_gone(tmp_path):
         make(tmp_path).run(training)
     messages = [str(entry.message) for entry in caught if "would also" in str(entry.message)]
     assert messages[0].endswith(
-        "but an earlier start with a smaller budget has deleted the checkpoints."
+        "but an earlier start with a smaller budget deleted their checkpoints."
     )
     assert not {run_id for run_id, *_ in training.turns} - kept

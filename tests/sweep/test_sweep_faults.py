@@ -177,8 +177,8 @@ def test_a_run_that_another_process_holds_is_waited_for(
     assert same(make(tmp_path).run(training), whole[0])
     assert training.steps == whole[1].steps
     assert while_it_waits == []
-    told = [entry.message for entry in caplog.records if "Waiting" in entry.message]
-    assert told == ["Waiting for 'run_000': another process is training there."]
+    messages = [entry.message for entry in caplog.records if "Waiting" in entry.message]
+    assert messages == ["Waiting for another process, which is training 'run_000'."]
 
 
 def test_a_run_that_raises_in_another_process_is_not_waited_for_any_longer(
@@ -314,8 +314,8 @@ def test_a_record_that_cannot_be_written_ends_the_script_and_loses_nothing(
     monkeypatch.setattr(RunRecord, "_append", appended)
     folder = tmp_path / "run_002"
     message = (
-        f"The record of 'run_002' in '{folder}' cannot be written. Free the disk and start the "
-        "script again: it repeats this turn."
+        f"Cannot write the record of 'run_002' in '{folder}'. Free disk space and run the script "
+        "again; it repeats this turn."
     )
     with (
         pytest.warns(UserWarning, match="cannot be written"),
