@@ -1,4 +1,4 @@
-"""What promotion reads from a stop's checkpoint, and what it keeps beside it."""
+"""Reads the hyper-parameters in a stop's checkpoint, and saves results beside the checkpoint."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Tensor)
 
 
 def hparams_in(path: str) -> tuple[dict[str, Any] | None, str]:
-    """Return the hyper-parameters in a checkpoint, or None and why there are none.
+    """Return the hyper-parameters in a checkpoint, or None, and the reason for None.
 
-    It reads no weights and runs nothing in the file. A remote checkpoint is not read.
+    It reads no weights and runs no code in the file. It does not read remote checkpoints.
     """
     if not _is_local_file(path):
-        return None, "its checkpoint is not a file here"
+        return None, "its checkpoint is not a local file"
     try:
         hparams = saved_hparams(_load_safely(path))
-    except Exception as error:  # whatever a damaged file may cause
+    except Exception as error:  # a damaged file may raise anything
         if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
             return None, "its checkpoint cannot be read without pickle"
         return None, "its checkpoint cannot be read"
-    # The tensors among them are views of the file until they are copied.
+    # Tensors are views of the mapped file until they are copied.
     return copy.deepcopy(hparams), "its checkpoint has no hyper-parameters"
 
 
 def saved_hparams(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the hyper-parameters of module and DataModule; None if the checkpoint has none.
+    """Return the hyper-parameters of module and DataModule, or None if the checkpoint has none.
 
-    The module's win if both have a name, as in the record.
+    If both have a name in common, the module's value is returned, as in the record.
 
     Example:
         >>> saved_hparams({"hyper_parameters": {"lr": 1}, "datamodule_hyper_parameters": {"n": 4}})
@@ -57,41 +57,41 @@ def saved_hparams(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def refuse_pickle(path: str, *, run_id: str, method: str) -> None:
-    """Raise if a local checkpoint holds more than tensors and plain values.
+    """Raise if a local checkpoint contains more than tensors and plain values.
 
     Raises:
-        ValueError: The message names the argument that loads it anyway, and the risk.
+        ValueError: If it does. The message names the argument that loads it anyway, and the risk.
     """
     if not _is_local_file(path) or not zipfile.is_zipfile(path):
-        return  # Lightning reports what is wrong with it
+        return  # Lightning reports the error
     try:
         _load_safely(path)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
             f"Expected the checkpoint of run {run_id!r} to hold only tensors and plain values but "
-            f"got {found[1] if found else 'an object'}, which needs pickle. If you trust who wrote "
-            f"'{path}', call `winner.{method}(..., weights_only=False)`: loading it then runs any "
-            "code that is in the file."
+            f"got {found[1] if found else 'an object'}, which needs pickle. If you trust the "
+            f"source of '{path}', call `winner.{method}(..., weights_only=False)`. Loading it then "
+            "runs any code in the file."
         ) from error
 
 
 class Reached(NamedTuple):
-    """What a run reached at its end: completed epochs (or blocks), and its estimate."""
+    """The completed epochs (or blocks) and the estimate of a run at its end."""
 
     epochs: int
     estimate: float | None
 
 
 class Kept(NamedTuple):
-    """What is kept of a promotion: what `train` returned, and what the run reached."""
+    """The saved outcome of a promotion: the result of `train`, and what the run reached."""
 
     result: Any
     reached: Reached
 
 
 def keep_result(path: str, estimate: float, kept: Kept) -> None:
-    """Keep the result of `train` beside the checkpoint, if it is all plain values and tensors."""
+    """Save the result of `train` beside the checkpoint, if it is all plain values and tensors."""
     if not _is_plain(kept.result) or "://" in path:
         return
     content = io.BytesIO()
@@ -101,32 +101,32 @@ def keep_result(path: str, estimate: float, kept: Kept) -> None:
     try:
         write_whole(_result_path(path), content.getvalue())
     except OSError as error:
-        warn_user(f"The result of `train` cannot be kept for a later `promote`. {error}")
+        warn_user(f"Cannot save the result of `train` for a later `promote`. {error}")
 
 
 def kept_result(path: str, estimate: float) -> Kept | None:
-    """Return what `keep_result` kept of a run with this estimate at T; None if it kept nothing."""
+    """Return what `keep_result` saved for a run with this estimate at T, or None."""
     file = _result_path(path)
     if not _is_local_file(str(file)):
         return None
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
-        # A checkpoint that is not a stop's own may have been written anew by another run.
+        # Another run may have overwritten a checkpoint that was not saved by a stop.
         if saved["estimate"] != estimate:
             return None
         return Kept(saved["result"], Reached(*saved["reached"]))
-    except Exception:  # a damaged file counts as none
+    except Exception:  # a damaged file counts as missing
         return None
 
 
 def forget_result(path: str) -> None:
-    """Remove what `keep_result` kept."""
+    """Delete what `keep_result` saved."""
     if "://" not in path:
         _result_path(path).unlink(missing_ok=True)
 
 
 def _load_safely(path: str) -> dict[str, Any]:
-    # A memory map reads no weights; files that are no zip have none.
+    # A memory map avoids reading the weights. Only zip files can be mapped.
     mapped = zipfile.is_zipfile(path)
     checkpoint: dict[str, Any] = torch.load(
         path, map_location="cpu", weights_only=True, mmap=mapped
@@ -137,7 +137,7 @@ def _load_safely(path: str) -> dict[str, Any]:
 def _is_local_file(path: str) -> bool:
     try:
         return "://" not in path and Path(path).is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 

@@ -1,4 +1,4 @@
-"""The directory of a sweep: the files with its settings, its candidates and its runs."""
+"""Reads and writes the directory of a sweep: its settings, its candidates and its runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_sotl.sweep._plan import Progress
 SCHEMA = 1
 _SETTINGS = "sweep.json"
 _FAILURE = "set_aside.json"
-ENDED = "-end.ckpt"  # the checkpoint of a run that something other than its stopper ended
+ENDED = "-end.ckpt"  # ends the checkpoint name of a run that its stopper did not end
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class RunFolder:
     """The folder of one candidate.
 
     Attributes:
-        run_id: The run's name, as `rank` shows it.
+        run_id: The run's name, as `lightning-sotl rank` prints it.
         path: The folder.
-        params: The candidate.
+        params: The candidate's dictionary.
     """
 
     run_id: str
@@ -50,13 +50,13 @@ class RunFolder:
         return FileLock(self.path / ".turn.lock")
 
     def set_aside(self, trace: str) -> None:
-        """Mark the candidate as set aside, with the traceback of `train`."""
+        """Mark the candidate as set aside, and store the traceback of `train`."""
         self.path.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"time": time.time(), "traceback": trace})
         write_whole(self.failure, content.encode())
 
     def checkpoints_except(self, kept: str | None) -> list[Path]:
-        """Return the checkpoints of the run's stops, except `kept`."""
+        """Return the checkpoints of the run's pauses and its end, except `kept`."""
         found = sorted(self.path.glob("stopped-*.ckpt"))
         return [path for path in found if kept is None or path.name != Path(kept).name]
 
@@ -64,14 +64,14 @@ class RunFolder:
 class SweepFolder:
     """Reads and writes the state of a sweep.
 
-    Each run has its own folder with its record and its newest checkpoint. The state of the sweep is
-    computed from these. `sweep.json` holds the settings and the candidates; it is replaced as a
-    whole under a lock.
+    Each run has a folder with its record and its newest checkpoint. The state of the sweep is
+    computed from these files. `sweep.json` contains the settings and the candidates. It is always
+    replaced as a whole, under a lock.
 
     Args:
         directory: The sweep's directory.
         settings: The settings that must be the same at each start, as JSON.
-        prefix: The monitor's prefix, which names the records.
+        prefix: The monitor's prefix, which is part of the records' file name.
         validation: The recorded metric to read, or None.
     """
 
@@ -89,7 +89,7 @@ class SweepFolder:
         """Create or check the settings, add new candidates, and readmit those that were set aside.
 
         Raises:
-            ValueError: If the directory has other settings; the message names both.
+            ValueError: If the directory has other settings. The message names both values.
             UnreadableFileError: If its `sweep.json` is damaged.
             OSError: If the directory cannot be written.
         """
@@ -126,7 +126,7 @@ class SweepFolder:
             run.failure.unlink(missing_ok=True)
 
     def runs(self) -> list[RunFolder]:
-        """Return the runs of all candidates, including those that another process has added."""
+        """Return the runs of all candidates, including those that another process added."""
         stored = self._load() or {"candidates": []}
         return [
             RunFolder(f"run_{number:03d}", self.directory / f"run_{number:03d}", params)
@@ -156,7 +156,7 @@ class SweepFolder:
         if recorded is None:
             return Progress(set_aside=set_aside)
         # A turn is complete once the record names its checkpoint. Whether the run has ended must
-        # not depend on later lines, since a kill may come before they are written.
+        # not depend on later lines, because the process may be killed before it writes them.
         epochs, ended = 0, False
         if recorded.checkpoints:
             newest = max(recorded.checkpoints)
@@ -181,7 +181,7 @@ class SweepFolder:
         )
 
     def recorded(self, run: RunFolder) -> RecordedRun | None:
-        """Return the newest run in a folder's record; None if no run has completed a unit."""
+        """Return the newest run in a folder's record, or None if it has no L(e)."""
         path = run.path / self._record
         try:
             stat = path.stat()
@@ -194,10 +194,10 @@ class SweepFolder:
         return self._read[path][1]
 
     def checkpoint(self, run: RunFolder) -> tuple[int, str | None]:
-        """Return the newest checkpoint that exists, after the number of epochs that it holds.
+        """Return the completed epochs of the newest existing checkpoint, and its path.
 
-        The search uses the run's own folder and not the recorded paths, since the sweep may have
-        been moved.
+        The search uses the run's folder instead of the recorded paths, because the sweep may have
+        been moved. Returns 0 and None if there is no checkpoint.
         """
         recorded = self.recorded(run)
         if recorded is not None:
@@ -209,5 +209,5 @@ class SweepFolder:
 
 
 def identity(candidate: dict[str, Any]) -> str:
-    """Return the JSON that identifies a candidate, whatever the order of its keys."""
+    """Return the JSON that identifies a candidate, independent of the order of its keys."""
     return json.dumps(candidate, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Promotion: the best k runs at T are trained to the end from their checkpoints."""
+"""Promotion: trains the best k runs at T to the end, from their checkpoints."""
 
 from __future__ import annotations
 
@@ -42,13 +42,18 @@ from lightning_sotl.sweep._checkpoints import (
 Result = TypeVar("Result")
 Loaded = TypeVar("Loaded")
 
-_NO_WEIGHTS_ONLY = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # torch's own switch for its default
+_NO_WEIGHTS_ONLY = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"  # torch's switch for the default
 _REPR = re.compile(r"<\w.*>", re.DOTALL)
 
 
 @dataclass
 class _Call:
-    """A call of `train`: the estimate that decides, and what `winner.fit` reached from where."""
+    """One call of `train`.
+
+    Attributes:
+        monitor: The estimate that decides, or None for the one that the stopper monitors.
+        reached: What `winner.fit` reached, by the checkpoint from which it resumed.
+    """
 
     monitor: str | None
     reached: dict[str, Reached] = field(default_factory=dict)
@@ -59,21 +64,34 @@ _call: ContextVar[_Call | None] = ContextVar("call", default=None)
 
 @dataclass(frozen=True)
 class Winner:
-    """A run that was stopped at T and is to be trained to the end.
+    """One of the best runs at T, with the checkpoint from which to train it to the end.
+
+    `find_winners`, `promote` and `Sweep` return winners. In the `train` function of `promote`, use
+    `params` or `load` to build the model, and call `fit` to resume the run.
 
     Attributes:
-        run_id: The name of a directory's run, the number of an Optuna trial, or the id of a Ray
+        run_id: The run's name in its directory, the number of an Optuna trial, or the id of a Ray
             trial.
-        estimate: Its estimate at T.
-        params: The `params` of the run's SoTLMonitor, or else the hyper-parameters of module and
-            DataModule, exactly as `save_hyperparameters()` keeps them in the checkpoint. For an
-            Optuna trial they are its parameters, for a Ray trial its config. If the checkpoint
-            cannot be read without pickle, the hyper-parameters come from the record, without those
-            that JSON does not hold exactly; a warning names these.
+        estimate: The run's estimate at T. Lower is better for every sum of training losses. In a
+            winner of a Sweep, its last `sotl_e1`.
+        params: The `params` of the run's SoTLMonitor. Without them, the hyper-parameters of the
+            module and the DataModule, exactly as `save_hyperparameters()` saved them in the
+            checkpoint. For an Optuna trial its parameters, for a Ray trial its config. If the
+            checkpoint cannot be read without pickle, the hyper-parameters come from the record. A
+            warning names those that JSON cannot store exactly, which are left out.
         checkpoint_path: The checkpoint to resume from.
-        final_epochs: How many epochs (or blocks) it completed, if its record or `promote` shows
-            that it was trained to the end; otherwise None.
-        final_estimate: Its estimate at that end, or None.
+        final_epochs: How many epochs (or blocks) the run completed, if its record or `promote`
+            shows that it was trained to the end. Otherwise None, and in a winner of a Sweep.
+        final_estimate: The run's estimate at that end, or None.
+
+    Example:
+        >>> import pytorch_lightning as pl
+        >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor, promote
+        >>> def train(winner):
+        ...     stopper = EarlyRankingStopper(stop_epoch=3, promoted=True)
+        ...     trainer = pl.Trainer(max_epochs=30, callbacks=[SoTLMonitor(), stopper])
+        ...     winner.fit(trainer, Net(**winner.params), loader)
+        >>> promote("runs", 1, train)  # doctest: +SKIP
     """
 
     run_id: str
@@ -84,22 +102,22 @@ class Winner:
     final_estimate: float | None = None
 
     def fit(self, trainer: Any, model: Any, *args: Any, **kwargs: Any) -> None:
-        """Train the run to the end: `trainer.fit(model, ...)` from the winner's checkpoint.
+        """Train the run to the end: call `trainer.fit(model, ...)` with the winner's checkpoint.
 
         Args:
-            trainer: A new Trainer with the full budget, and with an
-                `EarlyRankingStopper(promoted=True)` beside the monitor. A subclass whose `fit` has
-                no `weights_only` is fine.
-            model: The model, from `winner.load(...)` or made with `params`.
-            *args: Further arguments of `trainer.fit`, for example loaders or a data module.
-            **kwargs: The same. `weights_only` is True by default, since loading a checkpoint
-                without it runs whatever code its writer put in it.
+            trainer: A new Trainer with the full budget. Its callbacks include the monitor and an
+                `EarlyRankingStopper(promoted=True)`. It may be a subclass whose `fit` does not
+                accept `weights_only`.
+            model: The model, from `winner.load(...)` or built from `params`.
+            *args: Further arguments of `trainer.fit`, for example loaders or a DataModule.
+            **kwargs: Further keyword arguments of `trainer.fit`. `weights_only` defaults to True.
+                With False, loading the checkpoint runs any code that its writer put into it.
 
         Raises:
-            ValueError: If the Trainer has no such stopper: the run would stop again at once, or
-                resume without the random state of its stop. If the checkpoint holds objects that
-                need pickle, for example a metric among the hyper-parameters, and `weights_only` is
-                not False.
+            ValueError: If the Trainer has no EarlyRankingStopper with `promoted=True`. Without it,
+                the run would stop again at once, or resume without the random state of its stop.
+            ValueError: If the checkpoint contains objects that need pickle, for example a metric
+                among the hyper-parameters, and `weights_only` is not False.
         """
         stoppers = stoppers_of(trainer)
         if not stoppers or not all(stopper.promoted for stopper in stoppers):
@@ -119,20 +137,23 @@ class Winner:
             call.reached[self.checkpoint_path] = _end_of(trainer, name)
 
     def load(self, module_class: type[Loaded], **kwargs: Any) -> Loaded:
-        """Return the module (or DataModule) of the run at T, made from its checkpoint.
+        """Return the module (or DataModule) of the run at T, loaded from its checkpoint.
 
-        It is `module_class.load_from_checkpoint(checkpoint_path, ...)`, on the CPU: the class gets
-        the arguments that `save_hyperparameters()` has kept.
+        This calls `module_class.load_from_checkpoint(checkpoint_path, ...)` on the CPU. The class
+        receives the arguments that `save_hyperparameters()` saved.
 
         Args:
             module_class: The LightningModule or LightningDataModule of the run.
-            **kwargs: Further arguments of `load_from_checkpoint`, and of the class those that
-                `save_hyperparameters()` has not kept. `weights_only` is True by default, since
-                loading a checkpoint without it runs whatever code its writer put in it.
+            **kwargs: Further arguments of `load_from_checkpoint`, and the arguments of the class
+                that `save_hyperparameters()` did not save. `weights_only` defaults to True. With
+                False, loading the checkpoint runs any code that its writer put into it.
 
         Raises:
-            ValueError: If the checkpoint holds objects that need pickle, for example a metric among
-                the hyper-parameters, and `weights_only` is not False.
+            ValueError: If the checkpoint contains objects that need pickle, for example a metric
+                among the hyper-parameters, and `weights_only` is not False.
+
+        Example:
+            >>> model = winner.load(Net)  # doctest: +SKIP
         """
         kwargs = {"map_location": "cpu", "weights_only": True, **kwargs}
         if kwargs["weights_only"] is not False:
@@ -144,7 +165,7 @@ class Winner:
 
 
 def _end_of(trainer: Any, name: str) -> Reached:
-    """Return what a run has reached at the end of `fit`."""
+    """Return the epochs and the estimate that a run has reached at the end of `fit`."""
     for monitor in monitors_of(trainer):
         if name in monitor.metric_names:
             return Reached(monitor.units_completed, monitor.estimates.get(name))
@@ -154,10 +175,10 @@ def _end_of(trainer: Any, name: str) -> Reached:
 
 @contextmanager
 def loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, Any]]:
-    """Yield the arguments with which the Trainer's `fit` applies `weights_only`.
+    """Provide the keyword arguments that make the Trainer's `fit` apply `weights_only`.
 
-    A `fit` without that argument loads with torch's default, which is True (from 2.6 on), but a
-    remote checkpoint with pickle.
+    A `fit` without `weights_only` loads a local checkpoint with torch's default, which is True
+    since torch 2.6. It loads a remote checkpoint with pickle.
     """
     parameters = inspect.signature(trainer.fit).parameters.values()
     if any(own.kind == own.VAR_KEYWORD or own.name == "weights_only" for own in parameters):
@@ -166,8 +187,8 @@ def loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, An
     if weights_only is not False:
         if "://" in path:
             raise ValueError(
-                f"Expected `fit` of {type(trainer).__name__} to have `weights_only`, without which "
-                f"the remote checkpoint '{path}' is loaded with pickle. If you trust who wrote it, "
+                f"Expected `fit` of {type(trainer).__name__} to accept `weights_only`. Without it, "
+                f"the remote checkpoint '{path}' is loaded with pickle. If you trust its source, "
                 "pass `weights_only=False`."
             )
         yield {}
@@ -196,15 +217,15 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
     """Return the best `k` of the runs with a finite estimate, best first.
 
     Args:
-        candidates: The runs; a tie goes to the earlier one.
-        k: How many, at least 1. If fewer runs have a finite estimate, those are returned, with a
-            warning: a diverged run is never promoted.
-        mode: "min" if lower is better, as for every sum of training losses.
+        candidates: The runs. Ties go to the earlier run.
+        k: The number of winners, at least 1. If fewer runs have a finite estimate, only those are
+            returned, with a warning. A diverged run is never promoted.
+        mode: "min" if lower is better, as for every sum of training losses, otherwise "max".
 
     Raises:
-        TypeError: If `k` is no integer.
-        ValueError: If `k` is below 1, if no run has a finite estimate, or if one of the best has
-            no checkpoint.
+        TypeError: If `k` is not an integer.
+        ValueError: If `k` is below 1, if no run has a finite estimate, or if one of the best runs
+            has no checkpoint.
 
     Example:
         >>> runs = [Candidate("a", 2.0, {}, "a.ckpt"), Candidate("b", 1.0, {}, "b.ckpt")]
@@ -218,23 +239,23 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
     best = [row for row in np.argsort(costs, kind="stable")[:k] if np.isfinite(costs[row])]
     if not best:
         raise ValueError(
-            f"None of the {pluralize(len(runs), 'run')} has a finite estimate, so there is none to "
-            "promote."
+            f"None of the {pluralize(len(runs), 'run')} has a finite estimate, so there is nothing "
+            "to promote."
         )
     if len(best) < k:
         warn_user(
-            f"Expected {k} winners but there can be only {len(best)}: no other run that "
-            "counts has a finite estimate at T."
+            f"Expected {k} winners but there can be only {len(best)}: no other eligible run has "
+            "a finite estimate at T."
         )
     winners = []
     for row in best:
         run = runs[row]
         if run.checkpoint_path is None:
             raise ValueError(
-                f"Run {run.run_id!r} is among the best {k} and has no checkpoint to resume from: "
-                "train it with an EarlyRankingStopper, with checkpointing on or a "
-                "`checkpoint_dir`. (A run that a policy did not stop is complete: there is nothing "
-                "to promote, and `rank` shows it.)"
+                f"Run {run.run_id!r} is among the best {k} but has no checkpoint to resume from. "
+                "Train it with an EarlyRankingStopper, and with checkpointing on or a "
+                "`checkpoint_dir`. (A run that its policy never stopped is already complete. There "
+                "is nothing to promote, and `rank` lists it.)"
             )
         winners.append(Winner(run.run_id, estimates[row], run.params, run.checkpoint_path))
     return winners
@@ -247,20 +268,21 @@ def train_winners(
     retrain: bool = False,
     monitor: str | None = None,
 ) -> list[tuple[Winner, Result]]:
-    """Call `train` with each winner, the best first; return each winner with its result.
+    """Call `train` with each winner, best first, and return each winner with its result.
 
-    Unless `retrain` is true, winners that were trained to the end before keep the result of then,
-    as `promote` explains.
+    Unless `retrain` is True, winners that were already trained to the end keep their earlier
+    result, as `promote` explains.
 
     Args:
         winners: The winners.
-        train: Trains one of them.
-        retrain: Whether to train all winners, also those that were trained to the end.
-        monitor: The estimate that decided; None for the one that the stopper monitors.
+        train: Trains one winner.
+        retrain: Whether to train all winners, even those that were already trained to the end.
+        monitor: The estimate that decided, or None for the one that the stopper monitors.
 
     Raises:
-        TypeError: If `retrain` is no boolean.
-        FileNotFoundError: Before any training, if the checkpoint of a winner to train is gone.
+        TypeError: If `retrain` is not a boolean.
+        FileNotFoundError: If the checkpoint of a winner that must be trained no longer exists.
+            Nothing has been trained at that point.
     """
     before: dict[str, tuple[Winner, Any]] = {}
     unknown = []
@@ -279,14 +301,15 @@ def train_winners(
             )
     if before:
         message = (
-            f"Did not train {pluralize(len(before), 'winner')} again that had been trained to the "
-            f"end: {quote_few(list(before))}."
+            f"Skipped {pluralize(len(before), 'winner')} already trained to the end: "
+            f"{quote_few(list(before))}."
         )
         if unknown:
             message += (
-                f" The result of {quote_few(unknown)} is None, since no result of `train` was kept."
+                f" The result of {quote_few(unknown)} is None, because no result of `train` was "
+                "saved."
             )
-        inform_user(f"{message} `retrain=True` trains all winners from T.")
+        inform_user(f"{message} Pass `retrain=True` to train all winners from T.")
     return [
         cast("tuple[Winner, Result]", before[winner.run_id])
         if winner.run_id in before
@@ -298,7 +321,7 @@ def train_winners(
 def _train(
     winner: Winner, train: Callable[[Winner], Result], monitor: str | None
 ) -> tuple[Winner, Result]:
-    """Call `train`, and keep its result if it trained the winner to the end."""
+    """Call `train`, and save its result if it trained the winner to the end."""
     forget_result(winner.checkpoint_path)
     call = _Call(monitor)
     token = _call.set(call)
@@ -322,27 +345,34 @@ def find_winners(
 ) -> list[Winner]:
     """Return the best `k` runs of a directory at T, best first, with their checkpoints.
 
-    It warns about what could not be read, and about runs with incomparable training losses.
-    Of runs with the same parameters, for example of a script that was started twice, only the
-    newest that reached T counts; a warning names them. To keep repeats with other seeds apart, put
-    the seed into `SoTLMonitor(params=...)` or the module's hyper-parameters.
+    If several runs have the same parameters, for example because a script was started twice, only
+    the newest that reached T counts, and a warning names the runs. To rank repeats with different
+    seeds separately, put the seed into `SoTLMonitor(params=...)` or into the module's
+    hyper-parameters.
+
+    Further warnings name files that could not be read, and runs whose training losses are not
+    comparable.
 
     Args:
-        directory: Holds runs with records, at any depth.
-        k: How many, at least 1; fewer, with a warning, if fewer have a finite estimate.
-        monitor: The estimate that decides, as it is logged. Lower is better.
-        at: T, in completed epochs (or blocks); None for the T at which a stopper ended the runs.
+        directory: The directory of the runs. Their records may be at any depth.
+        k: The number of winners, at least 1. If fewer runs have a finite estimate, only those are
+            returned, with a warning. A diverged run is never a winner.
+        monitor: The name of the estimate that decides, as it is logged. Lower is better.
+        at: T, in completed epochs (or blocks). None means the T at which a stopper ended the runs;
+            without such a T, the default is that of `lightning-sotl rank`.
 
     Raises:
-        TypeError: If `k` or `at` is no integer, or `monitor` no string.
-        NotADirectoryError: If `directory` is no directory.
-        ValueError: If `k` or `at` is below 1, if `monitor` is no estimate's name, if there is no
-            run or none that has reached T, or if one of the best has no checkpoint.
+        TypeError: If `k` or `at` is not an integer, or `monitor` is not a string.
+        NotADirectoryError: If `directory` is not a directory.
+        ValueError: If `k` or `at` is below 1, if `monitor` is not the name of an estimate, if there
+            are no runs, if no run has reached T or has a finite estimate there, or if one of the
+            best runs has no checkpoint.
 
     Example:
-        >>> find_winners("runs", 0)
-        Traceback (most recent call last):
-        ValueError: Expected `k` to be a positive integer but got 0.
+        >>> for winner in find_winners("runs", 2):  # doctest: +SKIP
+        ...     print(winner.run_id, winner.estimate, winner.params)
+        version_2 1.31 {'width': 64}
+        version_1 1.74 {'width': 16}
     """
     k = validation.positive_int("k", k)
     estimate = parse_monitor(validation.text("monitor", monitor))
@@ -351,7 +381,7 @@ def find_winners(
             f"Expected `monitor` to be an estimate's name such as 'sotl_e1' but got {monitor!r}."
         )
     found = read_logs(directory, LogKeys(prefix=estimate.prefix, block=estimate.block))
-    # A run that was left out might have won; among unlike runs the wrong run may win.
+    # A run that was left out might have won, and incomparable runs may give the wrong winner.
     for note in (*found.notes.left_out, *comparability_notes(found.facts)):
         warn_user(note)
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
@@ -375,9 +405,9 @@ def find_winners(
 
 
 def _header(found: FoundRuns, row: int, at: int) -> tuple[dict[str, Any], bool]:
-    """Return the header of the process that trained a run to T, and if the checkpoint is its own.
+    """Return the header of the process that trained a run to T, and whether the checkpoint is its.
 
-    A fork has the checkpoint of the run that it branched off from, perhaps with other parameters.
+    A fork uses the checkpoint of the run that it branched off from, whose parameters may differ.
     """
     own, saved = found.facts[row], found.checkpoint_facts[row]
     names = ("params", "hparams")
@@ -390,7 +420,7 @@ def _header(found: FoundRuns, row: int, at: int) -> tuple[dict[str, Any], bool]:
 def _end(
     found: FoundRuns, scores: NDArray[np.float64], row: int, *, at: int
 ) -> tuple[int | None, float | None]:
-    """Return the final epochs and estimate of a run that was trained past T to its end."""
+    """Return the final epochs and estimate of a run that finished after T, otherwise None twice."""
     epochs = int(found.curves.epochs_completed[row])
     if not found.is_finished[row] or epochs <= at:
         return None, None
@@ -401,7 +431,7 @@ def _end(
 def _params(
     winners: list[Winner], headers: list[tuple[dict[str, Any], bool]]
 ) -> list[dict[str, Any]]:
-    """Return the exact parameters of each winner; a warning names what is left out."""
+    """Return the exact parameters of each winner, and warn about those that are left out."""
     params, left_out = [], {}
     for winner, (header, is_own) in zip(winners, headers, strict=True):
         if header.get("params") is not None:
@@ -419,15 +449,15 @@ def _params(
         names = sorted({name for inexact, _ in left_out.values() for name in inexact})
         _, why = next(iter(left_out.values()))
         warn_user(
-            f"`params` of {pluralize(len(left_out), 'winner')} ({quote_few(list(left_out))}) has "
-            f"no {quote_few(names)}: the record does not hold the exact value, and {why}. Make the "
-            "model with `winner.load(...)`, or give the rest yourself."
+            f"`params` of {pluralize(len(left_out), 'winner')} ({quote_few(list(left_out))}) lacks "
+            f"{quote_few(names)}: the record does not store the exact value, and {why}. Build the "
+            "model with `winner.load(...)`, or pass the missing values yourself."
         )
     return params
 
 
 def _recorded_params(header: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the hyper-parameters that a record holds exactly, and the names of the others."""
+    """Return the hyper-parameters that a record stores exactly, and the names of the others."""
     recorded = without_cli_keys(header.get("hparams") or {})
     inexact = header.get("inexact_hparams")
     if not isinstance(inexact, list):  # the record of an older version
@@ -437,7 +467,7 @@ def _recorded_params(header: dict[str, Any]) -> tuple[dict[str, Any], list[str]]
 
 
 def _has_repr(value: Any) -> bool:
-    """Return whether a value in JSON is, or contains, what looks like the `repr` of an object."""
+    """Return whether a JSON value is, or contains, a string like the `repr` of an object."""
     if isinstance(value, dict):
         return any(map(_has_repr, value.values()))
     if isinstance(value, list):
@@ -446,15 +476,16 @@ def _has_repr(value: Any) -> bool:
 
 
 def _older_repeats(ranking: Ranking, facts: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Return the runs that have a newer repeat at T; warn about them."""
+    """Return the runs that have a newer repeat at T, and warn about them."""
     names = [run.run_id for run in ranking.runs if run.epochs >= ranking.at]
     groups = repeats([facts[name] for name in names])
-    # Continuations of one stopped run, such as two promotions of it, are the same run at T.
+    # Continuations of one stopped run, for example two promotions, are the same run at T.
     other = [group for group in groups if len({facts[names[row]]["run_id"] for row in group}) > 1]
     if other:
         warn_user(
             "Of runs with the same parameters only the newest counts: "
-            f"{named_repeats(names, other)}. To keep repeats apart, put the seed into `params`."
+            f"{named_repeats(names, other)}. To rank repeats separately, put the seed into "
+            "`params`."
         )
     return {names[row] for group in groups for row in group[:-1]}
 
@@ -470,37 +501,48 @@ def promote(
 ) -> list[tuple[Winner, Result]]:
     """Train the best `k` runs of a directory at T to the end, each from its checkpoint.
 
-    The script can be started again: winners that `train` has trained to the end are not trained
-    again. They are returned with the result of `train`, which is kept beside their checkpoint.
+    You can run the script again: winners that are already trained to the end are skipped. They are
+    returned with the earlier result of `train`, which is saved beside their checkpoint.
 
     Args:
-        directory: Holds runs with records, at any depth.
-        k: How many, at least 1; fewer, with a warning, if fewer have a finite estimate.
-        train: Called with each winner, the best first; makes the Trainer and the model, and calls
-            `winner.fit(trainer, model, ...)`. An exception in it ends the promotion; the next
-            call of `promote` begins with that winner.
-        monitor: The estimate that decides, as it is logged. Lower is better.
-        at: T, in completed epochs (or blocks); None for the T at which a stopper ended the runs.
-        retrain: Whether to train all winners from T, also those that were trained to the end.
+        directory: The directory of the runs. Their records may be at any depth.
+        k: The number of winners, at least 1. If fewer runs have a finite estimate, only those are
+            trained, with a warning. A diverged run is never a winner.
+        train: Called with each winner, best first. It makes the Trainer and the model, and calls
+            `winner.fit(trainer, model, ...)`. If it raises, the promotion ends. The next call of
+            `promote` starts with that winner.
+        monitor: The name of the estimate that decides, as it is logged. Lower is better.
+        at: T, in completed epochs (or blocks). None means the T at which a stopper ended the runs;
+            without such a T, the default is that of `lightning-sotl rank`.
+        retrain: Whether to train all winners from T, even those that are already trained to the
+            end.
 
     Returns:
-        Each winner with the result of `train`. `winner.final_epochs` and `winner.final_estimate`
-        are what it reached, if it was trained by `winner.fit` or its record has that. For a winner
-        that was trained to the end before, the result is what `train` returned then, if `train`
-        called `winner.fit` and returned plain numbers, strings, tensors, or lists, tuples, sets or
-        dicts of these. Otherwise the result is None, for example if you called `winner.fit` outside
-        of `promote`.
+        A list of (winner, result) pairs, best first. `winner.final_epochs` and
+        `winner.final_estimate` are set if `winner.fit` trained the run or its record shows the end.
+        The result is what `train` returned. For a skipped winner it is what `train` returned
+        earlier, if that was None or a number, string, tensor, or list, tuple, set or dict of these.
+        It is None if no result was saved, for example if you called `winner.fit` outside `promote`.
 
     Raises:
-        TypeError: If `k` or `at` is no integer, `monitor` no string, or `retrain` no boolean.
-        FileNotFoundError: Before any training, if the checkpoint of a winner to train is gone.
-        NotADirectoryError: If `directory` is no directory.
-        ValueError: As from `find_winners`, for example if there is nothing to promote.
+        TypeError: If `k` or `at` is not an integer, `monitor` is not a string, or `retrain` is not
+            a boolean.
+        NotADirectoryError: If `directory` is not a directory.
+        ValueError: Under the conditions of `find_winners`, for example if no run has a finite
+            estimate.
+        FileNotFoundError: If the checkpoint of a winner that must be trained no longer exists.
+            Nothing has been trained at that point.
 
     Example:
-        >>> promote("runs", 0, print)
-        Traceback (most recent call last):
-        ValueError: Expected `k` to be a positive integer but got 0.
+        >>> import pytorch_lightning as pl
+        >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor, promote
+        >>> def train(winner):
+        ...     stopper = EarlyRankingStopper(stop_epoch=3, promoted=True)
+        ...     trainer = pl.Trainer(max_epochs=30, callbacks=[SoTLMonitor(), stopper])
+        ...     winner.fit(trainer, Net(**winner.params), loader)
+        ...     return float(trainer.callback_metrics["val_acc"])
+        >>> promote("runs", 1, train)[0][1]  # doctest: +SKIP
+        0.97
     """
     winners = find_winners(directory, k, monitor=monitor, at=at)
     return train_winners(winners, train, retrain=retrain, monitor=monitor)

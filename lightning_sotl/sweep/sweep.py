@@ -368,8 +368,8 @@ class Sweep:
         if not (now.epochs >= turn.stop_epoch or now.ended):
             if turn.monitor.units_completed >= turn.stop_epoch:
                 raise OSError(
-                    f"Cannot write the record of {turn.run_id!r} in '{run.path}'. Free disk space "
-                    "and run the script again; it repeats this turn."
+                    f"The record of {turn.run_id!r} in '{run.path}' cannot be written. Free disk "
+                    "space and run the script again; it repeats this turn."
                 )
             raise RuntimeError(
                 f"The turn of {turn.run_id!r} to epoch {turn.stop_epoch} was not trained: its "

@@ -143,9 +143,8 @@ def test_a_winners_checkpoint_is_not_unpickled(tmp_path: Path, mark: Path) -> No
     ):
         message = (
             "Expected the checkpoint of run 'a' to hold only tensors and plain values but got "
-            f"exec, which needs pickle. If you trust who wrote '{checkpoint}', call `winner."
-            f"{method}(..., weights_only=False)`: loading it then runs any code that is in the "
-            "file."
+            f"exec, which needs pickle. If you trust the source of '{checkpoint}', call `winner."
+            f"{method}(..., weights_only=False)`. Loading it then runs any code in the file."
         )
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             call()

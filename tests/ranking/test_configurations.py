@@ -48,8 +48,8 @@ def test_a_sweep_that_was_run_twice_gives_each_configuration_once(
     ]
     assert [str(entry.message) for entry in caught] == [
         "Of runs with the same parameters only the newest counts: 'version_1', 'version_4'; "
-        "'version_2', 'version_5'; 'version_0', 'version_3'. To keep repeats apart, put the seed "
-        "into `params`."
+        "'version_2', 'version_5'; 'version_0', 'version_3'. To rank repeats separately, put "
+        "the seed into `params`."
     ]
     capsys.readouterr()
     assert main(["rank", str(tmp_path), "--json"]) == 0

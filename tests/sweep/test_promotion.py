@@ -79,8 +79,8 @@ def test_one_call_trains_the_best_runs_of_a_directory_to_the_end(tmp_path: Path)
     assert [epochs for _, epochs in results] == [[2, 3], [2, 3]]
     # Its own finished runs do not change who the winners at T were.
     message = (
-        "Expected 9 winners but there can be only 3: no other run that counts has a finite "
-        "estimate at T."
+        "Expected 9 winners but there can be only 3: no other eligible run has a finite estimate "
+        "at T."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         again = find_winners(tmp_path / "logs", 9)
@@ -91,9 +91,10 @@ def test_one_call_trains_the_best_runs_of_a_directory_to_the_end(tmp_path: Path)
 def test_a_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
     fit_to_two(tmp_path, 1.0, checkpointing=False)
     message = (
-        "Run 'version_0' is among the best 1 and has no checkpoint to resume from: train it "
-        "with an EarlyRankingStopper, with checkpointing on or a `checkpoint_dir`. (A run that a "
-        "policy did not stop is complete: there is nothing to promote, and `rank` shows it.)"
+        "Run 'version_0' is among the best 1 but has no checkpoint to resume from. Train it with "
+        "an EarlyRankingStopper, and with checkpointing on or a `checkpoint_dir`. (A run that its "
+        "policy never stopped is already complete. There is nothing to promote, and `rank` lists "
+        "it.)"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_winners(tmp_path / "logs" / "sweep", 1)
@@ -138,7 +139,7 @@ def test_ties_go_to_the_first_and_what_is_not_finite_never_goes_on(
         (
             lambda: best_of([Candidate("a", math.inf, {}, "a.ckpt")], 1),
             ValueError,
-            "None of the 1 run has a finite estimate, so there is none to promote.",
+            "None of the 1 run has a finite estimate, so there is nothing to promote.",
         ),
         (
             lambda: find_winners("here", 1, monitor="val_loss"),
@@ -237,9 +238,9 @@ def test_a_winner_that_reached_its_end_in_another_way_has_no_result(
     again = promote_by(tmp_path, list, calls)
     (message,) = [r.getMessage() for r in caplog.records if "trained to the end" in r.getMessage()]
     assert message == (
-        "Did not train 2 winners again that had been trained to the end: 'sweep/version_0', "
-        "'sweep/version_1'. The result of 'sweep/version_1' is None, since no result of `train` "
-        "was kept. `retrain=True` trains all winners from T."
+        "Skipped 2 winners already trained to the end: 'sweep/version_0', 'sweep/version_1'. The "
+        "result of 'sweep/version_1' is None, because no result of `train` was saved. Pass "
+        "`retrain=True` to train all winners from T."
     )
     assert [value for _, value in again] == [[2, 3], None]
     assert len(calls) == 2

@@ -314,8 +314,8 @@ def test_a_record_that_cannot_be_written_ends_the_script_and_loses_nothing(
     monkeypatch.setattr(RunRecord, "_append", appended)
     folder = tmp_path / "run_002"
     message = (
-        f"Cannot write the record of 'run_002' in '{folder}'. Free disk space and run the script "
-        "again; it repeats this turn."
+        f"The record of 'run_002' in '{folder}' cannot be written. Free disk space and run the "
+        "script again; it repeats this turn."
     )
     with (
         pytest.warns(UserWarning, match="cannot be written"),

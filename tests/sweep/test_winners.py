@@ -164,9 +164,9 @@ def test_a_checkpoint_that_needs_pickle_names_the_argument_that_allows_it(
     net = make_net()
     path = stop(tmp_path, net(**{name: option(), "width": 4}))
     message = (
-        f"`params` of 1 winner ('version_0') has no '{name}': the record does not hold the exact "
-        "value, and its checkpoint cannot be read without pickle. Make the model with "
-        "`winner.load(...)`, or give the rest yourself."
+        f"`params` of 1 winner ('version_0') lacks '{name}': the record does not store the exact "
+        "value, and its checkpoint cannot be read without pickle. Build the model with "
+        "`winner.load(...)`, or pass the missing values yourself."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         (winner,) = find_winners(tmp_path / "runs", 1)
@@ -179,9 +179,8 @@ def test_a_checkpoint_that_needs_pickle_names_the_argument_that_allows_it(
     for method, call in calls.items():
         message = (
             "Expected the checkpoint of run 'version_0' to hold only tensors and plain values but "
-            f"got {named}, which needs pickle. If you trust who wrote '{path}', call `winner."
-            f"{method}(..., weights_only=False)`: loading it then runs any code that is in the "
-            "file."
+            f"got {named}, which needs pickle. If you trust the source of '{path}', call `winner."
+            f"{method}(..., weights_only=False)`. Loading it then runs any code in the file."
         )
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             call()
@@ -194,9 +193,10 @@ def test_a_checkpoint_that_needs_pickle_names_the_argument_that_allows_it(
 def test_a_gone_checkpoint_leaves_what_the_record_holds_exactly(tmp_path: Path) -> None:
     Path(stop(tmp_path, make_net()(**EXACT))).unlink()
     message = (
-        "`params` of 1 winner ('version_0') has no 'class_weights', 'max_loss', 'nested', 'prior', "
-        "'sizes' and 1 more: the record does not hold the exact value, and its checkpoint is not a "
-        "file here. Make the model with `winner.load(...)`, or give the rest yourself."
+        "`params` of 1 winner ('version_0') lacks 'class_weights', 'max_loss', 'nested', 'prior', "
+        "'sizes' and 1 more: the record does not store the exact value, and its checkpoint is not "
+        "a local file. Build the model with `winner.load(...)`, or pass the missing values "
+        "yourself."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
         (winner,) = find_winners(tmp_path / "runs", 1)
@@ -210,7 +210,7 @@ def test_an_old_record_hands_over_no_repr(tmp_path: Path) -> None:
         "a": ["<class 'b'>"],
     }
     write_record(tmp_path / "v0", [1.0], checkpoint="gone.ckpt", hparams=hparams)
-    with pytest.warns(UserWarning, match=r"^`params` of 1 winner \('v0'\) has no 'a', 'metric': "):
+    with pytest.warns(UserWarning, match=r"^`params` of 1 winner \('v0'\) lacks 'a', 'metric': "):
         (winner,) = find_winners(tmp_path, 1)
     assert winner.params == {"lr": 0.1}
 
@@ -327,7 +327,7 @@ def test_a_subclass_without_the_argument_loads_what_needs_pickle_if_allowed(
     monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)
     net = make_net()
     stop(tmp_path, net(metric=torchmetrics.MeanMetric()))
-    with pytest.warns(UserWarning, match="has no 'metric'"):
+    with pytest.warns(UserWarning, match="lacks 'metric'"):
         (winner,) = find_winners(tmp_path, 1)
     run = promoting(tmp_path, old_style(lightning().Trainer))
     with pytest.raises(ValueError, match="which needs pickle"):
@@ -341,8 +341,8 @@ def test_a_subclass_without_the_argument_does_not_load_from_the_net(tmp_path: Pa
     winner = Winner("a", 1.0, {}, "https://example.invalid/x.ckpt")
     run = promoting(tmp_path, old_style(lightning().Trainer))
     message = (
-        "Expected `fit` of Old to have `weights_only`, without which the remote checkpoint "
-        "'https://example.invalid/x.ckpt' is loaded with pickle. If you trust who wrote it, pass "
+        "Expected `fit` of Old to accept `weights_only`. Without it, the remote checkpoint "
+        "'https://example.invalid/x.ckpt' is loaded with pickle. If you trust its source, pass "
         "`weights_only=False`."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
