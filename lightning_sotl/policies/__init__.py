@@ -1,1 +1,1 @@
-"""Stopping rules: values in, decision out."""
+"""Stopping rules: pure functions from the values of runs to decisions."""

@@ -1,4 +1,4 @@
-"""The adaptive rule: which of the runs that have reached the same epoch continue."""
+"""The adaptive rule: which runs continue, among those that have reached the same epoch."""
 
 from __future__ import annotations
 
@@ -15,28 +15,35 @@ from lightning_sotl._utils import validation
 
 Signal = Literal["train", "validation"]
 
-# A single leader may lead by luck; the mean of many does not follow the winner.
-_LEADERS = 2  # `argpartition` below is written for two
-# Epochs of the last doubling at which the movement is measured; more add nothing.
+# A single leader may lead by luck, and the mean of many leaders does not follow the winner.
+_LEADERS = 2  # `_movement` calls `argpartition` for exactly two
+# The movement is measured at this many epochs of the last doubling. More epochs add nothing.
 _SAMPLES = 4
-_LEAST_DRIFT = 2.0  # places a doubling: if the order never moves, half continue at each doubling
-# Changing the curve has a price, as a run then has to rank well in both: the validation takes over
-# only if training losses would need this many times the places.
-_RELUCTANCE = 3.0
+_LEAST_DRIFT = 2.0  # per doubling: if the order never changes, half continue at each doubling
+# Switching to the validation is costly, because a run then has to rank well in both curves. The
+# validation ranks the runs only if the training losses need this many times the places.
+_VALIDATION_HANDICAP = 3.0
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The decision about one run after one epoch, and its reasons.
+    """The decision of an AdaptivePolicy about one run, with its reasons.
 
     Attributes:
         goes_on: Whether the run continues.
-        epoch: Completed epochs of the run.
-        place: Its place among the runs that have completed as many, 1 for the best; runs that tie
-            share the best of their places. None if the run has no value to rank.
+        epoch: The number of epochs (or blocks) that the run has completed.
+        place: The run's place among the runs that have completed the same number of epochs. 1 is
+            the best, and tied runs share the best of their places. None if the policy did not
+            compare the run: it has no value, it is below `first`, or it is at its end.
         places: How many places continue.
-        compared: How many runs have a value after as many epochs, this one included.
-        signal: The curve that ranks the run, or None.
+        compared: How many runs have a value after this number of epochs, including this run.
+        signal: The curve that ranks the run, "train" or "validation". None if the policy did not
+            compare the run.
+
+    Example:
+        >>> losses = [[3.0, 2.0, 1.0 + run] for run in range(8)]  # 8 runs after 3 epochs
+        >>> AdaptivePolicy(max_epochs=12).decide(7, losses)
+        Decision(goes_on=False, epoch=3, place=8, places=4, compared=8, signal='train')
     """
 
     goes_on: bool
@@ -49,34 +56,41 @@ class Decision:
 
 @dataclass(frozen=True)
 class AdaptivePolicy:
-    r"""Decides whether a run continues, from the runs that have reached the same epoch.
+    """Decides which runs continue, by comparing runs that have reached the same epoch.
 
-    After k epochs a run continues if its place among them is at most
+    After k epochs, a run continues if its place among these runs (1 is the best) is at most
 
-    .. math:: \text{keep} \cdot \text{noise} \cdot \text{drift}^{\log_2(\text{max\_epochs} / k)}
+        keep * noise * drift ** log2(max_epochs / k)
 
-    where noise and drift (a doubling, at least 2) are the factors by which the places of the two
-    present leaders have moved in the last doubling of training. If the leaders were far behind
-    then, many runs continue; if they have always led, `keep * max_epochs / k` do. With a validation
-    curve the leaders are those of the validation, also in the training losses, which rank the run.
-    If the training loss does not tell which network generalises, the validation's leaders are far
-    behind in it, and more runs continue; if those would be three times as many as by the validation
-    itself, the validation ranks the run.
+    `noise` and `drift` are factors that the policy measures on the runs themselves. They describe
+    how far the places of the two current leaders moved during the last doubling of training.
+    `drift` is the factor per doubling, and at least 2. If the leaders were far behind earlier, many
+    runs continue. If they have always led, `keep * max_epochs / k` runs continue.
 
-    A run is compared only with runs that have begun. If the runs of a sweep follow one another, the
-    first are trained longer than the later ones; with `runs` given, the places are in proportion
-    to the share of the sweep that has begun.
+    With a validation curve, the leaders are the two runs with the best validation. The training
+    losses still rank the runs, and `noise` and `drift` describe the places of these leaders in the
+    training losses. If the training loss does not show which network generalizes, these leaders
+    are far behind in it, and more runs continue. If the training losses would need more than three
+    times as many places as the validation itself, the validation ranks the runs.
+
+    A run is compared only with runs that have started. If the runs of a sweep train one after
+    another, the first runs are therefore trained longer than the later ones. With `runs`, the
+    number of places is scaled by the share of the sweep that has started.
+
+    Pass a policy to `Sweep(policy=...)` or `EarlyRankingStopper(policy=...)`, or call `decide` on
+    curves of your own.
 
     Args:
-        max_epochs: The full budget of a run, in epochs (or in blocks, if the curves are).
-        keep: Above 0; the factor between cost and the risk to lose the best run. 1 is cheapest, 2
-            takes a quarter to a half more epochs.
-        runs: How many runs the sweep will have, or None if unknown; the policy then keeps more.
-        first: Epochs before the first decision, at least 2. After 2 epochs any movement may be
-            noise or drift; from 3 on the policy can tell them apart.
-        finalists: At least this many runs are trained to the end when runs take turns
-            (`decide_at_rung`, `Sweep`). A small sweep then also stops its first runs sooner. 3
-            suits fewer than 50 runs. None for the rule of `decide_all` alone.
+        max_epochs: The full budget of a run, in epochs (or in blocks, if the curves count blocks).
+        keep: A factor above 0. A higher value costs more epochs and lowers the risk of losing the
+            best run. 2 takes a quarter to a half more epochs than 1.
+        runs: How many runs the sweep will have. If None, the number is unknown, and the policy
+            keeps more runs.
+        first: The number of epochs before the first decision, at least 2. After 2 epochs, the
+            policy cannot distinguish noise from drift. From 3 epochs on it can.
+        finalists: The least number of runs that are trained to the end if runs take turns
+            (`decide_at_rung`, `Sweep`). With it, a small sweep also stops its first runs sooner. 3
+            suits fewer than 50 runs. None means the rule of `decide_all` without changes.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -114,30 +128,38 @@ class AdaptivePolicy:
     ) -> Decision:
         """Decide whether a run continues after the epochs that it has completed.
 
-        It is a pure function of its arguments: the same curves give the same decision, and with
-        more runs the decision may change. A run without any value continues, since nothing is
-        known about it, and so does a run at its end. A run whose value is not finite ranks last,
-        and is stopped unless all places continue. The other curve breaks ties; runs that tie in
-        both continue together.
+        The decision depends only on the arguments. It may change when more runs have reported.
+
+        A run without any value continues, because nothing is known about it. A run that has
+        completed `max_epochs` also continues. A run with a non-finite value ranks last, and is
+        stopped unless all places continue. The other curve breaks ties. Runs that tie in both
+        curves continue or stop together.
 
         Args:
-            run: Row of the run.
-            train: L(e) of every run, lower is better, shape `(runs, epochs)`; NaN where a run has
-                no value. None if there is only a validation curve.
-            validation: The same for a validation metric, LOWER is better.
+            run: The row of the run in the curves.
+            train: L(e) of every run, shape `(runs, epochs)`. Lower is better. NaN means that a run
+                has no value. None if there is only a validation curve.
+            validation: A validation metric in the same shape. LOWER is better, so negate an
+                accuracy. None if there is none.
 
         Raises:
-            ValueError: If there is no curve, if the shapes do not fit, or if there is no such row.
+            ValueError: If both curves are None, if their shapes do not match, or if the row does
+                not exist.
+
+        Example:
+            >>> losses = [[3.0, 2.0, 1.0 + run] for run in range(8)]  # 8 runs after 3 epochs
+            >>> AdaptivePolicy(max_epochs=12).decide(0, losses).goes_on
+            True
         """
         return self.decide_all([run], train, validation)[0]
 
     def decide_all(
         self, runs: Sequence[int], train: ArrayLike | None, validation: ArrayLike | None = None
     ) -> list[Decision]:
-        """Decide about several runs by the same curves, faster than `decide` for each.
+        """Decide about several runs with the same curves, faster than calling `decide` for each.
 
         Args:
-            runs: Rows of the runs.
+            runs: The rows of the runs in the curves.
             train: As in `decide`.
             validation: As in `decide`.
 
@@ -148,7 +170,7 @@ class AdaptivePolicy:
             ValueError: As in `decide`.
         """
         curves = _checked(train, validation)
-        share = 1.0 if self.runs is None else min(_begun(curves) / self.runs, 1.0)
+        share = 1.0 if self.runs is None else min(_count_started(curves) / self.runs, 1.0)
         return self._decide_all(runs, curves, _Bounds(share=share))
 
     def decide_at_rung(
@@ -158,19 +180,19 @@ class AdaptivePolicy:
         train: ArrayLike | None,
         validation: ArrayLike | None = None,
     ) -> list[Decision]:
-        r"""Decide which runs of a sweep in turns continue, when all have reached a rung.
+        """Decide which runs continue, when all runs of a sweep have reached a rung.
 
-        The rule of `decide_all` is applied to the curves up to the rung. `finalists` adds two
-        bounds for small sweeps: at least that many runs continue, so that several runs trained to
-        the end can be compared, and drift is at least
+        This applies the rule of `decide_all` to the curves up to the rung. `finalists` changes two
+        bounds for small sweeps. At least that many runs continue, so that several runs trained to
+        the end can be compared. And instead of 2, `drift` is at least
 
-        .. math:: \min(2, \text{runs}^{1 / \log_2(\text{max\_epochs} / \text{first})})
+            min(2, runs ** (1 / log2(max_epochs / first)))
 
-        in place of 2. With 2, a small sweep would stop no run before `max_epochs / runs` epochs.
+        With 2, a small sweep would stop no run before `max_epochs / runs` epochs.
 
         Args:
-            rung: Completed epochs at the rung; later values are ignored.
-            runs: Rows of the runs that have reached the rung.
+            rung: The number of completed epochs at the rung. Later values are ignored.
+            runs: The rows of the runs that have reached the rung.
             train: As in `decide`.
             validation: As in `decide`.
 
@@ -198,7 +220,7 @@ class AdaptivePolicy:
         self, runs: Sequence[int], curves: dict[Signal, NDArray[np.float64]], bounds: _Bounds
     ) -> list[Decision]:
         number = len(next(iter(curves.values())))
-        fields: dict[int, _Field] = {}
+        cohorts: dict[int, _Cohort] = {}
         decisions = []
         for run in runs:
             if not 0 <= run < number:
@@ -207,12 +229,12 @@ class AdaptivePolicy:
             if epoch < self.first or epoch >= self.max_epochs:
                 decisions.append(Decision(True, epoch, None, number, 0, None))
                 continue
-            if epoch not in fields:
+            if epoch not in cohorts:
                 recent = {name: _recent_values(curve, epoch) for name, curve in curves.items()}
                 newest = {name: curve[-1] for name, curve in recent.items()}
                 places = self._places_by(recent, epoch, bounds.drift)
-                fields[epoch] = _Field(epoch, newest, places, bounds)
-            decisions.append(fields[epoch].decide(run))
+                cohorts[epoch] = _Cohort(epoch, newest, places, bounds)
+            decisions.append(cohorts[epoch].decide(run))
         return decisions
 
     def _places_by(
@@ -224,7 +246,7 @@ class AdaptivePolicy:
             name: _mean_movement(curve, curve if target is None else target, epoch)
             for name, curve in curves.items()
         }
-        if not any(movements.values()):  # the validation names no leaders, or there are none yet
+        if not any(movements.values()):  # no leaders are known from the target
             movements = {
                 name: _mean_movement(curve, curve, epoch) for name, curve in curves.items()
             }
@@ -236,20 +258,21 @@ class AdaptivePolicy:
         }
 
     def _places(self, epoch: int, noise: float, drift: float, least_drift: float) -> float:
-        """Return how many places continue; noise and drifts are logarithms of places."""
+        """Return how many places continue. `noise` and the drifts are logarithms of factors."""
         doublings = math.log2(self.max_epochs / epoch)
         exponent = math.log(self.keep) + noise + doublings * max(drift, least_drift)
-        return math.exp(min(exponent, 700.0))  # a float overflows above it
+        return math.exp(min(exponent, 700.0))  # a larger exponent overflows
 
 
 @dataclass(frozen=True)
 class _Bounds:
-    """Bounds of the places; they depend on whether runs follow one another or take turns.
+    """Bounds of the number of places. They differ between runs in sequence and runs in turns.
 
     Attributes:
-        share: The share of the places that the runs that have begun may have.
-        drift: The least drift a doubling, in logarithms of places.
-        places: The least number of places; it counts only runs whose values are finite.
+        share: The factor by which the places are scaled: the share of the runs that have started.
+        drift: The logarithm of the least drift per doubling.
+        places: The least number of places, or the number of runs with a finite value if that is
+            smaller.
     """
 
     share: float = 1.0
@@ -258,14 +281,14 @@ class _Bounds:
 
 
 @dataclass(frozen=True)
-class _Field:
+class _Cohort:
     """The runs that have reached one epoch.
 
     Attributes:
-        epoch: Their completed epochs.
-        values: Curve -> newest value of each run, shape `(runs,)`.
-        places: Curve -> how many places continue by it.
-        bounds: The bounds of the places.
+        epoch: The number of epochs that they have completed.
+        values: The newest value of each run by curve, shape `(runs,)`.
+        places: How many places continue, by curve.
+        bounds: The bounds of the number of places.
     """
 
     epoch: int
@@ -274,11 +297,13 @@ class _Field:
     bounds: _Bounds
 
     def decide(self, run: int) -> Decision:
-        """Decide by the curve with fewer places; see `_RELUCTANCE`."""
+        """Decide by the curve that needs fewer places; see `_VALIDATION_HANDICAP`."""
         known = [name for name, column in self.values.items() if not math.isnan(column[run])]
         signal = min(
             known,
-            key=lambda name: self.places[name] * (_RELUCTANCE if name == "validation" else 1.0),
+            key=lambda name: (
+                self.places[name] * (_VALIDATION_HANDICAP if name == "validation" else 1.0)
+            ),
         )
         values = self.values[signal]
         compared = int(np.count_nonzero(~np.isnan(values)))
@@ -288,7 +313,7 @@ class _Field:
             for other in (self.values[name] for name in known if name != signal):
                 ahead |= (values == values[run]) & (other < other[run])
             place = int(ahead.sum()) + 1
-        # The last bit of a power must not cost a place.
+        # A rounding error of the power must not change the number of places.
         places = min(self.places[signal] * self.bounds.share, float(values.size))
         least = max(1, min(self.bounds.places, int(np.isfinite(values).sum())))
         places = max(least, math.ceil(places - 1e-9))
@@ -296,13 +321,13 @@ class _Field:
 
 
 def _epochs_of(values: NDArray[np.float64]) -> int:
-    """Return how many epochs a run has completed: up to its last value."""
+    """Return how many epochs a run has completed, which is up to its last value."""
     reached = np.flatnonzero(~np.isnan(values))
     return int(reached[-1]) + 1 if reached.size else 0
 
 
-def _begun(curves: dict[Signal, NDArray[np.float64]]) -> int:
-    """Return how many runs have reported anything."""
+def _count_started(curves: dict[Signal, NDArray[np.float64]]) -> int:
+    """Return how many runs have reported at least one value."""
     has_value = [(~np.isnan(curve)).any(axis=1) for curve in curves.values()]
     return int(np.logical_or.reduce(has_value).sum())
 
@@ -310,7 +335,7 @@ def _begun(curves: dict[Signal, NDArray[np.float64]]) -> int:
 def _checked(
     train: ArrayLike | None, validation: ArrayLike | None
 ) -> dict[Signal, NDArray[np.float64]]:
-    """Return the curves that are not None, of one shape `(runs, epochs)`."""
+    """Return the curves that are not None, after a check of their shape `(runs, epochs)`."""
     given: dict[Signal, ArrayLike | None] = {"train": train, "validation": validation}
     curves = {
         name: np.asarray(values, dtype=np.float64)
@@ -326,41 +351,43 @@ def _checked(
             )
     if len({curve.shape for curve in curves.values()}) > 1:
         shapes = " and ".join(str(curve.shape) for curve in curves.values())
-        raise ValueError(f"Expected `train` and `validation` to have one shape but got {shapes}.")
+        raise ValueError(
+            f"Expected `train` and `validation` to have the same shape but got {shapes}."
+        )
     return curves
 
 
 def _first_sample(epoch: int) -> int:
-    """Return the first of the epochs at which the movement is measured."""
+    """Return the first epoch at which the movement is measured."""
     return max(2, epoch // 2 + 1)
 
 
 def _first_needed(epoch: int) -> int:
-    """Return the first epoch whose values the movement depends on."""
+    """Return the first epoch on whose values the movement depends."""
     return max(1, _first_sample(epoch) // 2)
 
 
 def _recent_values(curve: NDArray[np.float64], epoch: int) -> NDArray[np.float64]:
     """Return the values that a decision after `epoch` epochs needs, shape `(epochs, runs)`."""
     values = np.array(curve[:, _first_needed(epoch) - 1 : epoch].T, order="C")
-    values[np.isneginf(values)] = math.inf  # not finite is the worst, whatever its sign
+    values[np.isneginf(values)] = math.inf  # every infinite value is the worst
     return values
 
 
 def _mean_movement(
     curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int
 ) -> tuple[float, float] | None:
-    """Return noise and drift a doubling, in logarithms of places, over the last doubling.
+    """Return the logarithms of noise and drift per doubling, over the last doubling of training.
 
-    A difference of places has the noise once, and the drift in proportion to the doublings between.
+    A movement contains the noise once, and the drift in proportion to the doublings in between.
 
     Args:
         curve: The values of `_recent_values`, shape `(epochs, runs)`.
-        target: The same of the curve that names the leaders.
+        target: The values of the curve that determines the leaders, in the same shape.
         epoch: Completed epochs, at least 2.
 
     Returns:
-        None if leaders can be named and followed at none of the measured epochs.
+        Noise and drift. None if no measured epoch has leaders with earlier values.
     """
     samples = np.linspace(_first_sample(epoch), epoch, _SAMPLES)
     measured = np.unique(np.round(samples).astype(int)).tolist()
@@ -369,7 +396,7 @@ def _mean_movement(
     if not known:
         return None
     over_half, over_one, half, one = np.mean(known, axis=0).tolist()
-    if half - one < 1e-9:  # after 2 epochs both are the same
+    if half - one < 1e-9:  # after 2 epochs both distances are the same
         return 0.0, over_half / half
     drift = max((over_half - over_one) / (half - one), 0.0)
     return max(over_one - drift * one, 0.0), drift
@@ -378,17 +405,18 @@ def _mean_movement(
 def _movement(
     curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int, first: int
 ) -> tuple[float, float, float, float] | None:
-    """Return how far behind the leaders after `epoch` epochs once were, in logarithms of places.
+    """Return how far behind the leaders after `epoch` epochs were earlier.
 
     Args:
         curve: As in `_mean_movement`.
         target: As in `_mean_movement`.
-        epoch: The epochs after which the leaders lead.
-        first: The epochs of the first row of both.
+        epoch: The number of completed epochs at which the leaders lead.
+        first: The number of completed epochs in the first row of both curves.
 
     Returns:
-        The worst of the last doubling and the newest before `epoch`, and the doublings since each;
-        None if the leaders cannot be named or followed.
+        The logarithm of the leaders' mean place relative to now: at its worst in the last doubling,
+        and at the newest epoch before `epoch`. Then the doublings since the earliest and since the
+        newest of these epochs. None if there are no leaders or they have no earlier values.
     """
     half = max(1, epoch // 2)
     before, now = curve[half - first : epoch - first], target[epoch - first]
@@ -398,13 +426,13 @@ def _movement(
     if not reached.all():  # compare only the runs that have reached `epoch`
         before, now = before[:, reached], now[reached]
     leaders = np.argpartition(now, 1)[:_LEADERS]
-    # Some runs are validated every second epoch only.
+    # Some runs may be validated only every second epoch.
     rows = np.flatnonzero(~np.isnan(before[:, leaders]).any(axis=1))
     if not (np.isfinite(now[leaders]).all() and len(rows)):
         return None
     before = before[rows] if len(rows) < len(before) else before
     places = np.count_nonzero(before[:, np.newaxis] < before[:, leaders, np.newaxis], axis=2) + 1
-    own = (_LEADERS + 1) / 2  # their mean place now
+    own = (_LEADERS + 1) / 2  # the leaders' mean place now
     return (
         math.log(max(places.max(axis=0).mean() / own, 1.0)),
         math.log(max(places[-1].mean() / own, 1.0)),

@@ -1,4 +1,4 @@
-"""Values of many runs after each epoch in one array, which grows as they are reported."""
+"""The values of many runs after each epoch, in one array that grows as runs report."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 
 class GrowingCurves:
-    """Curves of a sweep in progress, lower is better.
+    """The curves of a sweep in progress. Lower is better.
 
     Args:
-        max_epochs: Values of later epochs are dropped.
+        max_epochs: The most epochs per run. Values of later epochs are ignored.
 
     Example:
         >>> curves = GrowingCurves(max_epochs=3)
@@ -30,7 +30,7 @@ class GrowingCurves:
         self._used = 0
 
     def put(self, run: Hashable, epoch: int, value: float) -> None:
-        """Set a run's value of epoch `epoch` (0, 1, ...); a value that is not finite is `+inf`."""
+        """Set a run's value in epoch `epoch` (0, 1, ...). A non-finite value becomes `+inf`."""
         if self.reach(run, epoch):
             self._table[self._rows[run], epoch] = value if math.isfinite(value) else math.inf
 
@@ -44,18 +44,18 @@ class GrowingCurves:
         return True
 
     def drop_after(self, run: Hashable, epoch: int) -> None:
-        """Drop a run's values of later epochs than `epoch`, to which it has returned."""
+        """Drop a run's values after epoch `epoch`, because the run was rewound to it."""
         row = self._rows.get(run)
         if row is not None:
             self._table[row, epoch + 1 :] = math.nan
 
     def row(self, run: Hashable) -> int | None:
-        """Return a run's row of `values`, or None if it has none."""
+        """Return the row of a run in `values`, or None if it has none."""
         return self._rows.get(run)
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """Shape `(runs, epochs)`, with the epochs of the longest run; NaN without a value."""
+        """The values, shape `(runs, epochs of the longest run)`, with NaN for missing values."""
         return self._table[: len(self._rows), : self._used]
 
     def _grow(self, runs: int, epochs: int) -> None:

@@ -1,4 +1,4 @@
-"""The rungs of a sweep in turns: the numbers of epochs after which runs are compared."""
+"""The rungs of a sweep whose runs take turns, and the score of its finished runs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from numbers import Real
 import numpy as np
 from numpy.typing import NDArray
 
-# A single validation is noisy, so runs trained to the end are compared by the mean of a few.
+# A single validation is noisy, so finished runs are compared by the mean of their last values.
 PICKED_BY_LAST = 3
 
 
 def rungs(first: int, max_epochs: int, *, growth: float = 1.5) -> list[int]:
-    """Return the numbers of epochs after which runs wait for each other; the last is the budget.
+    """Return the rungs: the numbers of completed epochs at which runs wait for each other.
 
     Args:
-        first: The first rung, at least 1. If it is above `max_epochs`, that is the only rung.
+        first: The first rung, at least 1. If it is above `max_epochs`, then `max_epochs` is the
+            only rung.
         max_epochs: The full budget, which is the last rung.
-        growth: The factor between two rungs, above 1. Two rungs are at least one epoch apart.
+        growth: The factor between two rungs, above 1. Rungs are at least one epoch apart.
 
     Raises:
         TypeError: If `growth` is not a number.
@@ -45,10 +46,11 @@ def final_score(validations: Sequence[float] | NDArray[np.float64]) -> float:
     """Return the score of a run that was trained to the end: the mean of its last three values.
 
     Args:
-        validations: The run's validation values in order; LOWER is better.
+        validations: The run's validation values in order. LOWER is better.
 
     Returns:
-        The mean; `+inf`, the worst score, if a value is not finite or if there are no values.
+        The mean, or `+inf`, the worst score, if one of these values is not finite or there are no
+        values.
 
     Example:
         >>> final_score([0.9, 0.5, 0.25, 0.75])

@@ -1,4 +1,4 @@
-"""Stopping at a fixed limit as a pure rule, and the reasons of a stop."""
+"""The rule that stops a run at a fixed limit, and the reasons for a stop."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ from enum import Enum
 
 
 class StoppingReason(str, Enum):
-    """Why a run was stopped, or that it was not.
+    """The reason why an EarlyRankingStopper ended a run, as in `stopper.stopping_reason`.
 
-    The values are plain strings, which checkpoints and records can hold.
+    Each reason is also a plain string, so you can compare it with its name.
 
     Attributes:
         not_stopped: The stopper has not ended the run.
-        stop_epoch_reached: The run has completed `stop_epoch` epochs and has its estimate.
-        stop_batches_reached: The run has trained `stop_batches` batches and has its estimate.
-        non_finite_estimate: The limit was reached with an estimate that is not finite: the
-            run has diverged and ranks last.
-        policy: An adaptive rule ended the run before its limit.
+        stop_epoch_reached: The run completed `stop_epoch` epochs and has its estimate.
+        stop_batches_reached: The run trained `stop_batches` batches and has its estimate.
+        non_finite_estimate: The run reached its limit with a non-finite estimate. It has diverged
+            and ranks last.
+        policy: The policy ended the run before its limit.
         already_stopped: The run was resumed at or past its limit, so nothing was trained.
-        paused: The run's turn in a sweep is over; it may continue later.
+        paused: The run's turn in a Sweep is over. The run may continue later.
 
     Example:
-        >>> StoppingReason.stop_epoch_reached == "stop_epoch_reached"
+        >>> stopper.stopping_reason == "stop_epoch_reached"  # doctest: +SKIP
+        True
+        >>> StoppingReason.policy == "policy"
         True
     """
 
@@ -41,17 +43,17 @@ class StoppingReason(str, Enum):
 def stop_at_limit(
     completed: int, estimate: float | None, *, limit: int, reached: StoppingReason
 ) -> StoppingReason:
-    """Return whether a run with a fixed limit ends now, and why.
+    """Return the reason why a run with a fixed limit ends now, or `not_stopped`.
 
     Args:
-        completed: Epochs (or batches) that the run has completed.
-        estimate: The run's estimate after them, lower is better; None while there is none.
-        limit: T, the epochs (or batches) after which the run ends.
-        reached: The reason for a run that has reached `limit` with a finite estimate.
+        completed: The number of epochs (or batches) that the run has completed.
+        estimate: The run's estimate at that point, lower is better, or None if it has none yet.
+        limit: T, the number of epochs (or batches) after which the run ends.
+        reached: The reason if the run has reached `limit` with a finite estimate.
 
     Returns:
-        `not_stopped` below the limit and while there is no estimate, `non_finite_estimate` for a
-        diverged run, otherwise `reached`. A diverged run is not ended before its limit: an estimate
+        `not_stopped` below the limit or without an estimate, `non_finite_estimate` for a diverged
+        run, otherwise `reached`. A diverged run is not ended before its limit, because an estimate
         over the last E epochs may become finite again.
 
     Example:

@@ -200,7 +200,7 @@ def test_arguments_out_of_range_are_refused(arguments, error, message):
             0,
             [[1.0]],
             [[1.0, 2.0]],
-            "Expected `train` and `validation` to have one shape but got (1, 1) and (1, 2).",
+            "Expected `train` and `validation` to have the same shape but got (1, 1) and (1, 2).",
         ),
     ],
 )
