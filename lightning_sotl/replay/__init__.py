@@ -1,1 +1,1 @@
-"""Stopping policies on recorded curves, in simulated time: what each would have cost and picked."""
+"""Replays stopping policies on recorded curves, in simulated time, for their cost and regret."""

@@ -1,4 +1,4 @@
-"""Policies on many draws of runs from one table, the same draws for every policy."""
+"""Compares policies on many draws of runs from one table, with the same draws for each policy."""
 
 from __future__ import annotations
 
@@ -25,15 +25,17 @@ _NORMAL_95 = 1.959964  # two-sided
 
 @dataclass(frozen=True)
 class PolicyScores:
-    """One policy on all repeats; lower is better everywhere.
+    """The scores of one policy in all repeats. Lower is better everywhere.
+
+    N is the number of runs in a repeat. Full training trains each of them for `max_epochs`.
 
     Attributes:
-        trained: Trained epochs as a share of full training, N * E, shape `(repeats,)`.
-        validated: Validation passes as a share of N * E, shape `(repeats,)`.
-        rank_regret: (rank - 1) / (N - 1) of the pick by the target among the drawn runs, ties at
-            the lowest rank, shape `(repeats,)`.
-        metric_regret: How far the pick's target is from the best drawn run's, in the target's unit
-            and at least 0, shape `(repeats,)`.
+        trained: Trained epochs as a share of full training, N * max_epochs, shape `(repeats,)`.
+        validated: Validation passes as a share of N * max_epochs, shape `(repeats,)`.
+        rank_regret: (rank - 1) / (N - 1), where rank is the pick's rank among the drawn runs by the
+            target. Ties share the lowest rank. Shape `(repeats,)`.
+        metric_regret: The distance of the pick's target from the best drawn run's, in the target's
+            unit and at least 0, shape `(repeats,)`.
         validation_cost: c, the cost of a validation pass as a share of a training epoch.
     """
 
@@ -45,15 +47,15 @@ class PolicyScores:
 
     @property
     def cost(self) -> NDArray[np.float64]:
-        r"""The cost as a share of full training with a validation in every epoch.
+        """The cost as a share of full training with a validation in every epoch.
 
-        .. math:: (\mathrm{trained} + c \cdot \mathrm{validated}) / (1 + c)
+        It is `(trained + c * validated) / (1 + c)`, shape `(repeats,)`.
         """
         price = self.validation_cost
         return (self.trained + price * self.validated) / (1 + price)
 
     def means(self) -> dict[str, float]:
-        """Return the numbers of the document: means, and standard errors over the repeats."""
+        """Return the means of the scores, and their standard errors over the repeats."""
         return {
             "cost": float(self.cost.mean()),
             "cost_se": standard_error(self.cost),
@@ -65,15 +67,15 @@ class PolicyScores:
 
 @dataclass(frozen=True)
 class Replay:
-    """Policies on the same draws.
+    """The scores of several policies on the same draws.
 
     Attributes:
-        runs: N, how many runs a repeat has.
-        repeats: How many repeats.
-        workers: How many runs are trained at a time.
+        runs: N, the number of runs in a repeat.
+        repeats: The number of repeats.
+        workers: How many runs train at the same time.
         left_out: How many runs of the table cannot be replayed.
-        policies: Name -> scores.
-        notes: What a reader should know before trusting the numbers, in sentences.
+        policies: The scores by policy name.
+        notes: Sentences that a reader should know before trusting the numbers.
     """
 
     runs: int
@@ -94,7 +96,7 @@ class Replay:
         }
 
     def at_validation_cost(self, cost: float) -> Replay:
-        """Return the same decisions with another price of a validation pass."""
+        """Return the same decisions with another cost of a validation pass."""
         scores = self.policies.items()
         policies = {name: dataclasses.replace(old, validation_cost=cost) for name, old in scores}
         return dataclasses.replace(self, policies=policies)
@@ -111,28 +113,29 @@ def replay(
     validation_cost: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
-    """Return what policies would have cost and picked.
+    """Return the cost and the regret that each policy would have had.
 
-    Repeat r draws its runs without replacement, by `numpy.random.default_rng([seed, r])`, the same
-    for every policy: results are paired.
+    Repeat r draws its runs without replacement, with `numpy.random.default_rng([seed, r])`. The
+    draws are the same for every policy, so the results are paired.
 
     Args:
-        curves: Finished runs, with `final_metric`; `replayable` tells which of them are used.
+        curves: Finished runs, with `final_metric`. `replayable` describes which of them are used.
         policies: Policies with different names.
-        runs: N, how many runs a repeat draws; all runs if there are fewer.
-        repeats: How many repeats; at least 2, for the standard errors.
-        workers: How many runs are trained at a time; None, or more than N, for all N.
-        seed: Seed of the draws.
-        validation_cost: Cost of a validation pass as a share of a training epoch, at least 0.
-            A policy that reads only training losses pays it for the last epoch of full training
-            only, the adaptive ones for the last three.
-        progress: Called with the finished repeats of all policies, and with their total.
+        runs: N, the number of runs that a repeat draws, at least 2. If the table has fewer, each
+            repeat has all of them.
+        repeats: The number of repeats, at least 2 because of the standard errors.
+        workers: How many runs train at the same time. None, or more than N, means all N.
+        seed: The seed of the draws, at least 0.
+        validation_cost: The cost of a validation pass as a share of a training epoch, at least 0. A
+            policy that reads only training losses pays it for the last epoch of full training. The
+            adaptive policies pay it for the last three epochs.
+        progress: Called with the number of finished repeats of all policies and their total.
 
     Raises:
-        TypeError: If a number is no integer.
+        TypeError: If `runs`, `repeats`, `workers` or `seed` is not an integer.
         ValueError: If a number is out of range, if two policies have the same name, if the curves
-            cannot be replayed, if a policy does not allow them, or if a validation has a price and
-            none was recorded.
+            cannot be replayed, if a policy cannot run on them, or if `validation_cost` is above 0
+            and there are no validation values.
 
     Example:
         >>> from lightning_sotl.replay.policies.baselines import named_baseline
@@ -148,8 +151,8 @@ def replay(
     recorded = replayable(curves)
     if validation_cost > 0 and recorded.validation is None:
         raise ValueError(
-            f"Expected validation values where a validation costs {validation_cost}, but the "
-            "curves have neither `val_metric` nor `val_loss`."
+            f"Expected validation values at a validation cost of {validation_cost}, but the curves "
+            "have neither `val_metric` nor `val_loss`."
         )
     available = len(recorded.target)
     drawn = min(runs, available)
@@ -158,9 +161,9 @@ def replay(
     for repeat in range(repeats):
         entropy = [seed, repeat]
         rows = np.random.default_rng(entropy).choice(available, drawn, replace=False)
-        # The seed is for policies that draw themselves.
+        # The seed is for policies that draw random numbers.
         draws.append((rows, int(np.random.SeedSequence(entropy).generate_state(1)[0])))
-    for policy in policies:  # a policy that refuses the curves raises now, not after a minute
+    for policy in policies:  # a policy that cannot run on the curves raises now, not later
         _outcome(policy, recorded, *draws[0], workers)
     scores: dict[str, PolicyScores] = {}
     total, cost = repeats * len(policies), float(validation_cost)
@@ -194,7 +197,7 @@ def _check_numbers(
 def _outcome(
     policy: Policy, recorded: Recorded, rows: NDArray[np.int64], seed: int, workers: int
 ) -> tuple[float, float, float, float]:
-    """Return a draw's epochs and validations as shares of full training's, and both regrets."""
+    """Return the trained and validated shares of full training, and both regrets, in one draw."""
     train, target = recorded.train[rows], recorded.target[rows]
     validation = None if recorded.validation is None else recorded.validation[rows]
     outcome = simulate(policy, train, validation, workers=workers, seed=seed)
@@ -211,33 +214,33 @@ def _notes(scores: dict[str, PolicyScores], drawn: int, available: int) -> list[
     notes = []
     if drawn == available:
         notes.append(
-            f"Each repeat has all {pluralize(available, 'run')}, in another order: the standard "
-            "errors tell what the order changes, not what other runs would."
+            f"Each repeat draws all {pluralize(available, 'run')}, in a different order. The "
+            "standard errors show the effect of the order, not of other runs."
         )
     full = [name for name, found in scores.items() if name != "full" and found.trained.min() == 1]
     if full:
         notes.append(
-            f"{quote_all(full)} stopped no run in any repeat; a policy that compares with "
-            "complete runs cannot while all are trained at a time."
+            f"{quote_all(full)} stopped no run in any repeat. A policy that compares with "
+            "complete runs cannot stop any while all runs train at the same time."
         )
     return notes
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean of paired differences and its 95 % interval, by the normal approximation."""
+    """The mean of paired differences and its 95 % interval, by the normal approximation."""
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """Return it with a sign."""
+        """Return the mean and the interval, with signs."""
         return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
 def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:
-    """Return by how much one policy's quantity exceeds another's on the same draws.
+    """Return by how much a quantity of one policy exceeds that of another on the same draws.
 
     Args:
         first: For example `PolicyScores.cost`, shape `(repeats,)`, at least 2 repeats.
@@ -266,10 +269,12 @@ def standard_error(values: NDArray[np.float64]) -> float:
 
 
 def undominated(means: dict[str, dict[str, float]]) -> set[str]:
-    """Return the policies that no other beats in cost or rank regret without losing in the other.
+    """Return the policies on the frontier of cost and rank regret.
+
+    A policy is not on the frontier if another is at least as good in both and better in one.
 
     Args:
-        means: Name -> `PolicyScores.means()`.
+        means: `PolicyScores.means()` by policy name.
 
     Example:
         >>> a, b = {"cost": 0.1, "rank_regret": 0.2}, {"cost": 0.1, "rank_regret": 0.3}

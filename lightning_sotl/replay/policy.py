@@ -1,4 +1,4 @@
-"""The interface between a stopping policy and a replay, and what most policies share."""
+"""The interface between stopping policies and a replay, and the code that policies share."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from numpy.typing import NDArray
 
 from lightning_sotl.policies.adaptive import Signal
 
-# The first epoch after which runs are validated, as an index into the epochs.
+# Values of `Policy.validated_from`.
 EVERY_EPOCH, LAST_EPOCH = 0, -1
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What has been reported so far. The replay fills it in place as simulated time passes.
+    """The values that have been reported so far. The replay fills them in place over time.
 
-    Column e of a curve is the value after `e + 1` completed epochs. Lower is better in both
-    curves, whichever way the recorded curves pointed; `+inf` is a reported value that is not
-    finite, NaN a value that has not been reported. The arrays are read-only.
+    Column e of a curve is the value after `e + 1` completed epochs. Lower is better in both curves,
+    whatever the direction of the recorded metric. `+inf` is a reported value that is not finite,
+    and NaN is a value that has not been reported. The arrays are read-only.
 
     Attributes:
         train: Training losses, shape `(runs, epochs)`.
         validation: Validation values, shape `(runs, epochs)`, from `Policy.validated_from` on.
         epochs: How many epochs each run has completed, shape `(runs,)`.
-        max_epochs: E, the epochs of full training.
-        has_validation: Whether validation values were recorded at all.
-        seed: A number of this repeat, the same for every policy, for policies that draw.
+        max_epochs: The number of epochs of full training.
+        has_validation: Whether any validation values were recorded.
+        seed: The seed of this repeat, for policies that draw random numbers. It is the same for
+            every policy.
     """
 
     train: NDArray[np.float64]
@@ -45,23 +46,23 @@ class Observations:
 
 
 class PolicyRun(Protocol):
-    """A policy at work on the runs of one repeat."""
+    """The state of a policy on the runs of one repeat."""
 
     def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
         """Decide about the runs that have completed an epoch at this instant.
 
         Args:
-            reports: Pairs of a run and its number of completed epochs. The observations hold
-                everything reported up to and at this instant, and nothing later.
+            reports: Pairs of a run and its number of completed epochs. The observations contain
+                all reports up to and including this instant, and nothing later.
 
         Returns:
-            For each report, whether the run continues at once. A run that does not is paused, and
-            its worker is free. After the last epoch the answer does not count.
+            For each report, whether the run continues at once. Otherwise the run is paused, and
+            its worker becomes free. After the last epoch the answer is ignored.
         """
         ...
 
     def resume(self) -> Sequence[int]:
-        """Return the paused runs that resume now, in this order; none to end the sweep.
+        """Return the paused runs that resume now, in this order, or none to end the sweep.
 
         The replay calls it whenever no run is training or waiting for a worker.
         """
@@ -74,10 +75,10 @@ class PolicyRun(Protocol):
 
 @runtime_checkable
 class PromotingRun(PolicyRun, Protocol):
-    """A policy that may prefer a paused run to a new one."""
+    """A PolicyRun that may resume a paused run before a new run starts."""
 
     def promote(self) -> int | None:
-        """Return the paused run that a free worker resumes now; None to leave it to new runs.
+        """Return the paused run that a free worker resumes now, or None to start a waiting run.
 
         The replay calls it for each free worker, before the worker takes a waiting run.
         """
@@ -85,20 +86,20 @@ class PromotingRun(PolicyRun, Protocol):
 
 
 class Policy(Protocol):
-    """A stopping policy, which starts anew for every repeat."""
+    """A stopping policy. It starts from scratch in every repeat."""
 
     @property
     def name(self) -> str:
-        """Its name in tables and documents."""
+        """The policy's name in tables and JSON documents."""
         ...
 
     @property
     def validated_from(self) -> int:
-        """The first epoch after which runs are validated, and the validation is paid for.
+        """The first epoch whose validation is run and counted in the cost.
 
-        It is the first index of a slice of the epochs: 0 for every epoch, -1 for the last epoch
-        of full training only, -5 for the last five, 10 for all from the eleventh on. The last
-        epoch is always validated, since the pick is made by its validation.
+        This is the start of a slice of the epochs: 0 for every epoch, -1 for only the last epoch of
+        full training, -5 for the last five, 10 for all from the eleventh on. The last epoch is
+        always validated, because its validation decides the pick.
         """
         ...
 
@@ -106,16 +107,16 @@ class Policy(Protocol):
         """Start on the runs of one repeat.
 
         Args:
-            observations: Still empty; the replay fills it while the runs are trained.
+            observations: Empty at first. The replay fills it while the runs train.
 
         Raises:
-            ValueError: If the policy needs longer curves, or validation values.
+            ValueError: If the policy needs longer curves, or validation values that do not exist.
         """
         ...
 
 
 class BasicRun:
-    """The parts that most policies share: stopped runs stay stopped, and the usual pick."""
+    """The methods that most policies share: stopped runs stay stopped, and the usual pick."""
 
     def __init__(self, observations: Observations, signal: Signal) -> None:
         self._observations = observations
@@ -131,14 +132,14 @@ class BasicRun:
 
 
 def best_of_the_longest(observations: Observations, signal: Signal) -> int:
-    """Return the best of the runs that were trained longest, the pick of most policies.
+    """Return the best of the runs that trained longest, which is the pick of most policies.
 
     Runs trained to the end are compared by their last validation value, or by their last training
-    loss if no validation was recorded. If no run was trained to the end, the longest are compared
-    by the policy's own signal. Ties go to the run that was drawn first.
+    loss if no validation was recorded. If no run was trained to the end, those that trained longest
+    are compared by the policy's own signal. Ties go to the run that was drawn first.
 
     Args:
-        observations: With at least one completed epoch.
+        observations: The reports, with at least one completed epoch.
         signal: The curve that the policy ranks by.
 
     Example:
@@ -155,21 +156,21 @@ def best_of_the_longest(observations: Observations, signal: Signal) -> int:
 
 
 def check_validation(name: str, observations: Observations) -> None:
-    """Raise if a policy that reads validation values is to run without them.
+    """Check that there are validation values, for a policy that reads them.
 
     Raises:
         ValueError: If there are none.
     """
     if not observations.has_validation:
         raise ValueError(
-            f"'{name}' reads validation values, and the curves have neither `val_metric` nor "
+            f"'{name}' needs validation values, but the curves have neither `val_metric` nor "
             "`val_loss`."
         )
 
 
 @dataclass(frozen=True)
 class OneSignalPolicy:
-    """A policy that ranks by training losses or, with the ending "-val", by validation values.
+    """A policy that ranks runs by training losses or, if its name ends in "-val", by validations.
 
     Attributes:
         name: Name of the policy.
@@ -194,14 +195,14 @@ class OneSignalPolicy:
 
     @property
     def validated_from(self) -> int:
-        """Every epoch for validation values; training losses need no validation before the end."""
+        """Every epoch for validation values. Training losses need only the last validation."""
         return LAST_EPOCH if self.signal == "train" else EVERY_EPOCH
 
     def check_signal(self, observations: Observations) -> None:
-        """Raise if the curve that the policy ranks by was not recorded.
+        """Check that the curve that the policy ranks by was recorded.
 
         Raises:
-            ValueError: If it ranks by validation values and there are none.
+            ValueError: If the policy ranks by validation values and there are none.
         """
         if self.signal == "validation":
             check_validation(self.name, observations)

@@ -1,4 +1,4 @@
-"""From `LearningCurves` to what can be replayed: full curves, all with lower values better."""
+"""Selects the runs of `LearningCurves` that can be replayed, with lower values better."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Recorded:
 
     Attributes:
         train: Training losses, shape `(runs, epochs)`.
-        validation: Validation values, shape `(runs, epochs)`; None if there are none.
-        target: Final metric of each run, finite, shape `(runs,)`.
+        validation: Validation values, shape `(runs, epochs)`, or None if there are none.
+        target: The final metric of each run, finite, shape `(runs,)`.
         left_out: How many runs of the table are left out.
-        notes: What a reader should know about that, in sentences.
+        notes: Sentences for the reader about the runs and values that were left out or filled in.
     """
 
     train: NDArray[np.float64]
@@ -32,15 +32,15 @@ class Recorded:
 
 
 def replayable(curves: LearningCurves) -> Recorded:
-    """Return the runs whose whole curves are known.
+    """Return the runs whose complete curves are known.
 
-    E is the number of epochs of the table. Left out and counted are runs without a finite target,
-    and runs whose record ends before E: a curve that is NaN from some epoch on, after a finite
-    value, or everywhere. A diverged run stays, and its values that are not finite become `+inf`,
-    the worst: inside its curve, or from a first `+inf` to E if only NaN follows.
+    Runs without a finite target are left out, and so are runs whose curves end early. A curve ends
+    early if it is NaN everywhere, or NaN from some epoch on after a finite value. Diverged runs are
+    kept. Their non-finite values become `+inf`, the worst, also where NaN follows a first `+inf`.
 
-    Validation values are `val_metric`, or `val_loss` if there is none. An epoch in which no run
-    was validated repeats the values before it; before the first validation they are `+inf`.
+    Validation values are `val_metric`, or `val_loss` if there is no `val_metric`. An epoch in which
+    no run was validated repeats the values of the epoch before. Before the first validation, the
+    values are `+inf`.
 
     Args:
         curves: Finished runs, with `final_metric`.
@@ -70,8 +70,8 @@ def replayable(curves: LearningCurves) -> Recorded:
         notes.append(f"Left out {pluralize(missing, 'run')} without a finite target.")
     if short:
         notes.append(
-            f"Left out {pluralize(len(short), 'run')} with a target whose curves end before epoch "
-            f"{curves.epochs}: {quote_few(short)}."
+            f"Left out {pluralize(len(short), 'run')} with a target but with curves that end "
+            f"before epoch {curves.epochs}: {quote_few(short)}."
         )
     if kept.size < 2:
         raise ValueError(
@@ -90,14 +90,15 @@ def replayable(curves: LearningCurves) -> Recorded:
 def _validation(
     curves: LearningCurves, has_target: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64] | None, list[str]]:
-    """Return the validation curve, lower is better, without unvalidated epochs, and notes."""
+    """Return the validation curve, lower is better, with its gaps filled, and notes."""
     for name in ("val_metric", "val_loss"):
         values = getattr(curves, name)
         if values is not None and np.isfinite(values[has_target]).any():
             break
     else:
         return None, [
-            "Without validation values the pick is the run with the lowest last training loss."
+            "There are no validation values, so the pick is the run with the lowest last training "
+            "loss."
         ]
     if name == "val_metric" and curves.metric_mode == "max":
         values = -values
@@ -108,15 +109,15 @@ def _validation(
     filled = values.copy()
     for epoch in np.flatnonzero(absent[first:]) + first:
         filled[:, epoch] = filled[:, epoch - 1]
-    blind = f", and before epoch {first + 1} nothing is known" if first else ""
+    blind = f", and before epoch {first + 1} there are no values" if first else ""
     return filled, [
-        f"In {pluralize(int(absent.sum()), 'epoch')} of {absent.size} no run has a '{name}': the "
-        f"newest values stand there{blind}."
+        f"In {pluralize(int(absent.sum()), 'epoch')} of {absent.size} no run has a '{name}'. These "
+        f"epochs repeat the newest values{blind}."
     ]
 
 
 def _ends_early(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which curves are NaN at the end, and not because the run has diverged before."""
+    """Return which curves are NaN at the end, except those of runs that diverged before."""
     present = ~np.isnan(values)
     last = values.shape[1] - 1 - np.argmax(present[:, ::-1], axis=1)
     newest = values[np.arange(len(values)), last]

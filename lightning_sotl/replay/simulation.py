@@ -1,4 +1,4 @@
-"""Simulated time: runs on workers, one unit of time an epoch, and a policy that decides."""
+"""Simulated time: workers train runs, one epoch per unit of time, and a policy decides."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Outcome:
     """The result of a policy on the runs of one repeat.
 
     Attributes:
-        pick: The run that the policy keeps, trained to the end.
+        pick: The run that the policy chose. It was trained to the end.
         epochs: Trained epochs of each run, shape `(runs,)`.
-        validations: How many validation passes were made.
+        validations: The number of validation passes.
     """
 
     pick: int
@@ -36,24 +36,24 @@ def simulate(
     workers: int,
     seed: int = 0,
 ) -> Outcome:
-    """Return which runs a policy stops, and which it picks.
+    """Return how long a policy trains each run, and which run it picks.
 
     Runs start in the order of their rows. A free worker takes the run that the policy promotes, if
-    it does promote runs, otherwise the next waiting run: new runs first, then the runs that the
-    policy resumes. The policy is asked to resume runs whenever none is training or waiting. It
-    sees all reports of an instant before it decides about any of them.
+    any. Otherwise it takes the next waiting run: new runs first, then the runs that the policy
+    resumes. The replay asks the policy to resume runs whenever none is training or waiting. The
+    policy sees all reports of an instant before it decides about any of them.
 
     Args:
-        policy: Decides, and sees only what was reported.
+        policy: Decides which runs continue. It sees only what has been reported.
         train: Training losses, lower is better, without NaN, shape `(runs, epochs)`.
-        validation: Validation values, lower is better, without NaN, of the same shape; None if
+        validation: Validation values, lower is better, without NaN, in the same shape. None if
             there are none.
-        workers: How many runs are trained at a time, at least 1.
-        seed: Seed of this repeat, for policies that draw.
+        workers: How many runs train at the same time, at least 1.
+        seed: The seed of this repeat, for policies that draw random numbers.
 
     Raises:
-        ValueError: If the policy does not allow such curves.
-        RuntimeError: If the policy gives an impossible answer.
+        ValueError: If the policy cannot run on such curves.
+        RuntimeError: If the policy returns an impossible answer.
 
     Example:
         >>> from lightning_sotl.replay.policies.baselines import named_baseline
@@ -74,7 +74,7 @@ def simulate(
         paused = set(unfinished).difference(training, waiting)
         if len(set(chosen)) < len(chosen) or not paused.issuperset(chosen):
             raise RuntimeError(
-                f"Expected '{policy.name}' to go on with paused runs, each once, but got {chosen}."
+                f"Expected '{policy.name}' to resume paused runs, each once, but got {chosen}."
             )
 
     while True:
@@ -98,7 +98,7 @@ def simulate(
         answers = policy_run.decide(reports)
         if len(answers) != len(reports):
             raise RuntimeError(
-                f"Expected '{policy.name}' to give {len(reports)} answers but got {len(answers)}."
+                f"Expected '{policy.name}' to return {len(reports)} answers but got {len(answers)}."
             )
         training = [
             run
@@ -114,7 +114,7 @@ def simulate(
 
 
 class _Recording:
-    """Recorded curves, copied to the observations one epoch at a time."""
+    """Copies recorded curves to the observations, one epoch at a time."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class _Recording:
         self._validated_from = min(
             slice(validated_from, None).indices(self._epochs)[0], self._epochs - 1
         )
-        # Lists: reading a single element of an array takes three times as long.
+        # Lists, because reading a single element of an array takes three times as long.
         self._train = train.tolist()
         self._validation = None if validation is None else validation.tolist()
         self._done = [0] * len(train)
@@ -144,7 +144,7 @@ class _Recording:
         )
 
     def train_epoch(self, training: Sequence[int]) -> list[tuple[int, int]]:
-        """Train an epoch of each run, and return the runs with their completed epochs."""
+        """Train one epoch of each run, and return the runs with their completed epochs."""
         for run in training:
             epoch = self._done[run]
             self._reported_train[run, epoch] = self._train[run][epoch]

@@ -16,8 +16,8 @@ from tests.support.replay_tables import ACCURACY, TRAIN, four_runs, many_runs
 from tests.support.run_folders import csv_rows, write_csv_log, write_record
 
 ALL_DRAWN = (
-    "warning: Each repeat has all 4 runs, in another order: the standard errors tell what the "
-    "order changes, not what other runs would.\n"
+    "warning: Each repeat draws all 4 runs, in a different order. The standard errors show the "
+    "effect of the order, not of other runs.\n"
 )
 
 
@@ -228,12 +228,12 @@ def absent(folder: Path) -> list[object]:
         ),
         (
             nothing_to_read,
-            "'optuna-halving-val' reads validation values, and the curves have neither "
+            "'optuna-halving-val' needs validation values, but the curves have neither "
             "`val_metric` nor `val_loss`.",
         ),
         (
             nothing_to_pay,
-            "Expected validation values where a validation costs 0.1, but the curves have neither "
+            "Expected validation values at a validation cost of 0.1, but the curves have neither "
             "`val_metric` nor `val_loss`.",
         ),
         (
@@ -276,8 +276,8 @@ def test_data_that_do_not_allow_it_give_1_and_a_message(
             "There is no policy 'bohb'; available: 'full', 'adaptive', 'adaptive-pause', "
             "'adaptive-keep2', 'fixed-t10-top5', 'halving', 'halving-eta3-from3', 'asha-promote', "
             "'optuna-halving', 'optuna-hyperband', 'optuna-median', 'optuna-percentile', "
-            "'optuna-patient', 'ray-asha', 'ray-hyperband', with other numbers too, all but 'full' "
-            "also with the ending '-val', and 'adaptive' with '-both'.",
+            "'optuna-patient', 'ray-asha', 'ray-hyperband'. You can change the numbers. All except "
+            "'full' also exist with the ending '-val', and 'adaptive' with '-both'.",
         ),
         (
             ["--policy", "halving-eta1"],

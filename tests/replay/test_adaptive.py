@@ -137,7 +137,7 @@ def test_of_runs_without_a_validation_the_pick_is_by_the_training_loss():
     ended = np.flatnonzero(outcome.epochs == 12)
     assert outcome.pick == ended[np.argmin(train[ended, -1])]
     message = (
-        "'adaptive-both' reads validation values, and the curves have neither `val_metric` nor "
+        "'adaptive-both' needs validation values, but the curves have neither `val_metric` nor "
         "`val_loss`."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -171,9 +171,10 @@ def test_curves_of_one_epoch_are_all_trained_to_the_end():
     [
         (
             "adaptive-fast",
-            "There is no policy 'adaptive-fast'; adaptive are 'adaptive', 'adaptive-first2-keep2', "
-            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5-finalists3' with any numbers, each "
-            "also with the ending '-val' or '-both'.",
+            "There is no policy 'adaptive-fast'; the adaptive ones are 'adaptive', "
+            "'adaptive-first2-keep2', 'adaptive-pause' and "
+            "'adaptive-first2-keep2-pause1.5-finalists3', with any numbers. Each also exists with "
+            "the ending '-val' or '-both'.",
         ),
         ("adaptive-first1", "Expected `first` to be at least 2 but got 1."),
         ("adaptive-pause1", "Expected `growth` to be above 1 and finite but got 1.0."),

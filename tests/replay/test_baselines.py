@@ -109,7 +109,7 @@ def test_workers_change_nothing(name: str) -> None:
         ),
         (
             "halving-val",
-            "'halving-val' reads validation values, and the curves have neither `val_metric` nor "
+            "'halving-val' needs validation values, but the curves have neither `val_metric` nor "
             "`val_loss`.",
         ),
     ],
@@ -134,9 +134,9 @@ def test_curves_that_do_not_allow_it(name: str, said: str) -> None:
 )
 def test_unknown_name_lists_what_there_is(name: str) -> None:
     message = (
-        f"There is no policy {name!r}; built in are 'full', 'fixed-t10-top5', 'halving', "
-        "'halving-eta3-from3', 'asha-promote' and 'asha-promote-eta3-from3' with any numbers, all "
-        "but 'full' also with the ending '-val'."
+        f"There is no policy {name!r}; the built-in ones are 'full', 'fixed-t10-top5', 'halving', "
+        "'halving-eta3-from3', 'asha-promote' and 'asha-promote-eta3-from3', with any numbers. All "
+        "except 'full' also exist with the ending '-val'."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         named_baseline(name)

@@ -30,8 +30,8 @@ def test_four_runs(price: float) -> None:
     assert full.rank_regret.tolist() == full.metric_regret.tolist() == [0] * 3
     assert (result.runs, result.repeats, result.workers, result.left_out) == (4, 3, 4, 0)
     assert result.notes == (
-        "Each repeat has all 4 runs, in another order: the standard errors tell what the order "
-        "changes, not what other runs would.",
+        "Each repeat draws all 4 runs, in a different order. The standard errors show the effect "
+        "of the order, not of other runs.",
     )
 
 
@@ -90,8 +90,8 @@ def test_progress_counts_repeats_of_all_policies() -> None:
 def test_policy_that_stopped_nothing_is_said() -> None:
     result = replay(many_runs(), named("fixed-t3-top60", "full"), repeats=2, runs=10)
     assert result.notes == (
-        "'fixed-t3-top60' stopped no run in any repeat; a policy that compares with complete runs "
-        "cannot while all are trained at a time.",
+        "'fixed-t3-top60' stopped no run in any repeat. A policy that compares with complete runs "
+        "cannot stop any while all runs train at the same time.",
     )
 
 
@@ -112,7 +112,7 @@ def test_policy_that_stopped_nothing_is_said() -> None:
         ),
         (
             {"validation_cost": 0.1},
-            "Expected validation values where a validation costs 0.1, but the curves have neither "
+            "Expected validation values at a validation cost of 0.1, but the curves have neither "
             "`val_metric` nor `val_loss`.",
         ),
     ],

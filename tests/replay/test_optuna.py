@@ -107,7 +107,7 @@ def test_names_are_those_of_the_whole_comparison() -> None:
 
 def test_unknown_pruner_lists_what_there_is() -> None:
     message = (
-        "There is no policy 'optuna-asha'; of Optuna there are 'optuna-halving', "
+        "There is no policy 'optuna-asha'; available from Optuna: 'optuna-halving', "
         "'optuna-hyperband', 'optuna-median', 'optuna-percentile', 'optuna-patient', also with the "
         "ending '-val'."
     )
@@ -116,5 +116,5 @@ def test_unknown_pruner_lists_what_there_is() -> None:
 
 
 def test_validation_must_be_there_to_be_reported() -> None:
-    with pytest.raises(ValueError, match=r"^'optuna-median-val' reads validation values, and the"):
+    with pytest.raises(ValueError, match=r"^'optuna-median-val' needs validation values, but the"):
         simulate(OptunaPolicy("optuna-median-val"), TRAIN, None, workers=1)

@@ -87,8 +87,8 @@ def test_global_generator_is_left_alone() -> None:
 
 def test_unknown_scheduler_lists_what_there_is() -> None:
     message = (
-        "There is no policy 'ray-pbt'; of Ray Tune there are 'ray-asha' and 'ray-hyperband', also "
-        "with the ending '-val'."
+        "There is no policy 'ray-pbt'; available from Ray Tune: 'ray-asha' and 'ray-hyperband', "
+        "also with the ending '-val'."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         RayPolicy("ray-pbt")

@@ -40,7 +40,7 @@ def test_curve_of_one_run(curve: str, row: list[float], expected: list[float] | 
     if expected is None:
         assert (len(recorded.target), recorded.left_out) == (3, 1)
         assert recorded.notes == (
-            "Left out 1 run with a target whose curves end before epoch 4: '1'.",
+            "Left out 1 run with a target but with curves that end before epoch 4: '1'.",
         )
     else:
         assert (len(recorded.target), recorded.left_out, recorded.notes) == (4, 0, ())
@@ -83,8 +83,8 @@ def test_validation_now_and_then_stands_until_the_next() -> None:
     expected = [[INF, 0.8, 0.8, 0.5], [INF, 0.7, 0.7, 0.6], [INF, INF, INF, 0.7]]
     assert recorded.validation[:3].tolist() == expected
     assert recorded.notes == (
-        "In 2 epochs of 4 no run has a 'val_loss': the newest values stand there, and before epoch "
-        "2 nothing is known.",
+        "In 2 epochs of 4 no run has a 'val_loss'. These epochs repeat the newest values, and "
+        "before epoch 2 there are no values.",
     )
 
 
@@ -94,7 +94,7 @@ def test_last_epoch_without_a_validation_does_not_end_the_curves() -> None:
     recorded = replayable(four_runs(val_loss=values))
     np.testing.assert_array_equal(recorded.validation[:, 3], VALIDATION[:, 2])
     assert recorded.notes == (
-        "In 1 epoch of 4 no run has a 'val_loss': the newest values stand there.",
+        "In 1 epoch of 4 no run has a 'val_loss'. These epochs repeat the newest values.",
     )
 
 
@@ -102,7 +102,8 @@ def test_without_validation_the_pick_is_said() -> None:
     recorded = replayable(LearningCurves(TRAIN, final_metric=ACCURACY))
     assert recorded.validation is None
     assert recorded.notes == (
-        "Without validation values the pick is the run with the lowest last training loss.",
+        "There are no validation values, so the pick is the run with the lowest last training "
+        "loss.",
     )
 
 

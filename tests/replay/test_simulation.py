@@ -140,7 +140,7 @@ def test_what_a_policy_sees_cannot_be_written_to() -> None:
 @pytest.mark.parametrize("resumed", [[1, 1], [0], [-1], [4]])
 def test_run_that_cannot_go_on_is_an_error(resumed: list[int]) -> None:
     finished = [[0]] * 3 if resumed == [0] else []
-    message = f"Expected 'lowest-so-far' to go on with paused runs, each once, but got {resumed}."
+    message = f"Expected 'lowest-so-far' to resume paused runs, each once, but got {resumed}."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         simulate(Answers(*finished, resumed), TRAIN, None, workers=1)
 
@@ -165,9 +165,7 @@ def test_a_free_worker_takes_the_promoted_run_before_a_new_one() -> None:
 
 @pytest.mark.parametrize("promoted", [3, -1, 4])
 def test_promoting_a_run_that_is_not_paused_is_an_error(promoted: int) -> None:
-    message = (
-        f"Expected 'lowest-so-far' to go on with paused runs, each once, but got [{promoted}]."
-    )
+    message = f"Expected 'lowest-so-far' to resume paused runs, each once, but got [{promoted}]."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         simulate(Promotes(None, promoted), TRAIN, None, workers=1)
     with pytest.raises(RuntimeError, match=r"^Expected 'lowest-so-far' to .* but got \[0\]\.$"):
@@ -184,6 +182,6 @@ def test_pick_that_is_no_run_is_an_error(picks: int) -> None:
 def test_missing_answers_are_an_error() -> None:
     policy = Answers()
     policy.decide = lambda reports: []
-    message = "Expected 'lowest-so-far' to give 2 answers but got 0."
+    message = "Expected 'lowest-so-far' to return 2 answers but got 0."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         simulate(policy, TRAIN, None, workers=2)

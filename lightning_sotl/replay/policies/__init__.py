@@ -1,4 +1,4 @@
-"""The stopping policies of a replay by name."""
+"""The stopping policies of a replay, by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lightning_sotl.replay.policies.adaptive import named_adaptive
 from lightning_sotl.replay.policies.baselines import FIRST_RUNG, named_baseline
 from lightning_sotl.replay.policy import Policy
 
-# Written out here because the modules of these policies import Optuna and Ray.
+# Listed here because the modules of these policies import Optuna and Ray.
 _OPTUNA = (
     "optuna-halving",
     "optuna-hyperband",
@@ -18,20 +18,20 @@ _OPTUNA = (
 )
 _RAY = ("ray-asha", "ray-hyperband")
 _ADAPTIVE = ("adaptive", "adaptive-pause", "adaptive-keep2")
-# An example of each kind, for messages.
+# One example of each kind, for error messages.
 _BASELINES = ("fixed-t10-top5", "halving", "halving-eta3-from3", "asha-promote")
 _KNOWN = ("full", *_ADAPTIVE, *_BASELINES, *_OPTUNA, *_RAY)
 
 
 def named_policy(name: str) -> Policy:
-    """Return the policy of a name.
+    """Return the policy with a name.
 
     Args:
-        name: The family up to the first "-"; `named_adaptive`, `named_baseline`, `OptunaPolicy`
-            and `RayPolicy` tell what may follow.
+        name: The name. It begins with a family such as "adaptive-". `named_adaptive`,
+            `named_baseline`, `OptunaPolicy` and `RayPolicy` describe the names of each family.
 
     Raises:
-        ValueError: If there is no such policy; the message lists what exists.
+        ValueError: If there is no such policy. The message lists the available ones.
         ModuleNotFoundError: If the policy needs a package that is not installed.
 
     Example:
@@ -52,23 +52,26 @@ def named_policy(name: str) -> Policy:
 
             return RayPolicy(name)
     raise ValueError(
-        f"There is no policy {name!r}; available: {', '.join(map(repr, _KNOWN))}, with other "
-        "numbers too, all but 'full' also with the ending '-val', and 'adaptive' with '-both'."
+        f"There is no policy {name!r}; available: {', '.join(map(repr, _KNOWN))}. You can change "
+        "the numbers. All except 'full' also exist with the ending '-val', and 'adaptive' with "
+        "'-both'."
     )
 
 
 def default_names(epochs: int, *, has_validation: bool) -> list[str]:
-    """Return the names of the policies that a replay compares by default: one of each kind.
+    """Return the names of the policies that a replay compares by default, one of each kind.
 
     These are full training, the adaptive rule for runs that are stopped and for runs that take
-    turns, a fixed T, halving, and where Optuna and Ray are installed Hyperband, Optuna's default
-    pruner and ASHA. With validation values come the built-in ones that read them. `all_names` adds
-    their variants, whose results are close to these: other numbers, ASHA that promotes, Optuna's
-    halving, which is ASHA, its rules that are the median's with other thresholds, and Ray's
-    Hyperband.
+    turns, a fixed T, and halving. If Optuna and Ray are installed, Hyperband, Optuna's default
+    pruner and ASHA are added. If there are validation values, the built-in policies that read them
+    are added.
+
+    `all_names` adds variants whose results are close to these: other numbers, ASHA with promotion,
+    Optuna's halving (which is ASHA), Optuna's rules that differ from the median rule only in the
+    threshold, and Ray's Hyperband.
 
     Args:
-        epochs: E of the curves; the fixed T is a fifth of it.
+        epochs: The number of epochs of the curves. The fixed T is a fifth of it.
         has_validation: Whether there are validation values.
 
     Example:
@@ -89,7 +92,7 @@ def all_names(epochs: int, *, has_validation: bool) -> list[str]:
     """Return the names of all policies, by training losses and by validation values.
 
     Args:
-        epochs: E of the curves; the fixed T's are a fifth and a half of it.
+        epochs: The number of epochs of the curves. The fixed Ts are a fifth and a half of it.
         has_validation: Whether there are validation values.
 
     Example:
@@ -113,7 +116,7 @@ def _halving(epochs: int) -> list[str]:
 
 
 def _installed() -> list[str]:
-    """Return the policies of Optuna and Ray, as far as these are installed."""
+    """Return the policies of Optuna and Ray, for each of the two that is installed."""
     optuna = _OPTUNA if importlib.util.find_spec("optuna") is not None else ()
     ray = _RAY if importlib.util.find_spec("ray") is not None else ()
     return [*optuna, *ray]

@@ -1,4 +1,4 @@
-"""The adaptive rule in a replay: runs that are stopped, and runs that take turns."""
+"""The adaptive rule in a replay, for runs that are stopped and for runs that take turns."""
 
 from __future__ import annotations
 
@@ -30,24 +30,26 @@ _GROWTH = 1.5  # the default of `Sweep`
 
 
 def named_adaptive(name: str) -> Policy:
-    """Return the adaptive rule that a name describes.
+    """Return the adaptive rule with a name.
 
-    - `adaptive` compares the runs by `sotl_e1`, the training loss of the last epoch, and validates
+    - `adaptive` compares the runs by `sotl_e1`, the training loss of the last epoch. It validates
       only in the last three epochs of full training. It decides after each epoch of a run, from the
       values that the other runs have reported so far. A stopped run stays stopped.
     - `adaptive-pause` lets the runs take turns, as `Sweep` does. All runs reach a rung before any
       of them continues, so the decisions do not depend on the number of workers. In
-      `adaptive-pause1.2` each rung is 1.2 times the one before, in place of 1.5.
+      `adaptive-pause1.2`, each rung is 1.2 times the one before instead of 1.5 times.
       `adaptive-pause-finalists3` trains at least 3 runs to the end.
     - `adaptive-val` and `adaptive-pause-val` compare runs by the validation value of each epoch.
-    - `adaptive-both` and `adaptive-pause-both` look up the leaders of the validation in the
-      training losses, so they notice training losses that do not show which network is better.
+    - `adaptive-both` and `adaptive-pause-both` compare runs by training losses, but take the
+      leaders from the validation. They notice if the training losses do not show which network is
+      better.
 
-    `adaptive-keep2`, `adaptive-first2-keep2-pause-val` and so on set `keep` and `first`. The pick
-    is the run with the best mean of the last three validations among the runs trained to the end.
+    Names such as `adaptive-keep2` and `adaptive-first2-keep2-pause-val` set `keep` and `first`. The
+    pick is the run with the best mean of the last three validations, among the runs trained to the
+    end.
 
     Raises:
-        ValueError: If the name is none of these, or a number is out of range.
+        ValueError: If there is no such policy, or a number is out of range.
 
     Example:
         >>> named_adaptive("adaptive-keep2-pause1.2-both").growth
@@ -56,20 +58,21 @@ def named_adaptive(name: str) -> Policy:
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError(
-            f"There is no policy {name!r}; adaptive are 'adaptive', 'adaptive-first2-keep2', "
-            "'adaptive-pause', 'adaptive-first2-keep2-pause1.5-finalists3' with any numbers, each "
-            "also with the ending '-val' or '-both'."
+            f"There is no policy {name!r}; the adaptive ones are 'adaptive', "
+            "'adaptive-first2-keep2', 'adaptive-pause' and "
+            "'adaptive-first2-keep2-pause1.5-finalists3', with any numbers. Each also exists with "
+            "the ending '-val' or '-both'."
         )
     first, keep = int(match[1] or _DEFAULT.first), float(match[2] or _DEFAULT.keep)
     finalists = int(match[5]) if match[5] else None
-    # Checks the numbers.
+    # Raises if a number is out of range.
     AdaptivePolicy(max_epochs=1, keep=keep, first=first, finalists=finalists)
     growth = float(match[4] or _GROWTH) if match[3] else None
     if growth is not None:
-        rungs(first, first, growth=growth)  # checks it
+        rungs(first, first, growth=growth)  # raises if it is out of range
     elif finalists is not None:
         raise ValueError(
-            f"Expected {name!r} to have '-pause': only runs that take turns have finalists."
+            f"Expected {name!r} to have '-pause', because only runs that take turns have finalists."
         )
     return Adaptive(name, keep, first, finalists, growth, match[6] or "")
 
@@ -83,8 +86,8 @@ class Adaptive:
         keep: As in `AdaptivePolicy`.
         first: As in `AdaptivePolicy`.
         finalists: As in `AdaptivePolicy`.
-        growth: The factor between two rungs; None if the runs do not wait for each other.
-        reads: "val", "both", or "" for training losses alone.
+        growth: The factor between two rungs, or None if the runs do not wait for each other.
+        reads: "val", "both", or "" for training losses only.
     """
 
     name: str
@@ -96,7 +99,7 @@ class Adaptive:
 
     @property
     def validated_from(self) -> int:
-        """The last three epochs if only training losses are compared, otherwise every epoch."""
+        """The last three epochs if the policy reads only training losses, otherwise every epoch."""
         return EVERY_EPOCH if self.reads else -PICKED_BY_LAST
 
     def begin(self, observations: Observations) -> PolicyRun:
@@ -155,7 +158,7 @@ class _StoppedRuns(_AdaptiveRun):
 class _RunsInTurns(_AdaptiveRun):
     def __init__(self, observations: Observations, policy: Adaptive, rungs: list[int]) -> None:
         super().__init__(observations, policy)
-        self._rungs = rungs  # the first is the one that the runs now train to
+        self._rungs = rungs  # the runs now train to the first one
         self._training = list(range(len(observations.epochs)))
 
     def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:

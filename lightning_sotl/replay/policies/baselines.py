@@ -1,7 +1,7 @@
-"""The built-in policies: full training, a fixed T, synchronous halving, and ASHA that promotes.
+"""The built-in policies: full training, a fixed T, synchronous halving, and ASHA with promotion.
 
-All but the last pause all runs at a rung and resume the best, so their cost does not depend on the
-number of workers.
+All except ASHA pause all runs at a rung and resume the best. Their cost therefore does not depend
+on the number of workers.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ _HALVING = re.compile(r"(halving|asha-promote)(?:-eta([1-9][0-9]*))?(?:-from([1-
 def named_baseline(name: str) -> Policy:
     """Return a built-in policy.
 
-    - `full` trains all runs to the end and validates in every epoch. Costs are shares of its cost.
-    - `fixed-t10-top5` stops all at T = 10 and trains the best 5 to the end.
-    - `halving` stops all at T = 3, trains the best third (rounded down, at least 1) to T = 9, the
-      best third of these to T = 27 and so on; `halving-eta2-from1` keeps the best half at
-      T = 1, 2, 4, ...
-    - `asha-promote` has the rungs and numbers of `halving`, but no run waits for others (Li et al.
-      2020, Algorithm 2). From the latest rung down, a free worker resumes the best paused run in
-      the best third of the runs that have reached the rung so far. If no rung has such a run, the
-      worker starts a new one. A paused run can be promoted at any later time.
+    - `full` trains all runs to the end and validates in every epoch. The costs of all policies are
+      shares of its cost.
+    - `fixed-t10-top5` stops all runs at T = 10 and trains the best 5 to the end.
+    - `halving` stops all runs at T = 3. It trains the best third (rounded down, at least 1) to
+      T = 9, the best third of these to T = 27, and so on. `halving-eta2-from1` keeps the best half
+      at T = 1, 2, 4, ...
+    - `asha-promote` uses the same rungs and numbers as `halving`, but no run waits for others (Li
+      et al. 2020, Algorithm 2). A free worker searches the rungs from the latest to the first. It
+      resumes the best paused run that is in the best third of the runs that have reached the rung
+      so far. If no rung has such a run, the worker starts a new run. A paused run can be promoted
+      at any later time.
 
-    The best runs have the lowest `sotl_e1`, the training loss of the last epoch; with the ending
-    `-val`, as in `halving-val`, the best validation value. Ties go to the run that was drawn
-    first, and a run whose value is not finite is stopped.
+    The best runs are those with the lowest `sotl_e1`, the training loss of the last epoch. With the
+    ending `-val`, for example `halving-val`, they are those with the best validation value. Ties go
+    to the run that was drawn first. A run with a non-finite value is stopped.
 
     Raises:
         ValueError: If there is no such policy, or if a number is out of range.
@@ -64,21 +66,21 @@ def named_baseline(name: str) -> Policy:
             return PromotingAsha(name, first, eta)
         return Rungs(name, first, lambda runs: max(1, runs // eta), eta)
     raise ValueError(
-        f"There is no policy {name!r}; built in are 'full', 'fixed-t10-top5', 'halving', "
-        "'halving-eta3-from3', 'asha-promote' and 'asha-promote-eta3-from3' with any numbers, all "
-        "but 'full' also with the ending '-val'."
+        f"There is no policy {name!r}; the built-in ones are 'full', 'fixed-t10-top5', 'halving', "
+        "'halving-eta3-from3', 'asha-promote' and 'asha-promote-eta3-from3', with any numbers. All "
+        "except 'full' also exist with the ending '-val'."
     )
 
 
 @dataclass(frozen=True)
 class Rungs(OneSignalPolicy):
-    """All runs pause at a rung, and the best continue to the next rung, or to the end.
+    """All runs pause at each rung, and the best continue to the next rung or to the end.
 
     Attributes:
         name: Name of the policy.
-        first: Completed epochs at the first rung; None for no rung.
-        kept: (runs at a rung) -> how many of them continue.
-        eta: Each further rung is `eta` times as late as the one before; None for a single rung.
+        first: Completed epochs at the first rung, or None for no rung.
+        kept: Returns how many runs continue, from the number of runs at the rung.
+        eta: The factor between two rungs, or None for a single rung.
     """
 
     first: int | None = None
@@ -87,15 +89,15 @@ class Rungs(OneSignalPolicy):
 
     @property
     def validated_from(self) -> int:
-        """Every epoch for `full` and for validation values, otherwise the last."""
+        """Every epoch for `full` and for validation values, otherwise only the last."""
         return EVERY_EPOCH if self.first is None else super().validated_from
 
     def begin(self, observations: Observations) -> PolicyRun:
         """Start on the runs of one repeat.
 
         Raises:
-            ValueError: If the first rung is not before the end, or if there are no validation
-                values and the policy reads them.
+            ValueError: If the first rung is not before the end, or if the policy reads validation
+                values and there are none.
         """
         self.check_signal(observations)
         epochs = observations.max_epochs
@@ -104,7 +106,7 @@ class Rungs(OneSignalPolicy):
 
 
 def _rungs(name: str, first: int, eta: int | None, epochs: int) -> list[int]:
-    """Return the completed epochs at the rungs below full training, at least one."""
+    """Return the completed epochs at the rungs below full training, at least one rung."""
     if first >= epochs:
         raise ValueError(
             f"Expected the first T of '{name}' to be in [1, {epochs - 1}], "
@@ -120,7 +122,7 @@ class _RungsRun(BasicRun):
     def __init__(self, observations: Observations, policy: Rungs, rungs: list[int]) -> None:
         super().__init__(observations, policy.signal)
         self._policy = policy
-        self._rungs = rungs  # that no run has reached yet
+        self._rungs = rungs  # those that no run has reached yet
         self._alive = np.arange(len(observations.epochs))
 
     def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
@@ -133,7 +135,7 @@ class _RungsRun(BasicRun):
         curve = self._observations.curve(self._signal)
         values = curve[self._alive, self._rungs.pop(0) - 1]
         best = np.argsort(values, kind="stable")[: self._policy.kept(len(values))]
-        # In the order of the draw again, to which ties at the next rung go.
+        # Sorted into the order of the draw, which breaks ties at the next rung.
         self._alive = np.sort(self._alive[best[np.isfinite(values[best])]])
         return self._alive.tolist()
 
@@ -145,7 +147,7 @@ class PromotingAsha(OneSignalPolicy):
     Attributes:
         name: Name of the policy.
         first: Completed epochs at the first rung.
-        eta: Each further rung is `eta` times as late, and one in `eta` runs is promoted.
+        eta: The factor between two rungs. One in `eta` runs is promoted.
     """
 
     first: int
@@ -155,7 +157,7 @@ class PromotingAsha(OneSignalPolicy):
         """Start on the runs of one repeat.
 
         Raises:
-            ValueError: As in `Rungs.begin`.
+            ValueError: Under the same conditions as in `Rungs.begin`.
         """
         self.check_signal(observations)
         rungs = _rungs(self.name, self.first, self.eta, observations.max_epochs)

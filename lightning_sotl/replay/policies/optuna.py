@@ -1,4 +1,4 @@
-"""Optuna's own pruners as policies of a replay, through ask, report, should_prune and tell."""
+"""Optuna's pruners as policies of a replay, through ask, report, should_prune and tell."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from optuna import pruners  # noqa: E402
 from optuna.pruners import BasePruner  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
-# Name -> pruner for so many epochs. Percentile and patience are those of Optuna's documentation.
+# From names to functions that return a pruner for a number of epochs. The percentile and the
+# patience are those of Optuna's documentation.
 PRUNERS: dict[str, Callable[[int], BasePruner]] = {
-    # "auto" finds this `min_resource` when a trial is complete: too late if all run at a time.
+    # "auto" finds this `min_resource` when the first trial is complete. That is too late if all
+    # trials run at the same time.
     "optuna-halving": lambda epochs: pruners.SuccessiveHalvingPruner(max((epochs - 1) // 100, 1)),
     "optuna-hyperband": lambda epochs: pruners.HyperbandPruner(max_resource=epochs),
     "optuna-median": lambda _: pruners.MedianPruner(),
@@ -33,18 +35,19 @@ PRUNERS: dict[str, Callable[[int], BasePruner]] = {
 
 @dataclass(frozen=True)
 class OptunaPolicy(OneSignalPolicy):
-    """One of Optuna's pruners, with its defaults and the number of epochs.
+    """One of Optuna's pruners, with its default arguments.
 
-    A stopped run stays stopped, and a run that has trained E epochs is complete. All values of an
-    instant are reported, and complete trials finished, before the pruner decides about any trial;
-    successive halving and Hyperband enter a value into a rung only when they decide about it. Two
-    arguments have no default: the percentile is 25 and the patience 1, as in Optuna's
-    documentation. `min_resource` of `optuna-halving` is the one that "auto" finds when a trial is
-    complete. Every repeat has a new study, in memory.
+    A stopped run stays stopped. A run that has trained `max_epochs` is complete. All values of an
+    instant are reported, and complete trials are finished, before the pruner decides about any
+    trial. Successive halving and Hyperband enter a value into a rung only when they decide about
+    it.
+
+    Two arguments have no default in Optuna. The percentile is 25 and the patience is 1, as in
+    Optuna's documentation. `min_resource` of `optuna-halving` is the value that "auto" finds when a
+    trial is complete. Every repeat has a new study in memory.
 
     Args:
-        name: A key of `PRUNERS`, with the ending `-val` to report validation values in place of
-            training losses.
+        name: A key of `PRUNERS`. Add "-val" to report validation values instead of training losses.
 
     Raises:
         ValueError: If there is no such pruner.
@@ -57,7 +60,7 @@ class OptunaPolicy(OneSignalPolicy):
     def __post_init__(self) -> None:
         if self.stem not in PRUNERS:
             raise ValueError(
-                f"There is no policy {self.name!r}; of Optuna there are "
+                f"There is no policy {self.name!r}; available from Optuna: "
                 f"{', '.join(map(repr, PRUNERS))}, also with the ending '-val'."
             )
 
@@ -65,7 +68,7 @@ class OptunaPolicy(OneSignalPolicy):
         """Start a new study on the runs of one repeat.
 
         Raises:
-            ValueError: If there are no validation values and the policy reports them.
+            ValueError: If the policy reports validation values and there are none.
         """
         self.check_signal(observations)
         with _silent():
@@ -73,7 +76,7 @@ class OptunaPolicy(OneSignalPolicy):
                 storage=optuna.storages.InMemoryStorage(),
                 sampler=optuna.samplers.RandomSampler(seed=observations.seed),  # draws nothing
                 pruner=PRUNERS[self.stem](observations.max_epochs),
-                study_name=f"replay-{observations.seed}",  # Hyperband derives brackets from it
+                study_name=f"replay-{observations.seed}",  # Hyperband draws brackets from it
             )
         return _StudyRun(observations, self.signal, study)
 
@@ -94,7 +97,7 @@ class _StudyRun(BasicRun):
         for run, done in reports:
             if done == epochs:
                 self._study.tell(trials[run], float(values[run, done - 1]))
-        # Diverged runs have infinite values, and NumPy warns of their percentiles.
+        # Diverged runs have infinite values, and NumPy warns about their percentiles.
         with np.errstate(invalid="ignore"):
             return [done < epochs and not self._is_pruned(trials[run]) for run, done in reports]
 
@@ -107,7 +110,7 @@ class _StudyRun(BasicRun):
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Suppress Optuna's log line for every study, and its warning of experimental pruners."""
+    """Suppress Optuna's log line for every study, and its warning about experimental pruners."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
     try:

@@ -1,4 +1,4 @@
-"""Ray Tune's own schedulers as policies of a replay, without a cluster."""
+"""Ray Tune's schedulers as policies of a replay, without a cluster."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ ASHA, HYPERBAND = "ray-asha", "ray-hyperband"
 
 @dataclass(frozen=True)
 class RayPolicy(OneSignalPolicy):
-    """One of Ray's schedulers, made anew for each repeat, with the full budget E as `max_t`.
+    """One of Ray's schedulers, created anew for each repeat, with `max_epochs` as `max_t`.
 
-    - `ray-asha`: ASHAScheduler with its defaults (grace period 1, reduction factor 4, one bracket).
-      A stopped run stays stopped. The scheduler gets each value in the call that decides about it,
-      so of the values of one instant it knows only those of runs that started earlier.
-    - `ray-hyperband`: HyperBandScheduler with its default (reduction factor 3), which pauses the
+    - `ray-asha` is the ASHAScheduler with its defaults (grace period 1, reduction factor 4, one
+      bracket). A stopped run stays stopped. The scheduler receives each value in the call that
+      decides about it. Among the values of one instant, it therefore knows only those of runs that
+      started earlier.
+    - `ray-hyperband` is the HyperBandScheduler with its default (reduction factor 3). It pauses the
       runs of a bracket until all have reached a rung. `stop_last_trials` is False, so that the last
-      runs of each bracket train for E epochs; otherwise Ray ends them at the last rung, for
-      example at 48, 45 or 27 if E is 50.
+      runs of each bracket train for `max_epochs`. Otherwise Ray ends them at the last rung, for
+      example at 48, 45 or 27 of 50 epochs.
 
     Args:
-        name: "ray-asha" or "ray-hyperband"; add "-val" to report validation values in place of
+        name: "ray-asha" or "ray-hyperband". Add "-val" to report validation values instead of
             training losses.
 
     Raises:
@@ -49,7 +50,7 @@ class RayPolicy(OneSignalPolicy):
     def __post_init__(self) -> None:
         if self.stem not in (ASHA, HYPERBAND):
             raise ValueError(
-                f"There is no policy {self.name!r}; of Ray Tune there are '{ASHA}' and "
+                f"There is no policy {self.name!r}; available from Ray Tune: '{ASHA}' and "
                 f"'{HYPERBAND}', also with the ending '-val'."
             )
 
@@ -57,7 +58,7 @@ class RayPolicy(OneSignalPolicy):
         """Start a new scheduler on the runs of one repeat.
 
         Raises:
-            ValueError: If there are no validation values and the policy reports them.
+            ValueError: If the policy reports validation values and there are none.
         """
         self.check_signal(observations)
         options: dict[str, Any] = {
@@ -103,7 +104,7 @@ class _SchedulerRun(BasicRun):
         self._scheduler = scheduler
         self._controller = _Controller(scheduler)
         self._trials = [_Trial(run) for run in range(len(observations.epochs))]
-        with _silent(), _global_generator_kept():
+        with _silent(), _preserved_global_generator():
             for trial in self._trials:
                 scheduler.on_trial_add(self._controller, trial)
 
@@ -112,7 +113,7 @@ class _SchedulerRun(BasicRun):
         answers = []
         for run, _ in reports:
             self._trials[run].status = Trial.RUNNING
-        # Diverged runs have infinite values, and NumPy warns of their percentiles.
+        # Diverged runs have infinite values, and NumPy warns about their percentiles.
         with np.errstate(invalid="ignore"):
             for run, done in reports:
                 result = {"training_iteration": done, "value": float(values[run, done - 1])}
@@ -142,7 +143,7 @@ class _HyperbandRun(_SchedulerRun):
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Suppress Hyperband's log line for every bracket that E does not allow."""
+    """Suppress Hyperband's log line for every bracket that `max_epochs` does not allow."""
     logger = logging.getLogger(HyperBandScheduler.__module__)
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -153,8 +154,8 @@ def _silent() -> Iterator[None]:
 
 
 @contextmanager
-def _global_generator_kept() -> Iterator[None]:
-    """Restore NumPy's global generator, from which the scheduler draws each trial's bracket."""
+def _preserved_global_generator() -> Iterator[None]:
+    """Restore NumPy's global generator, from which the scheduler draws a bracket for each trial."""
     state = np.random.get_state()  # noqa: NPY002 - Ray draws from it
     try:
         yield
