@@ -1,4 +1,4 @@
-"""The adaptive rule as tables of values: by hand, and against the definition in plain loops."""
+"""The adaptive rule on tables: computed by hand, and compared with its definition in loops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_sotl import AdaptivePolicy
-from tests.support.adaptive_rule import STEADY, after, going_on
+from tests.support.adaptive_rule import STEADY, after, continuing_runs
 
 NAN, INF = math.nan, math.inf
 
@@ -17,31 +17,31 @@ NAN, INF = math.nan, math.inf
 @pytest.mark.parametrize(
     ("epochs", "keep", "expected"),
     [
-        (1, 1.0, [0, 1, 2, 3, 4, 5, 6, 7]),  # nothing has moved yet
+        (1, 1.0, [0, 1, 2, 3, 4, 5, 6, 7]),  # no decision before `first`
         (2, 1.0, [0, 1, 2, 3]),  # 8 / 2
         (3, 1.0, [0, 1, 2]),  # 8 / 3, rounded up
         (4, 1.0, [0, 1]),
         (7, 1.0, [0, 1]),
         (2, 2.0, [0, 1, 2, 3, 4, 5, 6, 7]),
         (2, 0.5, [0, 1]),
-        (2, 0.01, [0]),  # the leader always goes on
-        (8, 1.0, [0, 1, 2, 3, 4, 5, 6, 7]),  # at their end there is nothing to stop
+        (2, 0.01, [0]),  # the leader always continues
+        (8, 1.0, [0, 1, 2, 3, 4, 5, 6, 7]),  # all runs are at their end
     ],
 )
-def test_of_an_order_that_never_moves_half_go_on_at_each_doubling(epochs, keep, expected):
+def test_if_the_order_never_changes_half_continue_at_each_doubling(epochs, keep, expected):
     policy = AdaptivePolicy(max_epochs=8, keep=keep, first=2)
-    assert going_on(policy, after(epochs, STEADY)) == expected
+    assert continuing_runs(policy, after(epochs, STEADY)) == expected
 
 
-def test_by_default_the_first_decision_comes_when_noise_and_drift_can_be_told_apart():
+def test_by_default_the_first_decision_waits_until_noise_and_drift_can_be_distinguished():
     policy = AdaptivePolicy(max_epochs=12, keep=0.5)
-    assert going_on(policy, after(2, STEADY)) == list(range(8))
-    assert going_on(policy, after(3, STEADY)) == [0, 1]
+    assert continuing_runs(policy, after(2, STEADY)) == list(range(8))
+    assert continuing_runs(policy, after(3, STEADY)) == [0, 1]
 
 
-def test_an_order_that_has_turned_round_lets_more_go_on():
+def test_more_runs_continue_if_the_order_has_reversed():
     turned = [[1.0, 4.0], [2.0, 3.0], [3.0, 2.0], [4.0, 1.0], [5.0, 5.0], [6.0, 6.0], [7.0, 7.0]]
-    # The leaders, runs 3 and 2, stood at places 4 and 3: a factor of 3.5 / 1.5 in one doubling.
+    # The leaders, runs 3 and 2, were at places 4 and 3: a factor of 3.5 / 1.5 in one doubling.
     # Two doublings are left: (7/3)**2 = 5.44, so 6 places.
     decision = AdaptivePolicy(max_epochs=8, first=2).decide(4, turned)
     assert (decision.goes_on, decision.place, decision.places) == (True, 5, 6)
@@ -49,20 +49,20 @@ def test_an_order_that_has_turned_round_lets_more_go_on():
     assert not AdaptivePolicy(max_epochs=8, first=2).decide(6, turned).goes_on
 
 
-def test_noise_is_not_taken_for_drift():
-    # Two orders in turns. Leaders of epoch 4 are runs 2 and 3; they led at epoch 2 and stood at
-    # places 3 and 4 at epochs 1 and 3. The worst of the half and of the last epoch are the same,
-    # 3.5 / 1.5: all noise, no drift. The same holds for epoch 3.
+def test_noise_is_not_mistaken_for_drift():
+    # Two orders alternate. The leaders of epoch 4 are runs 2 and 3. They led at epoch 2 and were at
+    # places 3 and 4 at epochs 1 and 3. The worst of the last doubling and of the last epoch are the
+    # same, 3.5 / 1.5, so this is all noise and no drift. The same is true for epoch 3.
     one, other = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], [3.0, 4.0, 1.0, 2.0, 5.0, 6.0, 7.0, 8.0]
     train = np.array([one, other, one, other]).T
-    # 7/3 for the noise, 2 a doubling for 2 doublings: 9.33; with drift it would be (7/3)**3.
+    # 7/3 for the noise, and 2 per doubling for 2 doublings: 9.33. As drift it would be (7/3)**3.
     assert AdaptivePolicy(max_epochs=16, keep=0.5, first=2).decide(0, train).places == math.ceil(
         14 / 3
     )
 
 
 def definition(train, target, epoch, max_epochs, keep):
-    """How many places go on, with the definition written out run by run."""
+    """Return how many places continue, with the definition written out run by run."""
     logs = []
     samples = np.linspace(max(2, epoch // 2 + 1), epoch, 4)
     for at in sorted({int(np.round(sample)) for sample in samples}):
@@ -121,32 +121,32 @@ def test_places_are_those_of_the_definition(seed):
         assert decision.goes_on == (decision.place <= decision.places)
 
 
-def test_a_training_loss_that_does_not_say_who_generalises_is_not_used():
+def test_a_misleading_training_loss_is_not_used():
     validation = np.array([[9.0 - 0.1 * epoch + run for epoch in range(6)] for run in range(8)])
-    misleading = validation[::-1]  # steady, and the wrong way round
+    misleading = validation[::-1]  # steady but reversed
     decision = AdaptivePolicy(max_epochs=48, first=2).decide(0, misleading, validation)
     assert (decision.signal, decision.place) == ("validation", 1)
-    # Where the two agree and only the validation is noisy, the training loss is the better one.
+    # If the two agree and only the validation is noisy, the training loss is the better curve.
     noisy = validation + np.random.default_rng(0).normal(scale=2.0, size=validation.shape)
     assert AdaptivePolicy(max_epochs=48, first=2).decide(0, validation, noisy).signal == "train"
 
 
-def test_two_runs_both_go_on_until_half_of_training_and_a_lone_run_always():
+def test_two_runs_continue_until_half_of_training_and_a_single_run_always_does():
     two = [[2.0] * 7, [1.0] * 7]
     policy = AdaptivePolicy(max_epochs=8, first=2)
-    assert [going_on(policy, after(epoch, two)) for epoch in (1, 2, 4, 7)] == [[0, 1]] * 4
-    assert going_on(AdaptivePolicy(max_epochs=8, keep=0.5, first=2), after(4, two)) == [1]
-    assert going_on(policy, [[1.0, 2.0, 3.0]]) == [0]
+    assert [continuing_runs(policy, after(epoch, two)) for epoch in (1, 2, 4, 7)] == [[0, 1]] * 4
+    assert continuing_runs(AdaptivePolicy(max_epochs=8, keep=0.5, first=2), after(4, two)) == [1]
+    assert continuing_runs(policy, [[1.0, 2.0, 3.0]]) == [0]
 
 
-def test_runs_that_tie_are_told_apart_by_the_other_curve_and_else_go_on_together():
+def test_the_other_curve_breaks_ties_and_full_ties_continue_together():
     ties = [[1.0, 1.0]] * 8
-    assert going_on(AdaptivePolicy(max_epochs=4, first=2), ties) == list(range(8))
+    assert continuing_runs(AdaptivePolicy(max_epochs=4, first=2), ties) == list(range(8))
     validation = [[float(run)] * 2 for run in range(8)]
-    assert going_on(AdaptivePolicy(max_epochs=4, first=2), ties, validation) == [0, 1]
+    assert continuing_runs(AdaptivePolicy(max_epochs=4, first=2), ties, validation) == [0, 1]
 
 
-def test_asked_twice_the_rule_says_the_same_and_with_more_runs_it_may_say_otherwise():
+def test_the_same_curves_get_the_same_decision_and_more_runs_may_change_it():
     policy = AdaptivePolicy(max_epochs=4, first=2)
     few = [[3.0, 3.0], [4.0, 4.0]]
     assert policy.decide(1, few) == policy.decide(1, few)
@@ -154,7 +154,7 @@ def test_asked_twice_the_rule_says_the_same_and_with_more_runs_it_may_say_otherw
     assert not policy.decide(1, [*few, [1.0, 1.0]]).goes_on
 
 
-def test_several_runs_at_once_get_the_decisions_that_each_gets_alone():
+def test_decide_all_returns_the_decisions_of_decide():
     generator = np.random.default_rng(3)
     train = generator.normal(size=(12, 9))
     for run, epochs in enumerate(generator.integers(0, 10, size=12)):
@@ -164,7 +164,7 @@ def test_several_runs_at_once_get_the_decisions_that_each_gets_alone():
     assert policy.decide_all(range(12), train) == alone
 
 
-def test_the_rule_does_not_see_scale_or_unit():
+def test_the_rule_does_not_depend_on_scale_or_unit():
     generator = np.random.default_rng(1)
     train = generator.normal(size=(20, 7))
     policy = AdaptivePolicy(max_epochs=20, first=2)

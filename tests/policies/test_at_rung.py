@@ -1,4 +1,4 @@
-"""Decisions about runs that take turns, as tables."""
+"""Decisions about runs that take turns, on tables of losses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_sotl import AdaptivePolicy
 
 
 def in_order(runs: int, epochs: int) -> np.ndarray:
-    """Losses of runs whose order never moves, the first the best."""
+    """Return losses of runs whose order never changes. The first run is the best."""
     return np.array([[run + 1 / (epoch + 1) for epoch in range(epochs)] for run in range(runs)])
 
 
@@ -21,7 +21,7 @@ def continuing(policy: AdaptivePolicy, losses: np.ndarray, rung: int) -> list[in
     return [run for run, decision in zip(reached, decisions, strict=True) if decision.goes_on]
 
 
-def test_what_runs_were_trained_beyond_a_rung_does_not_count():
+def test_values_after_the_rung_are_ignored():
     losses, values = np.random.default_rng(0).uniform(size=(2, 9, 12))
     policy = AdaptivePolicy(max_epochs=12, runs=9)
     beyond = policy.decide_at_rung(4, range(9), losses, values)
@@ -29,9 +29,9 @@ def test_what_runs_were_trained_beyond_a_rung_does_not_count():
     assert {decision.epoch for decision in beyond} == {4}
 
 
-# In an order that never moves, half of `max_epochs / rung` places continue at each doubling in a
-# large sweep. From 3 epochs to 48 there are 4 doublings, so 16 runs are the least for that; 12 runs
-# shrink by 12 ** (1 / 4) a doubling: 12, 6.4, 3.5 places.
+# If the order never changes, a large sweep keeps `max_epochs / rung` places, which is half at each
+# doubling. From 3 epochs to 48 there are 4 doublings, so this needs at least 16 runs. A sweep of 12
+# runs shrinks by 12 ** (1 / 4) per doubling: 12, 6.4, 3.5 places.
 @pytest.mark.parametrize(
     ("runs", "rung", "places"),
     [
@@ -62,12 +62,12 @@ def test_without_the_number_of_runs_half_of_the_places_continue_at_each_doubling
 
 
 @pytest.mark.parametrize("first", [47, 48, 60])
-def test_a_first_rung_near_the_end_is_no_error(first):
+def test_the_first_rung_may_be_near_the_end(first):
     policy = AdaptivePolicy(max_epochs=48, runs=12, first=first, finalists=3)
     assert len(continuing(policy, in_order(12, 47), 47)) == (3 if first == 47 else 12)
 
 
-def test_a_diverged_run_is_none_of_the_three():
+def test_a_diverged_run_is_never_a_finalist():
     losses = in_order(4, 24)
     losses[1:3, 20:] = math.inf
     policy = AdaptivePolicy(max_epochs=48, runs=4, finalists=3)
@@ -93,7 +93,7 @@ def test_a_run_that_has_not_reached_the_rung_is_not_compared():
     assert [decision.compared for decision in decisions] == [5, 5]
 
 
-def test_without_finalists_it_is_the_rule_of_decide_all():
+def test_without_finalists_the_rule_is_that_of_decide_all():
     losses, values = np.random.default_rng(1).uniform(size=(2, 12, 24))
     policy = AdaptivePolicy(max_epochs=24, runs=12)
     for rung in (3, 6, 12):

@@ -16,7 +16,7 @@ def test_runs_and_epochs_come_in_any_order_and_number():
     np.testing.assert_array_equal(curves.values[order], expected)
 
 
-def test_what_is_not_finite_is_the_worst_and_what_is_beyond_the_budget_is_not_kept():
+def test_non_finite_values_are_the_worst_and_values_beyond_the_budget_are_ignored():
     curves = GrowingCurves(max_epochs=2)
     for epoch, value in enumerate([math.nan, -math.inf, 1.0]):
         curves.put("run", epoch, value)
@@ -24,7 +24,7 @@ def test_what_is_not_finite_is_the_worst_and_what_is_beyond_the_budget_is_not_ke
     assert curves.values.tolist() == [[math.inf, math.inf]]
 
 
-def test_a_run_that_has_gone_back_loses_what_came_after():
+def test_a_rewound_run_loses_its_later_values():
     curves = GrowingCurves(max_epochs=5)
     for epoch, value in [(0, 4.0), (2, 2.0), (1, 3.0)]:
         curves.put("run", epoch, value)

@@ -1,4 +1,4 @@
-"""The score by which the runs of a sweep in turns are compared at the end."""
+"""The rungs of a sweep, and the score that compares its finished runs."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def test_a_finished_run_is_compared_by_its_last_three_validations(values, score)
     assert final_score(np.array(values)) == score
 
 
-def test_a_rung_may_grow_beyond_all_bounds():
+def test_a_huge_growth_leads_straight_to_the_end():
     assert rungs(3, 30, growth=1e308) == [3, 30]

@@ -19,12 +19,12 @@ from lightning_sotl.policies.stopping import stop_at_limit
         (10, math.nan, "non_finite_estimate"),
     ],
 )
-def test_a_run_ends_at_its_limit_once_the_estimate_is_there(completed, estimate, expected):
+def test_a_run_ends_at_its_limit_once_it_has_an_estimate(completed, estimate, expected):
     reason = stop_at_limit(completed, estimate, limit=10, reached=StoppingReason.stop_epoch_reached)
     assert reason == expected
 
 
-def test_reasons_are_the_strings_that_checkpoints_and_records_hold():
+def test_reasons_are_the_strings_in_checkpoints_and_records():
     assert [str(reason) for reason in StoppingReason] == [
         "not_stopped",
         "stop_epoch_reached",

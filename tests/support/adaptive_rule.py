@@ -17,8 +17,8 @@ def after(epochs: int, table: list[list[float]]) -> list[list[float]]:
     return [row[:epochs] for row in table]
 
 
-def going_on(policy: AdaptivePolicy, train: Any, validation: Any = None) -> list[int]:
-    """Return the runs that the rule lets go on."""
+def continuing_runs(policy: AdaptivePolicy, train: Any, validation: Any = None) -> list[int]:
+    """Return the runs that continue by the rule."""
     runs = range(len(train if train is not None else validation))
     return [run for run in runs if policy.decide(run, train, validation).goes_on]
 

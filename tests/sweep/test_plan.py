@@ -1,4 +1,4 @@
-"""Which runs of a sweep train next, as a table without a Trainer."""
+"""The plan of a sweep, tested on tables of progress without a Trainer."""
 
 import math
 
@@ -11,7 +11,7 @@ RUNGS = [3, 6, 12]
 
 
 def run(epochs, loss=1.0, **options):
-    """Return a run whose losses are `loss` and have never changed their order."""
+    """Return a run with losses near `loss`, so that the order of runs never changes."""
     return Progress(epochs, losses={e: loss + 1 / (e + 1) for e in range(epochs)}, **options)
 
 
@@ -31,14 +31,14 @@ def test_all_runs_reach_a_rung_before_any_continues():
     assert (first.stop_epoch, first.admitted, first.pending) == (3, [0, 1, 2], [1])
 
 
-def test_the_best_continue_and_a_run_that_is_beyond_stays():
-    # In an order that never moves, half of the places continue at each doubling.
+def test_the_best_continue_and_a_run_past_the_rung_stays_admitted():
+    # If the order never changes, half of the places continue at each doubling.
     losses = [5.0, 1.0, 3.0, 2.0, 8.0, 7.0, 6.0, 4.0]
     first, second = plan([run(3, loss) for loss in losses])
     assert first.pending == []
     assert second.stop_epoch == 6
     assert second.pending == second.admitted == [1, 2, 3, 7]  # the best 12 / 3
-    # The worst was trained further, when it was alone.
+    # The worst run had trained further, when it was the only run.
     beyond = plan([run(3, loss) for loss in losses[:4]] + [run(6, 8.0)])
     assert 4 in beyond[1].admitted
     assert 4 not in beyond[1].pending
@@ -53,13 +53,13 @@ def test_decisions_do_not_change_while_others_train_to_the_rung():
         assert now.pending == [row for row in before.pending if row != ahead]
 
 
-def test_a_run_that_something_else_ended_is_complete_there():
+def test_a_run_that_ended_early_is_complete():
     first, second = plan([run(2, ended=True), run(3), run(3)])
     assert first.pending == []
     assert 0 not in second.admitted
 
 
-def test_a_run_that_is_set_aside_is_not_waited_for():
+def test_a_run_that_is_set_aside_does_not_hold_up_the_rung():
     first, second = plan([run(0, set_aside=True), run(3), run(3)])
     assert (first.admitted, first.pending) == ([0, 1, 2], [])
     assert second.admitted == [1, 2]
@@ -71,11 +71,12 @@ def test_a_diverged_run_does_not_continue():
     assert 1 not in second.admitted
 
 
-def test_a_budget_begins_the_first_and_keeps_enough_for_one_run_to_the_end():
-    # 3 each for n runs and 12 - 3 = 9 for one of them: n = 3 on 20 epochs.
+def test_a_budget_starts_the_first_runs_and_reserves_enough_to_finish_one():
+    # n runs need 3 epochs each, and one of them 12 - 3 = 9 more: n = 3 with 20 epochs.
     (first,) = plan([run(0)] * 6, max_total_epochs=20)
     assert (first.admitted, first.not_affordable) == ([0, 1, 2], 3)
-    # 9 are spent, 3 for one run to 6, and 6 for it to 12: on 20 epochs only one continues.
+    # 9 epochs are spent. One run needs 3 more to reach 6, and 6 more to reach 12. With 20 epochs,
+    # only one run continues.
     _, second = plan([run(3, 1.0), run(3, 2.0), run(3, 3.0), *[run(0)] * 3], max_total_epochs=20)
     assert second.admitted == [0]
     _, second = plan([run(3, 1.0), run(3, 2.0), run(3, 3.0)], max_total_epochs=21)
@@ -83,15 +84,16 @@ def test_a_budget_begins_the_first_and_keeps_enough_for_one_run_to_the_end():
     assert second.not_affordable == 1
 
 
-def test_a_run_that_ended_early_takes_nothing_from_the_reserve():
-    # 8 + 3 + 3 are spent, 3 for one run to 6, and 6 for it to 12: one continues on 23 epochs.
+def test_a_run_that_ended_early_does_not_use_up_the_reserve():
+    # 8 + 3 + 3 epochs are spent. One run needs 3 more to reach 6, and 6 more to reach 12. With 23
+    # epochs, one run continues.
     runs = [run(8, ended=True), run(3, 1.0), run(3, 2.0)]
     assert plan(runs, max_total_epochs=23)[1].pending == [1]
     assert plan(runs, max_total_epochs=22)[1].pending == []
 
 
-def test_validations_decide_with_the_losses():
-    # Losses and validations disagree: more continue than by losses alone.
+def test_validations_and_losses_decide_together():
+    # Losses and validations disagree, so more runs continue than by losses alone.
     def both(loss, accuracy):
         return Progress(
             3,

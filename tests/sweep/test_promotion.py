@@ -1,4 +1,4 @@
-"""The best runs go on from their checkpoints, and only those."""
+"""Promotion: the best runs, and only those, are trained to the end from their checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.helpers import PACKAGES, door, lightning, loader, returned_ep
 from tests.support.run_folders import write_record
 
 pytestmark = pytest.mark.filterwarnings(
-    # ModelCheckpoint's word on a promoted run that logs into a folder of its own.
+    # ModelCheckpoint warns about a promoted run that logs into a new folder.
     "ignore:The dirpath has changed"
 )
 
@@ -77,7 +77,7 @@ def test_one_call_trains_the_best_runs_of_a_directory_to_the_end(tmp_path: Path)
     ]
     assert [winner.checkpoint_path for winner, _ in results] == [paths[1.0], paths[2.0]]
     assert [epochs for _, epochs in results] == [[2, 3], [2, 3]]
-    # Its own finished runs do not change who the winners at T were.
+    # The finished runs of the promotion do not change the winners at T.
     message = (
         "Expected 9 winners but there can be only 3: no other eligible run has a finite estimate "
         "at T."
@@ -123,7 +123,7 @@ def test_a_winner_refuses_a_trainer_that_would_not_promote_it(
     [(1, "min", "b"), (3, "min", "bda"), (2, "max", "ab")],
     ids=str,
 )
-def test_ties_go_to_the_first_and_what_is_not_finite_never_goes_on(
+def test_ties_go_to_the_first_run_and_diverged_runs_never_win(
     k: int, mode: Any, expected: str
 ) -> None:
     values = {"a": 2.0, "b": 1.0, "c": math.inf, "d": 1.0, "e": None, "f": math.nan, "g": -math.inf}
@@ -148,14 +148,12 @@ def test_ties_go_to_the_first_and_what_is_not_finite_never_goes_on(
         ),
     ],
 )
-def test_what_cannot_be_promoted_is_refused(
-    call: Any, error: type[Exception], message: str
-) -> None:
+def test_invalid_promotions_are_refused(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()
 
 
-def test_winners_among_unlike_runs_are_warned_of(tmp_path: Path) -> None:
+def test_winners_among_incomparable_runs_cause_a_warning(tmp_path: Path) -> None:
     for name, size in (("a", 8), ("b", 16)):
         write_record(tmp_path / name, [2.0], batch_size=size, checkpoint=f"{name}.ckpt")
     message = (
@@ -168,7 +166,7 @@ def test_winners_among_unlike_runs_are_warned_of(tmp_path: Path) -> None:
 
 
 def promote_by(folder: Path, returned: Any, calls: list[str], **options: Any) -> list[Any]:
-    """Promote the best 2 runs; `returned` gives the result of `train` from the epochs."""
+    """Promote the best 2 runs. `returned` computes the result of `train` from the epochs."""
 
     def train(winner: Winner) -> Any:
         calls.append(winner.run_id)
@@ -188,9 +186,7 @@ def promote_by(folder: Path, returned: Any, calls: list[str], **options: Any) ->
     ],
     ids=str,
 )
-def test_winners_that_were_trained_to_the_end_come_back_with_their_results(
-    tmp_path: Path, result: Any
-) -> None:
+def test_trained_winners_are_returned_with_their_results(tmp_path: Path, result: Any) -> None:
     for level in (3.0, 1.0, 2.0):
         fit_to_two(tmp_path, level)
     calls: list[str] = []
@@ -219,7 +215,7 @@ def test_retraining_is_an_explicit_choice(tmp_path: Path) -> None:
         promote_by(tmp_path, list, calls, retrain=1)
 
 
-def test_a_winner_that_reached_its_end_in_another_way_has_no_result(
+def test_a_winner_that_finished_before_train_returned_has_no_result(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for level in (1.0, 2.0):
@@ -233,7 +229,7 @@ def test_a_winner_that_reached_its_end_in_another_way_has_no_result(
 
     with pytest.raises(RuntimeError, match="killed"):
         promote_by(tmp_path, interrupted, calls)
-    # The second has reached its end too, but nothing knows what `train` returns for it.
+    # The second winner has reached its end too, but `train` never returned its result.
     caplog.clear()
     again = promote_by(tmp_path, list, calls)
     (message,) = [r.getMessage() for r in caplog.records if "trained to the end" in r.getMessage()]
@@ -250,8 +246,8 @@ def test_a_winner_that_reached_its_end_in_another_way_has_no_result(
     ]
 
 
-def test_a_winner_that_was_not_trained_is_no_trained_one(tmp_path: Path) -> None:
-    """For example, `print` in place of `train`, to see what would be trained."""
+def test_a_winner_that_train_did_not_fit_is_not_skipped(tmp_path: Path) -> None:
+    """For example, a user passes `print` as `train` to see what would be trained."""
     fit_to_two(tmp_path, 1.0)
     seen: list[Winner] = []
     for _ in range(2):
@@ -262,7 +258,7 @@ def test_a_winner_that_was_not_trained_is_no_trained_one(tmp_path: Path) -> None
         assert [value for _, value in promote_by(tmp_path, list, calls)] == [[2, 3]]
 
 
-def test_a_winner_whose_training_broke_off_is_trained_again(tmp_path: Path) -> None:
+def test_a_winner_whose_training_was_interrupted_is_trained_again(tmp_path: Path) -> None:
     fit_to_two(tmp_path, 1.0)
     (winner,) = find_winners(tmp_path / "logs", 1)
     broken = level_model(1.0)
@@ -282,7 +278,7 @@ def test_a_winner_whose_training_broke_off_is_trained_again(tmp_path: Path) -> N
     assert len(calls) == 1
 
 
-def test_a_trained_winner_needs_its_checkpoint_no_more(tmp_path: Path) -> None:
+def test_a_trained_winner_no_longer_needs_its_checkpoint(tmp_path: Path) -> None:
     path = fit_to_two(tmp_path, 1.0)
     promote(tmp_path / "logs", 1, lambda winner: continue_to_end(tmp_path, winner))
     assert path is not None
@@ -291,7 +287,7 @@ def test_a_trained_winner_needs_its_checkpoint_no_more(tmp_path: Path) -> None:
     assert (epochs, winner.params) == ([2, 3], {"level": 1.0})
 
 
-def test_what_a_winner_has_reached_is_of_the_estimate_that_decided(tmp_path: Path) -> None:
+def test_the_final_estimate_is_the_one_that_decided(tmp_path: Path) -> None:
     fit_to_two(tmp_path, 1.0)
     for _ in range(2):
         ((winner, _),) = promote(

@@ -1,4 +1,4 @@
-"""A sweep whose runs take turns, on real Trainers."""
+"""Sweeps whose runs take turns, with real Trainers."""
 
 import json
 import logging
@@ -82,7 +82,7 @@ def trainer(folder, callbacks, package="pytorch_lightning", **options):
 
 
 class Training:
-    """A `train` that notes each step of each run."""
+    """A `train` function that records each step of each run."""
 
     def __init__(self, package="pytorch_lightning", *, plateau=False, loaders=loaders, **options):
         self.loaders = loaders
@@ -99,7 +99,7 @@ class Training:
         turn.fit(run, net, *self.loaders())
 
     def alone(self, folder, params):
-        """Return weights and steps of a run of its own, without any of our callbacks."""
+        """Return the weights and steps of an uninterrupted run without our callbacks."""
         steps = []
         lightning(self.package).seed_everything(7, verbose=False)
         net = module(self.package, **params, steps=steps, plateau=self.plateau)
@@ -123,7 +123,7 @@ def make(folder, candidates=CANDIDATES, package="pytorch_lightning", **options):
     ],
     ids=["plain", "lightning", "plateau", "accumulation", "bf16", "logger"],
 )
-def test_the_winner_is_bit_equal_to_a_run_of_its_own(tmp_path, how):
+def test_the_winner_is_bit_equal_to_an_uninterrupted_run(tmp_path, how):
     package = how.get("package", PACKAGES[0])
     training = Training(**how)
     sweep = make(tmp_path / "sweep", package=package)
@@ -137,11 +137,11 @@ def test_the_winner_is_bit_equal_to_a_run_of_its_own(tmp_path, how):
     assert training.steps[best.run_id] == steps
     assert best == sweep.best
     assert best.params in CANDIDATES
-    # Each run: what it trained is the beginning of a run of its own, and no step came twice.
+    # The steps of each run are the first steps of an uninterrupted run, without repeats.
     for number, params in enumerate(CANDIDATES):
         ours = training.steps[f"run_{number:03d}"]
         assert ours == training.alone(tmp_path / "alone", params)[1][: len(ours)]
-    # Rungs 2, 3, 4, 6 for all or some.
+    # The rungs are 2, 3, 4 and 6.
     assert [turn for turn in training.turns if turn[1] == 0] == [
         (f"run_{number:03d}", 0, 2) for number in range(6)
     ]
@@ -164,7 +164,7 @@ def test_the_best_has_the_best_mean_of_its_last_three_validations(tmp_path):
     assert means[best.run_id] == max(means.values())
 
 
-def test_the_same_script_resumes_after_it_broke_off(tmp_path):
+def test_the_same_script_resumes_after_an_interruption(tmp_path):
     class Broken(BaseException):
         pass
 
@@ -215,7 +215,7 @@ def test_rank_prints_the_order_of_ranking(tmp_path, capsys):
         losses = [newest_loss(tmp_path / run.run_id) for run in ranking if run.epochs == length]
         assert losses == sorted(losses)
     _, out, notes = command(capsys, "rank", tmp_path, "--json")
-    assert "fewer than" not in notes  # that a sweep pauses runs early is no news
+    assert "fewer than" not in notes  # a sweep is expected to pause runs early
     printed = json.loads(out)
     assert [run["run_id"] for run in printed["runs"]] == [run.run_id for run in ranking]
     assert len(ranking) == 6
@@ -289,7 +289,7 @@ def test_bad_arguments_are_refused(tmp_path, options, error, message):
     assert not (tmp_path / "sweep/sweep.json").exists()
 
 
-def test_other_settings_than_the_directorys_are_refused_and_a_larger_budget_is_not(tmp_path):
+def test_changed_settings_are_refused_but_a_larger_budget_is_allowed(tmp_path):
     make(tmp_path, max_total_epochs=20)
     make(tmp_path, max_total_epochs=30)
     with pytest.raises(
@@ -320,7 +320,7 @@ def test_a_candidate_that_raises_is_set_aside_and_tried_again(tmp_path, caplog):
     assert training.turns[0] == ("run_001", 0, 2)
 
 
-def test_a_sweep_without_any_candidate_left_raises(tmp_path):
+def test_a_sweep_raises_if_every_candidate_failed(tmp_path):
     def train(turn):
         raise ZeroDivisionError("mine")
 
@@ -356,7 +356,7 @@ def test_a_trainer_that_does_not_fit_the_turn_is_refused(tmp_path):
         turn.fit(trainer(tmp_path, turn.callbacks, devices=2, strategy="ddp_fork"), net, *loaders())
 
 
-def test_a_run_that_something_else_ends_is_complete_there(tmp_path):
+def test_a_run_that_another_callback_ends_is_complete(tmp_path):
     pl = lightning()
 
     class Ends(pl.Callback):
@@ -381,18 +381,18 @@ def test_a_run_that_something_else_ends_is_complete_there(tmp_path):
     assert Path(ended.checkpoint).exists()
 
 
-def test_a_budget_that_cannot_begin_all_begins_the_first(tmp_path):
+def test_a_budget_that_is_too_small_for_all_starts_the_first_candidates(tmp_path):
     sweep, training = make(tmp_path, max_total_epochs=11), Training()
     with pytest.warns(UserWarning, match="is too small to start") as caught:
         best = sweep.run(training)
-    # 2 each for n runs, and 4 more for one of them to the end: n = 3.
+    # n runs need 2 epochs each, and one of them 4 more to the end: n = 3.
     assert sorted({run_id for run_id, *_ in training.turns}) == ["run_000", "run_001", "run_002"]
     message = [str(entry.message) for entry in caught if "is too small" in str(entry.message)]
     assert message == [
         "A budget of 11 epochs is too small to start the last 3 candidates in the list."
     ]
     assert sum(len(steps) for steps in training.steps.values()) / 4 <= 11
-    # Only the winner's checkpoint is left: nobody else can continue on what is left.
+    # Only the winner keeps its checkpoint, because the rest of the budget is too small for others.
     assert [str(path) for path in tmp_path.rglob("*.ckpt")] == [best.checkpoint_path]
 
 
@@ -404,7 +404,7 @@ def test_only_the_newest_checkpoint_of_a_run_is_kept(tmp_path):
 
 
 class ResumableLoader(StatefulLoader):
-    """Four batches an epoch, from a loader that can be resumed inside an epoch."""
+    """A loader with four batches per epoch that can be resumed within an epoch."""
 
     def __iter__(self):
         for batch in super().__iter__():
@@ -412,7 +412,7 @@ class ResumableLoader(StatefulLoader):
             yield INPUTS[rows], LABELS[rows]
 
 
-def test_blocks_take_the_place_of_epochs(tmp_path):
+def test_a_sweep_can_count_blocks_instead_of_epochs(tmp_path):
     training = Training(max_epochs=5, loaders=lambda: (ResumableLoader(4), loaders()[1]))
     sweep = make(tmp_path, CANDIDATES[:3], monitor_args={"every_n_train_batches": 3})
     best = sweep.run(training)  # 6 blocks of 3 batches
@@ -424,7 +424,7 @@ def test_blocks_take_the_place_of_epochs(tmp_path):
     assert all(torch.equal(saved[name], weights[name]) for name in weights)
 
 
-def test_one_line_a_rung_and_a_recommendation_without_validation(tmp_path, caplog):
+def test_each_rung_and_the_end_are_logged(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     sweep = make(tmp_path)
     best = sweep.run(Training())

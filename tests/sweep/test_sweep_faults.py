@@ -1,4 +1,4 @@
-"""Sweeps after a kill, on a full disk, in several processes, and in other places than before."""
+"""Sweeps after a kill, on a full disk, in several processes, and in a moved directory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def cut(folder: Path, lines: int) -> None:
-    """Leave the first lines of a record, as after a kill."""
+    """Keep only the first lines of a record, as a kill would."""
     path = folder / "sotl.jsonl"
     kept = path.read_text().splitlines(keepends=True)[:lines]
     path.write_text("".join(kept))
@@ -61,10 +61,10 @@ def ranked(capsys: pytest.CaptureFixture[str], folder: Path) -> list[str]:
     return [run["run_id"] for run in json.loads(out)["runs"]]
 
 
-# --- kills; tests/campaigns/killed_sweeps.py has them at every write and at random
+# --- kills; tests/campaigns/killed_sweeps.py kills at every write and at random
 
 
-def test_a_winner_wins_whose_process_was_killed_before_its_last_line(tmp_path):
+def test_a_winner_stays_the_winner_if_killed_before_its_last_line(tmp_path):
     best = make(tmp_path).run(Training())
     folder = tmp_path / best.run_id
     assert [*lines_of(folder)[-1]][:1] == ["status"]
@@ -73,7 +73,7 @@ def test_a_winner_wins_whose_process_was_killed_before_its_last_line(tmp_path):
     assert make(tmp_path).run(pytest.fail) == best
 
 
-def test_a_diverged_run_stays_out_whose_process_was_killed_before_its_last_line(tmp_path):
+def test_a_diverged_run_stays_out_if_killed_before_its_last_line(tmp_path):
     candidates = [DIVERGING, *CANDIDATES[:2]]
     best = make(tmp_path, candidates).run(Training())
     folder = tmp_path / "run_000"
@@ -82,7 +82,7 @@ def test_a_diverged_run_stays_out_whose_process_was_killed_before_its_last_line(
     assert make(tmp_path, candidates).run(pytest.fail) == best
 
 
-def test_a_first_turn_that_a_kill_broke_off_is_one_run(tmp_path, capsys, whole):
+def test_a_first_turn_that_was_killed_counts_as_one_run(tmp_path, capsys, whole):
     for turn in make(tmp_path):
         Training()(turn)
         break
@@ -93,7 +93,7 @@ def test_a_first_turn_that_a_kill_broke_off_is_one_run(tmp_path, capsys, whole):
     assert sorted(ranked(capsys, tmp_path)) == ["run_000", "run_001", "run_002"]
 
 
-def test_a_checkpoint_that_a_kill_left_is_deleted(tmp_path):
+def test_a_checkpoint_left_by_a_kill_is_deleted(tmp_path):
     best = make(tmp_path).run(Training())
     folder = tmp_path / best.run_id
     (folder / "stopped-epoch=4-older.ckpt").write_bytes(b"of the turn before")
@@ -102,7 +102,7 @@ def test_a_checkpoint_that_a_kill_left_is_deleted(tmp_path):
 
 
 class Ends:
-    """Trains; something else than the sweep ends one candidate after some epochs."""
+    """A `train` function in which another callback ends one candidate after some epochs."""
 
     def __init__(self, candidate: int = 2, epochs: int = 5) -> None:
         self.candidate, self.epochs = CANDIDATES[candidate], epochs
@@ -124,7 +124,7 @@ class Ends:
         turn.fit(fit, module(**turn.params), *loaders())
 
 
-def test_a_run_that_something_else_ended_is_complete_once_its_checkpoint_is_named(tmp_path):
+def test_a_run_that_another_callback_ended_is_complete_once_its_checkpoint_is_recorded(tmp_path):
     candidates = [CANDIDATES[2]]
     sweep = make(tmp_path, candidates)
     best = sweep.run(Ends())
@@ -132,10 +132,10 @@ def test_a_run_that_something_else_ended_is_complete_once_its_checkpoint_is_name
     named, status = lines_of(folder)[-2:]
     assert Path(named["checkpoint"]) == Path(best.checkpoint_path)
     assert (status["status"], status["reason"]) == ("stopped", "trainer.should_stop")
-    # A kill came before the status.
+    # A kill before the status was written.
     cut(folder, -1)
     assert make(tmp_path, candidates).run(pytest.fail) == best
-    # A kill came before the name: the turn is open.
+    # A kill before the checkpoint was recorded: the turn is not complete.
     path = Path(best.checkpoint_path)
     older = Path([line["checkpoint"] for line in lines_of(folder) if line.get("checkpoint")][-2])
     older.write_bytes(path.read_bytes())  # its content does not matter here
@@ -144,12 +144,12 @@ def test_a_run_that_something_else_ended_is_complete_once_its_checkpoint_is_name
     assert (turn.start_epoch, turn.stop_epoch, turn.checkpoint_path) == (4, 6, str(older))
 
 
-# --- several processes; tests/campaigns/killed_sweeps.py has real ones, of which one is killed
+# --- several processes; tests/campaigns/killed_sweeps.py starts real ones and kills one
 
 
 @pytest.fixture
 def while_it_waits(monkeypatch):
-    """Return a list of what another process does while a sweep waits for its run."""
+    """Return a list of functions. Each poll of a sweep that waits calls and removes one."""
     acts: list[Any] = []
 
     def sleep(seconds: float) -> None:
@@ -160,9 +160,7 @@ def while_it_waits(monkeypatch):
 
 
 @pytest.mark.parametrize("dies", [False, True])
-def test_a_run_that_another_process_holds_is_waited_for(
-    tmp_path, while_it_waits, whole, dies, caplog
-):
+def test_a_sweep_waits_for_a_run_of_another_process(tmp_path, while_it_waits, whole, dies, caplog):
     caplog.set_level(logging.INFO)
     training, other = Training(), iter(make(tmp_path))
     turn = next(other)
@@ -171,7 +169,7 @@ def test_a_run_that_another_process_holds_is_waited_for(
         assert [run_id for run_id, *_ in training.turns] == ["run_001", "run_002"]
         if not dies:
             training(turn)
-        other.close()  # which releases its run, as the end of a process does
+        other.close()  # releases the run, as the end of a process does
 
     while_it_waits += [lambda: None, act]
     assert same(make(tmp_path).run(training), whole[0])
@@ -181,9 +179,7 @@ def test_a_run_that_another_process_holds_is_waited_for(
     assert messages == ["Waiting for another process, which is training 'run_000'."]
 
 
-def test_a_run_that_raises_in_another_process_is_not_waited_for_any_longer(
-    tmp_path, while_it_waits
-):
+def test_a_sweep_stops_waiting_for_a_run_that_raised_in_another_process(tmp_path, while_it_waits):
     training, other = Training(), iter(make(tmp_path))
     turn = next(other)
 
@@ -209,15 +205,15 @@ def test_a_candidate_that_raised_is_tried_again_when_another_script_starts(
             raise ZeroDivisionError("mine")
         training(turn)
 
-    # It starts at once, before this one goes on.
+    # The other script starts at once, before this one continues.
     monkeypatch.setattr(sweep_module.log, "exception", lambda *_: make(tmp_path))
     assert same(make(tmp_path).run(train), whole[0])
     assert attempts[:2] == ["run_000", "run_000"]
 
 
 @pytest.mark.parametrize("loop", [False, True])
-def test_a_run_whose_training_broke_off_is_free_again(tmp_path, whole, loop):
-    """Also in a notebook, which keeps the exception and its frames."""
+def test_a_run_is_released_when_its_training_is_interrupted(tmp_path, whole, loop):
+    """This includes a notebook, which keeps the exception and its frames."""
 
     def train(turn):
         raise KeyboardInterrupt("mine")
@@ -249,8 +245,8 @@ def test_scripts_with_different_candidates_train_the_same_sweep(tmp_path, whole)
 # --- full disks
 
 
-class NoRoom:
-    """Trains; one turn finds a disk with room for some bytes."""
+class FullDisk:
+    """A `train` function whose disk has room for only `size` bytes in one turn."""
 
     def __init__(self, run_id: str, stop_epoch: int, size: int) -> None:
         self.training, self.at, self.size = Training(), (run_id, stop_epoch), size
@@ -271,7 +267,7 @@ def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_ep
         r"script again; it will repeat this turn\.$"
     )
     with pytest.raises(OSError, match=message):
-        sweep.run(NoRoom(run_id, stop_epoch, 4_000))
+        sweep.run(FullDisk(run_id, stop_epoch, 4_000))
     before = checkpoints(tmp_path / run_id)
     assert [name.split("-")[1] for name in before] == ["epoch=2"][: stop_epoch - 2]
     assert same(make(tmp_path).run(Training()), whole[0])
@@ -279,8 +275,8 @@ def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_ep
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_half_a_checkpoint_is_not_left_on_a_full_disk(tmp_path, monkeypatch, ends):
-    """As of a full disk that is not the one of the temporary files."""
+def test_a_full_disk_leaves_no_partial_checkpoint(tmp_path, monkeypatch, ends):
+    """The temporary files are on another disk, which is not full."""
     save = lightning().Trainer.save_checkpoint
 
     def half(trainer, path, *args, **options):
@@ -327,7 +323,7 @@ def test_a_record_that_cannot_be_written_ends_the_script_and_loses_nothing(
     assert len(checkpoints(folder)) == 1
 
 
-def test_the_users_own_error_that_a_full_disk_caused_ends_the_script(tmp_path):
+def test_a_user_error_caused_by_a_full_disk_ends_the_script(tmp_path):
     def train(turn):
         try:
             raise OSError(28, "No space left on device")
@@ -360,7 +356,7 @@ def test_only_diverged_candidates_have_no_winner(tmp_path):
 
 
 class NoValidation(Training):
-    """Trains; the validations of some candidates are NaN."""
+    """A `train` function in which the validations of some candidates are NaN."""
 
     def __init__(self, *candidates: Any) -> None:
         super().__init__()
@@ -381,7 +377,7 @@ def test_a_validation_that_is_never_finite_does_not_win(tmp_path):
     assert sweep.run(NoValidation(CANDIDATES[2])).params != CANDIDATES[2]
 
 
-def test_no_winner_is_guessed_without_any_finite_validation(tmp_path):
+def test_without_any_finite_validation_there_is_no_winner(tmp_path):
     sweep = make(tmp_path, CANDIDATES[:2], validation="val_loss", validation_mode="min")
     message = (
         f"No candidate of '{tmp_path}' was trained to the end: 'run_000', 'run_001' ended without "
@@ -437,7 +433,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has no such permissions")
 def test_a_directory_without_permission_is_named(tmp_path):
-    # Root may write everywhere, and pytest's own folders are closed to all others.
+    # Root can write everywhere, and other users cannot read pytest's folders.
     user = os.geteuid()
     with tempfile.TemporaryDirectory() as outer:
         Path(outer).chmod(0o755)
@@ -464,7 +460,7 @@ def test_a_directory_without_permission_is_named(tmp_path):
         b'{"schema": 1, "candidates": [3]}',
     ],
 )
-def test_damaged_settings_are_an_error_and_stay_as_they_are(tmp_path, content):
+def test_damaged_settings_raise_and_are_not_changed(tmp_path, content):
     path = tmp_path / "sweep.json"
     path.write_bytes(content)
     message = (
@@ -480,19 +476,19 @@ def test_damaged_settings_are_an_error_and_stay_as_they_are(tmp_path, content):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_turn_warns_of_more_than_a_run_of_its_own_does(tmp_path, package):
+def test_turns_cause_no_more_warnings_than_an_uninterrupted_run(tmp_path, package):
     options = {"logger": True, "enable_checkpointing": True, "enable_progress_bar": True}
     training = Training(package, **options)
 
-    def told(act):
+    def messages_of(act):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             act()
         return {str(entry.message) for entry in caught}
 
-    expected = told(lambda: training.alone(tmp_path / "alone", CANDIDATES[0]))
+    expected = messages_of(lambda: training.alone(tmp_path / "alone", CANDIDATES[0]))
     sweep = make(tmp_path / "sweep", package=package)
     for turn in sweep:
-        found = told(lambda: training(turn))  # noqa: B023  # it is called at once
+        found = messages_of(lambda: training(turn))  # noqa: B023  # it is called at once
         assert found <= expected, turn
     assert max(start for _, start, _ in training.turns) == 4

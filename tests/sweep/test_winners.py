@@ -1,4 +1,4 @@
-"""A winner is the very network that was stopped: its parameters, its module, its training."""
+"""The parameters, the module and the training of a winner are those of the stopped run."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def promoting(folder: Path, trainer_class: Any = None, package: str = PACKAGES[0
 
 
 def same(left: Any, right: Any) -> bool:
-    """Return whether two values are equal, and of the same types all the way down."""
+    """Return whether two values are equal and have the same types at every level."""
     if type(left) is not type(right):
         return False
     if isinstance(left, torch.Tensor):
@@ -118,19 +118,19 @@ def same(left: Any, right: Any) -> bool:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_the_parameters_of_a_winner_are_what_the_module_was_made_with(
-    tmp_path: Path, package: str
-) -> None:
+def test_the_parameters_of_a_winner_are_those_of_its_module(tmp_path: Path, package: str) -> None:
     stop(tmp_path, make_net(package)(**EXACT), package=package)
     (winner,) = find_winners(tmp_path, 1)
     assert same(winner.params, EXACT)
 
 
-def test_the_parameters_of_the_data_are_there_and_the_modules_win(tmp_path: Path) -> None:
+def test_parameters_include_the_datamodules_and_the_module_has_priority(
+    tmp_path: Path,
+) -> None:
     class Net(make_net()):  # type: ignore[misc]
         pass
 
-    # Lightning refuses to log two values of one name.
+    # Lightning refuses to log two different values of the same name.
     stop(tmp_path, Net(width=4, batches=3), make_data()(batches=3, noise=(0.1, 0.2)))
     (winner,) = find_winners(tmp_path, 1)
     assert same(winner.params, {"batches": 3, "noise": (0.1, 0.2), "width": 4})
@@ -138,7 +138,7 @@ def test_the_parameters_of_the_data_are_there_and_the_modules_win(tmp_path: Path
     assert winner.load(Net).hparams == {"batches": 3, "width": 4}
 
 
-def test_parameters_that_were_given_to_the_monitor_come_first(tmp_path: Path) -> None:
+def test_parameters_of_the_monitor_have_priority(tmp_path: Path) -> None:
     path = stop(tmp_path, make_net()(width=4))
     (record,) = tmp_path.rglob("sotl.jsonl")
     record.unlink()
@@ -190,7 +190,7 @@ def test_a_checkpoint_that_needs_pickle_names_the_argument_that_allows_it(
     assert run.current_epoch == 4
 
 
-def test_a_gone_checkpoint_leaves_what_the_record_holds_exactly(tmp_path: Path) -> None:
+def test_without_a_checkpoint_only_the_exact_values_of_the_record_remain(tmp_path: Path) -> None:
     Path(stop(tmp_path, make_net()(**EXACT))).unlink()
     message = (
         "`params` of 1 winner ('version_0') lacks 'class_weights', 'max_loss', 'nested', 'prior', "
@@ -203,7 +203,7 @@ def test_a_gone_checkpoint_leaves_what_the_record_holds_exactly(tmp_path: Path) 
     assert winner.params == {"name": EXACT["name"]}
 
 
-def test_an_old_record_hands_over_no_repr(tmp_path: Path) -> None:
+def test_an_old_record_does_not_return_a_repr_as_a_parameter(tmp_path: Path) -> None:
     hparams = {
         "lr": 0.1,
         "metric": "<torchmetrics.MeanMetric object at 0x7f>",
@@ -216,7 +216,7 @@ def test_an_old_record_hands_over_no_repr(tmp_path: Path) -> None:
 
 
 def test_parameters_are_those_of_the_stop_not_of_a_later_promotion(tmp_path: Path) -> None:
-    """A promotion with another learning rate writes a header of its own."""
+    """A promotion with another learning rate writes its own header."""
     folder = tmp_path / "v0"
     for lr, losses in ((0.1, [2.0, 1.0]), (0.9, [2.0, 1.0, 0.5])):
         record = RunRecord(folder / "sotl.jsonl")
@@ -240,11 +240,11 @@ def test_the_module_of_a_winner_has_the_weights_at_its_stop(tmp_path: Path) -> N
 
 
 @pytest.mark.filterwarnings("ignore:The '.*' does not have many workers")
-# Lightning's own use of jsonargparse.
+# Lightning itself causes these warnings of jsonargparse.
 @pytest.mark.filterwarnings(r"ignore:[\s\S]*(Jsonargparse|in v4):DeprecationWarning")
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("by_class_path", [False, True])
-def test_a_checkpoint_of_lightnings_command_line_is_loaded(
+def test_a_checkpoint_of_lightning_cli_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, by_class_path: bool
 ) -> None:
     monkeypatch.setattr("sys.argv", ["train.py"])
@@ -310,7 +310,7 @@ def forwarding(base: Any) -> Any:
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("kind", [old_style, forwarding])
 @pytest.mark.parametrize("given", [{}, {"weights_only": True}, {"weights_only": False}], ids=str)
-def test_the_trainer_may_be_a_subclass_with_a_fit_of_its_own(
+def test_the_trainer_may_be_a_subclass_that_overrides_fit(
     tmp_path: Path, package: str, kind: Any, given: dict[str, Any]
 ) -> None:
     stop(tmp_path, make_net(package)(width=4), package=package)
@@ -321,7 +321,7 @@ def test_the_trainer_may_be_a_subclass_with_a_fit_of_its_own(
 
 
 @pytest.mark.filterwarnings("ignore:Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY")  # torch's
-def test_a_subclass_without_the_argument_loads_what_needs_pickle_if_allowed(
+def test_a_trainer_without_weights_only_loads_pickle_only_if_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)
@@ -337,7 +337,7 @@ def test_a_subclass_without_the_argument_loads_what_needs_pickle_if_allowed(
     assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
-def test_a_subclass_without_the_argument_does_not_load_from_the_net(tmp_path: Path) -> None:
+def test_a_trainer_without_weights_only_does_not_load_remote_checkpoints(tmp_path: Path) -> None:
     winner = Winner("a", 1.0, {}, "https://example.invalid/x.ckpt")
     run = promoting(tmp_path, old_style(lightning().Trainer))
     message = (
