@@ -1,4 +1,4 @@
-"""The adaptive rule in a replay: the same decisions as the rule alone, and its own pick."""
+"""The adaptive rule in a replay: the decisions of AdaptivePolicy, and the pick."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_hand(policy: AdaptivePolicy, curves: list[np.ndarray], workers: int) -> list[int]:
-    """How far each run gets, with a table that is filled epoch by epoch."""
+    """Return how many epochs each run trains, with a table that is filled epoch by epoch."""
     seen = [np.full(curve.shape, math.nan) for curve in curves]
     runs, epochs = curves[0].shape
     waiting, running, done = list(range(runs)), [], [0] * runs
@@ -44,7 +44,7 @@ def by_hand(policy: AdaptivePolicy, curves: list[np.ndarray], workers: int) -> l
 @pytest.mark.parametrize(
     "name", ["adaptive", "adaptive-keep0.5-val", "adaptive-first2-keep0.25-both"]
 )
-def test_runs_get_as_far_as_the_rule_lets_them(name, workers):
+def test_runs_train_as_long_as_the_rule_allows(name, workers):
     train, validation = drawn(workers)
     policy = named_adaptive(name)
     outcome = simulate(policy, train, validation, workers=workers)
@@ -60,7 +60,7 @@ def test_runs_get_as_far_as_the_rule_lets_them(name, workers):
 def in_turns_by_hand(
     policy: AdaptivePolicy, curves: list[np.ndarray], rungs: list[int]
 ) -> list[int]:
-    """How far each run gets if all wait for each other at the rungs."""
+    """Return how many epochs each run trains if all wait for each other at the rungs."""
     tables = [np.full(curve.shape, math.nan) for curve in curves]
     alive, done = list(range(len(curves[0]))), [0] * len(curves[0])
     for rung in rungs:
@@ -83,7 +83,7 @@ def in_turns_by_hand(
         ("adaptive-first40-pause", [12]),
     ],
 )
-def test_runs_in_turns_get_as_far_as_the_rule_lets_them(name, rungs, workers):
+def test_runs_in_turns_train_as_long_as_the_rule_allows(name, rungs, workers):
     train, validation = drawn(3)
     policy = named_adaptive(name)
     outcome = simulate(policy, train, validation, workers=workers)
@@ -131,7 +131,7 @@ def test_if_all_runs_diverge_the_first_is_trained_to_the_end():
     assert (outcome.pick, outcome.epochs.max()) == (0, 12)
 
 
-def test_of_runs_without_a_validation_the_pick_is_by_the_training_loss():
+def test_without_validations_the_pick_is_by_the_training_loss():
     train, _ = drawn(7)
     outcome = simulate(named_adaptive("adaptive"), train, None, workers=18)
     ended = np.flatnonzero(outcome.epochs == 12)
@@ -147,14 +147,14 @@ def test_of_runs_without_a_validation_the_pick_is_by_the_training_loss():
 def test_epochs_without_a_validation_do_not_decide_the_pick():
     train, validation = drawn(5)
     target = validation[:, -1].copy()
-    for first in (11, 10):  # validated at the end only
+    for first in (11, 10):  # validated only at the end
         late = validation.copy()
         late[:, :first] = math.inf
         outcome = simulate(named_adaptive("adaptive"), train, late, workers=18)
         ended = np.flatnonzero(outcome.epochs == 12)
         expected = target[ended] if first == 11 else late[ended, -2:].mean(axis=1)
         assert outcome.pick == ended[np.argmin(expected)]
-    late[outcome.pick, -1] = math.inf  # it has diverged at the end
+    late[outcome.pick, -1] = math.inf  # it diverged at the end
     again = simulate(named_adaptive("adaptive"), train, late, workers=18)
     assert again.pick != outcome.pick
 

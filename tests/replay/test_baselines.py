@@ -17,8 +17,8 @@ WORST = np.array(TRAIN)
 WORST[[0, 2]] = np.inf
 
 
-# By hand. Ties go to the run that was drawn first, also where an earlier rung had it behind: in
-# halving-eta2-from1 runs 2 and 1 go on, tie after two epochs, and 1 is the one that is kept.
+# Computed by hand. Ties go to the run that was drawn first, even if it was behind at an earlier
+# rung. In halving-eta2-from1, runs 2 and 1 continue and tie after two epochs, and run 1 is kept.
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.parametrize(
     ("name", "epochs", "pick", "validations"),
@@ -43,7 +43,7 @@ def test_four_runs(name: str, epochs: list[int], pick: int, validations: int, wo
     assert outcome.validations == validations
 
 
-def test_halving_asks_once_a_rung() -> None:
+def test_halving_resumes_once_per_rung() -> None:
     policy = Logged(named_baseline("halving-eta2-from1"))
     simulate(policy, TRAIN, None, workers=4)
     assert [entry for entry in policy.decisions if entry[0] == "resume"] == [
@@ -56,13 +56,13 @@ def test_halving_asks_once_a_rung() -> None:
 @pytest.mark.parametrize(
     ("losses", "epochs", "pick"),
     [
-        (WORST, [1, 4, 1, 4], 1),  # two of the three places stay free
+        (WORST, [1, 4, 1, 4], 1),  # two of the three places remain unused
         (np.full((4, 4), np.inf), [4, 1, 1, 1], 0),
         (np.ones((4, 4)), [4, 4, 4, 1], 0),
     ],
     ids=["two diverged", "all diverged", "all tied"],
 )
-def test_diverged_runs_do_not_go_on(losses: np.ndarray, epochs: list[int], pick: int) -> None:
+def test_diverged_runs_do_not_continue(losses: np.ndarray, epochs: list[int], pick: int) -> None:
     outcome = simulate(named_baseline("fixed-t1-top3"), losses, None, workers=2)
     assert outcome.epochs.tolist() == epochs
     assert outcome.pick == pick
@@ -86,7 +86,7 @@ def test_no_policy_looks_ahead(name: str, workers: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["fixed-t3-top4-val", "halving-eta2-from1"])
-def test_workers_change_nothing(name: str) -> None:
+def test_the_number_of_workers_changes_nothing(name: str) -> None:
     generator = np.random.default_rng(0)
     losses = generator.uniform(size=(20, 9))
     outcomes = [simulate(named_baseline(name), losses, losses, workers=w) for w in (1, 7, 20)]
@@ -95,7 +95,7 @@ def test_workers_change_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         (
             "fixed-t4-top5",
@@ -114,8 +114,8 @@ def test_workers_change_nothing(name: str) -> None:
         ),
     ],
 )
-def test_curves_that_do_not_allow_it(name: str, said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+def test_unsuitable_curves_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         simulate(named_baseline(name), TRAIN, None, workers=1)
 
 
@@ -132,7 +132,7 @@ def test_curves_that_do_not_allow_it(name: str, said: str) -> None:
         "asha-promote2",
     ],
 )
-def test_unknown_name_lists_what_there_is(name: str) -> None:
+def test_an_unknown_name_lists_the_available_policies(name: str) -> None:
     message = (
         f"There is no policy {name!r}; the built-in ones are 'full', 'fixed-t10-top5', 'halving', "
         "'halving-eta3-from3', 'asha-promote' and 'asha-promote-eta3-from3', with any numbers. All "
@@ -142,15 +142,16 @@ def test_unknown_name_lists_what_there_is(name: str) -> None:
         named_baseline(name)
 
 
-def test_eta_halves_at_least() -> None:
+def test_eta_must_be_at_least_two() -> None:
     message = "Expected eta in 'halving-eta1' to be at least 2 but got 1."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         named_baseline("halving-eta1")
 
 
-# Eta 2 and rungs after 1 and 2 epochs, by hand. One worker, in the order 3, 0, 1, 2: 0 is promoted
-# beside 3, 1 beside these two and, beside 0, to the end; 2 is promoted last, and ties with 1. Four
-# workers: 2 and 1 are promoted at once, 2 first, and it is 2 that the tie lets go to the end.
+# Computed by hand, with eta 2 and rungs after 1 and 2 epochs. One worker, in the order 3, 0, 1, 2:
+# Run 0 is promoted over run 3. Run 1 is promoted over both, and at the second rung over run 0, so
+# it trains to the end. Run 2 is promoted last and ties with run 1. Four workers: runs 2 and 1 are
+# promoted at once, run 2 first. The tie at the second rung goes to run 2, which trains to the end.
 @pytest.mark.parametrize(
     ("order", "workers", "epochs"),
     [
@@ -160,7 +161,7 @@ def test_eta_halves_at_least() -> None:
         ([3, 0, 1, 2], 4, [1, 1, 2, 4]),
     ],
 )
-def test_runs_that_asha_promotes(order: list[int], workers: int, epochs: list[int]) -> None:
+def test_asha_promotes_the_best_runs(order: list[int], workers: int, epochs: list[int]) -> None:
     policy = named_baseline("asha-promote-eta2-from1")
     outcome = simulate(policy, TRAIN[order], VALIDATION[order], workers=workers)
     assert outcome.epochs.tolist() == epochs
@@ -181,7 +182,7 @@ def test_asha_promotes_a_run_that_was_paused_long_ago() -> None:
     assert outcome.validations == 8
 
 
-def test_asha_promotes_as_halving_does_when_all_are_there() -> None:
+def test_asha_and_halving_agree_if_all_runs_train_at_the_same_time() -> None:
     losses = np.random.default_rng(0).uniform(size=(27, 30))
     outcomes = [
         simulate(named_baseline(name), losses, None, workers=27)
@@ -201,8 +202,8 @@ def test_asha_promotes_no_diverged_run() -> None:
     ]
 
 
-# From the README of that folder: cost, rank regret averaged over the seven tables (2,000 draws,
-# standard error at most 0.0003).
+# From the README of the shared data: cost, and rank regret averaged over the seven tables (2,000
+# draws, standard error at most 0.0003).
 REFERENCE = {
     "fixed-t10-top5": (0.249, 0.0032),
     "fixed-t10-top5-val": (0.249, 0.0033),

@@ -17,8 +17,8 @@ def named(*names: str) -> list[Any]:
     return [named_baseline(name) for name in names]
 
 
-# Of all four runs, whatever the order: `fixed-t1-top1` picks run 2, the third of four by accuracy,
-# for 7 of 16 epochs and one validation; `full` picks run 0.
+# Each repeat has all four runs. `fixed-t1-top1` picks run 2, the third of four by accuracy, at a
+# cost of 7 of 16 epochs and one validation. `full` picks run 0.
 @pytest.mark.parametrize("price", [0.0, 0.1])
 def test_four_runs(price: float) -> None:
     result = replay(four_runs(), named("fixed-t1-top1", "full"), repeats=3, validation_cost=price)
@@ -41,7 +41,7 @@ def test_ties_of_the_target_share_the_lowest_rank() -> None:
     assert scores.rank_regret.tolist() == scores.metric_regret.tolist() == [0, 0]
 
 
-def test_target_may_be_better_where_it_is_lower() -> None:
+def test_a_lower_target_may_be_better() -> None:
     curves = four_runs(final_metric=1 - ACCURACY, final_mode="min")
     scores = replay(curves, named("fixed-t1-top1"), repeats=2).policies["fixed-t1-top1"]
     np.testing.assert_allclose(scores.metric_regret, [0.2, 0.2])
@@ -54,7 +54,7 @@ def test_two_runs() -> None:
     assert result.policies["full"].rank_regret.tolist() == [0, 0]
 
 
-def test_each_policy_has_the_same_draws_and_a_seed_its_own() -> None:
+def test_policies_share_draws_and_each_seed_has_different_ones() -> None:
     curves = many_runs()
     options: dict[str, Any] = {"runs": 15, "repeats": 20}
     first = replay(curves, named("halving", "full"), **options)
@@ -65,7 +65,7 @@ def test_each_policy_has_the_same_draws_and_a_seed_its_own() -> None:
     assert first.notes == ()
 
 
-def test_draws_are_those_that_the_docstring_names() -> None:
+def test_draws_are_those_of_the_docstring() -> None:
     curves = many_runs()
     found = replay(curves, named("full"), runs=15, repeats=2, seed=7).policies["full"]
     for repeat in range(2):
@@ -87,7 +87,7 @@ def test_progress_counts_repeats_of_all_policies() -> None:
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_policy_that_stopped_nothing_is_said() -> None:
+def test_a_note_names_a_policy_that_stopped_nothing() -> None:
     result = replay(many_runs(), named("fixed-t3-top60", "full"), repeats=2, runs=10)
     assert result.notes == (
         "'fixed-t3-top60' stopped no run in any repeat. A policy that compares with complete runs "
@@ -96,7 +96,7 @@ def test_policy_that_stopped_nothing_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"runs": 1}, "Expected `runs` to be at least 2 but got 1."),
         ({"repeats": 1}, "Expected `repeats` to be at least 2 but got 1."),
@@ -117,19 +117,19 @@ def test_policy_that_stopped_nothing_is_said() -> None:
         ),
     ],
 )
-def test_wrong_options(options: dict[str, Any], said: str) -> None:
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
     curves = LearningCurves(TRAIN, final_metric=ACCURACY)
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         replay(curves, named("full"), **options)
 
 
-def test_two_policies_of_one_name_are_refused() -> None:
-    said = "Expected `policies` to have different names but got 'full', 'halving', 'full'."
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+def test_two_policies_with_the_same_name_are_refused() -> None:
+    message = "Expected `policies` to have different names but got 'full', 'halving', 'full'."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         replay(four_runs(), named("full", "halving", "full"), repeats=2)
 
 
-def test_policy_that_the_curves_do_not_allow_is_said_before_others_take_their_time() -> None:
+def test_an_unsuitable_policy_raises_before_any_other_policy_is_replayed() -> None:
     calls: list[int] = []
     with pytest.raises(ValueError, match=r"^Expected the first T of 'fixed-t9-top1' to be in"):
         replay(

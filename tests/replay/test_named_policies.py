@@ -1,4 +1,4 @@
-"""The names by which a replay knows its policies."""
+"""The names of the policies in a replay."""
 
 from __future__ import annotations
 

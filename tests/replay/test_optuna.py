@@ -1,4 +1,4 @@
-"""Optuna's own pruners in simulated time."""
+"""Optuna's pruners in simulated time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.support.replay_tables import (
     many_runs,
 )
 
-# Eight runs of four epochs: the median pruner starts once five are complete, and these end at
-# 1, 2, 3, 4 and 5; the next is above their median from the start, then there is one between
-# their lowest quarter (2) and their median (3), and one that is below all.
+# Eight runs of four epochs. The median pruner starts once five runs are complete. The first five
+# have the losses 1, 2, 3, 4 and 5. The sixth is above their median from the start. The seventh is
+# between their lowest quarter (2) and their median (3). The eighth is below all of them.
 EIGHT = np.array([[9, 9, 9, 9], [9, 9, 9, 9], [9, 9, 9, 9], [9, 9, 9, 9], [9, 9, 9, 9]], float)
 EIGHT -= np.array([[8], [7], [6], [5], [4]])
 EIGHT = np.concatenate([EIGHT, [[7, 7.5, 7.5, 7], [2.5, 2.5, 2.5, 2.5], [0, 0, 0, 0]]])
@@ -32,11 +32,11 @@ EIGHT = np.concatenate([EIGHT, [[7, 7.5, 7.5, 7], [2.5, 2.5, 2.5, 2.5], [0, 0, 0
     [
         ("optuna-median", 1, [4, 4, 4, 4, 4, 1, 4, 4]),
         ("optuna-percentile", 1, [4, 4, 4, 4, 4, 1, 1, 4]),
-        # Only after an epoch of patience without a better value: 7 was before 7.5 and 7.5.
+        # It prunes only after an epoch without a better value: 7 came before 7.5 and 7.5.
         ("optuna-patient", 1, [4, 4, 4, 4, 4, 3, 4, 4]),
-        # Five are complete at the end of the fourth epoch; the others begin after it.
+        # Five runs are complete after the fourth epoch. The others start after that.
         ("optuna-median", 5, [4, 4, 4, 4, 4, 1, 4, 4]),
-        # All end at one instant: nothing is complete before.
+        # All runs end at the same instant, so none is complete before.
         ("optuna-median", 8, [4] * 8),
     ],
 )
@@ -48,8 +48,8 @@ def test_pruners_that_compare_with_complete_trials(
     assert outcome.pick == 7
 
 
-# Reduction factor 4: the rungs of four epochs are after two of them (steps count from 0). A trial
-# there goes on if it is the lowest so far, as long as fewer than eight are known; ties go on.
+# With reduction factor 4, four epochs have a rung after two of them (steps count from 0). While
+# fewer than eight trials are known there, a trial continues if it is the lowest so far or ties.
 @pytest.mark.parametrize(
     ("name", "epochs", "pick", "validations"),
     [
@@ -82,7 +82,7 @@ def test_no_pruner_looks_ahead(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRUNERS)
-def test_diverged_runs_are_no_error(name: str) -> None:
+def test_diverged_runs_are_allowed_and_not_picked(name: str) -> None:
     losses = many_runs(20).train_loss.copy()
     losses[::2, 1:] = np.inf
     outcome = simulate(OptunaPolicy(name), losses, None, workers=2)
@@ -90,14 +90,14 @@ def test_diverged_runs_are_no_error(name: str) -> None:
     simulate(OptunaPolicy(name), np.full((8, 4), np.inf), None, workers=1)
 
 
-def test_optuna_is_quiet_and_stays_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+def test_optuna_prints_nothing_and_keeps_its_verbosity(capfd: pytest.CaptureFixture[str]) -> None:
     before = optuna.logging.get_verbosity()
     simulate(OptunaPolicy("optuna-patient"), TRAIN, None, workers=1)
     assert optuna.logging.get_verbosity() == before
     assert capfd.readouterr() == ("", "")
 
 
-def test_names_are_those_of_the_whole_comparison() -> None:
+def test_all_pruners_are_in_the_full_comparison() -> None:
     names = all_names(50, has_validation=True)
     assert [name for name in names if name.startswith("optuna")] == [
         *PRUNERS,
@@ -105,7 +105,7 @@ def test_names_are_those_of_the_whole_comparison() -> None:
     ]
 
 
-def test_unknown_pruner_lists_what_there_is() -> None:
+def test_an_unknown_pruner_lists_the_available_ones() -> None:
     message = (
         "There is no policy 'optuna-asha'; available from Optuna: 'optuna-halving', "
         "'optuna-hyperband', 'optuna-median', 'optuna-percentile', 'optuna-patient', also with the "
@@ -115,6 +115,6 @@ def test_unknown_pruner_lists_what_there_is() -> None:
         OptunaPolicy("optuna-asha")
 
 
-def test_validation_must_be_there_to_be_reported() -> None:
+def test_a_policy_by_validation_needs_validation_values() -> None:
     with pytest.raises(ValueError, match=r"^'optuna-median-val' needs validation values, but the"):
         simulate(OptunaPolicy("optuna-median-val"), TRAIN, None, workers=1)

@@ -1,4 +1,4 @@
-"""Ray Tune's own schedulers in simulated time."""
+"""Ray Tune's schedulers in simulated time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lightning_sotl.replay.simulation import simulate
 from tests.support.replay_tables import TRAIN, VALIDATION, assert_no_look_ahead, many_runs
 
 
-# Reduction factor 4, grace period 1: the rungs of four epochs are after 1 and 4. There a trial
-# stops if it is above the lowest quarter of those before it: run 1 of train (3) goes on as it is
-# below run 0 (4), 2 is below both, 9 stops.
+# With reduction factor 4 and grace period 1, the rungs of four epochs are after 1 and 4. A trial
+# stops there if it is above the lowest quarter of the earlier trials. In `TRAIN`, run 1 (loss 3)
+# continues because it is below run 0 (4). Run 2 (2) is below both. Run 3 (9) stops.
 @pytest.mark.parametrize(
     ("name", "order", "epochs", "validations"),
     [
@@ -34,9 +34,9 @@ def test_four_runs(
     assert outcome.validations == validations
 
 
-# Eta 3 and 9 epochs (Li et al. 2018, Algorithm 1): of 17 runs three train to the end at once; of
-# the next five the best two go on after 3 epochs; of the last nine three after 1, and one of them
-# after 3.
+# Eta 3, 9 epochs and 17 runs (Li et al. 2018, Algorithm 1). The first three train to the end. Of
+# the next five, the best two continue after 3 epochs. Of the last nine, three continue after 1
+# epoch, and one of these after 3.
 @pytest.mark.parametrize("workers", [1, 4, 17])
 @pytest.mark.parametrize("name", ["ray-hyperband", "ray-hyperband-val"])
 def test_brackets_of_hyperband(name: str, workers: int) -> None:
@@ -52,7 +52,7 @@ def test_brackets_of_hyperband(name: str, workers: int) -> None:
 
 
 @pytest.mark.parametrize("runs", [2, 4, 12, 30])
-def test_brackets_of_hyperband_that_are_not_full_end_too(runs: int) -> None:
+def test_incomplete_brackets_of_hyperband_end_too(runs: int) -> None:
     losses = many_runs(runs, 50).train_loss
     outcome = simulate(RayPolicy("ray-hyperband"), losses, None, workers=3)
     assert outcome.epochs[:4].tolist() == [50] * min(runs, 4)
@@ -66,26 +66,26 @@ def test_scheduler_does_not_look_ahead(name: str, workers: int) -> None:
     assert_no_look_ahead(RayPolicy(name), workers=workers)
 
 
-def test_brackets_that_do_not_fit_print_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_brackets_that_are_too_large_log_nothing(caplog: pytest.LogCaptureFixture) -> None:
     simulate(RayPolicy("ray-hyperband"), many_runs(60, 50).train_loss, None, workers=60)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("name", ["ray-asha", "ray-hyperband"])
-def test_diverged_runs_are_no_error(name: str) -> None:
+def test_diverged_runs_are_allowed_and_not_picked(name: str) -> None:
     losses = many_runs(20).train_loss.copy()
     losses[::2] = np.inf
     assert simulate(RayPolicy(name), losses, None, workers=2).pick % 2 == 1
     simulate(RayPolicy(name), np.full((8, 4), np.inf), None, workers=1)
 
 
-def test_global_generator_is_left_alone() -> None:
-    before = np.random.get_state()[1].copy()  # noqa: NPY002 - what Ray draws from
+def test_the_global_generator_is_restored() -> None:
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 - Ray draws from it
     simulate(RayPolicy("ray-asha"), TRAIN, None, workers=1)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002 - as above
 
 
-def test_unknown_scheduler_lists_what_there_is() -> None:
+def test_an_unknown_scheduler_lists_the_available_ones() -> None:
     message = (
         "There is no policy 'ray-pbt'; available from Ray Tune: 'ray-asha' and 'ray-hyperband', "
         "also with the ending '-val'."

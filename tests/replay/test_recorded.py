@@ -48,7 +48,7 @@ def test_curve_of_one_run(curve: str, row: list[float], expected: list[float] | 
         assert found[1].tolist() == expected
 
 
-def test_all_is_turned_so_that_lower_is_better() -> None:
+def test_all_values_are_oriented_so_that_lower_is_better() -> None:
     accuracy = 1 - VALIDATION
     recorded = replayable(four_runs(val_metric=accuracy))
     np.testing.assert_array_equal(recorded.validation, -accuracy)
@@ -58,12 +58,12 @@ def test_all_is_turned_so_that_lower_is_better() -> None:
     np.testing.assert_array_equal(recorded.target, -ACCURACY)
 
 
-def test_validation_loss_is_low_where_a_metric_would_be_high() -> None:
+def test_the_direction_of_the_metric_does_not_apply_to_the_validation_loss() -> None:
     recorded = replayable(four_runs(metric_mode="max"))
     np.testing.assert_array_equal(recorded.validation, VALIDATION)
 
 
-def test_metric_without_a_value_gives_way_to_the_loss() -> None:
+def test_a_metric_without_values_is_replaced_by_the_validation_loss() -> None:
     recorded = replayable(four_runs(val_metric=np.full((4, 4), NAN)))
     np.testing.assert_array_equal(recorded.validation, VALIDATION)
 
@@ -75,10 +75,10 @@ def test_runs_without_a_finite_target_are_counted() -> None:
     assert recorded.notes == ("Left out 2 runs without a finite target.",)
 
 
-def test_validation_now_and_then_stands_until_the_next() -> None:
+def test_unvalidated_epochs_repeat_the_newest_validation() -> None:
     values = VALIDATION.copy()
     values[:, [0, 2]] = NAN
-    values[2, 1] = NAN  # a run of its own is taken for diverged there
+    values[2, 1] = NAN  # a gap in a single run counts as diverged
     recorded = replayable(four_runs(val_loss=values))
     expected = [[INF, 0.8, 0.8, 0.5], [INF, 0.7, 0.7, 0.6], [INF, INF, INF, 0.7]]
     assert recorded.validation[:3].tolist() == expected
@@ -98,7 +98,7 @@ def test_last_epoch_without_a_validation_does_not_end_the_curves() -> None:
     )
 
 
-def test_without_validation_the_pick_is_said() -> None:
+def test_without_validation_a_note_names_the_pick() -> None:
     recorded = replayable(LearningCurves(TRAIN, final_metric=ACCURACY))
     assert recorded.validation is None
     assert recorded.notes == (
@@ -108,7 +108,7 @@ def test_without_validation_the_pick_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("curves", "said"),
+    ("curves", "message"),
     [
         (
             LearningCurves(TRAIN),
@@ -121,6 +121,6 @@ def test_without_validation_the_pick_is_said() -> None:
         ),
     ],
 )
-def test_curves_that_cannot_be_replayed(curves: LearningCurves, said: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+def test_curves_that_cannot_be_replayed(curves: LearningCurves, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         replayable(curves)

@@ -23,7 +23,7 @@ ZERO = np.zeros(2)
     ("validated", "price", "cost"),
     [
         (TRAINED, 0.0, [0.2, 0.4]),
-        (TRAINED, 0.5, [0.2, 0.4]),  # it pays in each epoch, as full training does
+        (TRAINED, 0.5, [0.2, 0.4]),  # it validates in each epoch, as full training does
         (np.array([0.05, 0.1]), 1.0, [0.125, 0.25]),
         (ZERO, 0.25, [0.16, 0.32]),
     ],
@@ -56,7 +56,7 @@ def test_paired_difference_has_the_normal_interval() -> None:
     found = paired_difference(first, second)
     low, high = stats.norm.interval(0.95, (first - second).mean(), stats.sem(first - second))
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
-    assert found.high - found.low < 4 * standard_error(first)  # what both share cancels
+    assert found.high - found.low < 4 * standard_error(first)  # the shared part cancels
 
 
 def test_paired_difference_needs_the_same_repeats() -> None:

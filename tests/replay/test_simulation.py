@@ -12,7 +12,7 @@ from tests.support.replay_tables import TRAIN, VALIDATION, Logged
 
 
 class LowestSoFar:
-    """A run goes on while no lower loss of its epoch has been reported."""
+    """A run continues while no lower loss of its epoch has been reported."""
 
     name = "lowest-so-far"
     validated_from = -1
@@ -32,9 +32,10 @@ class LowestSoFar:
         return best_of_the_longest(self.observations, "train")
 
 
-# By hand. One worker: 0 and 1 go on as they are below all before; 2 ties with 1 after two epochs
-# and is above it after three; 3 is above all at once. Two workers: 0 is seen beside 1 and stops.
-# Four: after one epoch only 2 goes on. The pick is the best of the complete by validation.
+# Computed by hand. One worker: runs 0 and 1 continue because they are below all earlier runs. Run 2
+# ties with run 1 after two epochs and is above it after three. Run 3 is above all from the start.
+# Two workers: run 0 reports together with run 1 and stops. Four workers: only run 2 continues after
+# one epoch. The pick is the best of the complete runs by validation.
 @pytest.mark.parametrize(
     ("workers", "epochs", "pick", "instants"),
     [
@@ -50,11 +51,11 @@ def test_four_runs_on_workers(workers: int, epochs: list[int], pick: int, instan
     assert outcome.epochs.tolist() == epochs
     assert outcome.pick == pick
     assert outcome.validations == epochs.count(4)  # after the last epoch only
-    assert len(policy.log) == instants + 1  # and one question for runs that go on
+    assert len(policy.log) == instants + 1  # and one call of `resume`
     assert policy.decisions[-1] == ("resume", [])
 
 
-def test_each_decision_of_two_workers_sees_what_was_reported_by_then() -> None:
+def test_each_decision_of_two_workers_sees_all_earlier_reports() -> None:
     policy = Logged(LowestSoFar())
     simulate(policy, TRAIN, VALIDATION, workers=2)
     nan = np.nan
@@ -77,7 +78,7 @@ def test_each_decision_of_two_workers_sees_what_was_reported_by_then() -> None:
     ("validated_from", "validated_epochs"),
     [(0, [0, 1, 2, 3]), (-1, [3]), (-2, [2, 3]), (2, [2, 3]), (-9, [0, 1, 2, 3]), (9, [3])],
 )
-def test_only_validations_that_are_paid_can_be_seen(
+def test_only_validations_that_count_in_the_cost_are_visible(
     validated_from: int, validated_epochs: list[int]
 ) -> None:
     policy = LowestSoFar()
@@ -90,7 +91,7 @@ def test_only_validations_that_are_paid_can_be_seen(
 
 
 class Answers(LowestSoFar):
-    """Pauses all runs after one epoch; goes on with what it is given."""
+    """Pauses all runs after one epoch, and resumes the given runs."""
 
     def __init__(self, *resumed: Sequence[int], picks: int = 0) -> None:
         self.resumed, self.picks = list(resumed), picks
@@ -105,17 +106,17 @@ class Answers(LowestSoFar):
         return self.picks
 
 
-def test_pick_is_trained_to_the_end_and_paid_for() -> None:
+def test_the_pick_is_trained_to_the_end_and_counts_in_the_cost() -> None:
     outcome = simulate(Answers(picks=3), TRAIN, VALIDATION, workers=2)
     assert outcome.epochs.tolist() == [1, 1, 1, 4]
     assert outcome.validations == 1
 
 
-def test_paused_runs_go_on_in_the_order_that_the_policy_says() -> None:
+def test_paused_runs_resume_in_the_order_of_the_policy() -> None:
     policy = Logged(Answers([2, 0], np.array([2])))
     outcome = simulate(policy, TRAIN, None, workers=1)
-    asked = [entry[0] for entry in policy.log]
-    assert asked == [
+    calls = [entry[0] for entry in policy.log]
+    assert calls == [
         [(0, 1)], [(1, 1)], [(2, 1)], [(3, 1)],
         "resume", [(2, 2)], [(0, 2)],
         "resume", [(2, 3)],
@@ -125,7 +126,7 @@ def test_paused_runs_go_on_in_the_order_that_the_policy_says() -> None:
     assert outcome.validations == 0
 
 
-def test_what_a_policy_sees_cannot_be_written_to() -> None:
+def test_observations_are_read_only() -> None:
     policy = LowestSoFar()
     simulate(policy, TRAIN, VALIDATION, workers=1)
     for array in (
@@ -138,7 +139,7 @@ def test_what_a_policy_sees_cannot_be_written_to() -> None:
 
 
 @pytest.mark.parametrize("resumed", [[1, 1], [0], [-1], [4]])
-def test_run_that_cannot_go_on_is_an_error(resumed: list[int]) -> None:
+def test_resuming_a_run_that_is_not_paused_is_an_error(resumed: list[int]) -> None:
     finished = [[0]] * 3 if resumed == [0] else []
     message = f"Expected 'lowest-so-far' to resume paused runs, each once, but got {resumed}."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
@@ -146,7 +147,7 @@ def test_run_that_cannot_go_on_is_an_error(resumed: list[int]) -> None:
 
 
 class Promotes(Answers):
-    """Promotes the runs that it is given, whether they are paused or not."""
+    """Promotes the given runs, whether they are paused or not."""
 
     def __init__(self, *promoted: int | None) -> None:
         super().__init__()
@@ -173,7 +174,7 @@ def test_promoting_a_run_that_is_not_paused_is_an_error(promoted: int) -> None:
 
 
 @pytest.mark.parametrize("picks", [-1, 4])
-def test_pick_that_is_no_run_is_an_error(picks: int) -> None:
+def test_picking_a_run_that_does_not_exist_is_an_error(picks: int) -> None:
     message = f"Expected 'lowest-so-far' to pick a run in [0, 3] but got {picks}."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         simulate(Answers(picks=picks), TRAIN, None, workers=1)
