@@ -40,7 +40,7 @@ class Decision:
         signal: The curve that ranks the run, "train" or "validation". None if the policy did not
             compare the run.
 
-    Example:
+    Examples:
         >>> losses = [[3.0, 2.0, 1.0 + run] for run in range(8)]  # 8 runs after 3 epochs
         >>> AdaptivePolicy(max_epochs=12).decide(7, losses)
         Decision(goes_on=False, epoch=3, place=8, places=4, compared=8, signal='train')
@@ -96,7 +96,7 @@ class AdaptivePolicy:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range.
 
-    Example:
+    Examples:
         >>> policy = AdaptivePolicy(max_epochs=12)
         >>> losses = [[3.0, 2.0, 1.0 + run] for run in range(8)]  # 8 runs after 3 epochs
         >>> policy.decide(7, losses).goes_on, policy.decide(0, losses).goes_on
@@ -146,7 +146,7 @@ class AdaptivePolicy:
             ValueError: If both curves are None, if their shapes do not match, or if the row does
                 not exist.
 
-        Example:
+        Examples:
             >>> losses = [[3.0, 2.0, 1.0 + run] for run in range(8)]  # 8 runs after 3 epochs
             >>> AdaptivePolicy(max_epochs=12).decide(0, losses).goes_on
             True
@@ -202,7 +202,7 @@ class AdaptivePolicy:
         Raises:
             ValueError: As in `decide`.
 
-        Example:
+        Examples:
             >>> losses = [[3.0, 2.0, 1.0 + run] for run in range(8)]
             >>> found = AdaptivePolicy(max_epochs=12, runs=8).decide_at_rung(3, range(8), losses)
             >>> [decision.goes_on for decision in found]

@@ -15,7 +15,7 @@ class GrowingCurves:
     Args:
         max_epochs: The most epochs per run. Values of later epochs are ignored.
 
-    Example:
+    Examples:
         >>> curves = GrowingCurves(max_epochs=3)
         >>> curves.put("a", 0, 2.5)
         >>> curves.put("b", 1, 1.5)

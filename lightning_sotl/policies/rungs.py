@@ -26,7 +26,7 @@ def rungs(first: int, max_epochs: int, *, growth: float = 1.5) -> list[int]:
         TypeError: If `growth` is not a number.
         ValueError: If `growth` is not above 1 or not finite.
 
-    Example:
+    Examples:
         >>> rungs(3, 30)
         [3, 4, 6, 9, 14, 21, 30]
     """
@@ -52,7 +52,7 @@ def final_score(validations: Sequence[float] | NDArray[np.float64]) -> float:
         The mean, or `+inf`, the worst score, if one of these values is not finite or there are no
         values.
 
-    Example:
+    Examples:
         >>> final_score([0.9, 0.5, 0.25, 0.75])
         0.5
     """

@@ -21,7 +21,7 @@ class StoppingReason(str, Enum):
         already_stopped: The run was resumed at or past its limit, so nothing was trained.
         paused: The run's turn in a Sweep is over. The run may continue later.
 
-    Example:
+    Examples:
         >>> stopper.stopping_reason == "stop_epoch_reached"  # doctest: +SKIP
         True
         >>> StoppingReason.policy == "policy"
@@ -56,7 +56,7 @@ def stop_at_limit(
         run, otherwise `reached`. A diverged run is not ended before its limit, because an estimate
         over the last E epochs may become finite again.
 
-    Example:
+    Examples:
         >>> reached = StoppingReason.stop_epoch_reached
         >>> stop_at_limit(9, 0.4, limit=10, reached=reached).value
         'not_stopped'

@@ -137,7 +137,7 @@ def replay(
             cannot be replayed, if a policy cannot run on them, or if `validation_cost` is above 0
             and there are no validation values.
 
-    Example:
+    Examples:
         >>> from lightning_sotl.replay.policies.baselines import named_baseline
         >>> curves = LearningCurves([[3.0, 2.0], [2.0, 1.0]], final_metric=[0.8, 0.9])
         >>> found = replay(curves, [named_baseline("fixed-t1-top1")], repeats=2)
@@ -249,7 +249,7 @@ def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -
     Raises:
         ValueError: If the shapes differ.
 
-    Example:
+    Examples:
         >>> str(paired_difference(np.array([0.2, 0.4]), np.array([0.1, 0.1])))
         '+0.2000 [+0.0040, +0.3960]'
     """
@@ -276,7 +276,7 @@ def undominated(means: dict[str, dict[str, float]]) -> set[str]:
     Args:
         means: `PolicyScores.means()` by policy name.
 
-    Example:
+    Examples:
         >>> a, b = {"cost": 0.1, "rank_regret": 0.2}, {"cost": 0.1, "rank_regret": 0.3}
         >>> undominated({"a": a, "b": b})
         {'a'}

@@ -142,7 +142,7 @@ def best_of_the_longest(observations: Observations, signal: Signal) -> int:
         observations: The reports, with at least one completed epoch.
         signal: The curve that the policy ranks by.
 
-    Example:
+    Examples:
         >>> train = np.array([[3.0, 1.0], [2.0, 2.0], [1.0, np.nan]])
         >>> none, epochs = np.full((3, 2), np.nan), np.array([2, 2, 1])
         >>> best_of_the_longest(Observations(train, none, epochs, 2, False, 0), "train")
@@ -175,7 +175,7 @@ class OneSignalPolicy:
     Attributes:
         name: Name of the policy.
 
-    Example:
+    Examples:
         >>> policy = OneSignalPolicy("halving-val")
         >>> policy.stem, policy.signal
         ('halving', 'validation')

@@ -48,7 +48,7 @@ def replayable(curves: LearningCurves) -> Recorded:
     Raises:
         ValueError: If there is no `final_metric`, or if fewer than two runs are left.
 
-    Example:
+    Examples:
         >>> nan = float("nan")
         >>> losses = [[3.0, 2.0], [4.0, nan], [5.0, float("inf")], [2.0, 1.0]]
         >>> recorded = replayable(LearningCurves(losses, final_metric=[0.7, 0.6, 0.1, nan]))

@@ -55,7 +55,7 @@ def simulate(
         ValueError: If the policy cannot run on such curves.
         RuntimeError: If the policy returns an impossible answer.
 
-    Example:
+    Examples:
         >>> from lightning_sotl.replay.policies.baselines import named_baseline
         >>> losses = np.array([[3.0, 2.0], [2.0, 1.0], [4.0, 3.0]])
         >>> outcome = simulate(named_baseline("fixed-t1-top1"), losses, None, workers=1)

@@ -42,7 +42,7 @@ def saved_hparams(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
 
     If both have a name in common, the module's value is returned, as in the record.
 
-    Example:
+    Examples:
         >>> saved_hparams({"hyper_parameters": {"lr": 1}, "datamodule_hyper_parameters": {"n": 4}})
         {'n': 4, 'lr': 1}
     """

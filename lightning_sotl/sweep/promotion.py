@@ -81,10 +81,10 @@ class Winner:
             warning names those that JSON cannot store exactly, which are left out.
         checkpoint_path: The checkpoint to resume from.
         final_epochs: How many epochs (or blocks) the run completed, if its record or `promote`
-            shows that it was trained to the end. Otherwise None, and in a winner of a Sweep.
+            shows that it was trained to the end. Otherwise None, and always None from a Sweep.
         final_estimate: The run's estimate at that end, or None.
 
-    Example:
+    Examples:
         >>> import pytorch_lightning as pl
         >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor, promote
         >>> def train(winner):
@@ -152,7 +152,7 @@ class Winner:
             ValueError: If the checkpoint contains objects that need pickle, for example a metric
                 among the hyper-parameters, and `weights_only` is not False.
 
-        Example:
+        Examples:
             >>> model = winner.load(Net)  # doctest: +SKIP
         """
         kwargs = {"map_location": "cpu", "weights_only": True, **kwargs}
@@ -227,7 +227,7 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
         ValueError: If `k` is below 1, if no run has a finite estimate, or if one of the best runs
             has no checkpoint.
 
-    Example:
+    Examples:
         >>> runs = [Candidate("a", 2.0, {}, "a.ckpt"), Candidate("b", 1.0, {}, "b.ckpt")]
         >>> [winner.run_id for winner in best_of(runs, 1)]
         ['b']
@@ -368,7 +368,7 @@ def find_winners(
             are no runs, if no run has reached T or has a finite estimate there, or if one of the
             best runs has no checkpoint.
 
-    Example:
+    Examples:
         >>> for winner in find_winners("runs", 2):  # doctest: +SKIP
         ...     print(winner.run_id, winner.estimate, winner.params)
         version_2 1.31 {'width': 64}
@@ -533,7 +533,7 @@ def promote(
         FileNotFoundError: If the checkpoint of a winner that must be trained no longer exists.
             Nothing has been trained at that point.
 
-    Example:
+    Examples:
         >>> import pytorch_lightning as pl
         >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor, promote
         >>> def train(winner):

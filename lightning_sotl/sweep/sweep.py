@@ -54,10 +54,10 @@ class Sweep:
 
     The directory holds the whole state of the sweep. To resume a sweep, also after a kill, run the
     same script again. Several processes on one machine may run the same script at the same time.
-    Only one of them trains a given run. If it dies, another process takes over the run.
+    Only one of them trains a given run. If that process dies, another takes over the run.
 
-    Call `run(train)` to train the whole sweep, or write the loop yourself. With `for turn in
-    sweep:` you get one turn at a time. Train it before you take the next.
+    Call `run(train)` to train the whole sweep. To write the loop yourself, use `for turn in sweep:`
+    and train each turn before you take the next.
 
     Args:
         directory: The directory of this sweep. Each sweep needs its own.
@@ -80,7 +80,8 @@ class Sweep:
             sweep itself sets `name`, `params`, `directory` and `record`.
 
     Attributes:
-        rungs: The rungs, in completed epochs (or blocks). The last is `policy.max_epochs`.
+        rungs (list[int]): The rungs, in completed epochs (or blocks). The last is
+            `policy.max_epochs`.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -90,7 +91,7 @@ class Sweep:
             validation or `monitor_args`.
         OSError: If the directory cannot be written.
 
-    Example:
+    Examples:
         >>> import pytorch_lightning as pl
         >>> from lightning_sotl import AdaptivePolicy, Sweep
         >>> candidates = [{"width": width} for width in (4, 16, 64, 256)]
@@ -205,7 +206,7 @@ class Sweep:
     # --- training
 
     def __iter__(self) -> Iterator[Turn]:
-        """Yield one turn at a time; train it before you take the next."""
+        """Yield one turn at a time. Train it before you take the next."""
         for turn, _, _ in self._turns():
             yield turn
 
@@ -220,7 +221,7 @@ class Sweep:
                 return value is ignored.
 
         Returns:
-            The best run, as in `best`. Its `checkpoint_path` is the checkpoint of its end.
+            The best run, the same as `best`. Its `checkpoint_path` is the checkpoint of its end.
 
         Raises:
             RuntimeError: If no candidate was trained to the end without diverging, if `train` did

@@ -38,7 +38,7 @@ class Turn:
             the metric and the available ones. Otherwise None.
         set_aside: Whether `train` raised for this turn in `Sweep.run`.
 
-    Example:
+    Examples:
         >>> import pytorch_lightning as pl
         >>> def train(turn):
         ...     trainer = pl.Trainer(max_epochs=30, callbacks=turn.callbacks)

@@ -34,7 +34,7 @@ def named_policy(name: str) -> Policy:
         ValueError: If there is no such policy. The message lists the available ones.
         ModuleNotFoundError: If the policy needs a package that is not installed.
 
-    Example:
+    Examples:
         >>> named_policy("halving-val").name
         'halving-val'
     """
@@ -74,7 +74,7 @@ def default_names(epochs: int, *, has_validation: bool) -> list[str]:
         epochs: The number of epochs of the curves. The fixed T is a fifth of it.
         has_validation: Whether there are validation values.
 
-    Example:
+    Examples:
         >>> default_names(50, has_validation=False)[:5]
         ['full', 'adaptive', 'adaptive-pause', 'fixed-t10-top5', 'halving']
     """
@@ -95,7 +95,7 @@ def all_names(epochs: int, *, has_validation: bool) -> list[str]:
         epochs: The number of epochs of the curves. The fixed Ts are a fifth and a half of it.
         has_validation: Whether there are validation values.
 
-    Example:
+    Examples:
         >>> all_names(50, has_validation=False)[:5]
         ['full', 'adaptive', 'adaptive-pause', 'adaptive-keep2', 'fixed-t10-top5']
     """

@@ -51,7 +51,7 @@ def named_adaptive(name: str) -> Policy:
     Raises:
         ValueError: If there is no such policy, or a number is out of range.
 
-    Example:
+    Examples:
         >>> named_adaptive("adaptive-keep2-pause1.2-both").growth
         1.2
     """

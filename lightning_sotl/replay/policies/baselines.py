@@ -48,7 +48,7 @@ def named_baseline(name: str) -> Policy:
     Raises:
         ValueError: If there is no such policy, or if a number is out of range.
 
-    Example:
+    Examples:
         >>> named_baseline("halving-eta2-from1-val").name
         'halving-eta2-from1-val'
     """

@@ -52,7 +52,7 @@ class OptunaPolicy(OneSignalPolicy):
     Raises:
         ValueError: If there is no such pruner.
 
-    Example:
+    Examples:
         >>> OptunaPolicy("optuna-median-val").validated_from
         0
     """

@@ -42,7 +42,7 @@ class RayPolicy(OneSignalPolicy):
     Raises:
         ValueError: If there is no such scheduler.
 
-    Example:
+    Examples:
         >>> RayPolicy("ray-asha").validated_from
         -1
     """
