@@ -1,1 +1,1 @@
-"""Bindings to sweep libraries, each behind its extra."""
+"""Integrations with sweep libraries. Each one needs its extra."""

@@ -1,4 +1,4 @@
-"""What a sweep with Optuna needs, for `pytorch_lightning` (extra `optuna`)."""
+"""Optuna integration for `pytorch_lightning` (extra `optuna`)."""
 
 from __future__ import annotations
 

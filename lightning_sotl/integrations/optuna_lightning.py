@@ -1,4 +1,4 @@
-"""What a sweep with Optuna needs, for `lightning.pytorch` (extra `optuna`)."""
+"""Optuna integration for `lightning.pytorch` (extra `optuna`)."""
 
 from __future__ import annotations
 

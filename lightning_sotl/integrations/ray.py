@@ -1,4 +1,4 @@
-"""What a sweep with Ray Tune needs, for `pytorch_lightning` (extra `ray`)."""
+"""Ray Tune integration for `pytorch_lightning` (extra `ray`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep with Ray Tune needs, for `lightning.pytorch` (extra `ray`)."""
+"""Ray Tune integration for `lightning.pytorch` (extra `ray`)."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_several_objectives_are_refused():
     study = optuna.create_study(directions=["minimize"] * 2, sampler=RegularizedEvolutionSampler())
     message = (
         "Expected a study with one objective but got 2: a tournament needs one value. "
-        "Use Optuna's NSGAIISampler for several."
+        "For several objectives, use Optuna's NSGAIISampler."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         study.ask(GENES)

@@ -1,1 +1,1 @@
-"""The parts of the two Optuna doors."""
+"""Internal modules of the Optuna integration."""

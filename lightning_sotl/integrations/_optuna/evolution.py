@@ -1,4 +1,4 @@
-"""Regularised (aging) evolution as an Optuna sampler; it needs no Lightning."""
+"""Regularized (aging) evolution as an Optuna sampler. It does not need Lightning."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from typing_extensions import override
 from lightning_sotl._utils import validation
 from lightning_sotl.integrations._optuna.storage import sign_of
 
-# More than enough, except for a range so narrow that its logarithms are one float.
+# Enough for every range, unless it is so narrow that all its logarithms are the same float.
 _TRIES = 100
 
 
 def draw(random: np.random.Generator, distribution: BaseDistribution) -> Any:
-    """Return a value drawn uniformly; with `log=True`, uniformly in its logarithm.
+    """Draw a value uniformly, or uniformly in its logarithm with `log=True`.
 
     Example:
         >>> draw(np.random.default_rng(0), IntDistribution(2, 10, step=4)) in (2, 6, 10)
@@ -35,7 +35,7 @@ def draw(random: np.random.Generator, distribution: BaseDistribution) -> Any:
         return distribution.choices[random.integers(len(distribution.choices))]
     low, high, step, log = _range(distribution)
     if log:
-        # An integer's cell reaches half a step to both sides, as in Optuna's random sampler.
+        # As in Optuna's random sampler, each integer stands for half a step on both sides.
         half = 0.0 if step is None else 0.5
         value = math.exp(_between(random, math.log(low - half), math.log(high + half)))
         value = value if step is None else round(value)
@@ -47,9 +47,10 @@ def draw(random: np.random.Generator, distribution: BaseDistribution) -> Any:
 
 
 def draw_other(random: np.random.Generator, distribution: BaseDistribution, value: Any) -> Any:
-    """Return a value drawn as by `draw` from all but `value`; there must be another.
+    """Draw a value other than `value`, with the same probabilities as `draw`.
 
-    A float without a step is drawn from its whole range: it never hits the same value again.
+    The distribution must have a second value. A float without a step is drawn from its whole range,
+    where drawing the same value again is practically impossible.
 
     Example:
         >>> draw_other(np.random.default_rng(0), CategoricalDistribution(["conv", "pool"]), "conv")
@@ -68,14 +69,14 @@ def draw_other(random: np.random.Generator, distribution: BaseDistribution, valu
     position = (value - low) / step
     index = round(position)
     size = _grid_size(low, high, step)
-    if abs(position - index) > 1e-8 or not 0 <= index < size:  # enqueued from outside of it
+    if abs(position - index) > 1e-8 or not 0 <= index < size:  # an enqueued value off the grid
         return draw(random, distribution)
     other = _index(random, size - 1)
     return min(low + step * (other + (other >= index)), high)
 
 
 def has_two_values(distribution: BaseDistribution) -> bool:
-    """Return whether there is more than one value, counting equal choices once.
+    """Return whether a distribution has more than one value. Equal choices count once.
 
     Example:
         >>> has_two_values(CategoricalDistribution(["relu", "relu"]))
@@ -87,14 +88,14 @@ def has_two_values(distribution: BaseDistribution) -> bool:
 
 
 def _same(choice: Any, other: Any) -> bool:
-    """Return whether Optuna takes two choices for one: 1 and True, NaN and NaN."""
+    """Return whether two choices are the same to Optuna, such as 1 and True, or two NaNs."""
     return bool(choice == other or (choice != choice and other != other))
 
 
 def _range(distribution: BaseDistribution) -> tuple[Any, Any, Any, bool]:
-    """Return low, high and step, in the distribution's own type, and whether it is logarithmic."""
+    """Return low, high and step in the distribution's type, and whether it is logarithmic."""
     if not isinstance(distribution, (IntDistribution, FloatDistribution)):
-        raise TypeError(f"Expected a distribution of Optuna's but got {distribution!r}.")
+        raise TypeError(f"Expected an Optuna distribution but got {distribution!r}.")
     return distribution.low, distribution.high, distribution.step, distribution.log
 
 
@@ -108,7 +109,7 @@ def _grid_size(low: float, high: float, step: float) -> int:
 
 
 def _index(random: np.random.Generator, size: int) -> int:
-    return min(int(random.random() * size), size - 1)  # Generator.integers ends at 64 bits
+    return min(int(random.random() * size), size - 1)  # Generator.integers is limited to 64 bits
 
 
 class _Handover(threading.local):
@@ -118,58 +119,67 @@ class _Handover(threading.local):
     parent: FrozenTrial | None = None
 
     def __reduce__(self) -> tuple[type[_Handover], tuple[()]]:
-        return type(self), ()  # a thread's own business: a copy of the sampler begins without
+        return type(self), ()  # thread-local: a copy of the sampler starts empty
 
 
 class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
-    """Proposes mutants of good recent trials: regularised evolution, also called aging evolution.
+    """Optuna sampler for regularized evolution, also called aging evolution.
 
-    The first `population_size` finished trials are drawn at random. From then on a trial is the
-    child of a parent: `tournament_size` draws with replacement from the last `population_size`
-    COMPLETE trials by time of completion, the best of the drawn (by the study's direction), and
-    one of its choices changed. Whoever is older is no parent any more, however good, so that one
-    lucky value cannot steer the search for ever.
+    The first `population_size` finished trials are drawn at random. Every later trial is a mutation
+    of a good recent trial:
 
-    The population is read from the study for each trial; the sampler has no memory of its own. So
-    any number of threads, processes and machines on any storage share one population, a stopped
-    study goes on, and one begun with another sampler can be continued with this one. Across
-    machines, "recent" is as good as their clocks.
+    1. The population is the last `population_size` COMPLETE trials by time of completion.
+    2. The sampler draws `tournament_size` of them with replacement. The best one, in the study's
+       direction, becomes the parent.
+    3. The child is the parent with one parameter changed.
 
-    What a trial counts for:
+    Older trials are never parents, however good they are. A single lucky value therefore cannot
+    steer the search forever.
 
-    - COMPLETE with a value that is not finite (a diverged run): it takes its place in the
-      population and never wins; where all drawn are such, the trial is drawn at random.
-    - PRUNED: it has no final value. It counts towards the random start, is never a parent, and
-      takes nobody's place.
-    - FAIL, RUNNING, WAITING: not at all.
+    The sampler reads the population from the study for each trial and keeps no state. Any number of
+    threads, processes and machines can share one population on any storage. You can resume a
+    stopped study, and continue a study that was started with another sampler. Across machines, the
+    order of completion is as accurate as their clocks.
 
-    What a mutation is: one parameter of the parent, each with equal probability, takes another
-    value, drawn uniformly from all others (for `log=True` in the logarithm; a float without step
-    from its whole range). A parameter with a single value is never chosen, nor one that
-    `enqueue_trial` or Optuna's `PartialFixedSampler` has fixed. The same child may come twice, as
-    in the paper.
+    **Trial states.** Only finished trials count:
 
-    In a conditional space the parent's parameters that do not appear are ignored, and those that
-    it lacks are drawn at random. All that is asked for before the changed parameter is the
-    parent's, so it is asked for, too, as long as the parameters depend on each other alone. A
-    parent's value outside of a range that has changed is drawn anew.
+    - COMPLETE with a non-finite value (a diverged run): a member of the population that never wins.
+      If all drawn members have diverged, the trial is drawn at random.
+    - PRUNED: has no final value. It counts toward the random start, but it is never a member of the
+      population.
+    - FAIL, RUNNING, WAITING: ignored.
 
-    With a `HyperbandPruner`, which shows a sampler only the trials of its own bracket, each
-    bracket has a population of its own. Constraints are not looked at.
+    **Mutation.** The sampler picks one of the parent's parameters with equal probability and draws
+    a different value for it uniformly. With `log=True`, the draw is uniform in the logarithm. A
+    float without a step is drawn from its whole range. Parameters with a single value are never
+    picked, and neither are those fixed by `enqueue_trial` or Optuna's `PartialFixedSampler`. As in
+    the paper, the same child may be proposed twice.
+
+    **Conditional spaces.** Parameters of the parent that the objective does not suggest are
+    ignored. Parameters that the parent lacks are drawn at random. If the conditions depend only on
+    other parameters, the objective always suggests the changed parameter, because every value
+    before it is the parent's. If a range has changed and the parent's value is outside it, a new
+    value is drawn.
+
+    A `HyperbandPruner` shows a sampler only the trials of one bracket, so each bracket has a
+    separate population. Constraints are ignored.
 
     Args:
-        population_size: P, at least 1. More keeps the search broad for longer. The defaults are
-            meant for searches of 100 to 200 trials: of P from 10 to 100 and S from 2 to 25, tried
-            on made-up tables of 15,625 cells, they were among the best with and without noise.
-        tournament_size: S, at least 1. More is greedier: 1 is a random parent.
-        seed: A non-negative integer, or None for another search each time. A trial's draws depend
-            on the seed and its number alone, so parallel workers may share the seed: they propose
-            different children, and a trial is the same wherever it runs if its population is.
+        population_size: P, the size of the population, at least 1. A larger population keeps the
+            search broad for longer. The defaults are meant for searches of 100 to 200 trials. They
+            were among the best of P from 10 to 100 and S from 2 to 25 on synthetic tables of 15,625
+            cells, with and without noise.
+        tournament_size: S, the number of draws in a tournament, at least 1. A larger tournament is
+            greedier. With 1, the parent is random.
+        seed: A non-negative integer, or None for a different search each time. The draws of a trial
+            depend only on the seed and the trial's number. Parallel workers may therefore share a
+            seed and still propose different children. With the same population, a trial is the same
+            on every worker.
 
     Raises:
-        TypeError: If an argument is no integer.
-        ValueError: If a size is below 1, or `seed` below 0; in a trial, if its study has several
-            objectives.
+        TypeError: If an argument is not an integer.
+        ValueError: If a size is below 1 or `seed` is below 0. When a trial is sampled, if its study
+            has several objectives.
 
     Example:
         >>> import optuna
@@ -192,7 +202,7 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
         self.population_size = validation.positive_int("population_size", population_size)
         self.tournament_size = validation.positive_int("tournament_size", tournament_size)
         self.seed = validation.optional_seed("seed", seed)
-        # Drawn once, so that copies in other processes go on with the same.
+        # Drawn once, so that copies in other processes use the same entropy.
         self._entropy = np.random.SeedSequence(self.seed).entropy
         self._handover = _Handover()
 
@@ -200,7 +210,7 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Choose the parent and return its parameters, or none where the trial is random.
+        """Choose a parent and return its parameters, or none for a random trial.
 
         Raises:
             ValueError: If the study has several objectives.
@@ -213,13 +223,13 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the parent's values of the parameters in `search_space`, one of them changed."""
-        # Chosen only once: another worker may have finished a trial since.
+        """Return the parent's values of the parameters in `search_space`, with one changed."""
+        # Keep the first choice: another worker may have finished a trial since then.
         chosen = self._handover.trial is trial
         parent = self._handover.parent if chosen else self._choose_parent(study, trial)
         if parent is None:
             return {}
-        # Sorted, since storages keep them in different orders.
+        # Sorted because storages keep parameters in different orders.
         values = {
             name: parent.params[name] for name in sorted(search_space) if name in parent.params
         }
@@ -241,7 +251,7 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Return a random value of a parameter that no parent decides.
+        """Return a random value for a parameter without a parent's value.
 
         Raises:
             ValueError: If the study has several objectives.
@@ -251,15 +261,15 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
 
     @override
     def reseed_rng(self) -> None:
-        """Do nothing: each trial has its own random draws, also with `n_jobs` above 1."""
+        """Do nothing: each trial has its own random draws, even with `n_jobs` above 1."""
 
     def _generator(self, trial: FrozenTrial, *purpose: int) -> np.random.Generator:
-        """Return the random draws of one trial for one purpose."""
+        """Return the random generator of one trial for one purpose."""
         key = (trial.number, *purpose)
         return np.random.default_rng(np.random.SeedSequence(self._entropy, spawn_key=key))
 
     def _choose_parent(self, study: optuna.Study, trial: FrozenTrial) -> FrozenTrial | None:
-        """Return the winner of a tournament, or None during the start and without a winner."""
+        """Return the winner of a tournament, or None in the random start or without a winner."""
         sign = _check_objective(study)
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         if len(finished) < self.population_size:
@@ -269,7 +279,7 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
             return None
         population = sorted(complete, key=_completion)[-self.population_size :]
         drawn = self._generator(trial, 0).integers(len(population), size=self.tournament_size)
-        # The first drawn of equals wins, so that age decides no tie.
+        # `min` returns the first drawn of equal trials, so age does not decide ties.
         contestants = [
             (sign * other.value, other)
             for other in (population[index] for index in drawn)
@@ -279,12 +289,12 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
 
 
 def _check_objective(study: optuna.Study) -> float:
-    """Return the sign of a study with one objective, and refuse others."""
-    several = ": a tournament needs one value. Use Optuna's NSGAIISampler for several."
+    """Return the sign of a study with one objective; raise for several."""
+    several = ": a tournament needs one value. For several objectives, use Optuna's NSGAIISampler."
     return sign_of(study, several=several)
 
 
 def _completion(trial: FrozenTrial) -> tuple[float, int]:
-    """Return what orders trials by completion; MySQL keeps whole seconds, so there are ties."""
+    """Return a sort key by completion time. The number breaks ties: MySQL stores whole seconds."""
     when = trial.datetime_complete
     return (-math.inf if when is None else when.timestamp(), trial.number)

@@ -1,4 +1,4 @@
-"""Which stopped trials of an Optuna study are promoted, and from which checkpoints."""
+"""Find the best stopped trials of an Optuna study, and train them to the end."""
 
 from __future__ import annotations
 
@@ -16,24 +16,33 @@ from lightning_sotl.sweep.promotion import Candidate, Result, Winner, best_of, t
 
 
 def find_winners(study: optuna.Study, k: int) -> list[Winner]:
-    """Return the best `k` complete trials of a study, best first; ties go to the older trial.
+    """Return the best `k` complete trials of a study at T, best first.
 
-    T is the number of epochs (or blocks) that the longest of them have reported. Estimates at
-    different T say nothing of each other, so trials that ended before do not compete, and a
-    warning names them.
+    T is the largest number of epochs (or blocks) that a complete trial with a finite value has
+    reported. Estimates at different T are not comparable. Trials that ended before T therefore do
+    not compete, and a warning names them. If trials tie, the older one ranks first.
 
     Args:
-        study: With one objective, whose trials were run with an EarlyRankingStopper and have
-            called `OptunaReporter.finish()`.
-        k: How many, at least 1; fewer come back if fewer have a finite value, as a diverged
-            trial is never promoted.
+        study: A study with one objective. Its trials had an EarlyRankingStopper, and their
+            objective returned `OptunaReporter.finish()`.
+        k: The number of winners, at least 1. A diverged trial is never promoted. If fewer than `k`
+            trials have a finite value, those are returned, with a warning.
+
+    Returns:
+        The winners, best first in the study's direction. `run_id` is the trial's number as a
+        string, `params` its parameters, and `checkpoint_path` the checkpoint of its stop.
 
     Raises:
-        TypeError: If `k` is no integer.
-        ValueError: If `k` is below 1, if the study has several objectives, if no trial is
-            complete with a finite value, or if one of the best has no checkpoint.
+        TypeError: If `k` is not an integer.
+        ValueError: If `k` is below 1, if the study has several objectives, if no complete trial has
+            a finite value, or if one of the best trials has no checkpoint.
+
+    Warns:
+        UserWarning: If trials ended before T, or if there are fewer than `k` winners.
 
     Example:
+        >>> import optuna
+        >>> from lightning_sotl.integrations.optuna import find_winners
         >>> study = optuna.create_study()
         >>> trial = study.ask()
         >>> trial.set_user_attr("lightning_sotl:checkpoint_path", "stopped.ckpt")
@@ -42,7 +51,7 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
         'stopped.ckpt'
     """
     k = validation.positive_int("k", k)
-    sign = sign_of(study, several=", in which no trial is the best.")
+    sign = sign_of(study, several=": with several, no trial is the best.")
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     units = {t.number: max(t.intermediate_values, default=-1) + 1 for t in complete}
     finite = [t for t in complete if t.value is not None and math.isfinite(t.value)]
@@ -68,32 +77,41 @@ def promote(
 ) -> list[tuple[Winner, Result]]:
     """Train the best `k` trials of a study to the end, each from its checkpoint.
 
-    The study itself stays as it is: its values are estimates at T, and those of trained networks
-    have no place among them. The script can be started again: winners that `train` has trained to
-    the end are not trained again. They are returned with the result of `train`, which is kept
-    beside their checkpoint.
+    The study does not change. Its values are estimates at T, which are not comparable with values
+    after full training.
+
+    You can run the script again. Winners that `train` has already trained to the end are not
+    trained again. They are returned with the result of `train`, which is saved next to their
+    checkpoint.
 
     Args:
-        study: As in `find_winners`.
-        k: How many, at least 1; fewer if fewer have a finite value.
-        train: Is called with each winner, the best first; makes the Trainer and the model from
-            `winner.params`, and calls `winner.fit(trainer, model, ...)`. What it raises ends the
-            promotion; the next call of `promote` begins with that winner. What it returns is kept
-            if it consists of plain numbers, strings, tensors, lists, tuples, sets and dicts;
-            otherwise the next call trains the winner again.
-        retrain: Whether to train all winners, also those that were trained to the end.
+        study: The study, as for `find_winners`.
+        k: The number of winners, at least 1. Fewer are trained if fewer have a finite value.
+        train: A function that is called with each winner, best first. It creates the Trainer and
+            the model from `winner.params`, and calls `winner.fit(trainer, model, ...)`. An
+            exception ends the promotion, and the next call of `promote` begins with that winner.
+            The result is saved if it consists of plain numbers, strings, tensors, lists, tuples,
+            sets and dicts. Otherwise the next call of `promote` trains the winner again.
+        retrain: Whether to train all winners, even those that were trained to the end before.
 
     Returns:
-        Each winner with what `train` has returned, now or before.
+        Each winner with the result of `train`, from this call or an earlier one.
 
     Raises:
-        TypeError: As `find_winners` does.
-        ValueError: The same.
+        TypeError: If `k` is not an integer, or `retrain` is not a boolean.
+        ValueError: If `k` is below 1, if the study has several objectives, if no complete trial has
+            a finite value, or if one of the best trials has no checkpoint.
         FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
 
     Example:
-        >>> promote(optuna.create_study(), 0, print)
+        >>> import optuna
+        >>> from lightning_sotl.integrations.optuna import promote
+        >>> def train(winner):
+        ...     promoted = EarlyRankingStopper(stop_epoch=3, promoted=True)
+        ...     trainer = Trainer(max_epochs=30, callbacks=[SoTLMonitor(), promoted])
+        ...     winner.fit(trainer, Net(**winner.params))
+        >>> promote(optuna.create_study(), 1, train)
         Traceback (most recent call last):
-        ValueError: Expected `k` to be a positive integer but got 0.
+        ValueError: None of the 0 runs has a finite estimate, so there is none to promote.
     """
     return train_winners(find_winners(study, k), train, retrain=retrain)

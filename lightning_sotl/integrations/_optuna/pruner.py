@@ -1,4 +1,4 @@
-"""The adaptive rule as an Optuna pruner."""
+"""AdaptivePruner: the adaptive policy as an Optuna pruner."""
 
 from __future__ import annotations
 
@@ -15,38 +15,43 @@ from lightning_sotl.policies.growing_curves import GrowingCurves
 
 
 class AdaptivePruner(BasePruner):
-    """Prunes a trial when the adaptive rule decides so.
+    """Optuna pruner that ends a trial when an `AdaptivePolicy` decides to stop it.
 
-    It compares the trial with all that have reported at its step, finished or not. Steps are
-    epochs counted from 0, as `OptunaReporter` reports them (or blocks, where the reporter counts
-    blocks); `policy.max_epochs` is the full budget in the same unit. Any metric will do that is
-    reported once a step, lower is better in a study that minimises. What is not finite counts as
-    the worst. A trial at its last step is never pruned.
+    The pruner compares the trial with all trials that have reported a value at the same step,
+    finished or not. A step is an epoch counted from 0 (or a block), as `OptunaReporter` reports it.
+    `policy.max_epochs` is the full budget in the same unit.
 
-    Where reporters were given a `validation` too, the rule looks at both curves; see
+    Any metric that is reported once per step works. Lower is better in a study that minimizes, and
+    higher is better in a study that maximizes. A value that is not finite ranks last. A trial at
+    its last step is never pruned.
+
+    If the reporters were created with a `validation` metric, the policy uses both curves; see
     `AdaptivePolicy`.
 
-    The first trials have few others to be compared with and are trained further. Give the policy
-    `runs`, the `n_trials` of the study, if it is known.
+    The first trials of a study have few others to be compared with, so they are trained longer. If
+    you know `n_trials`, pass it to the policy as `runs`.
 
     Args:
-        policy: The rule.
+        policy: The policy that decides.
 
     Raises:
-        TypeError: If `policy` is no AdaptivePolicy.
+        TypeError: If `policy` is not an AdaptivePolicy.
+        ValueError: When a trial is judged, if its study has several objectives.
 
     Example:
+        >>> import optuna
         >>> from lightning_sotl import AdaptivePolicy
         >>> from lightning_sotl.integrations.optuna import AdaptivePruner
         >>> pruner = AdaptivePruner(AdaptivePolicy(max_epochs=30, runs=20))
+        >>> study = optuna.create_study(pruner=pruner)
     """
 
     _study: tuple[Any, int] | None
     _curves: GrowingCurves
-    _validation: GrowingCurves  # the same rows
+    _validation: GrowingCurves  # with the same rows as `_curves`
     _has_validation: bool
-    _finished: set[int]  # numbers of trials that are read completely
-    _known: dict[int, set[int]]  # of the others: steps that are
+    _finished: set[int]  # the numbers of finished trials, which need not be read again
+    _known: dict[int, set[int]]  # the steps already read of each other trial
 
     def __init__(self, policy: AdaptivePolicy) -> None:
         if not isinstance(policy, AdaptivePolicy):
@@ -56,7 +61,7 @@ class AdaptivePruner(BasePruner):
         self._reset()
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Return whether the trial shall end now."""
+        """Return whether the trial ends now."""
         with self._lock:  # the threads of `n_jobs` share this object
             self._read(study, trial)
             row = self._curves.row(trial.number)
@@ -69,7 +74,7 @@ class AdaptivePruner(BasePruner):
             return not self.policy.decide(row, *tables).goes_on
 
     def _read(self, study: Study, trial: FrozenTrial) -> None:
-        """Take what is new: of 1,000 trials all but a few are finished and known."""
+        """Read only new values: most trials of a long study are finished and known."""
         if identity_of(study) != self._study:
             self._reset()
             self._study = identity_of(study)
@@ -99,5 +104,5 @@ class AdaptivePruner(BasePruner):
         self._known = {}
 
     def __reduce__(self) -> tuple[type[AdaptivePruner], tuple[AdaptivePolicy]]:
-        """Leave out what is read again, and the lock."""
+        """Pickle the policy only; the curves are read again."""
         return type(self), (self.policy,)

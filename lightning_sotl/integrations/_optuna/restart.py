@@ -1,4 +1,4 @@
-"""After a kill: the trials that died with their process go back into the study's queue."""
+"""Put the trials of killed processes back into the study's queue."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PROC = Path("/proc")
 
 
 def own_identity() -> str:
-    """Return a name of this process that no other one on this host ever has.
+    """Return a name for this process that no other process on this host ever has.
 
-    A process id comes again, also after a reboot, so where the system tells it (Linux) the name
-    holds when the process and the system were started.
+    Process ids are reused, also after a reboot. On Linux, the name therefore contains the start
+    times of the process and the system.
 
     Example:
         >>> is_gone(own_identity())
@@ -38,32 +38,34 @@ def own_identity() -> str:
 
 
 def is_gone(identity: str) -> bool:
-    """Return whether the process of that name was on this host and has ended.
+    """Return whether the process with that name ran on this host and has ended.
 
-    Of a process on another host nothing is known from here: then it is not said to be gone.
+    False for a process on another host, because its state is unknown here.
     """
     _, pid, started = identity.split("|")
-    if not is_of_this_host(identity) or os.name == "nt":  # where `kill` would not only look
+    if (
+        not is_of_this_host(identity) or os.name == "nt"
+    ):  # on Windows, `os.kill` would end the process
         return False
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # somebody else's process has that id now, or had it then
+        pass  # the process with that id is another user's
     return started != _started(int(pid))
 
 
 def is_of_this_host(identity: str) -> bool:
-    """Return whether a process of that name runs, or ran, where this one does."""
+    """Return whether a process with that name runs, or ran, on this process's host."""
     return identity.partition("|")[0] == _host()
 
 
 def _started(pid: int) -> str:
-    """Return when the system and the process have started; "" where the system does not tell."""
+    """Return when the system and the process started, or "" if the system does not report it."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-        # The name of the program stands in brackets and may hold spaces and brackets.
+        # The name of the program is in brackets and may contain spaces and brackets.
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
@@ -72,55 +74,58 @@ def _started(pid: int) -> str:
 
 
 def _host() -> str:
-    """Return where process ids mean the same: containers may share a host's name, not its ids."""
+    """Return the host and process namespace: containers may share a host name but not its ids."""
     try:
         return f"{socket.gethostname()}/{(_PROC / 'self/ns/pid').readlink()}"
     except OSError:
         return socket.gethostname()
 
 
-_CLAIM_SECONDS = 2.0  # longer than another process takes from its look to its claim
+_CLAIM_SECONDS = 2.0  # longer than another process needs between its check and its claim
 
 
 def process_key(number: int) -> str:
     """Return the user attribute that names the process of a trial.
 
-    The number is in it because Optuna copies attributes when it retries a trial under a new one.
+    It contains the number because Optuna copies attributes when it retries a trial as a new one.
     """
     return f"lightning_sotl:process_of_{number}"
 
 
 def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int]:
-    """Put the trials that were left by killed processes back into the queue of their study.
+    """Put the trials of killed processes back into the queue of their study.
 
-    Optuna keeps a trial whose process was killed as RUNNING for ever. Call this before
-    `study.optimize`: the next trials are then the interrupted ones, each with its own number and
-    parameters, so that the objective finds its checkpoint by `trial.number` and resumes from it.
-    The reporter reports only the epochs that the storage does not have yet, and the trial ends as
-    it would have without the kill: one that the pruner had ended is PRUNED, whenever it was killed.
+    If a process is killed, Optuna keeps its trial as RUNNING forever. Call this function before
+    `study.optimize`. The interrupted trials then run next, each with its own number and parameters.
+    The objective finds the trial's checkpoint by `trial.number` and resumes from it. The
+    OptunaReporter reports only the epochs that the storage does not have yet. The trial ends as it
+    would have without the kill. If the pruner had already ended it, it becomes PRUNED.
 
-    A trial counts as interrupted if its OptunaReporter was made by a process of this host (of this
-    container) that no longer runs; trials of living processes and of other hosts stay as they are.
-    (Across hosts, with RDBStorage, there is Optuna's own heartbeat.) A process that is killed
-    before it makes the trial's reporter leaves a trial of no known process; only `alone` takes it.
+    A trial counts as interrupted if its OptunaReporter was created by a process on this host (in
+    this container) that no longer runs. Trials of other hosts and of live processes are left alone.
+    Across hosts, use the heartbeat of Optuna's RDBStorage. If a process is killed before it creates
+    the reporter, its trial names no process, and only `alone=True` requeues it.
 
-    Several processes may call this at once. As no storage can take a trial back in one step, each
-    claims what it finds, waits 2 seconds, and takes what is still its own; a storage that is
-    slower than that may give one trial to two processes.
+    Several processes may call this function at the same time. No storage can requeue a trial in a
+    single step, so each process claims the trials that it finds, waits 2 seconds, and requeues
+    those that it still owns. With a slower storage, two processes may requeue the same trial.
 
     Args:
-        study: Of a storage that outlives a process (the one in memory does not).
-        alone: Whether no other process works on the study, so that all running trials are
-            interrupted ones.
+        study: A study whose storage outlives the process. In-memory storage does not.
+        alone: Whether no other process works on the study. If True, all running trials are
+            requeued.
 
     Returns:
-        The numbers of the trials in the queue again.
+        The numbers of the requeued trials.
 
     Warns:
-        UserWarning: If trials stay RUNNING because they are of other hosts, or because they name no
-            process: they were killed before their reporter was made, or have none.
+        UserWarning: If trials stay RUNNING because they belong to another host or name no process.
+            A trial names no process if it was killed before its reporter was created, or if it has
+            no reporter.
 
     Example:
+        >>> import optuna
+        >>> from lightning_sotl.integrations.optuna import requeue_interrupted
         >>> study = optuna.create_study()
         >>> _ = study.ask()
         >>> requeue_interrupted(study, alone=True)
@@ -136,7 +141,7 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
             left.append(trial.number)
     if claimed and not alone:
         time.sleep(_CLAIM_SECONDS)
-    # The claim stays: a trial that is killed before it has a reporter again is this process's.
+    # Keep the claim: if the trial is killed before it has a reporter again, it names this process.
     numbers = [
         trial.number
         for trial in claimed
@@ -154,7 +159,7 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
 def _take(
     study: optuna.Study, trial: FrozenTrial, identity: str | None, step: Callable[[], None]
 ) -> bool:
-    """Do `step` if the trial still runs and belongs to `identity`; return whether it does."""
+    """Call `step` if the trial is running and belongs to `identity`; return whether it does."""
     with suppress(optuna.exceptions.UpdateFinishedTrialError):
         newest = stored_trial(study, trial)
         owner = newest.user_attrs.get(process_key(trial.number))

@@ -1,4 +1,4 @@
-"""A trial's storage, which may be away for a while, and every private name of Optuna."""
+"""Access to a trial's storage, with retries. All private Optuna names are used only here."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lightning_sotl._utils.messages import warn_user
 
 
 def sign_of(study: optuna.Study, *, several: str = ".") -> float:
-    """Return what a study's values are multiplied by so that lower is better.
+    """Return the factor that makes lower values of a study better.
 
     Args:
-        study: With one objective.
-        several: How the message for several objectives ends: why they will not do.
+        study: A study with one objective.
+        several: The end of the message for several objectives: why they are not supported.
 
     Returns:
-        1.0 for a study that minimises, -1.0 for one that maximises.
+        1.0 for a study that minimizes, -1.0 for a study that maximizes.
 
     Raises:
         ValueError: If the study has several objectives.
@@ -43,25 +43,26 @@ def sign_of(study: optuna.Study, *, several: str = ".") -> float:
 VALIDATION_KEY = "lightning_sotl:validation"
 
 
-_RUNG = "completed_rung_"  # what halving pruners note in a trial's system attributes
+# The system attribute in which Optuna's halving pruners record a trial's rungs.
+_RUNG = "completed_rung_"
 
 
-# Mistakes of the call itself, which no second try mends.
-_OURS = (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError)
+# Errors in the call itself, which a retry would not fix.
+_CALL_ERRORS = (TypeError, ValueError, optuna.exceptions.UpdateFinishedTrialError)
 
 
-_WAITS = (0.1, 0.5)  # seconds between the tries
+_WAITS = (0.1, 0.5)  # seconds between attempts
 
 
 def retry_storage(function: Callable[[], Any], *, otherwise: Any = None) -> Any:
-    """Return what a call of the storage gives, or `otherwise` where it fails three times.
+    """Call the storage up to three times; return the result, or `otherwise` if all calls fail.
 
     Args:
         function: The call.
-        otherwise: What to continue with; a warning reports that the storage failed.
+        otherwise: The result if the storage fails three times. A warning reports the failure.
 
     Raises:
-        TypeError: If the call itself is wrong, which no second try mends.
+        TypeError: If the call itself is wrong. It is not repeated.
         ValueError: The same.
         optuna.exceptions.UpdateFinishedTrialError: If the trial is finished.
     """
@@ -69,8 +70,8 @@ def retry_storage(function: Callable[[], Any], *, otherwise: Any = None) -> Any:
         try:
             return function()
         except Exception as error:  # each storage has its own exceptions
-            # A damaged line of a journal is a ValueError, too, but the storage's.
-            if isinstance(error, _OURS) and not isinstance(error, json.JSONDecodeError):
+            # A damaged line in a journal is a ValueError too, but the call is right.
+            if isinstance(error, _CALL_ERRORS) and not isinstance(error, json.JSONDecodeError):
                 raise
             if wait is None:
                 warn_user(
@@ -100,7 +101,7 @@ def requeue_trial(study: optuna.Study, trial: FrozenTrial) -> None:
 def ask_pruner(trial: optuna.trial.BaseTrial) -> bool:
     """Return whether the pruner ends a trial after its newest report.
 
-    A plain bool: some pruners give one of NumPy's, which no checkpoint may hold.
+    A plain bool, because some pruners return NumPy's, which must not get into a checkpoint.
     """
     return bool(trial.should_prune())
 
@@ -108,9 +109,9 @@ def ask_pruner(trial: optuna.trial.BaseTrial) -> bool:
 def ask_pruner_again(trial: optuna.trial.BaseTrial) -> bool:
     """Ask the pruner about a trial's newest report, as if it had not been asked before.
 
-    Optuna's halving pruners note in the trial that they have looked at a report, and take a second
-    question for one about the next rung; a process that dies in between leaves the note without
-    the answer. So they are shown the study without that note.
+    Optuna's halving pruners record in the trial that they have judged a report. If asked a second
+    time, they answer for the next rung. A process that dies in between leaves the record but no
+    decision, so the pruner gets the study without that record.
     """
     if not isinstance(trial, optuna.Trial):
         return ask_pruner(trial)
@@ -132,7 +133,7 @@ def ask_pruner_again(trial: optuna.trial.BaseTrial) -> bool:
 
 
 class _StorageWith:
-    """A storage that shows one trial in another state; all else is the storage's."""
+    """A wrapper around a storage that replaces the state of one trial."""
 
     def __init__(self, storage: Any, trial: FrozenTrial) -> None:
         self._storage, self._trial = storage, trial
@@ -146,12 +147,12 @@ class _StorageWith:
 
 
 def identity_of(study: optuna.Study) -> tuple[Any, int]:
-    """Return what tells a study from one of the same name in another storage."""
+    """Return an identity that differs for studies of the same name in other storages."""
     return study._storage, study._study_id
 
 
 def reported_values(trial: optuna.trial.BaseTrial | None) -> dict[int, float]:
-    """Return step -> value that the storage has of a trial; of a FixedTrial there is none."""
+    """Return the reported values in the storage as step -> value; empty for a FixedTrial."""
     if not isinstance(trial, optuna.Trial):
         return {}
     return dict(trial.storage.get_trial(trial._trial_id).intermediate_values)
@@ -160,12 +161,12 @@ def reported_values(trial: optuna.trial.BaseTrial | None) -> dict[int, float]:
 def report_pending(
     trial: optuna.trial.BaseTrial, pending: dict[int, float], reported: dict[int, float]
 ) -> bool:
-    """Report all that is pending, oldest first; say whether the storage has it all.
+    """Report all pending values, oldest first; return whether the storage now has them all.
 
     Args:
         trial: The trial.
-        pending: step -> value; what is reported is moved to `reported`.
-        reported: The same.
+        pending: step -> value; reported values are moved to `reported`.
+        reported: step -> value.
     """
     for step, value in list(pending.items()):
         if retry_storage(partial(trial.report, value, step), otherwise=False) is False:
@@ -175,30 +176,28 @@ def report_pending(
 
 
 def note_decision(trial: optuna.trial.BaseTrial, step: int | None) -> None:
-    """Note at which step the pruner has ended a trial, or that it has not after all."""
+    """Store the step at which the pruner ended a trial, or None if it did not after all."""
     trial.set_user_attr(_decision_key(trial), step)
 
 
 def noted_decision(trial: optuna.trial.BaseTrial | None) -> int | None:
-    """Return what `note_decision` has noted, perhaps in a process that was killed."""
+    """Return the step that `note_decision` stored, perhaps in a process that was killed."""
     return trial.user_attrs.get(_decision_key(trial)) if isinstance(trial, optuna.Trial) else None
 
 
 def _decision_key(trial: optuna.trial.BaseTrial) -> str:
-    # With the number, as Optuna copies attributes when it retries a trial under a new one.
+    # With the number, because Optuna copies attributes when it retries a trial as a new one.
     return f"lightning_sotl:pruned_{trial.number}"
 
 
 def validations_of(trial: optuna.trial.FrozenTrial | optuna.Trial) -> dict[int, float]:
-    """Return step -> validation value, lower is better, as a reporter has noted it."""
+    """Return the validation values that a reporter stored: step -> value, lower is better."""
     noted = trial.user_attrs.get(VALIDATION_KEY, {})
     return {int(step): math.inf if value is None else value for step, value in noted.items()}
 
 
 def note_validation(trial: optuna.trial.BaseTrial, values: dict[int, float]) -> None:
-    """Note step -> validation value, lower is better, where the adaptive pruner finds it.
-
-    JSON has no infinity, and its keys are strings.
-    """
+    """Store validation values, step -> value, lower is better, for the adaptive pruner."""
+    # JSON has no infinity, and its keys are strings.
     plain = {str(step): value if math.isfinite(value) else None for step, value in values.items()}
     retry_storage(partial(trial.set_user_attr, VALIDATION_KEY, plain))

@@ -1,1 +1,1 @@
-"""The parts of the two Ray Tune doors."""
+"""Internal modules of the Ray Tune integration."""
