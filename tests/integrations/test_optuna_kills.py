@@ -227,7 +227,7 @@ def test_a_metric_of_the_module_has_its_value_after_a_kill(tmp_path, budget):
 def test_a_value_that_the_study_has_is_kept_by_a_run_that_is_trained_anew(tmp_path):
     trial = new_trial(tmp_path, NEVER)
     fit(tmp_path, trial)
-    with pytest.warns(UserWarning, match="The study has 4.28125 of this trial at step 0"):
+    with pytest.warns(UserWarning, match="The study has the value 4.28125 for this trial at"):
         reporter, _ = fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
     assert reporter.finish() == trial.study.trials[0].intermediate_values[2] == LOSSES[2]
 
@@ -286,8 +286,8 @@ def test_a_copied_reporter_reports_to_the_trial_itself(tmp_path, kind):
 def test_a_reporter_has_the_results_of_the_copy_that_trained_last(tmp_path):
     trial = new_trial(tmp_path, NEVER)
     reporter = OptunaReporter(trial)
-    said = "The run has ended before `sotl_e1` was available, so it has no value. This "
-    with pytest.raises(RuntimeError, match=f"^{re.escape(said)}OptunaReporter was in no Trainer"):
+    message = "The run ended before `sotl_e1` was available, so it has no value. This "
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}OptunaReporter was not in the"):
         copy.deepcopy(reporter).finish()
     for epochs in (1, 3):
         callbacks = [door().SoTLMonitor(), copy.deepcopy(copy.deepcopy(reporter))]

@@ -192,8 +192,8 @@ def test_a_validation_metric_is_looked_at_too_where_the_reporter_notes_it(tmp_pa
 def test_a_validation_that_is_never_logged_is_named(tmp_path):
     reporter = OptunaReporter(study_with(POLICY).ask(), validation="val_ac", validation_mode="max")
     message = re.escape(
-        "`validation='val_ac'` was never noted: it is not logged by the end of an epoch; logged "
-        "are: 'sotl', 'sotl_e1'."
+        "`validation='val_ac'` was never reported because no epoch logged it before its end; "
+        "available: 'sotl', 'sotl_e1'."
     )
     run = trainer(tmp_path, callbacks=[door().SoTLMonitor(), reporter], max_epochs=2)
     with pytest.warns(UserWarning, match=f"^{message}$"):

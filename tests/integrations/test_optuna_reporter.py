@@ -134,15 +134,15 @@ def test_a_fixed_trial_runs_to_its_end_and_gives_its_value(tmp_path):
 
 def test_studies_that_cannot_be_ranked_by_it_are_refused():
     message = (
-        "Expected a study with one objective but got 2: Optuna cannot prune trials of several. "
-        "Return `stopper.estimate` as one of the objectives instead."
+        "Expected a study with one objective but got 2: Optuna cannot prune trials with several "
+        "objectives. Return `stopper.estimate` as one of the objectives instead."
     )
     two = optuna.create_study(directions=["minimize", "minimize"])
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         for_pytorch_lightning.OptunaReporter(two.ask())
     message = (
-        "Expected a study with direction='minimize' for monitor='sotl_e1', of which lower is "
-        "better, but got 'maximize'."
+        "Expected a study with direction='minimize' but got 'maximize': lower is better for "
+        "monitor='sotl_e1'."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         for_pytorch_lightning.OptunaReporter(optuna.create_study(direction="maximize").ask())
@@ -152,7 +152,7 @@ def test_a_trial_that_is_trained_anew_keeps_its_first_reports_and_says_so(tmp_pa
     study = optuna.create_study(pruner=NEVER)
     trial = study.ask()
     fit(tmp_path, trial, max_epochs=2)
-    message = "The study has 4.28125 of this trial at step 0, where the run now has 2"
+    message = "The study has the value 4.28125 for this trial at step 0, but the run now has 2"
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}: it did not resume from the"):
         fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
     assert study.trials[0].intermediate_values == {0: 4.28125, 1: 2.375, 2: 2.0}
@@ -181,8 +181,8 @@ def test_a_metric_of_the_modules_own_epoch_end_is_not_reported_at_a_wrong_step(t
     study = optuna.create_study(direction="maximize", pruner=NEVER)
     reporter = for_pytorch_lightning.OptunaReporter(study.ask(), monitor="score")
     message = (
-        "`monitor='score'` was never reported: it is not logged in training or validation steps; "
-        "logged are: 'score'."
+        "`monitor='score'` was never reported because training and validation steps do not log it; "
+        "available: 'score'."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         trainer(tmp_path, callbacks=[reporter], max_epochs=4).fit(model, loader(4))
@@ -244,12 +244,12 @@ def test_a_reporter_without_a_monitor_or_a_trainer_is_told_of(tmp_path):
     )
     with pytest.raises(RuntimeError, match=f"^{re.escape(refused)}$"):
         trainer(tmp_path, callbacks=[reporter], max_epochs=1).fit(scripted_model(), loader(4))
-    said = "The run has ended before `sotl_e1` was available, so it has no value."
+    message = "The run ended before `sotl_e1` was available, so it has no value."
     monitor = door().SoTLMonitor()
     trainer(tmp_path, callbacks=[reporter, monitor], max_steps=2).fit(scripted_model(), loader(4))
-    with pytest.raises(RuntimeError, match=f"^{re.escape(said)}$"):
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         reporter.finish()
     forgotten = for_pytorch_lightning.OptunaReporter(study.ask())
-    said += " This OptunaReporter was in no Trainer's callbacks."
-    with pytest.raises(RuntimeError, match=f"^{re.escape(said)}$"):
+    message += " This OptunaReporter was not in the callbacks of a Trainer."
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         forgotten.finish()

@@ -432,7 +432,7 @@ def test_a_new_callback_has_no_results() -> None:
     stopper = lightning_sotl.EarlyRankingStopper(stop_epoch=3)
     assert (stopper.estimate, stopper.epochs_completed, stopper.checkpoint_path) == (None,) * 3
     assert (stopper.stopping_reason, stopper.decision) == ("not_stopped", None)
-    with pytest.raises(RuntimeError, match=r"^The run has ended before `sotl_e1` was available"):
+    with pytest.raises(RuntimeError, match=r"^The run ended before `sotl_e1` was available"):
         at("lightning_sotl.integrations.optuna.OptunaReporter")(
             optuna.trial.FixedTrial({})
         ).finish()

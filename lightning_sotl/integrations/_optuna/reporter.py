@@ -1,4 +1,4 @@
-"""OptunaReporter: from a run's estimates to an Optuna trial."""
+"""OptunaReporter: reports a run's estimates to an Optuna trial."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ CHECKPOINT_KEY = "lightning_sotl:checkpoint_path"
 
 @dataclass
 class _State:
-    """What a checkpoint keeps of the reports."""
+    """The state that checkpoints contain."""
 
     reported: dict[int, float] = field(default_factory=dict)  # step -> value
-    pending: dict[int, float] = field(default_factory=dict)  # the same, not in the storage yet
+    pending: dict[int, float] = field(default_factory=dict)  # step -> value, not yet in the storage
     value: float | None = None
     pruned: bool = False
     reached_limit: bool = False
@@ -58,54 +58,70 @@ class _State:
 
 @dataclass
 class _Fit:
-    """One call of `fit`."""
+    """The state of one call of `fit`."""
 
-    hopeless: bool = False  # not finite from the start
-    decision: int | None = None  # the step at which the study has noted that the pruner ends it
-    undecided: int | None = None  # the newest reported step, if a process died at it
-    repeated: int | None = None  # the step of the newest report, if the study had it before
-    ends_after: int = 0  # the step at which the run was to end before a kill
+    hopeless: bool = False  # the first reported value is not finite
+    decision: int | None = None  # the step at which the pruner ended the trial, as in the study
+    undecided: int | None = None  # the newest reported step, if its process died before a decision
+    repeated: int | None = None  # the newest completed step, if the study already had its value
+    ends_after: int = 0  # the step after which the run had to end, decided before a kill
     reasons_before: dict[str, StoppingReason] = field(default_factory=dict)  # by the stopper's key
     validations: dict[int, float] = field(default_factory=dict)  # step -> value, lower is better
-    to_compare: dict[int, float] = field(default_factory=dict)  # what the study had before
+    to_compare: dict[int, float] = field(default_factory=dict)  # earlier reports, not yet compared
 
 
 class OptunaReporter:
-    """Reports each available estimate to an Optuna trial, and ends the run if the trial is pruned.
+    """Reports each estimate of a run to an Optuna trial, and ends the run if the trial is pruned.
 
-    The value after epochs 0 to e is reported once, at step e (or at the index of the block). A
-    pruned run ends through `trainer.should_stop`, so its loggers and checkpoints are complete;
-    call `finish()` after `fit`, and return what it returns from the objective. A run whose first
-    estimate is not finite has diverged from the start and ends there. Rank 0 reports and decides,
-    and all ranks stop together.
+    Add the reporter to the Trainer's callbacks. After `fit`, return `reporter.finish()` from the
+    objective.
 
-    A storage that fails during a report is tried three times within a second; the run then
-    continues with a warning, and the report is made with the next one or in `finish()`.
+    The value after epoch e is reported once, at step e, counted from 0. With blocks, the step is
+    the index of the block. A pruned run ends through `trainer.should_stop`, so its loggers and
+    checkpoints are complete. If the first value is not finite, the run has diverged from the start
+    and ends there. Rank 0 reports and decides, and all ranks stop together.
 
-    The study also keeps the pruner's decision, so a trial that is killed and resumed (see
-    `requeue_interrupted`) ends as it would have without the kill. A copy of a reporter, as some
-    libraries make, reports to the same trial.
+    If the storage fails during a report, the reporter tries three times within a second. The run
+    then continues with a warning, and the value is reported with the next one or in `finish()`.
+
+    The study also stores the pruner's decision. A trial that is killed and resumed (see
+    `requeue_interrupted`) therefore ends as it would have without the kill. A copy of a reporter,
+    which some libraries make, reports to the same trial.
 
     Args:
-        trial: The trial of a study with one objective. With several processes only rank 0 needs
-            it, and the others may give None.
-        monitor: The logged metric to report; any that is logged in training or validation steps
-            will do, in the epochs in which it is logged anew. SoTL-E is lower-better and refuses
-            a study that maximises.
-        validation: A logged validation metric that `AdaptivePruner` shall look at too. It is noted
-            with each report of an epoch in which it was logged anew; other pruners do not see it.
-        validation_mode: "min" if lower is better, "max" if higher is; has to be said.
+        trial: The trial, from a study with one objective. With several processes, only rank 0 needs
+            it, and the other ranks may pass None.
+        monitor: The logged metric to report. Any metric that is logged in training or validation
+            steps works. It is reported only for the epochs in which it is logged. A sum of training
+            losses, such as "sotl_e1", requires a study that minimizes.
+        validation: A logged validation metric, such as "val_acc", that an `AdaptivePruner` uses in
+            addition to `monitor`. It is stored with the report of each epoch in which it is logged.
+            Other pruners ignore it.
+        validation_mode: "min" if lower is better in `validation`, "max" if higher is better.
+            Required with `validation`.
 
     Raises:
-        TypeError: If `monitor` is no string.
-        ValueError: If a mode is unknown, if the study has several objectives or maximises a sum of
-            training losses; in `setup`, if rank 0 has no trial.
+        TypeError: If `monitor` or `validation` is not a string.
+        ValueError: If `validation_mode` is not "min" or "max", if the study has several objectives,
+            or if it maximizes a sum of training losses. In `setup`, if `trial` is None on rank 0.
+        RuntimeError: In `setup`, if `monitor` is the name of an estimate that no SoTLMonitor of
+            this Trainer logs. After the first epoch, if a SoTLMonitor receives no losses.
+
+    Warns:
+        UserWarning: If the storage fails, if a metric was never logged, or if the study has other
+            values for this trial, because the run did not resume from the trial's checkpoint.
 
     Example:
         >>> import optuna
+        >>> from lightning_sotl import SoTLMonitor
         >>> from lightning_sotl.integrations.optuna import OptunaReporter
-        >>> OptunaReporter(optuna.create_study().ask()).monitor
-        'sotl_e1'
+        >>> def objective(trial):
+        ...     model = Net(width=trial.suggest_int("width", 4, 64, log=True))
+        ...     reporter = OptunaReporter(trial)
+        ...     Trainer(max_epochs=30, callbacks=[SoTLMonitor(), reporter]).fit(model)
+        ...     return reporter.finish()
+        >>> study = optuna.create_study(pruner=optuna.pruners.MedianPruner())
+        >>> study.optimize(objective, n_trials=20)  # doctest: +SKIP
     """
 
     _sotl_place = Place.last
@@ -137,15 +153,15 @@ class OptunaReporter:
 
     @property
     def state_key(self) -> str:
-        """The state belongs to the monitored name."""
+        """The key of the state, which contains the monitored name."""
         return f"OptunaReporter{{'monitor': {self.monitor!r}}}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was reported and decided, in plain types."""
+        """Return the reports and decisions in plain types."""
         return asdict(self._state)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned, unless it is loaded to validate or test."""
+        """Restore the state, unless a checkpoint is loaded only to validate or test."""
         if self._run.takes_state():
             state = {field.name: state_dict[field.name] for field in fields(_State)}
             self._state = _State(**copy.deepcopy(state))
@@ -153,9 +169,10 @@ class OptunaReporter:
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Leave no state in the checkpoint of a stop: a promoted run reports to no trial.
+        """Remove the state from the checkpoint of a stop, since a promoted run reports to no trial.
 
-        Lightning would ask it for this callback. The storage has what was reported.
+        Otherwise Lightning would miss this callback in the promoted run. The storage has the
+        reports.
         """
         reasons = {stopper.stopping_reason for stopper in stoppers_of(trainer)}
         if reasons - {StoppingReason.not_stopped}:
@@ -164,7 +181,7 @@ class OptunaReporter:
     # --- Lightning's hooks, in the order of a run
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Forget another Trainer's run, and take a place after all that may log."""
+        """Reset the state for a new Trainer, and move behind the callbacks that may log."""
         if not self._run.bind(trainer, stage):
             return
         if self._run.is_new:
@@ -183,7 +200,7 @@ class OptunaReporter:
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep why the run was stopped before: its stopper will only know that it was."""
+        """Remember why the run was stopped; its stopper will only know that it was stopped."""
         states = checkpoint.get("callbacks", {})
         self._fit.reasons_before = {
             key: StoppingReason(states[key]["stopping_reason"])
@@ -192,12 +209,12 @@ class OptunaReporter:
         }
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Resume with what the study has of the trial; end a run that was to end before a kill."""
+        """Read the trial's reports; end a run that had to end already before a kill."""
         state, fit = self._state, self._fit
         decided = set(state.reported)  # before the checkpoint was saved
         if trainer.is_global_zero:
             read = partial(reported_values, self.trial)
-            # If the storage is down, what the checkpoint knows has to do.
+            # If the storage fails, use the checkpoint's reports.
             state.reported = retry_storage(read, otherwise=state.reported)
             fit.decision = max(state.reported, default=0) if state.pruned else None
             fit.decision = retry_storage(
@@ -218,7 +235,7 @@ class OptunaReporter:
         self._end_before_first_batch(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Mark the values that are shown already: they belong to an earlier epoch."""
+        """Mark the present values as old: they belong to an earlier epoch."""
         self._metric.mark()
         if self._validation_metric is not None:
             self._validation_metric.mark()
@@ -226,8 +243,8 @@ class OptunaReporter:
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report a block that this batch has filled."""
-        if not self._metric.counts_blocks:  # nothing else is done in a step
+        """Report the block that this batch completes."""
+        if not self._metric.counts_blocks:  # with epochs, keep each step cheap
             return
         units = self._metric.units_completed
         if units is not None and self._metric.is_between_units:
@@ -235,7 +252,7 @@ class OptunaReporter:
             self._stop_if_allowed(trainer, units - 1, trainer.current_epoch, inside_epoch=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Report an epoch that is complete."""
+        """Report a complete epoch."""
         if trains_without_backward(trainer):
             return
         self._metric.refuse_lossless()
@@ -247,24 +264,24 @@ class OptunaReporter:
             self._stop_if_allowed(trainer, step, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Note the last value; warn of metrics that never came."""
+        """Remember the last value; warn about metrics that were never logged."""
         state = self._state
-        if self._fit.repeated is not None:  # the study keeps what was reported first
+        if self._fit.repeated is not None:  # the study keeps the first report
             state.value = state.reported[self._fit.repeated]
         elif self._metric.value is not None:
             state.value = self._metric.value
         if self._metric.monitor is None and not state.reported:
-            problem = "was never reported: it is not logged in training or validation steps"
-            warn_user(self._metric.explain_missing(f"{problem}; logged are"))
-        noted = not trainer.is_global_zero or self._fit.validations
-        if self._validation_metric is not None and not noted:
-            problem = "was never noted: it is not logged by the end of an epoch"
-            warn_user(self._validation_metric.explain_missing(f"{problem}; logged are"))
+            problem = "was never reported because training and validation steps do not log it"
+            warn_user(self._metric.explain_missing(f"{problem}; available"))
+        is_stored = not trainer.is_global_zero or self._fit.validations
+        if self._validation_metric is not None and not is_stored:
+            problem = "was never reported because no epoch logged it before its end"
+            warn_user(self._validation_metric.explain_missing(f"{problem}; available"))
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Note whether a stopper has ended the run; hand the results to a parent or original.
+        """Note whether a stopper ended the run; pass the results to the parent or the original.
 
-        Lightning calls no `on_train_end` if a run is resumed at its very end.
+        Not in `on_train_end`, which Lightning does not call if a run is resumed at its very end.
         """
         if stage == "fit":
             self._note_stops(trainer)
@@ -275,13 +292,18 @@ class OptunaReporter:
     def finish(self) -> float:
         """Return the trial's value after `fit`, or raise `optuna.TrialPruned` if it was pruned.
 
-        A run that an EarlyRankingStopper has ended at T is complete, whatever the pruner decided
-        there. The value of a diverged run is `inf` (`-inf` in a study that maximises), also if the
-        pruner has ended it, so that the trial is COMPLETE, ranks last, and the sampler learns.
+        A run that an EarlyRankingStopper ended at T is complete, even if the pruner decided to end
+        it there. The value of a diverged run is `inf`, or `-inf` in a study that maximizes, even if
+        the pruner ended it. The trial is then COMPLETE and ranks last, and the sampler learns from
+        it.
+
+        Returns:
+            The last value of the monitored metric that the study has or `fit` logged.
 
         Raises:
-            optuna.TrialPruned: If the pruner has ended the run.
-            RuntimeError: If the run has no value, because no unit was completed.
+            optuna.TrialPruned: If the pruner ended the run.
+            RuntimeError: If the run has no value, because no epoch (or block) was completed or the
+                reporter was not in a Trainer's callbacks.
         """
         newer = self._run.newer_results()  # of a spawned process, or of a copy of this reporter
         state = self._state = self._state if newer is None else _State(**newer)
@@ -294,7 +316,7 @@ class OptunaReporter:
                     retry_storage(partial(trial.report, value, step))
             if state.checkpoint is not None:
                 retry_storage(partial(trial.set_user_attr, CHECKPOINT_KEY, state.checkpoint))
-            if has_trained:  # resumed at its very end, a run has no value of its own
+            if has_trained:  # a run that is resumed at its very end logs no value
                 state.reported = {**state.reported, **stored}
                 if state.value is None and state.reported:
                     state.value = state.reported[max(state.reported)]
@@ -304,20 +326,18 @@ class OptunaReporter:
         if state.pruned and not state.reached_limit and not diverged:
             raise optuna.TrialPruned(f"Pruned after step {max(state.reported, default=0)}.")
         if state.value is None:
-            problem = (
-                f"The run has ended before `{self.monitor}` was available, so it has no value."
-            )
+            problem = f"The run ended before `{self.monitor}` was available, so it has no value."
             if not self._run.was_in_trainer:
-                problem += " This OptunaReporter was in no Trainer's callbacks."
+                problem += " This OptunaReporter was not in the callbacks of a Trainer."
             raise RuntimeError(problem)
         return state.value if math.isfinite(state.value) else self._worst
 
     # --- a run that is resumed after a kill
 
     def _settle_stop_before(self) -> None:
-        """Note, on rank 0, whether the stop before a kill was the pruner's, if a stopper knows it.
+        """Store, on rank 0, whether the pruner caused the stop before a kill, if a stopper knows.
 
-        Later checkpoints of this run only hold that it was stopped.
+        Later checkpoints of this run only record that it was stopped.
         """
         reasons = set(self._fit.reasons_before.values())
         if StoppingReason.policy in reasons:
@@ -326,7 +346,7 @@ class OptunaReporter:
             self._note_decision(None)
 
     def _end_before_first_batch(self, trainer: Trainer) -> None:
-        """Report and decide what a process did not get to before it was killed.
+        """Make the report and decision that the process could not make before it was killed.
 
         Lightning does not repeat the end of an epoch for a checkpoint of its last batch.
         """
@@ -338,12 +358,12 @@ class OptunaReporter:
             self._stop_if_allowed(trainer, newest, completed_epochs(trainer))
 
     def _note_stops(self, trainer: Trainer) -> None:
-        """Note at the end why the run was stopped, if it was, and its checkpoint."""
+        """Note why the run was stopped, if it was, and its checkpoint."""
         state = self._state
         for stopper in stoppers_of(trainer):
             reason = self._reason_of(stopper)
             if reason == StoppingReason.policy:
-                state.pruned = True  # also by a policy of the stopper's own
+                state.pruned = True  # by the pruner or by the stopper's policy
             elif reason == StoppingReason.already_stopped:
                 state.reached_limit = not state.pruned
             elif reason != StoppingReason.not_stopped:
@@ -362,7 +382,7 @@ class OptunaReporter:
         return reason
 
     def _note_decision(self, step: int | None) -> None:
-        """Note in the study, on rank 0, that the trial is pruned at a step, or that it is not."""
+        """Store in the study, on rank 0, the step at which the trial is pruned, or None."""
         fit = self._fit
         if (step is None) != (fit.decision is None):
             fit.decision = step
@@ -381,8 +401,8 @@ class OptunaReporter:
             if step == fit.undecided:
                 self._decide_again(trainer, step)
             return
-        # A monitor shows no old values. Without one, Lightning keeps showing those of an earlier
-        # epoch, which only rank 0 tells from new ones.
+        # Values of a SoTLMonitor are never old. Lightning keeps other metrics' values of earlier
+        # epochs, and only rank 0 distinguishes them from new ones.
         if metric.monitor is not None and metric.value is None:
             return
         report = None
@@ -395,15 +415,15 @@ class OptunaReporter:
         state.value, hopeless, pruned = report
         if not trainer.is_global_zero:
             state.reported[step] = state.value
-        # A decision holds: Lightning's own minima may delay the stop to a later report.
+        # A decision is final, though `min_epochs` or `min_steps` may delay the stop.
         fit.hopeless |= hopeless
         state.pruned |= pruned
 
     def _report_value(self, step: int, shown: float | None) -> tuple[float, bool, bool]:
-        """Report a value and note its validation, on rank 0.
+        """Report a value and store the validation metric, on rank 0.
 
         Returns:
-            The value as reported, whether none of the run was ever finite, and whether the pruner
+            The reported value, whether the run's first value is not finite, and whether the pruner
             ends the run.
         """
         trial, state, fit = self._required_trial(), self._state, self._fit
@@ -417,7 +437,7 @@ class OptunaReporter:
             fit.validations[step] = sign * validation.value
             note_validation(trial, fit.validations)
         is_stored = report_pending(trial, state.pending, state.reported)
-        # While the storage is down, training continues.
+        # While the storage fails, training continues.
         asks = is_stored and not hopeless
         pruned = asks and retry_storage(partial(ask_pruner, trial), otherwise=False)
         if pruned:
@@ -425,7 +445,7 @@ class OptunaReporter:
         return value, hopeless, pruned
 
     def _decide_again(self, trainer: Trainer, step: int) -> None:
-        """Ask the pruner about a report whose process may have died before it had an answer."""
+        """Ask the pruner again about a report whose process may have died before the decision."""
         fit, pruned = self._fit, False
         fit.undecided = None
         if trainer.is_global_zero and not fit.hopeless and not self._state.pruned:
@@ -437,15 +457,15 @@ class OptunaReporter:
         self._state.pruned |= trainer.strategy.broadcast(pruned)
 
     def _compare(self, step: int, shown: float | None) -> None:
-        """Warn if the study has another value of a step than the run, for example after a kill."""
+        """Warn if the study has a different value at this step, for example after a kill."""
         stored = self._fit.to_compare.pop(step)
         if shown is None or not math.isfinite(stored) or math.isclose(shown, stored, rel_tol=1e-6):
             return
         self._fit.to_compare = {}
         warn_user(
-            f"The study has {stored:.6g} of this trial at step {step}, where the run now has "
-            f"{shown:.6g}: it did not resume from the trial's checkpoint. The study keeps what was "
-            "reported first."
+            f"The study has the value {stored:.6g} for this trial at step {step}, but the run now "
+            f"has {shown:.6g}: it did not resume from the trial's checkpoint. The study keeps the "
+            "first value."
         )
 
     def _stop_if_allowed(
@@ -471,26 +491,26 @@ class OptunaReporter:
         self.__dict__.update({"_run": RunBinding(), **state})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OptunaReporter:
-        """Return a copy that reports to the same trial, and not to a copy of its study."""
+        """Return a copy that reports to the same trial, not to a copy of its study."""
         memo[id(self.trial)] = self.trial
         twin: OptunaReporter = deep_copy(self, self._run, memo)
         return twin
 
 
 def _sign_of(trial: optuna.Trial, monitor: str) -> float:
-    """Return the sign of the trial's study, in which the monitored value has a place.
+    """Return the sign of the trial's study, and check that the study can rank the metric.
 
     Raises:
-        ValueError: If the study has several objectives, or maximises a sum of training losses.
+        ValueError: If the study has several objectives, or maximizes a sum of training losses.
     """
     sign = sign_of(
         trial.study,
-        several=": Optuna cannot prune trials of several. Return `stopper.estimate` as one of the "
-        "objectives instead.",
+        several=": Optuna cannot prune trials with several objectives. Return `stopper.estimate` "
+        "as one of the objectives instead.",
     )
     if sign < 0 and parse_monitor(monitor) is not None:
         raise ValueError(
-            f"Expected a study with direction='minimize' for monitor={monitor!r}, of which lower "
-            "is better, but got 'maximize'."
+            f"Expected a study with direction='minimize' but got 'maximize': lower is better for "
+            f"monitor={monitor!r}."
         )
     return sign
