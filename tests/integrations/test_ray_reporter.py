@@ -15,7 +15,7 @@ def test_outside_of_a_trial_a_run_goes_on_without_reports(tmp_path):
     with starting_point() as start:
         assert (start.checkpoint_path, start.promoted) == (None, False)
     model = scripted_model()
-    message = "This is no trial of Ray Tune, so nothing is reported."
+    message = "This run is not a Ray Tune trial, so nothing is reported."
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
         trainer(tmp_path, callbacks=[SoTLMonitor(), RayReporter()]).fit(model, loader(4))
     assert len(model.returned) == 12
@@ -59,8 +59,8 @@ def test_wrong_arguments_are_refused(options, error, message):
 def test_a_trainer_of_several_processes_is_refused(tmp_path):
     several = trainer(tmp_path, callbacks=RayReporter(), devices=2, strategy="ddp_fork")
     message = (
-        "Expected a trial's Trainer to have 1 process but got 2: Ray hears only the trial's own "
-        "process. Give it one device, or train with Ray's TorchTrainer."
+        "Expected a trial's Trainer to have 1 process but got 2: Ray receives reports only from "
+        "the trial's own process. Give it one device, or train with Ray's TorchTrainer."
     )
     with pytest.raises(Exception, match=re.escape(message)):
         several.fit(scripted_model(), loader(4))

@@ -208,10 +208,10 @@ def test_what_cannot_be_promoted_is_named(adaptive, sweep):
             (TypeError, ValueError), match=r"^Expected `k` to be a positive integer"
         ):
             promote(grid, k, ray_jobs.trial)
-    message = "No trial of 3 has a finite `val_acc`, so there is none to promote."
+    message = "None of the 3 trials has a finite `val_acc`, so there is none to promote."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         promote(grid, 1, ray_jobs.trial, monitor="val_acc")
-    message = "Expected `mode` to be 'min' for 'sotl_e1', of which lower is better, but got 'max'."
+    message = "Expected `mode` to be 'min' but got 'max': lower is better for 'sotl_e1'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         promote(grid, 1, ray_jobs.trial, mode="max")
     message = "Expected `tune_config` to have neither `num_samples` nor `search_alg`."
@@ -252,7 +252,7 @@ def test_a_winner_without_a_checkpoint_is_named(adaptive):
     bare = dataclasses.replace(finished.by_name["good"], checkpoint=None)
     message = (
         f"Trial '{bare.metrics['trial_id']}' is among the best 1 and has no checkpoint to "
-        "resume from: give it a RayReporter with `checkpoint_every` an integer."
+        "resume from: train it with a RayReporter with an integer `checkpoint_every`."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_winners([bare], 1)

@@ -423,7 +423,7 @@ def test_an_optuna_reporter_loads_an_old_state() -> None:
     assert trial.user_attrs["lightning_sotl:checkpoint_path"] == "a.ckpt"
 
 
-@pytest.mark.filterwarnings("ignore:This is no trial of Ray Tune")
+@pytest.mark.filterwarnings("ignore:This run is not a Ray Tune trial")
 def test_a_ray_reporter_resumes_with_the_random_state_of_its_checkpoint(tmp_path: Path) -> None:
     from lightning_sotl.integrations.ray import RayReporter
 

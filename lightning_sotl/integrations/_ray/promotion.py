@@ -1,4 +1,4 @@
-"""The best trials of a finished sweep go on from their checkpoints, as a second sweep."""
+"""Find the best trials of a finished Ray Tune sweep, and train them to the end."""
 
 from __future__ import annotations
 
@@ -22,40 +22,54 @@ from lightning_sotl.sweep.promotion import Candidate, Winner, best_of
 
 log = logging.getLogger(__name__)
 
-# The config of a promoted trial names the trial it continues; its function does not see it.
+# The config key with the id of the trial to continue. It is not passed to the trainable.
 PROMOTED_FROM = "promoted_from"
 
 
 def find_winners(
     results: tune.ResultGrid, k: int, *, monitor: str = "sotl_e1", mode: Mode = "min"
 ) -> list[Winner]:
-    """Return the best `k` trials of a sweep at T, best first; ties go to the older trial.
+    """Return the best `k` trials of a Ray Tune sweep at T, best first.
 
-    T is the number of epochs (or blocks) that the trials have come to. Estimates at different
-    T say nothing of each other, so trials that have ended before the longest one do not compete,
-    and a line in the log counts them.
+    T is the largest number of epochs (or blocks) that a trial with a finite estimate has completed.
+    Estimates at different T are not comparable. Trials that ended before T therefore do not
+    compete, and the log reports their number. If trials tie, the older one ranks first.
 
     Args:
-        results: What `Tuner.fit()` has returned, of trials that had a RayReporter.
-        k: How many, at least 1; fewer come back if fewer have a finite estimate, as a diverged
-            trial is never promoted.
-        monitor: The reported metric that decides.
-        mode: "min" if lower is better, as of every estimate of this package.
+        results: The result of `Tuner.fit()`. Its trials had a RayReporter.
+        k: The number of winners, at least 1. A diverged trial is never promoted. If fewer than `k`
+            trials have a finite estimate, those are returned, with a warning.
+        monitor: The reported metric by which trials are ranked.
+        mode: "min" if lower is better, as in every estimate of this package, or "max".
+
+    Returns:
+        The winners, best first. `run_id` is the trial's id, `params` its config, and
+        `checkpoint_path` the checkpoint of its last report.
 
     Raises:
-        TypeError: If `k` is no integer or `monitor` no string.
-        ValueError: If `k` is below 1, if `mode` is neither "min" nor "max" or does not fit
-            `monitor`, if no trial has a finite estimate, or if one of the best has no checkpoint.
+        TypeError: If `k` is not an integer or `monitor` is not a string.
+        ValueError: If `k` is below 1, if `mode` is not "min" or "max", if it is "max" for an
+            estimate, if no trial has a finite estimate, or if one of the best trials has no
+            checkpoint.
+
+    Warns:
+        UserWarning: If there are fewer than `k` winners.
+
+    Example:
+        >>> from lightning_sotl.integrations.ray import find_winners
+        >>> results = tune.Tuner(trainable, param_space=space).fit()  # doctest: +SKIP
+        >>> find_winners(results, 3)[0].params  # doctest: +SKIP
+        {'width': 64}
     """
     k = validation.positive_int("k", k)
     check_mode("mode", mode)
     if parse_monitor(validation.text("monitor", monitor)) is not None and mode == "max":
         raise ValueError(
-            f"Expected `mode` to be 'min' for {monitor!r}, of which lower is better, but got 'max'."
+            f"Expected `mode` to be 'min' but got 'max': lower is better for {monitor!r}."
         )
-    # Ray gives them in no fixed order, and counts them in the ids.
+    # Ray returns results in no fixed order. The ids contain a counter.
     trials = sorted(
-        (_trial(result, monitor) for result in _all(results)), key=lambda t: t[1].run_id
+        (_trial(result, monitor) for result in _list_results(results)), key=lambda t: t[1].run_id
     )
     finite = [
         (units, trial)
@@ -64,7 +78,8 @@ def find_winners(
     ]
     if not finite:
         raise ValueError(
-            f"No trial of {len(trials)} has a finite `{monitor}`, so there is none to promote."
+            f"None of the {pluralize(len(trials), 'trial')} has a finite `{monitor}`, so there is "
+            "none to promote."
         )
     at = max(units for units, _ in finite)
     at_end = [trial for units, trial in finite if units == at]
@@ -79,7 +94,7 @@ def find_winners(
         if not winner.checkpoint_path:
             raise ValueError(
                 f"Trial '{winner.run_id}' is among the best {k} and has no checkpoint to "
-                "resume from: give it a RayReporter with `checkpoint_every` an integer."
+                "resume from: train it with a RayReporter with an integer `checkpoint_every`."
             )
     return winners
 
@@ -97,29 +112,40 @@ def promote(
 ) -> tune.ResultGrid:
     """Train the best `k` trials of a sweep to the end, in parallel, as a second sweep.
 
-    Each resumes from its checkpoint, with its own config and `start.promoted` true, wherever in
-    the cluster it finds room, and counts on from T. The config in its result also has
-    `promoted_from`, the id of the trial that it continues.
+    Each promoted trial resumes from its checkpoint, on any machine of the cluster with free
+    resources. It has its own config, and `starting_point()` returns `promoted=True`. Its reports
+    continue to count from T. The config in its result also contains `promoted_from`, the id of the
+    trial that it continues.
 
     Args:
-        results: As in `find_winners`; so are the others.
-        k: How many, at least 1; fewer if fewer have a finite estimate.
-        trainable: The function of the sweep. It has to ask `starting_point()` where to begin.
-        monitor: The reported metric that decides.
-        mode: "min" if lower is better.
-        tune_config: For the second sweep: `max_concurrent_trials`, `reuse_actors` and so on. It
-            draws nothing, so it can have neither `num_samples` nor `search_alg`.
-        run_config: For the second sweep: `storage_path`, `failure_config`, `callbacks` and so on;
-            it may be that of the first.
-        restore: The folder of a second sweep that was interrupted or has failed trials, to go on
-            with; `tune_config` and `run_config` are then those that it was begun with.
+        results: The result of the first sweep's `Tuner.fit()`, as for `find_winners`.
+        k: The number of winners, at least 1. Fewer are trained if fewer have a finite estimate.
+        trainable: The function of the first sweep. It must use `starting_point()` to resume.
+        monitor: The reported metric by which trials are ranked.
+        mode: "min" if lower is better, "max" if higher is better.
+        tune_config: The TuneConfig of the second sweep, for example with `max_concurrent_trials` or
+            `reuse_actors`. The configs are those of the winners, so `num_samples` and `search_alg`
+            must not be set.
+        run_config: The RunConfig of the second sweep, for example with `storage_path`,
+            `failure_config` or `callbacks`. You may pass the one of the first sweep.
+        restore: The folder of a second sweep to resume after an interruption or failed trials.
+            `tune_config` and `run_config` are then ignored; the sweep keeps those with which it
+            started.
 
     Returns:
-        One result for each winner, the best first.
+        One result for each winner, best first.
 
     Raises:
-        TypeError: If `trainable` is no function; as `find_winners` does.
-        ValueError: If `tune_config` draws configs; as `find_winners` does.
+        TypeError: If `trainable` is not a function, `k` not an integer, or `monitor` not a string.
+        ValueError: If `tune_config` sets `num_samples` or `search_alg`, or for any reason listed in
+            `find_winners`.
+
+    Example:
+        >>> from lightning_sotl.integrations.ray import promote
+        >>> results = tune.Tuner(trainable, param_space=space).fit()  # doctest: +SKIP
+        >>> promoted = promote(results, 3, trainable)  # doctest: +SKIP
+        >>> promoted[0].config  # doctest: +SKIP
+        {'width': 64, 'promoted_from': 'a1b2c_00002'}
     """
     winners = find_winners(results, k, monitor=monitor, mode=mode)
     if inspect.isclass(trainable) or not callable(trainable):
@@ -128,7 +154,9 @@ def promote(
     if tune_config.search_alg is not None or tune_config.num_samples != 1:
         raise ValueError("Expected `tune_config` to have neither `num_samples` nor `search_alg`.")
     checkpoints = {
-        r.metrics["trial_id"]: r.checkpoint for r in _all(results) if r.metrics and r.checkpoint
+        r.metrics["trial_id"]: r.checkpoint
+        for r in _list_results(results)
+        if r.metrics and r.checkpoint
     }
     origins = {w.run_id: (checkpoints[w.run_id], set(w.params)) for w in winners}
     continued = _continue(trainable, origins)
@@ -138,18 +166,18 @@ def promote(
         continued,
         param_space=_param_space(winners),
         tune_config=tune_config,
-        run_config=_without_rays_own_callbacks(run_config),
+        run_config=_without_progress_reporter(run_config),
     ).fit()
 
 
-def _all(results: tune.ResultGrid) -> list[tune.Result]:
+def _list_results(results: tune.ResultGrid) -> list[tune.Result]:
     return [results[place] for place in range(len(results))]
 
 
 def _trial(result: tune.Result, monitor: str) -> tuple[int, Candidate]:
-    """Return how many epochs (or blocks) a trial has completed, and its checkpoint."""
+    """Return the number of completed epochs (or blocks) of a trial, and the candidate."""
     metrics = result.metrics or {}
-    # "" rather than None, of which `best_of` would say that an EarlyRankingStopper is missing.
+    # "" instead of None, for which `best_of` would report that an EarlyRankingStopper is missing.
     path = f"{result.checkpoint.path}/{CHECKPOINT_NAME}" if result.checkpoint else ""
     name = str(metrics.get("trial_id", result.path))
     config = {key: v for key, v in (result.config or {}).items() if key != PROMOTED_FROM}
@@ -160,23 +188,23 @@ def _trial(result: tune.Result, monitor: str) -> tuple[int, Candidate]:
 def _continue(
     trainable: Callable[[dict[str, Any]], Any], origins: dict[str, tuple[tune.Checkpoint, set[str]]]
 ) -> Callable[[dict[str, Any]], Any]:
-    """Return the function of a promoted trial: the same, from the checkpoint of its winner."""
+    """Return a function that calls the trainable, which resumes from its winner's checkpoint."""
 
-    @functools.wraps(trainable)  # its resources, too
+    @functools.wraps(trainable)  # also copies its resources
     def promoted_trial(config: dict[str, Any]) -> Any:
         checkpoint, names = origins[config[PROMOTED_FROM]]
-        # Ray gives each trial all names; those that only other winners have are not its own.
+        # Ray passes the names of all winners to each trial. Drop those that only others have.
         own = {name: value for name, value in config.items() if name in names}
         return call_promoted(trainable, own, checkpoint)
 
     return promoted_trial
 
 
-def _without_rays_own_callbacks(run_config: tune.RunConfig | None) -> tune.RunConfig | None:
-    """Return a copy that is as the user made it before the first sweep.
+def _without_progress_reporter(run_config: tune.RunConfig | None) -> tune.RunConfig | None:
+    """Return a copy of the config as it was before the first sweep.
 
-    Ray appends its progress reporter to the list of callbacks that it is given. A second sweep
-    would set up only the first of two reporters, and the other ends it at a trial's first error.
+    Ray appends its progress reporter to the user's list of callbacks. A second sweep would add
+    another but set up only the first, and the other would end the sweep at a trial's first error.
     """
     if run_config is None or not run_config.callbacks:
         return run_config
@@ -186,7 +214,7 @@ def _without_rays_own_callbacks(run_config: tune.RunConfig | None) -> tune.RunCo
 
 
 def _param_space(winners: list[Winner]) -> dict[str, Any]:
-    """Return a space of exactly the winners' configs, each with its trial's id."""
+    """Return a search space of exactly the winners' configs, each with its trial's id."""
     configs = {winner.run_id: winner.params for winner in winners}
     names = dict.fromkeys(name for winner in winners for name in winner.params)
 

@@ -1,4 +1,4 @@
-"""RayReporter: from a run's estimates to Ray Tune."""
+"""RayReporter: reports a run's estimates to Ray Tune."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _RANDOM_STATES = "lightning_sotl_random_states"
 
 @dataclass
 class _Fit:
-    """One call of `fit`, which is all that a reporter to Ray remembers."""
+    """The state of one call of `fit`. A RayReporter has no other state."""
 
     in_blocks: bool = False
     units_reported: int = 0
@@ -50,37 +50,54 @@ class _Fit:
 
 
 class RayReporter:
-    """Reports each completed epoch (or block) to Ray Tune once, with what a trial goes on from.
+    """Reports each completed epoch (or block) of a run to Ray Tune, with a checkpoint.
 
-    A report has the monitored estimate, `epochs_completed`, and the same number of epochs as
-    `training_iteration`, which Ray's schedulers count by (in block mode: the number of blocks). It
-    is made when all of the epoch is done, before the next one begins or at the end of the run, so
-    that a trial that Ray retries, pauses, restores or promotes goes on from its checkpoint as if
-    it had never ended, and no epoch is reported twice. An epoch that was cut, or in which the
-    monitored name was not logged, is not reported.
+    Add the reporter to the Trainer's callbacks, and start the trainable from `starting_point()`.
+
+    A report contains the monitored metric, the other `metrics`, `epochs_completed`, and
+    `training_iteration`, by which Ray's schedulers count. `training_iteration` is the number of
+    completed epochs, or of blocks if the estimate counts blocks. A partial epoch is not reported,
+    and neither is an epoch that does not log the monitored metric.
+
+    The report is made when the epoch is completely done: before the next epoch begins, or at the
+    end of the run. If Ray retries, pauses, restores or promotes the trial, it therefore resumes
+    from its checkpoint as if it had never ended, and no epoch is reported twice.
 
     A trial that Ray stops ends through `trainer.should_stop`, with all of Lightning's hooks and
-    complete logs. A run whose first estimate is not finite has diverged from the start, reports
+    complete logs. If the first value is not finite, the run has diverged from the start. It reports
     `inf` and ends.
 
     Args:
-        monitor: The logged metric to report; any that is logged will do.
-        metrics: Names of other logged metrics to report, NaN where they were not logged since
-            the last report.
-        checkpoint_every: N, at least 1: every N-th report has a checkpoint, and so has the last
-            one of a run that ends by itself. With N above 1 a trial that Ray retries reports the
-            epochs since its checkpoint again. None for no checkpoints: no trial can go on.
+        monitor: The logged metric to report. Any logged metric works.
+        metrics: Names of other logged metrics to report. A metric that was not logged since the
+            last report is reported as NaN.
+        checkpoint_every: N, at least 1: every N-th report has a checkpoint, and so does the last
+            report of a run that Ray does not stop. If N is above 1, a trial that Ray retries
+            reports the epochs since its checkpoint again. None means no checkpoints, so no trial
+            can be resumed or promoted.
+
+    Attributes:
+        stopped_by_ray: Whether Ray stopped the trial.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
-        RuntimeError: In `setup`, if the Trainer has more than one process, as Ray hears only the
-            trial's own.
+        ValueError: If `monitor` or a name in `metrics` is empty, or `checkpoint_every` is below 1.
+        RuntimeError: In `setup`, if the Trainer has more than one process, because Ray receives
+            reports only from the trial's own process. Also if `monitor` is the name of an estimate
+            that no SoTLMonitor of this Trainer logs. After the first epoch, if a SoTLMonitor
+            receives no losses.
+
+    Warns:
+        UserWarning: If the run is not a Ray Tune trial, or if `monitor` is not logged.
 
     Example:
-        >>> from lightning_sotl.integrations.ray import RayReporter
-        >>> RayReporter(metrics=["val_acc"]).monitor
-        'sotl_e1'
+        >>> from lightning_sotl import SoTLMonitor
+        >>> from lightning_sotl.integrations.ray import RayReporter, starting_point
+        >>> def trainable(config):
+        ...     with starting_point() as start:
+        ...         callbacks = [SoTLMonitor(), RayReporter(metrics=["val_acc"])]
+        ...         trainer = Trainer(max_epochs=30, callbacks=callbacks)
+        ...         trainer.fit(Net(**config), ckpt_path=start.checkpoint_path, weights_only=True)
     """
 
     _sotl_place = Place.last
@@ -104,7 +121,7 @@ class RayReporter:
 
     @property
     def stopped_by_ray(self) -> bool:
-        """Whether Ray has stopped the trial."""
+        """Whether Ray stopped the trial."""
         newer = self._run.newer_results()  # of a copy of this reporter
         if newer is not None:
             self._stopped_by_ray = newer["stopped_by_ray"]
@@ -113,17 +130,17 @@ class RayReporter:
     # --- Lightning's hooks, in the order of a run
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Take a place after the stoppers, whose decision a report has to wait for."""
+        """Check the trial, and move behind the stoppers, which decide before a report."""
         if not self._run.bind(trainer, stage):
             return
         if trainer.world_size > 1:
             raise RuntimeError(
                 f"Expected a trial's Trainer to have 1 process but got {trainer.world_size}: Ray "
-                "hears only the trial's own process. Give it one device, or train with Ray's "
-                "TorchTrainer."
+                "receives reports only from the trial's own process. Give it one device, or train "
+                "with Ray's TorchTrainer."
             )
         if not session.in_trial():
-            warn_user("This is no trial of Ray Tune, so nothing is reported.")
+            warn_user("This run is not a Ray Tune trial, so nothing is reported.")
         self._metric = MonitoredMetric(trainer, self.monitor)
         self._metric.refuse_unknown(pl_module)
         self._fit = _Fit(in_blocks=self._metric.counts_blocks)
@@ -133,11 +150,11 @@ class RayReporter:
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Take the random state."""
+        """Read the random state."""
         self._fit.loaded_random_states = checkpoint.get(_RANDOM_STATES)
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Resume after the epochs that the checkpoint has, which were reported."""
+        """Resume after the epochs in the checkpoint, which have been reported."""
         self._stopped_by_ray = False
         fit = self._fit
         fit.whole_epochs = trainer.current_epoch
@@ -150,9 +167,9 @@ class RayReporter:
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report a block that this batch has filled, unless a validation or epoch end follows.
+        """Report the block that this batch completes, unless a validation or epoch end follows.
 
-        A stopper waits for those, too.
+        A stopper waits for those too.
         """
         if (
             self._fit.in_blocks
@@ -163,30 +180,30 @@ class RayReporter:
             self._report(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Report a block whose last batch was followed by a validation."""
+        """Report a block that ended just before this validation."""
         if self._fit.in_blocks and not (trainer.sanity_checking or trainer.is_last_batch):
             self._report(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Note a complete epoch; its report comes when the step of ReduceLROnPlateau is done."""
+        """Count a complete epoch; it is reported after the step of a ReduceLROnPlateau."""
         if trains_without_backward(trainer):
             return
         self._metric.refuse_lossless()
         if epoch_is_whole(trainer):
             self._fit.whole_epochs = trainer.current_epoch + 1
         if trainer.reload_dataloaders_every_n_epochs:
-            # The next loader, which draws random numbers, is made before the report.
+            # Lightning creates the next loader, which draws random numbers, before the report.
             self._fit.random_states_to_save = _stop_checkpoint.gather_random_states(trainer)
         if trainer.should_stop or not self._fit.in_blocks:
-            # To save before others begin the next epoch, or do in `on_train_end` what changes
-            # the weights; but after a stopper that has moved itself to the front, too.
+            # Save before other callbacks begin the next epoch, or change the weights in their
+            # `on_train_end`. But run after a stopper, which also moves itself to the front.
             move_to_front(trainer, self)
             for stopper in stoppers_of(trainer):
                 if stopper.stopping_reason != StoppingReason.not_stopped:
                     move_to_front(trainer, stopper)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Report the epoch before, and begin no other if the trial is to end."""
+        """Report the previous epoch, and do not begin another if the trial ends."""
         with before_epoch(trainer):
             self._report(trainer)
         if self._fit.ends:
@@ -194,18 +211,18 @@ class RayReporter:
             end_epoch_loop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Report the last epoch, after a stopper that has ended the run."""
+        """Report the last epoch, after a stopper that ended the run."""
         self._report(trainer, last=True)
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
-        """Hand the result to the original of this copy."""
+        """Pass the result to the original of this copy."""
         results = {"stopped_by_ray": self._stopped_by_ray}
         self._run.release(trainer, stage, type(self).__name__, results)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the random state to the checkpoints of reports, where a stopper expects it."""
+        """Add the random state to a report's checkpoint, where a stopper expects it."""
         if not self._fit.saving:
             return
         states, stoppers = self._fit.random_states_to_save, stoppers_of(trainer)
@@ -247,10 +264,10 @@ class RayReporter:
                     stopper.end_by_policy(trainer, fit.whole_epochs, save=False)
 
     def _send(self, trainer: Trainer, metrics: dict[str, Any], *, with_checkpoint: bool) -> bool:
-        """Report to Ray, and return whether Ray wants the trial to end."""
+        """Report to Ray, and return whether Ray stops the trial."""
         if not with_checkpoint:
             return session.report(metrics, None)
-        with tempfile.TemporaryDirectory() as folder:  # when `report` returns, Ray has copied it
+        with tempfile.TemporaryDirectory() as folder:  # Ray copies it before `report` returns
             self._save(trainer, str(Path(folder) / CHECKPOINT_NAME))
             return session.report(metrics, tune.Checkpoint.from_directory(folder))
 

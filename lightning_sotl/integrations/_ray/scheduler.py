@@ -1,4 +1,4 @@
-"""The adaptive rule as a scheduler of Ray Tune."""
+"""AdaptiveScheduler: the adaptive policy as a Ray Tune scheduler."""
 
 from __future__ import annotations
 
@@ -15,30 +15,40 @@ from lightning_sotl.stats.ranks import Mode, check_mode
 
 
 class AdaptiveScheduler(FIFOScheduler):
-    """Stops a trial when the adaptive rule decides so.
+    """Ray Tune scheduler that stops a trial when an `AdaptivePolicy` decides to stop it.
 
-    It compares the trial with all that have reported as many epochs, ended or not; epochs are
-    Ray's `training_iteration`, which `RayReporter` counts (in block mode: blocks). Trials start in
-    the order in which they come. A report without the metric is no ground to stop, and the metric
-    of TuneConfig is for Ray's results alone.
+    The scheduler compares the trial with all trials that have reported as many epochs, finished or
+    not. It counts epochs by Ray's `training_iteration`, which `RayReporter` sets to the number of
+    completed epochs (or blocks). Trials start in the order in which Ray creates them.
+
+    A report without any of the metrics never stops a trial. A trial at the end of its budget is
+    never stopped. The `metric` and `mode` of TuneConfig are not used here, only in Ray's results.
 
     Args:
-        policy: The rule, `max_epochs` the full budget of a trial. Give it `runs`, the `num_samples`
-            of the sweep: the first trials have few others to be compared with.
-        metric: A reported name; by default an estimate; lower is better.
-        mode: "max" if higher is better.
-        validation: Another reported name, of a validation metric. The rule then looks at both; see
+        policy: The policy that decides. Its `max_epochs` is the full budget of a trial. Set its
+            `runs` to the sweep's `num_samples`. Otherwise the first trials, which have few others
+            to be compared with, are trained longer.
+        metric: The reported metric by which trials are ranked. By default, an estimate.
+        mode: "min" if lower is better in `metric`, "max" if higher is better.
+        validation: A reported validation metric that the policy uses in addition to `metric`; see
             `AdaptivePolicy`.
-        validation_mode: "min" if lower is better, "max" if higher is; has to be said.
+        validation_mode: "min" if lower is better in `validation`, "max" if higher is better.
+            Required with `validation`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If a mode is unknown, or that of `validation` is not said.
+        ValueError: If `mode` is not "min" or "max", or if `validation_mode` is not one of them
+            although `validation` is set.
+
+    Warns:
+        UserWarning: If a report does not contain a metric. The warning lists the reported names.
 
     Example:
+        >>> from ray import tune
         >>> from lightning_sotl import AdaptivePolicy
         >>> from lightning_sotl.integrations.ray import AdaptiveScheduler
         >>> scheduler = AdaptiveScheduler(AdaptivePolicy(max_epochs=30, runs=16))
+        >>> tune_config = tune.TuneConfig(num_samples=16, scheduler=scheduler)
     """
 
     def __init__(
@@ -54,20 +64,20 @@ class AdaptiveScheduler(FIFOScheduler):
             raise TypeError(f"Expected `policy` to be an AdaptivePolicy but got {policy!r}.")
         check_mode("mode", mode)
         self.policy = policy
-        self._looks_at: dict[str, Mode | None] = {check_text("metric", metric): mode}
+        self._modes: dict[str, Mode | None] = {check_text("metric", metric): mode}
         if validation is not None:
             check_mode("validation_mode", validation_mode)
-            self._looks_at[check_text("validation", validation)] = validation_mode
-        self._curves = {name: GrowingCurves(policy.max_epochs) for name in self._looks_at}
+            self._modes[check_text("validation", validation)] = validation_mode
+        self._curves = {name: GrowingCurves(policy.max_epochs) for name in self._modes}
         self._warned_of: set[str] = set()
         self.stopped = 0
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Take a trial's report, and decide whether it continues."""
+        """Read a trial's report, and decide whether the trial continues."""
         epoch, is_judged = int(result["training_iteration"]) - 1, False
-        for name, mode in self._looks_at.items():
+        for name, mode in self._modes.items():
             curves, value = self._curves[name], result.get(name)
-            curves.drop_after(trial.trial_id, epoch)  # it may have gone back to a checkpoint
+            curves.drop_after(trial.trial_id, epoch)  # it may have been restored
             curves.reach(trial.trial_id, epoch)
             if value is not None:
                 sign = -1.0 if mode == "max" else 1.0
@@ -88,5 +98,5 @@ class AdaptiveScheduler(FIFOScheduler):
         return str(self.STOP)
 
     def debug_string(self) -> str:
-        """Say what it has done, on Ray's screen."""
+        """Return a summary for Ray's status output."""
         return f"AdaptiveScheduler: {self.stopped} trials stopped by {self.policy}"

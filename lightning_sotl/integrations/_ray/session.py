@@ -1,4 +1,4 @@
-"""What a trial asks of its Ray Tune session, and how it ends in good order when Ray stops it."""
+"""Access to a trial's Ray Tune session. A run that Ray stops can finish cleanly."""
 
 from __future__ import annotations
 
@@ -10,43 +10,41 @@ from ray.train._internal.session import get_session
 
 
 def in_trial() -> bool:
-    """Return whether this process runs a trial of Ray Tune."""
+    """Return whether this process runs a Ray Tune trial."""
     return get_session() is not None
 
 
-class _Join:
-    """Waits for a trial's thread, for as long as it takes if Ray has stopped it in a report.
+class _WaitingJoin:
+    """Replaces `join` of a trial's thread, and waits without a timeout if Ray has stopped it.
 
-    Ray stops a trial by a SystemExit inside `report`, joins its thread with a time limit of 0 and
-    ends the process: within milliseconds, so that nothing of the run would be finished. With this
-    in place of the thread's own `join` it waits.
+    To stop a trial, Ray raises SystemExit inside `report`, joins the trial's thread with a timeout
+    of 0, and ends the process within milliseconds. The run would have no time to finish.
     """
 
     def __init__(self, join: Any) -> None:
         self._join = join
-        self.stops_in_good_order = False
+        self.waits = False
 
     def __call__(self, timeout: float | None = None) -> Any:
-        return self._join(None if self.stops_in_good_order else timeout)
+        return self._join(None if self.waits else timeout)
 
 
 def report(metrics: dict[str, Any], checkpoint: Any) -> bool:
-    """Report to Ray, and return whether Ray wants the trial to end.
+    """Report to Ray, and return whether Ray stops the trial.
 
-    If so Ray waits until the trial's function has returned; what is reported until then is
-    ignored.
+    If so, Ray waits until the trial's function returns, and ignores further reports.
     """
     thread: Any = threading.current_thread()
-    if not isinstance(thread.join, _Join):
-        thread.join = _Join(thread.join)
+    if not isinstance(thread.join, _WaitingJoin):
+        thread.join = _WaitingJoin(thread.join)
     session: Any = get_session()
-    thread.join.stops_in_good_order = True
+    thread.join.waits = True
     try:
         tune.report(metrics, checkpoint=checkpoint)
     except SystemExit as stop:
         if stop.code != 0:
             raise
-        session.pause_reporting()  # another report would wait for an answer that never comes
+        session.pause_reporting()  # another report would wait forever
         return True
-    thread.join.stops_in_good_order = False
+    thread.join.waits = False
     return False

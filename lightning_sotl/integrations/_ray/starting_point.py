@@ -1,4 +1,4 @@
-"""Where a trial of Ray Tune begins: its own checkpoint after a failure, or the one of its stop."""
+"""The checkpoint from which a Ray Tune trial starts, if any."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ _promoted_from: ContextVar[tune.Checkpoint | None] = ContextVar("promoted_from",
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """Where a trial begins.
+    """The point from which a Ray Tune trial starts.
 
     Attributes:
-        checkpoint_path: For `trainer.fit(ckpt_path=...)`; None for a trial that begins anew.
-        promoted: For `EarlyRankingStopper(promoted=...)`: whether the trial has won and is
-            trained to the end.
+        checkpoint_path: The checkpoint to pass to `trainer.fit(ckpt_path=...)`. None if the trial
+            starts from scratch.
+        promoted: Whether the trial is a winner that is trained to the end. Pass it to
+            `EarlyRankingStopper(promoted=...)`.
     """
 
     checkpoint_path: str | None
@@ -33,14 +34,31 @@ class StartingPoint:
 
 @contextmanager
 def starting_point() -> Iterator[StartingPoint]:
-    """Give the checkpoint that this trial has to go on from, for as long as the block lasts.
+    """Return the point from which this Ray Tune trial starts, as a context manager.
 
-    That is the trial's own newest checkpoint if a worker has died, the trial was paused or the
-    sweep was restored; else the one of the stop that `promote` continues; else none. One in a
-    remote storage is fetched, and removed at the end. Outside of Ray Tune a trial begins anew.
+    Call it in the trainable, and train inside the `with` block. The checkpoint is, in this order:
+
+    1. The trial's own newest checkpoint, if a worker died, the trial was paused, or the sweep was
+       restored.
+    2. The checkpoint of the trial that `promote` continues.
+    3. None: the trial starts from scratch. This is also the case outside Ray Tune.
+
+    A checkpoint in remote storage is downloaded, and the local copy is removed at the end of the
+    block.
+
+    Returns:
+        A context manager whose value is a `StartingPoint`, with `checkpoint_path` and `promoted`.
 
     Example:
-        >>> with starting_point() as start:
+        >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor
+        >>> from lightning_sotl.integrations.ray import RayReporter, starting_point
+        >>> def trainable(config):
+        ...     with starting_point() as start:
+        ...         stopper = EarlyRankingStopper(stop_epoch=3, promoted=start.promoted)
+        ...         callbacks = [SoTLMonitor(), stopper, RayReporter()]
+        ...         trainer = Trainer(max_epochs=30, callbacks=callbacks)
+        ...         trainer.fit(Net(**config), ckpt_path=start.checkpoint_path, weights_only=True)
+        >>> with starting_point() as start:  # outside a trial
         ...     print(start)
         StartingPoint(checkpoint_path=None, promoted=False)
     """
@@ -58,9 +76,9 @@ def call_promoted(
     config: dict[str, Any],
     checkpoint: tune.Checkpoint,
 ) -> Any:
-    """Call a trial's function so that its starting point is the stop of another trial.
+    """Call a trainable so that its starting point is the checkpoint of another trial.
 
-    It is a function of this module so that workers import it: a ContextVar cannot be sent.
+    Workers import this function from here, because a ContextVar cannot be pickled.
     """
     token = _promoted_from.set(checkpoint)
     try:
