@@ -88,17 +88,17 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         windows = PureWindowsPath(name)
         if windows.drive or windows.root or ".." in windows.parts or ".." in name.split("/"):
             raise ValueError(
-                f"Expected the names in '{path}' to lie within a folder but got {quoted(name)}."
+                f"Expected the names in '{path}' to stay within a folder but got {quoted(name)}."
             )
         if name in names:
             raise ValueError(
-                f"Expected '{path}' to have each name once but {quoted(name)} stands there again."
+                f"Expected the names in '{path}' to be unique but got {quoted(name)} twice."
             )
         names.add(name)
     unpacked = sum(member.file_size for member in members)
     if unpacked > MOST_UNPACKED_BYTES:
         raise ValueError(
-            f"Expected '{path}' to unpack to at most {MOST_UNPACKED_BYTES:,} bytes but it says "
+            f"Expected '{path}' to unpack to at most {MOST_UNPACKED_BYTES:,} bytes but got "
             f"{unpacked:,}."
         )
 
@@ -114,7 +114,7 @@ class _BoundedReads:
         self.seek, self.tell, self.close = file.seek, file.tell, file.close
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes; raise UnreadableFileError if too many are asked for."""
+        """Return the next bytes; raise UnreadableFileError if `size` is too large."""
         if size > MOST_DIRECTORY_BYTES:
             raise UnreadableFileError(f"Expected at most {MOST_DIRECTORY_BYTES:,} bytes.")
         return self._file.read(size)

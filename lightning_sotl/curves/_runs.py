@@ -156,7 +156,7 @@ class RunReader:
                 elif folder in self._with_logs:
                     self._notes.cautions.append(
                         f"'{self._name(folder)}' holds {runs_in[folder]} runs; its logs cannot be "
-                        "told apart and only the records count."
+                        "distinguished, so only the records count."
                     )
             logged.update(_recorded_metrics(run, self._keys))
             for folder in run.contradicted:
@@ -243,7 +243,7 @@ def _without_false_starts(runs: list[RecordedRun]) -> list[RecordedRun]:
     """Leave out runs without a unit in folders where another run was trained.
 
     A kill before the first unit leaves them behind. If they counted, a folder would hold two runs,
-    and its logs could not be told apart.
+    and its logs could not be distinguished.
     """
     trained = {folder for run in runs if run.losses for folder in run.folders}
     return [run for run in runs if run.losses or not trained.issuperset(run.folders)]

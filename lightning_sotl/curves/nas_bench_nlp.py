@@ -18,7 +18,7 @@ from lightning_sotl.curves._log_values import check_table_size
 from lightning_sotl.curves.table import LearningCurves
 
 _CURVES = ("train_losses", "val_losses", "test_losses")
-# The published documents have 10 kB; Python needs some 20 times a JSON text's size.
+# The published documents have about 10 kB. Parsed JSON needs about 20 times the size of its text.
 MOST_DOCUMENT_BYTES = 16 * 2**20
 _MOST_STATES = 20
 
@@ -34,20 +34,29 @@ class _Run:
 
 
 def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
-    """Return the runs of NAS-Bench-NLP, and notes on what could not be read.
+    """Read the learning curves of NAS-Bench-NLP.
 
-    The target is the test loss after the last epoch, in nats, lower is better; `val_metric` is the
-    validation loss, and the only feature is the number of parameters. A run has no target if its
-    status is not "OK", or if it ended before the longest run.
+    `final_metric` is the test loss after the last epoch, in nats; lower is better. It is NaN for a
+    run that did not end with the status "OK", or that ended before the longest run. `val_metric`
+    is the validation loss. The only feature is the number of parameters.
 
     Args:
-        path: The zip, or a folder with the JSON documents.
+        path: A zip of the JSON documents, or a folder that holds them.
+
+    Returns:
+        The curves, and notes on the documents that could not be read and the runs without a target.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        OSError: If it cannot be opened.
-        ValueError: If the zip is damaged or too large, if the table would be too large, or if no
-            document has `train_losses`, `val_losses` and `test_losses`.
+        FileNotFoundError: If `path` does not exist.
+        OSError: If `path` cannot be opened.
+        ValueError: If `path` is neither a zip nor a folder, if the zip is damaged or too large, if
+            the table would be too large, or if no document holds `train_losses`, `val_losses` and
+            `test_losses`.
+
+    Example:
+        ```python
+        curves, notes = read_nas_bench_nlp("nas_bench_nlp.zip")
+        ```
 
     Source:
         Klyuchnikov et al. 2020, "NAS-Bench-NLP: Neural Architecture Search Benchmark for Natural
@@ -94,7 +103,7 @@ def _documents(path: Path, notes: list[str]) -> Iterator[tuple[str, bytes]]:
     with open_archive(path) as archive:
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             name = member.filename
-            # Archives made on a Mac hold a second tree of files, which are no documents.
+            # Archives made on macOS also contain a tree of metadata files.
             if not name.endswith(".json") or name.startswith("__MACOSX"):
                 continue
             try:
@@ -139,7 +148,7 @@ def _to_curves(runs: dict[str, _Run], epochs: int) -> LearningCurves:
     table = np.full((len(_CURVES), len(runs), epochs), np.nan)
     for row, run in enumerate(runs.values()):
         table[:, row, : run.curves.shape[1]] = run.curves
-        # NaN would mean a missing loss; these are of diverged runs.
+        # A non-finite loss means that the run diverged; NaN would mean a missing value.
         diverged = np.flatnonzero(~np.isfinite(run.curves[0]))
         table[0, row, diverged] = np.inf
     train_loss, val_loss, test_loss = table

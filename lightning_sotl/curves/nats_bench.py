@@ -1,4 +1,4 @@
-"""Reader of NATS-Bench (whose topology space is NAS-Bench-201) through its own package."""
+"""Reader of NATS-Bench through its own package; its topology space is NAS-Bench-201."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_sotl._utils import extras
 from lightning_sotl._utils.text import visible
 from lightning_sotl.curves.table import LearningCurves
 
-# Data set -> the sets of its validation curve (None if it has none) and of its target.
+# Data set -> the benchmark's names of its validation set, if any, and its test set.
 _SETS: dict[str, tuple[str | None, str]] = {
     "cifar10": (None, "ori-test"),
     "cifar10-valid": ("x-valid", "ori-test"),
@@ -32,28 +32,33 @@ def read_nats_bench(
     seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LearningCurves:
-    """Read the user's own copy of NATS-Bench.
+    """Read the learning curves in your copy of NATS-Bench.
 
-    `val_metric` is the validation accuracy and `final_metric` the test accuracy after the last
-    epoch, both in percent, higher is better. "cifar10-valid" was trained on half of CIFAR-10's
-    training set and validated on the other half; "cifar10" was trained on all of it and has no
-    validation curve.
+    `val_metric` is the validation accuracy after each epoch, and `final_metric` the test accuracy
+    after the last epoch. Both are in percent; higher is better.
 
     Args:
-        path: The benchmark's file, or its folder with one file an architecture ("simple").
-        dataset: Which training.
-        trust: True if you trust this file. The benchmark's format is a pickle, which runs whatever
-            code its writer put in it.
+        path: The benchmark's file, or its folder with one file per architecture ("simple").
+        dataset: The training to read. "cifar10-valid" was trained on half of CIFAR-10's training
+            set and validated on the other half. "cifar10" was trained on all of it and has no
+            validation curve.
+        trust: Must be True, to confirm that you trust this file. The benchmark is a pickle, and
+            loading a pickle can run arbitrary code.
         search_space: "tss" (topology, the 15,625 architectures of NAS-Bench-201) or "sss" (size).
-        hp: The epochs of the runs, as the benchmark names them: "200", "12", ...
-        seed: Which training of an architecture; None for the mean over all of them.
-        progress: Called with the number of architectures read and of all architectures.
+        hp: The training length in epochs, as the benchmark names it: "200", "12", ...
+        seed: The seed of the training to read. None takes the mean over all seeds.
+        progress: Called after each architecture with the number read so far and the total.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If `path` does not exist.
         ModuleNotFoundError: If `nats_bench` is not installed.
-        ValueError: If `trust` is not True, if `dataset` does not exist, or if no architecture was
-            trained this way.
+        ValueError: If `trust` is not True, if `dataset` is unknown, or if no architecture was
+            trained with this `dataset`, `hp` and `seed`.
+
+    Example:
+        ```python
+        curves = read_nats_bench("NATS-tss-v1_0-3ffb9-simple", dataset="cifar100", trust=True)
+        ```
 
     Source:
         Dong and Yang, "NAS-Bench-201", ICLR 2020; Dong et al., "NATS-Bench", TPAMI 2021.

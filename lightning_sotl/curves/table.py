@@ -25,31 +25,34 @@ PER_RUN = ("final_metric", "final_loss", "epoch_seconds")
 
 @dataclass(frozen=True, eq=False)
 class LearningCurves:
-    """The learning curves of many runs, and their final results.
+    """The learning curves and final results of many runs.
 
-    Arrays are copied to float64 and are read-only. Epochs are counted e = 0, 1, ...; column e of a
-    curve is the value after `e + 1` completed epochs. NaN fills the epochs after a run's last, and
-    missing values; a loss that was not finite is `+inf` if the source tells the two apart.
+    Each row is a run. Column e holds the value after `e + 1` completed epochs, for e = 0, 1, ...
+    NaN marks a missing value and fills the columns after a run's last epoch. A non-finite loss is
+    `+inf` if the source distinguishes it from a missing one. Arrays are copied to float64 and are
+    read-only.
 
     Args:
-        train_loss: L(e), the mean training loss of each epoch, in the loss's own unit, shape
-            `(runs, epochs)`.
-        val_loss: Validation loss after each epoch, shape `(runs, epochs)`.
-        val_metric: Validation metric after each epoch, shape `(runs, epochs)`.
-        final_metric: The target, for example the test accuracy of the fully trained run, shape
+        train_loss: L(e), the mean training loss of each epoch, in the unit of the loss. Shape
+            `(runs, epochs)`; lower is better.
+        val_loss: Validation loss after each epoch. Shape `(runs, epochs)`.
+        val_metric: Validation metric after each epoch. Shape `(runs, epochs)`.
+        final_metric: The target, for example the test accuracy of the fully trained run. Shape
             `(runs,)`; NaN for a run that was not trained to the end.
-        final_loss: Test loss of the fully trained run, shape `(runs,)`.
-        features: Numbers that describe a run beforehand (hyper-parameters, size of the
-            architecture), shape `(runs, n)`.
-        epoch_seconds: Training time of one epoch in seconds, shape `(runs,)`.
+        final_loss: Test loss of the fully trained run. Shape `(runs,)`.
+        features: Numbers known before training, such as hyper-parameters or the number of
+            parameters. Shape `(runs, n)`.
+        epoch_seconds: Training time of one epoch, in seconds. Shape `(runs,)`.
         metric_mode: "max" if a higher `val_metric` is better, "min" if a lower one is.
-        final_mode: The same for `final_metric`; None for `metric_mode`.
-        run_ids: A unique name for each run; None for "0", "1", ...
-        checkpoints: The checkpoint to resume each run from, or None.
+        final_mode: The same for `final_metric`. None uses `metric_mode`.
+        run_ids: A unique name for each run. None names the runs "0", "1", ...
+        checkpoints: For each run, the checkpoint to resume from, or None.
 
     Raises:
-        ValueError: If a shape does not match `train_loss`, if a mode is unknown, or if two runs
-            have the same name.
+        ValueError: If `train_loss` is not two-dimensional or is empty, if another array does not
+            match its shape, if the rows of an array differ in length, if a mode is neither "min"
+            nor "max", if `run_ids` or `checkpoints` does not have one entry per run, or if two
+            runs have the same name.
         TypeError: If an array holds anything but numbers.
 
     Example:
@@ -71,7 +74,7 @@ class LearningCurves:
     run_ids: Sequence[str] | None = None
     checkpoints: Sequence[str | None] | None = None
 
-    if TYPE_CHECKING:  # the constructor also takes lists, which become arrays
+    if TYPE_CHECKING:  # the constructor accepts lists and converts them to arrays
 
         def __init__(
             self,
@@ -110,7 +113,7 @@ class LearningCurves:
         paths = (None,) * runs if self.checkpoints is None else tuple(self.checkpoints)
         if len(paths) != runs:
             raise ValueError(
-                f"Expected `checkpoints` to have {runs} entries, one a run, but got {len(paths)}."
+                f"Expected `checkpoints` to have {runs} entries, one per run, but got {len(paths)}."
             )
         object.__setattr__(self, "checkpoints", paths)
 
@@ -121,28 +124,29 @@ class LearningCurves:
 
     @property
     def epochs(self) -> int:
-        """The number of epochs of the longest run, m."""
+        """The number of columns of the curves, m."""
         return int(self.train_loss.shape[1])
 
     @property
     def epochs_completed(self) -> NDArray[np.int64]:
-        """How many epochs each run has completed, shape `(runs,)`; NaN at the end is none."""
+        """How many epochs each run completed, shape `(runs,)`. Trailing NaNs do not count."""
         return count_epochs(self.train_loss)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """`run_ids` with the type that it has after the checks."""
+        """`run_ids` as a tuple of strings."""
         return tuple(self.run_ids or ())
 
     def select(self, runs: Sequence[int] | NDArray[np.int64]) -> LearningCurves:
-        """Return a table with some of the runs.
+        """Return a table of the selected runs.
 
         Args:
-            runs: Their row numbers, in the order of the new table.
+            runs: Row numbers, in the order of the new table.
 
         Raises:
-            IndexError: If there is no such row.
-            TypeError: If they are no integers, for example a mask.
+            IndexError: If a row does not exist.
+            TypeError: If `runs` does not hold integers, for example if it is a boolean mask.
+            ValueError: If a row is repeated or none is selected.
 
         Example:
             >>> LearningCurves([[2.0], [1.0]], run_ids=["a", "b"]).select([1]).run_ids
@@ -161,13 +165,14 @@ class LearningCurves:
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]  # checked again
 
     def save(self, path: str | Path) -> None:
-        """Write the table as an `.npz` that holds no pickled object.
+        """Write the table to an `.npz` file without pickle.
 
         Args:
-            path: The file, ending in ".npz".
+            path: The file to write, ending in ".npz".
 
         Raises:
-            ValueError: If `path` ends otherwise: NumPy would silently append the ending.
+            OSError: If the file cannot be written. An existing file is then left unchanged.
+            ValueError: If `path` does not end in ".npz".
         """
         _npz.write(Path(path), {name: getattr(self, name) for name in _FIELDS})
 
@@ -175,13 +180,22 @@ class LearningCurves:
     def load(path: str | Path) -> LearningCurves:
         """Read a table that `save` wrote, without pickle.
 
+        Unknown arrays in the file are ignored with a warning.
+
         Args:
-            path: An `.npz` with at least `train_loss`.
+            path: An `.npz` file with at least `train_loss`.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it is no `.npz`, lacks `train_loss`, needs pickle, or holds arrays whose
-                shapes do not match.
+            FileNotFoundError: If the file does not exist.
+            ValueError: If the file is not an `.npz`, is damaged or too large, lacks `train_loss`,
+                needs pickle, or holds arrays that do not fit together.
+
+        Example:
+            >>> import tempfile
+            >>> path = Path(tempfile.mkdtemp()) / "curves.npz"
+            >>> LearningCurves([[2.0, 1.0]]).save(path)
+            >>> LearningCurves.load(path).train_loss.tolist()
+            [[2.0, 1.0]]
         """
         fields, unknown = _npz.read(Path(path), _FIELDS)
         if unknown:
@@ -208,26 +222,30 @@ class LearningCurves:
         train_loss: str | None = None,
         prefix: str = "sotl",
     ) -> LearningCurves:
-        """Read all runs below a directory: records first, then Lightning's own logs.
+        """Read all runs below a directory, from their records or Lightning's logs.
 
-        What was left out is a warning. `lightning_sotl.curves.logs.read_logs` returns it, together
-        with what makes the runs comparable.
+        L(e) comes from the record if a run has one, and otherwise from the logged `<prefix>_e1`. A
+        warning names the runs and files that were left out, and anything else that makes the
+        numbers less certain. `lightning_sotl.curves.logs.read_logs` returns these notes instead,
+        together with the header of each record.
 
         Args:
-            directory: Holds `sotl.jsonl`, `metrics.csv` or event files at any depth.
+            directory: A directory with `<prefix>.jsonl`, `metrics.csv` or TensorBoard event files
+                at any depth.
             val_loss: The logged key of the validation loss.
             val_metric: The logged key of the validation metric.
-            final_metric: The logged key of the target; its last value in a run counts.
-            final_loss: The logged key of the test loss; its last value in a run counts.
-            metric_mode: "max" if a higher `val_metric` is better.
-            final_mode: The same for `final_metric`; None for `metric_mode`.
-            train_loss: The logged key to use as L(e) where a run has neither a record nor
-                `<prefix>_e1`; whether it is the mean of the step losses is not checked.
-            prefix: The monitor's.
+            final_metric: The logged key of the target. The last value of each run is used.
+            final_loss: The logged key of the test loss. The last value of each run is used.
+            metric_mode: "max" if a higher `val_metric` is better, "min" if a lower one is.
+            final_mode: The same for `final_metric`. None uses `metric_mode`.
+            train_loss: The logged key to use as L(e) for runs with neither a record nor
+                `<prefix>_e1`. It should be the mean of the step losses; this is not checked.
+            prefix: The prefix of the monitor.
 
         Raises:
-            NotADirectoryError: If `directory` is no directory.
-            ValueError: If it holds no run, or if no run has one of the keys.
+            NotADirectoryError: If `directory` is neither a directory nor a record or log of a run.
+            ValueError: If `directory` holds no run, if no run has L(e), or if no run logs one of
+                the given keys. The message lists the logged keys.
         """
         keys = LogKeys(
             val_loss=val_loss,
@@ -250,7 +268,7 @@ class LearningCurves:
             fits, wanted = values.shape == shape, f"{shape}"
         if not fits:
             raise ValueError(
-                f"Expected `{name}` to have the shape {wanted}, as `train_loss` has it, but got "
+                f"Expected `{name}` to have the shape {wanted}, to match `train_loss`, but got "
                 f"{values.shape}."
             )
         object.__setattr__(self, name, values)
@@ -260,7 +278,7 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(LearningCurves))
 
 
 def count_epochs(curves: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return after how many epochs each curve has its last value; 0 if it has none.
+    """Return the number of epochs up to the last value of each curve; 0 without any value.
 
     Args:
         curves: Shape `(runs, epochs)`, NaN where there is no value.
@@ -278,7 +296,7 @@ def _numbers(name: str, values: object) -> NDArray[np.float64]:
     try:
         given = np.asarray(values)
     except ValueError:  # rows of different lengths
-        raise ValueError(f"Expected `{name}` to have rows of one length.") from None
+        raise ValueError(f"Expected `{name}` to have rows of equal length.") from None
     if given.dtype.kind not in "fiu":
         raise TypeError(f"Expected `{name}` to hold numbers but got the dtype {given.dtype}.")
     copy = np.array(given, dtype=np.float64)
@@ -289,10 +307,10 @@ def _numbers(name: str, values: object) -> NDArray[np.float64]:
 def _run_ids(names: tuple[str, ...], runs: int) -> tuple[str, ...]:
     if len(names) != runs:
         raise ValueError(
-            f"Expected `run_ids` to have {runs} entries, one a run, but got {len(names)}."
+            f"Expected `run_ids` to have {runs} entries, one per run, but got {len(names)}."
         )
     names = tuple(map(str, names))
     repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
-        raise ValueError(f"Expected `run_ids` to have no name twice but got {quote_all(repeated)}.")
+        raise ValueError(f"Expected `run_ids` to be unique but got repeated {quote_all(repeated)}.")
     return names

@@ -31,11 +31,11 @@ _FACTS = (
     "world_size",
     "batches_per_unit",
 )
-# Parameters that change the training loss itself, not only how well it is minimised. Words are
+# Parameters that change the training loss itself, not only how well it is minimized. Words are
 # separated by "_" here; a name matters with all that is nested in it.
 _MATTERS = re.compile(
     r"""
-    # Regularisation that is part of the loss, or on only in training.
+    # Regularization that is part of the loss, or on only in training.
     label_?smooth | drop_?(out|path|rate|connect|prob) | stochastic_?depth
     | weight_?decay | ^w_?decay$ | ^wd$ | regulari[sz] | penalty
     | (^|_)l[12]_(reg|lambda|weight|penalty|coeff?)
@@ -184,8 +184,8 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
     unknown = len(facts) - len(headers)
     if 0 < unknown < len(facts):
         notes.append(
-            f"{pluralize(unknown, 'run')} of {len(facts)} without a record: whether batch size, "
-            "loss and the like make them comparable cannot be told."
+            f"{pluralize(unknown, 'run')} of {len(facts)} without a record: whether they match "
+            "the others in batch size, loss and similar settings is unknown."
         )
     return notes
 

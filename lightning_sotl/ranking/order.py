@@ -49,7 +49,7 @@ class RankedRun:
 
     def to_json(self) -> dict[str, Any]:
         """Return the shape of the command line's JSON."""
-        # Another writer's record may hold a NaN, which JSON does not have.
+        # A record from another writer may hold NaN, which JSON cannot represent.
         return {**vars(self), "params": plain(self.params)}
 
 
@@ -132,7 +132,7 @@ def rank_runs(
     order = np.argsort(costs, kind="stable")
     if by_policy or paused:
         newest = oriented(scores[np.arange(len(scores)), np.minimum(completed, at) - 1], mode=mode)
-        # A policy has judged a run that it ended earlier as worse: the longest of them are first.
+        # A policy ends the runs that it judges worse, so runs that trained longer rank first.
         order = np.lexsort((newest, -np.minimum(completed, at), ~np.isfinite(newest)))
     ranks = best_ranks(costs)
     checkpoints = found.curves.checkpoints or ()
@@ -248,7 +248,7 @@ def _notes_on_last(
     at: int,
     is_paused: list[bool],
 ) -> list[str]:
-    """Return which runs are last, and why; runs that a sweep has paused before T are as usual."""
+    """Return which runs are last, and why; runs that a sweep paused before T are expected."""
     short = [
         name
         for name, epochs, paused in zip(names, completed, is_paused, strict=True)
@@ -263,13 +263,13 @@ def _notes_on_last(
     if short:
         notes.append(
             f"{pluralize(len(short), 'run')} of {len(names)} completed fewer than "
-            f"{pluralize(at, 'epoch')} and cannot be compared at T = {at}; they stand last: "
+            f"{pluralize(at, 'epoch')} and cannot be compared at T = {at}; they rank last: "
             f"{quote_few(short)}."
         )
     if diverged:
         notes.append(
             f"{pluralize(len(diverged), 'run')} of {len(names)} without a finite value at T = {at} "
-            f"(diverged, or without a loss) stand last: {quote_few(diverged)}."
+            f"(diverged, or without a loss) rank last: {quote_few(diverged)}."
         )
     if len(names) == 1:
         notes.append("There is only one run, so there is nothing to compare it with.")

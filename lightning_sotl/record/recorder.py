@@ -171,8 +171,8 @@ class Recorder:
         if record.is_shared and not self._has_warned_shared:
             warn_user(
                 f"Another process writes into the run's record '{record.path}' too. The record "
-                "keeps the two apart, but the logs beside it do not: give each run a directory of "
-                "its own.",
+                "keeps the two apart, but the logs beside it do not: give each run its own "
+                "directory.",
             )
             self._has_warned_shared = True
 

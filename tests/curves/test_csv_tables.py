@@ -134,8 +134,8 @@ def test_what_is_wrong_with_a_long_table_is_named(tmp_path: Path, text: str, mes
         ),
         (
             "run,train_loss_0\na,1\na,2\n",
-            "'{path}' does not hold learning curves. Expected `run_ids` to have no name twice but "
-            "got 'a'.",
+            "'{path}' does not hold learning curves. Expected `run_ids` to be unique but got "
+            "repeated 'a'.",
         ),
     ],
 )

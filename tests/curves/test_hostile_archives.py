@@ -84,7 +84,7 @@ OUTSIDE = [
     [
         pytest.param(
             claiming(2**30),
-            rf"unpack to at most {2**30:,} bytes but it says {2**30 + len(DOCUMENT):,}\.$",
+            rf"unpack to at most {2**30:,} bytes but got {2**30 + len(DOCUMENT):,}\.$",
             id="bomb",
         ),
         pytest.param(encrypted(), "to be stored or deflated but 'train_loss.npy'", id="encrypted"),
@@ -93,11 +93,11 @@ OUTSIDE = [
             r"to be stored or deflated but 'a\.json' is encrypted or packed in another way\.",
             id="lzma",
         ),
-        pytest.param(twice(), r"to have each name once but 'a\.json' stands there", id="twice"),
+        pytest.param(twice(), r"to be unique but got 'a\.json' twice", id="twice"),
         *(
             pytest.param(
                 zipped({outside: DOCUMENT}),
-                re.escape(f"to lie within a folder but got {outside!r}."),
+                re.escape(f"to stay within a folder but got {outside!r}."),
                 id=outside,
             )
             for outside in OUTSIDE
@@ -134,7 +134,7 @@ def test_members_that_share_their_bytes_are_counted_each(tmp_path: Path) -> None
     (tmp_path / "x.zip").write_bytes(
         listing([b"%d.json" % number for number in range(100)], size=11_000_000)
     )
-    with pytest.raises(ValueError, match=r"but it says 1,100,000,000\.$"):
+    with pytest.raises(ValueError, match=r"but got 1,100,000,000\.$"):
         read_nas_bench_nlp(tmp_path / "x.zip")
 
 

@@ -125,7 +125,7 @@ def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path
     found = read_logs(tmp_path)
     assert found.curves.run_ids == ("v0@aaaaaaaa", "v0@bbbbbbbb")
     assert found.notes.warnings == [
-        "'v0' holds 2 runs; its logs cannot be told apart and only the records count."
+        "'v0' holds 2 runs; its logs cannot be distinguished, so only the records count."
     ]
 
 

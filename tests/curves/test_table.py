@@ -137,22 +137,22 @@ def test_select_refuses_a_mask_which_would_be_rows_0_and_1() -> None:
         (
             {"train_loss": [[1.0], [1.0, 2.0]]},
             ValueError,
-            "Expected `train_loss` to have rows of one length.",
+            "Expected `train_loss` to have rows of equal length.",
         ),
         (
             {"train_loss": LOSSES, "val_loss": [[1.0]]},
             ValueError,
-            "Expected `val_loss` to have the shape (2, 3), as `train_loss` has it, but got (1, 1).",
+            "Expected `val_loss` to have the shape (2, 3), to match `train_loss`, but got (1, 1).",
         ),
         (
             {"train_loss": LOSSES, "final_metric": [1.0]},
             ValueError,
-            "Expected `final_metric` to have the shape (2,), as `train_loss` has it, but got (1,).",
+            "Expected `final_metric` to have the shape (2,), to match `train_loss`, but got (1,).",
         ),
         (
             {"train_loss": LOSSES, "features": [1.0, 2.0]},
             ValueError,
-            "Expected `features` to have the shape (2, n), as `train_loss` has it, but got (2,).",
+            "Expected `features` to have the shape (2, n), to match `train_loss`, but got (2,).",
         ),
         (
             {"train_loss": LOSSES, "metric_mode": "up"},
@@ -167,17 +167,17 @@ def test_select_refuses_a_mask_which_would_be_rows_0_and_1() -> None:
         (
             {"train_loss": LOSSES, "run_ids": ["a"]},
             ValueError,
-            "Expected `run_ids` to have 2 entries, one a run, but got 1.",
+            "Expected `run_ids` to have 2 entries, one per run, but got 1.",
         ),
         (
             {"train_loss": LOSSES, "run_ids": ["a", "a"]},
             ValueError,
-            "Expected `run_ids` to have no name twice but got 'a'.",
+            "Expected `run_ids` to be unique but got repeated 'a'.",
         ),
         (
             {"train_loss": LOSSES, "checkpoints": [None]},
             ValueError,
-            "Expected `checkpoints` to have 2 entries, one a run, but got 1.",
+            "Expected `checkpoints` to have 2 entries, one per run, but got 1.",
         ),
     ],
 )
@@ -225,7 +225,7 @@ def test_wrong_shapes_in_a_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
         match=r"^'.*x\.npz' does not hold learning curves\. Expected `final_metric` to have the "
-        r"shape \(2,\), as `train_loss` has it, but got \(3,\)\.$",
+        r"shape \(2,\), to match `train_loss`, but got \(3,\)\.$",
     ):
         LearningCurves.load(tmp_path / "x.npz")
 

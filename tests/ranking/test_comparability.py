@@ -76,8 +76,8 @@ def test_warning_counts_each_value() -> None:
     assert notes == [
         "The runs differ in what their training losses depend on, so their order may not show "
         "which is better: batch_size (32: 2, 64: 1). Group by a field to rank only like with like.",
-        "1 run of 4 without a record: whether batch size, loss and the like make them comparable "
-        "cannot be told.",
+        "1 run of 4 without a record: whether they match the others in batch size, loss and "
+        "similar settings is unknown.",
     ]
 
 

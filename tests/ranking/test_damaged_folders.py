@@ -199,7 +199,7 @@ def test_a_process_that_died_before_its_first_epoch_hides_no_logs_of_the_next(tm
     write_csv_log(tmp_path / "a", csv_rows([3.0, 2.0], val_acc=[0.5, 0.75]))
     code, document, err = ranked(capsys, tmp_path, "--monitor", "val_acc", "--metric-mode", "max")
     assert (code, order(document)) == (0, [("a", 0.75, 2)])
-    assert "cannot be told apart" not in err
+    assert "cannot be distinguished" not in err
 
 
 @pytest.mark.parametrize("place", range(-60, 0, 3))

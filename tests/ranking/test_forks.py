@@ -159,7 +159,7 @@ def test_a_winner_that_is_promoted_twice_in_one_directory_is_two_runs(tmp_path: 
     third, _ = runs.train(*base, rate=0.5, checkpoint=checkpoint, version=0)
     expected = {"version_0": first, "version_0#3": second, "version_0#4": third}
     check(runs, expected, validated=False)
-    said = "'version_0' holds 3 runs; its logs cannot be told apart and only the records count."
+    said = "'version_0' holds 3 runs; its logs cannot be distinguished, so only the records count."
     assert said in Runs(tmp_path).found().notes.warnings
 
 

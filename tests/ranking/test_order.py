@@ -37,7 +37,7 @@ def test_lower_losses_stand_first_and_diverged_runs_last() -> None:
     ranking = rank(found_of([[3.0, 2.0], [3.0, np.inf], [3.0, 1.0]]))
     assert rows(ranking) == [(1, "r2", 1.0, 2), (2, "r0", 2.0, 2), (3, "r1", None, 2)]
     assert ranking.notes == [
-        "1 run of 3 without a finite value at T = 2 (diverged, or without a loss) stand last: 'r1'."
+        "1 run of 3 without a finite value at T = 2 (diverged, or without a loss) rank last: 'r1'."
     ]
 
 
@@ -98,7 +98,7 @@ def test_default_t_without_a_stopper_is_what_three_quarters_completed() -> None:
     assert ranking.at == 2
     assert rows(ranking)[-1] == (4, "r3", None, 1)
     assert ranking.notes[0] == (
-        "1 run of 4 completed fewer than 2 epochs and cannot be compared at T = 2; they stand "
+        "1 run of 4 completed fewer than 2 epochs and cannot be compared at T = 2; they rank "
         "last: 'r3'."
     )
 

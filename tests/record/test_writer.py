@@ -98,7 +98,7 @@ def test_another_run_that_writes_into_the_same_directory_is_told_of(tmp_path):
         )
     assert message_with(caught, "Another process") == (
         f"Another process writes into the run's record '{path}' too. The record keeps the two "
-        "apart, but the logs beside it do not: give each run a directory of its own."
+        "apart, but the logs beside it do not: give each run its own directory."
     )
     own, other = merge_sessions(read_record(path)[0])
     assert own.losses == returned_epoch_losses(model)
