@@ -9,7 +9,7 @@ commands read logs that two examples leave behind:
     apt-get install chromium
     python docs/take_pictures.py [--browser /usr/bin/chromium]
 
-Writes `docs/tensorboard.png` and `docs/rank.png`.
+Writes `docs/images/tensorboard.png` and `docs/images/rank.png`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from lightning_sotl.cli import main as lightning_sotl
 
-DOCS = Path(__file__).parent
-OUTPUT = DOCS.parent / "examples" / "output"
+DOCS = Path(__file__).parent / "images"
+OUTPUT = DOCS.parents[1] / "examples" / "output"
 SIZE = {"width": 1400, "height": 920}
 
 

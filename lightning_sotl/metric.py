@@ -46,7 +46,7 @@ class SumOfTrainingLosses(Metric):
         ValueError: If `window` is below 1.
         RuntimeError: In `load_state_dict`, if the state was saved with another `window`.
 
-    Example:
+    Examples:
         >>> from lightning_sotl import SumOfTrainingLosses
         >>> metric = SumOfTrainingLosses(window=2)
         >>> for epoch in [(4.0, 2.0), (2.0, 1.0), (1.0, 0.5)]:

@@ -19,7 +19,7 @@ sys.path += [str(EXAMPLES), str(PAPER)]
 # The files that take longest. They come first, so that no process waits for one of them at the end.
 LONGEST = [
     "test_ray_sweeps.py",
-    "test_readme.py",
+    "test_pages.py",
     "test_distributed.py",
     "test_optuna_restart.py",
     "test_doors.py",

@@ -17,7 +17,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     Raises:
         ModuleNotFoundError: If it is not installed; the message names the `pip install`.
 
-    Example:
+    Examples:
         >>> require("json", extra="plot", purpose="draw pictures").__name__
         'json'
     """

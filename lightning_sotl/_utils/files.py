@@ -43,7 +43,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: If it cannot be written; the message names `path`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_whole(folder / "x.txt", b"1"), [entry.name for entry in folder.iterdir()]
@@ -121,7 +121,7 @@ def find_moved(path: str, folders: Iterable[Path]) -> str | None:
         path: The original path of the file.
         folders: The folders to search.
 
-    Example:
+    Examples:
         >>> find_moved("C:\\runs\\x.ckpt", [Path("nowhere")]) is None
         True
     """
@@ -217,7 +217,7 @@ class TextLines:
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text; None if it is invalid or nested too deeply.
 
-    Example:
+    Examples:
         >>> parse_json('{"e": 3}'), parse_json("{"), parse_json("[" * 200 + "]" * 200)
         ({'e': 3}, None, None)
     """

@@ -29,7 +29,7 @@ def warn_user(message: str) -> None:
         message: The warning. Control characters in it are escaped, because it may contain names
             of folders.
 
-    Example:
+    Examples:
         >>> with warnings.catch_warnings(record=True) as caught:
         ...     warnings.simplefilter("always")
         ...     warn_user("No run has reached T.")

@@ -11,7 +11,7 @@ _MOST_CHARACTERS = 200
 def pluralize(number: int, noun: str) -> str:
     """Return a number with its noun in the singular or plural.
 
-    Example:
+    Examples:
         >>> pluralize(1, "run"), pluralize(3, "run")
         ('1 run', '3 runs')
     """
@@ -21,7 +21,7 @@ def pluralize(number: int, noun: str) -> str:
 def quote_few(names: Sequence[object], most: int = 5) -> str:
     """Return the first names, quoted, and the number of the others.
 
-    Example:
+    Examples:
         >>> quote_few(["a", "b", "c"], most=2)
         "'a', 'b' and 1 more"
     """
@@ -32,7 +32,7 @@ def quote_few(names: Sequence[object], most: int = 5) -> str:
 def quote_all(names: Sequence[object]) -> str:
     """Return all names, quoted, or "nothing". Only the first 100 are listed.
 
-    Example:
+    Examples:
         >>> quote_all([])
         'nothing'
     """
@@ -42,7 +42,7 @@ def quote_all(names: Sequence[object]) -> str:
 def quoted(value: object) -> str:
     """Return the `repr` of a value for a message, shortened if it is long.
 
-    Example:
+    Examples:
         >>> quoted("a"), len(quoted("a" * 1000))
         ("'a'", 203)
     """
@@ -52,7 +52,7 @@ def quoted(value: object) -> str:
 def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
     """Return a text, cut and followed by dots if it is longer than `most` characters.
 
-    Example:
+    Examples:
         >>> shortened("abcdef", 3)
         'abc...'
     """
@@ -65,7 +65,7 @@ def visible(text: str) -> str:
     Control characters, line breaks, marks of writing direction, lone surrogates, and all spaces
     except the plain one are written as in a Python string.
 
-    Example:
+    Examples:
         >>> print(visible("run\x1b[2J\n"))
         run\x1b[2J\n
     """

@@ -14,7 +14,7 @@ def positive_int(name: str, value: object) -> int:
         TypeError: If `value` is not an integer; `True` is not.
         ValueError: If `value` is below 1.
 
-    Example:
+    Examples:
         >>> positive_int("window", 0)
         Traceback (most recent call last):
         ValueError: Expected `window` to be a positive integer but got 0.
@@ -29,7 +29,7 @@ def seed(name: str, value: object) -> int:
         TypeError: If `value` is not an integer; `True` is not.
         ValueError: If `value` is below 0.
 
-    Example:
+    Examples:
         >>> seed("seed", -1)
         Traceback (most recent call last):
         ValueError: Expected `seed` to be a non-negative integer but got -1.
@@ -63,7 +63,7 @@ def windows(name: str, value: object) -> tuple[int, ...]:
         TypeError: If `value`, or one of its entries, is not an integer.
         ValueError: If a window is below 1, if there is none, or if one is repeated.
 
-    Example:
+    Examples:
         >>> windows("window", 5), windows("window", [1, 10])
         ((5,), (1, 10))
     """

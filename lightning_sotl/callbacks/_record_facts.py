@@ -95,7 +95,7 @@ def network_of(pl_module: Module) -> str | None:
 def batch_size_of(batch: Any) -> int | None:
     """Return the first dimension that all tensors of a batch share, or None if they differ.
 
-    Example:
+    Examples:
         >>> batch_size_of({"image": torch.zeros(4, 3), "label": [torch.zeros(4)], "name": "a"})
         4
     """

@@ -147,7 +147,7 @@ class SoTLMonitor:
         RuntimeError: In training, if the first output has no `loss_key` (the message lists the
             available keys), or if the loss was changed in place after the step.
 
-    Example:
+    Examples:
         >>> import pytorch_lightning as pl
         >>> from lightning_sotl import SoTLMonitor
         >>> monitor = SoTLMonitor(window=(1, 10))

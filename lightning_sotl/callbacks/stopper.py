@@ -156,7 +156,7 @@ class EarlyRankingStopper:
             training loaders have changed.
         OSError: If the checkpoint of the stop cannot be written.
 
-    Example:
+    Examples:
         >>> import pytorch_lightning as pl
         >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor
         >>> stopper = EarlyRankingStopper(stop_epoch=10)

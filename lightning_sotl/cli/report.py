@@ -105,7 +105,7 @@ def report_groups(
 def group_name(group: dict[str, str]) -> str:
     """Return the name of a group: the fields and values that its runs share.
 
-    Example:
+    Examples:
         >>> group_name({"batch_size": "32", "hparams.dropout": "0.1"})
         'batch_size = 32, hparams.dropout = 0.1'
     """

@@ -47,7 +47,7 @@ def common_root(paths: Sequence[Path]) -> Path:
 def is_run_file(path: Path) -> bool:
     """Return whether a file has the name of a record or of a log that Lightning writes.
 
-    Example:
+    Examples:
         >>> [is_run_file(Path(name)) for name in ("v0/metrics.csv", "sotl.jsonl", "curves.npz")]
         [True, True, False]
     """
@@ -141,7 +141,7 @@ def _monitors_of(record: Path) -> set[str]:
 def natural_order(path: PurePath) -> list[tuple[str, int, str]]:
     """Return a sort key that compares numbers at the end of names as numbers.
 
-    Example:
+    Examples:
         >>> [path.name for path in sorted(map(PurePath, ["v10", "v9"]), key=natural_order)]
         ['v9', 'v10']
     """

@@ -42,7 +42,7 @@ def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None
 def epoch_of(number: float) -> int | None:
     """Return a logged number as an epoch, or None if it cannot be an epoch.
 
-    Example:
+    Examples:
         >>> epoch_of(3.0), epoch_of(0.5), epoch_of(-1.0), epoch_of(float("inf"))
         (3, None, None, None)
     """
@@ -52,7 +52,7 @@ def epoch_of(number: float) -> int | None:
 def step_of(number: float) -> float | None:
     """Return a logged number as a step, or None if it cannot be a step.
 
-    Example:
+    Examples:
         >>> step_of(3.0), step_of(0.5), step_of(float("nan"))
         (3.0, None, None)
     """

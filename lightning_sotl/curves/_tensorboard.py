@@ -161,7 +161,7 @@ _TABLE = _checksum_table()
 def masked_crc32c(data: bytes) -> int:
     """Return the CRC-32C of `data`, rotated and shifted as the file format demands.
 
-    Example:
+    Examples:
         >>> hex(masked_crc32c(b"123456789"))
         '0xc78ab0e5'
     """

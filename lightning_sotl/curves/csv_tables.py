@@ -48,7 +48,7 @@ class Row(NamedTuple):
         Raises:
             ValueError: If it is no number.
 
-        Example:
+        Examples:
             >>> row = Row(Path("x.csv"), 2, {"loss": "0.5", "accuracy": " "})
             >>> row.number("loss"), row.number("accuracy")
             (0.5, nan)
@@ -187,7 +187,7 @@ def read_long_csv(
         ValueError: If a column is missing, a cell is no number, a run has an epoch twice, or the
             smallest epoch is 1 and `first_epoch` is 0.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "x.csv"
         >>> _ = path.write_text("run,epoch,train_loss\na,0,2\nb,0,3\na,1,1\n")
@@ -258,7 +258,7 @@ def read_wide_csv(
         FileNotFoundError: If there is no such file.
         ValueError: If a column is missing, a cell is no number, or a run is there twice.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "x.csv"
         >>> _ = path.write_text("run,train_loss_1,train_loss_2\na,2,1\nb,3,\n")

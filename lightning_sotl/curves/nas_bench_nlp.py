@@ -53,7 +53,7 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
             the table would be too large, or if no document holds `train_losses`, `val_losses` and
             `test_losses`.
 
-    Example:
+    Examples:
         ```python
         curves, notes = read_nas_bench_nlp("nas_bench_nlp.zip")
         ```

@@ -55,7 +55,7 @@ def read_nats_bench(
         ValueError: If `trust` is not True, if `dataset` is unknown, or if no architecture was
             trained with this `dataset`, `hp` and `seed`.
 
-    Example:
+    Examples:
         ```python
         curves = read_nats_bench("NATS-tss-v1_0-3ffb9-simple", dataset="cifar100", trust=True)
         ```

@@ -14,7 +14,7 @@ class RunNotes:
         cautions: What else makes the numbers less certain.
         remarks: What is in order but may surprise, for example a second logger.
 
-    Example:
+    Examples:
         >>> notes = RunNotes(cautions=["b", "b"])
         >>> notes.left_out.append("a")
         >>> notes.warnings

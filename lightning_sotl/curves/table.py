@@ -55,7 +55,7 @@ class LearningCurves:
             runs have the same name.
         TypeError: If an array holds anything but numbers.
 
-    Example:
+    Examples:
         >>> curves = LearningCurves(train_loss=[[2.0, 1.0], [3.0, float("nan")]])
         >>> curves.runs, curves.epochs, curves.epochs_completed.tolist()
         (2, 2, [2, 1])
@@ -148,7 +148,7 @@ class LearningCurves:
             TypeError: If `runs` does not hold integers, for example if it is a boolean mask.
             ValueError: If a row is repeated or none is selected.
 
-        Example:
+        Examples:
             >>> LearningCurves([[2.0], [1.0]], run_ids=["a", "b"]).select([1]).run_ids
             ('b',)
         """
@@ -190,7 +190,7 @@ class LearningCurves:
             ValueError: If the file is not an `.npz`, is damaged or too large, lacks `train_loss`,
                 needs pickle, or holds arrays that do not fit together.
 
-        Example:
+        Examples:
             >>> import tempfile
             >>> path = Path(tempfile.mkdtemp()) / "curves.npz"
             >>> LearningCurves([[2.0, 1.0]]).save(path)
@@ -283,7 +283,7 @@ def count_epochs(curves: NDArray[np.float64]) -> NDArray[np.int64]:
     Args:
         curves: Shape `(runs, epochs)`, NaN where there is no value.
 
-    Example:
+    Examples:
         >>> count_epochs(np.array([[2.0, 1.0, np.nan], [np.nan, np.nan, np.nan]])).tolist()
         [2, 0]
     """

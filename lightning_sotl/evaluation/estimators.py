@@ -80,7 +80,7 @@ def epochs_to_loss(losses: Table, *, threshold: float = 0.1) -> Table:
         float64 array of the same shape. Entry `T - 1` is the number of epochs as known after T
         epochs, `+inf` if no loss has reached the threshold yet. Non-finite losses never reach it.
 
-    Example:
+    Examples:
         >>> epochs_to_loss(np.array([0.5, 0.09, 0.2])).tolist()
         [inf, 2.0, 2.0]
 
@@ -139,7 +139,7 @@ All families read one curve of `LearningCurves`. Lower scores are better, except
 - "val-metric": the validation metric of the last epoch.
 - "epochs-to-loss": the number of epochs until the training loss reaches a threshold.
 
-Example:
+Examples:
     >>> losses = np.array([[3.0, 1.0], [3.5, 2.0]])
     >>> ESTIMATORS["sotl-e"].function(losses, 2, "min").tolist()
     [[nan, 4.0], [nan, 5.5]]
@@ -216,7 +216,7 @@ def named_estimator(name: str) -> NamedEstimator:
         ValueError: If the family does not exist (the message lists the families), if it accepts no
             parameter but got one, or if the parameter is out of range.
 
-    Example:
+    Examples:
         >>> named_estimator("sotl-e").name, named_estimator("sovl-e10").parameter
         ('sotl-e1', 10)
     """

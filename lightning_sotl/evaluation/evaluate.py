@@ -157,7 +157,7 @@ def evaluate(
             if no estimator has a value at any T, if `method` is unknown, or if a T, `resamples` or
             `seed` is out of range.
 
-    Example:
+    Examples:
         >>> losses = [[3.0, 1.0], [3.5, 2.0], [2.5, 3.0], [4.0, 4.0]]
         >>> result = evaluate(LearningCurves(losses, final_metric=[0.9, 0.8, 0.7, 0.6]), at=[2])
         >>> result.estimators["sotl-e1"][2].rho
@@ -199,7 +199,7 @@ def evaluate(
 def default_epochs(epochs: int) -> tuple[int, ...]:
     """Return up to eight T's, from a fortieth of the epochs to all of them.
 
-    Example:
+    Examples:
         >>> default_epochs(200)
         (5, 10, 20, 40, 60, 100, 150, 200)
     """
@@ -225,7 +225,7 @@ def correlation_curves(
         ValueError: If there is no `final_metric`, if fewer than two runs have a finite one, if an
             estimator does not exist or needs a curve that is absent, or if `method` is unknown.
 
-    Example:
+    Examples:
         >>> losses = [[3.0, 1.0], [3.5, 2.0], [2.5, 3.0], [4.0, 4.0]]
         >>> curves = LearningCurves(losses, final_metric=[0.9, 0.8, 0.7, 0.6])
         >>> correlation_curves(curves, ["sotl-e1", "sotl-e2"])["sotl-e1"].tolist()

@@ -70,7 +70,7 @@ def select_generator(
     Raises:
         ValueError: If the lengths differ, or if fewer than two groups are left.
 
-    Example:
+    Examples:
         >>> found = select_generator([3.0, 1.0, 5.0, 7.0], [0.8, 0.9, 0.6, 0.5], [1, 1, 2, 2])
         >>> [(g.key, g.score, g.score_se) for g in found.generators], found.correlation
         ([('1', 2.0, 1.0), ('2', 6.0, 1.0)], 1.0)

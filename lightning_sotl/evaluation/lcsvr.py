@@ -42,7 +42,7 @@ class LcSVR:
         TypeError: If an argument is not an integer.
         ValueError: If an argument is out of range.
 
-    Example:
+    Examples:
         >>> generator = np.random.default_rng(0)
         >>> metric = np.sort(generator.uniform(size=(40, 6)), axis=1)
         >>> curves = LearningCurves(1 - metric, val_metric=metric, final_metric=metric[:, -1])

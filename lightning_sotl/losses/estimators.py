@@ -30,7 +30,7 @@ def sotl(losses: ArrayLike) -> NDArray[np.float64]:
     Raises:
         ValueError: If `losses` is a single number, without an epoch axis.
 
-    Example:
+    Examples:
         >>> sotl([2.0, 1.0, 0.5]).tolist()
         [2.0, 3.0, 3.5]
 
@@ -63,7 +63,7 @@ def sotl_e(losses: ArrayLike, *, window: int = 1) -> NDArray[np.float64]:
         ValueError: If `window` is below 1, or if `losses` is a single number, without an epoch
             axis.
 
-    Example:
+    Examples:
         >>> sotl_e([2.0, 1.0, 0.5], window=2).tolist()
         [nan, 3.0, 1.5]
 
@@ -104,7 +104,7 @@ def sotl_ema(losses: ArrayLike, *, decay: float = 0.999) -> NDArray[np.float64]:
         ValueError: If `decay` is outside (0, 1], or if `losses` is a single number, without an
             epoch axis.
 
-    Example:
+    Examples:
         >>> sotl_ema([2.0, 1.0, 0.5], decay=0.5).tolist()
         [2.0, 2.0, 1.5]
 
@@ -130,7 +130,7 @@ def discounted_sum(previous: float, loss: float, *, decay: float = 1.0) -> float
     Returns:
         The sum after this epoch. Lower is better.
 
-    Example:
+    Examples:
         >>> discounted_sum(discounted_sum(0.0, 2.0), 1.0)
         3.0
     """

@@ -27,7 +27,7 @@ class RunLosses:
         carries: Whether this process restores sums that were saved for all ranks. Exactly one
             process does, so that nothing is counted twice.
 
-    Example:
+    Examples:
         >>> losses = RunLosses({})
         >>> window = losses.window(0)
         >>> losses.close(total=6.0, count=4)

@@ -83,7 +83,7 @@ def logged_estimates(
         prefix: The monitor's prefix.
         block: N for blocks of N training batches, or None for epochs.
 
-    Example:
+    Examples:
         >>> list(logged_estimates({"sotl": [None], "sotl-e": [1, 10], "sotl-ema": [0.999]}))
         ['sotl', 'sotl_e1', 'sotl_e10', 'sotl_ema0.999']
         >>> list(logged_estimates({"sotl": [None], "sotl-e": [5]}, block=1000))
@@ -105,7 +105,7 @@ def parse_monitor(name: str, *, prefix: str = "sotl") -> LoggedEstimate | None:
             Otherwise it must equal `prefix`.
         prefix: The name of SoTL over all epochs.
 
-    Example:
+    Examples:
         >>> estimate = parse_monitor("sotl_b1000_e5")
         >>> estimate.family.name, estimate.parameter, estimate.block
         ('sotl-e', 5, 1000)

@@ -78,7 +78,7 @@ def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]
         Field, for example "batch_size", "hparams.model.dropout" or "params.loss" -> how many runs
         have each value, in JSON.
 
-    Example:
+    Examples:
         >>> differing_fields([{"batch_size": 32}, {"batch_size": 64}, {"batch_size": 64}])
         {'batch_size': Counter({'64': 2, '32': 1})}
     """
@@ -116,7 +116,7 @@ def _relevant_params(header: dict[str, Any]) -> Iterator[str]:
 def _matters(key: str) -> bool:
     """Return whether training losses depend on a parameter, as far as its name tells.
 
-    Example:
+    Examples:
         >>> [_matters(key) for key in ("lossWeight", "model/drop-rate", "width")]
         [True, True, False]
     """

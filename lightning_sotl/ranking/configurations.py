@@ -29,7 +29,7 @@ def configuration(header: Mapping[str, Any]) -> str | None:
     under which it was trained. It is None without name and parameters, and if the record does not
     hold all hyper-parameters.
 
-    Example:
+    Examples:
         >>> configuration({"hparams": {"lr": 0.1}}) == configuration({"params": {"lr": 0.1}})
         True
         >>> print(configuration({"hparams": {}}))
@@ -62,7 +62,7 @@ def repeats(facts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     Args:
         facts: The header of each run's record; empty without a record.
 
-    Example:
+    Examples:
         >>> repeats([{"hparams": {"lr": 1}}, {"hparams": {"lr": 2}}, {"hparams": {"lr": 1}}, {}])
         [[0, 2]]
     """
@@ -81,7 +81,7 @@ def repeats(facts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
 def named_repeats(names: Sequence[str], groups: Sequence[Sequence[int]]) -> str:
     """Return the names of runs with the same configuration.
 
-    Example:
+    Examples:
         >>> named_repeats(["a", "b", "c", "d"], [[0, 2], [1, 3]])
         "'a', 'c'; 'b', 'd'"
     """

@@ -32,7 +32,7 @@ class Leaf(NamedTuple):
 def leaves(params: Mapping[str, Any]) -> Iterator[Leaf]:
     """Yield the parameters that hold no further ones, with those in nested dicts and lists.
 
-    Example:
+    Examples:
         >>> [leaf.name for leaf in leaves({"lr": 0.1, "model": {"sizes": [8, 4], "dropout": 0.5}})]
         ['lr', 'model.sizes', 'model.dropout']
     """
@@ -58,7 +58,7 @@ def _leaves_below(node: Leaf) -> Iterator[Leaf]:
 def field_names(header: Mapping[str, Any]) -> list[str]:
     """Return the names of a header's fields.
 
-    Example:
+    Examples:
         >>> field_names({"batch_size": 8, "hparams": {"model": {"dropout": 0.5}}})
         ['batch_size', 'hparams.model.dropout']
     """
@@ -84,7 +84,7 @@ def field_value(header: Mapping[str, Any], name: str) -> Any:
 
     Keys that contain dots are found, too.
 
-    Example:
+    Examples:
         >>> field_value({"hparams": {"model": {"dropout": 0.5}}}, "hparams.model.dropout")
         0.5
         >>> field_value({"hparams": {"model.dropout": 0.1}}, "hparams.model.dropout")
@@ -112,7 +112,7 @@ def _find(container: Any, name: str) -> Any:
 def value_text(value: Any) -> str:
     """Return a value as JSON, without the addresses in the `repr` of objects.
 
-    Example:
+    Examples:
         >>> value_text({"b": "<function mse at 0x7f00>", "a": 0.0})
         '{"a": 0.0, "b": "<function mse>"}'
     """
@@ -122,7 +122,7 @@ def value_text(value: Any) -> str:
 def value_key(value: Any) -> str:
     """Return a text that equal values share: 1 and 1.0, or one function in two processes.
 
-    Example:
+    Examples:
         >>> value_key([32, {"p": 0.0}]) == value_key([32.0, {"p": 0}])
         True
         >>> value_key(1) == value_key(True)

@@ -166,7 +166,7 @@ def shown_names(runs: Iterable[tuple[str | None, str]]) -> list[str]:
     Args:
         runs: For each run the name that the user gave it, or None, and its own.
 
-    Example:
+    Examples:
         >>> shown_names([("wide", "version_0"), ("deep", "version_1"), ("deep", "version_2")])
         ['wide', 'deep (version_1)', 'deep (version_2)']
     """

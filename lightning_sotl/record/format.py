@@ -35,7 +35,7 @@ _BELOW_A_HEADER = ('{"e"', '{"status"')
 def file_name(prefix: str) -> str:
     """Return the name of a monitor's record, unique for its prefix.
 
-    Example:
+    Examples:
         >>> file_name("sotl"), file_name("train/sotl")
         ('sotl.jsonl', 'train%2Fsotl.jsonl')
     """
@@ -79,7 +79,7 @@ def header_time(line: Mapping[str, Any]) -> float:
 def plain(value: Any) -> Any:
     """Return `value` as JSON: null for a non-finite number, the `repr` for an unknown object.
 
-    Example:
+    Examples:
         >>> plain({"lr": np.float32(0.5), "decay": float("inf"), 3: (1, 2j)})
         {'lr': 0.5, 'decay': None, '3': [1, '2j']}
     """
@@ -108,7 +108,7 @@ def inexact_part(place: str, value: Any, *, most_nested: int = MOST_NESTED) -> s
         The first such part and what it is, such as a tuple, a key that is no string, or a NaN; None
         if there is none.
 
-    Example:
+    Examples:
         >>> inexact_part("params", {"lr": 0.1, "sizes": (16, 8)})
         "`params['sizes']` is the tuple (16, 8)"
     """
@@ -139,7 +139,7 @@ def check_params(name: str, value: object) -> None:
         TypeError: If `value` is no mapping.
         ValueError: If it has another part (the message names it), or is too large.
 
-    Example:
+    Examples:
         >>> check_params("x", {"a": ()})
         Traceback (most recent call last):
         ValueError: Expected `x` to be what JSON gives back unchanged but `x['a']` is the tuple ().
@@ -162,7 +162,7 @@ def run_params(facts: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         facts: The header of its record; empty without a record.
 
-    Example:
+    Examples:
         >>> run_params({"hparams": {"width": 8, "path": "x"}, "params": {"width": 8}})
         {'width': 8}
         >>> run_params({"hparams": {"width": 8, "path": "x"}, "params": None})
@@ -177,7 +177,7 @@ def run_params(facts: Mapping[str, Any]) -> dict[str, Any]:
 def without_cli_keys(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """Return hyper-parameters without what LightningCLI adds to make the object again.
 
-    Example:
+    Examples:
         >>> without_cli_keys({"lr": 0.1, "_class_path": "my.Net"})
         {'lr': 0.1}
     """
@@ -189,7 +189,7 @@ def writable_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], list[s
 
     Too large are for example a vocabulary of megabytes, or a dictionary that contains itself.
 
-    Example:
+    Examples:
         >>> writable_hparams({"words": "x" * 10_000_000, "lr": 0.1})
         ({'lr': 0.1}, ['words'])
     """

@@ -380,7 +380,7 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
     inferred: in another folder they repeat the units that they resumed from, in the same file they
     write only what it does not have.
 
-    Example:
+    Examples:
         >>> first = Session("a", Path("v0"), {}, begun=1.0, losses={0: 3.0, 1: 2.0, 2: 1.0})
         >>> resumed = Session("a", Path("v1"), {}, begun=2.0, losses={1: 2.5})
         >>> [run.losses for run in merge_sessions([resumed, first])]

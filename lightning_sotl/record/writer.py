@@ -38,7 +38,7 @@ class RunRecord:
         OSError: From each method, if the file cannot be read or written.
         UnreadableFileError: From each method, if it is no regular file, or too large.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> record = RunRecord(Path(tempfile.mkdtemp()) / "sotl.jsonl")
         >>> _ = record.header("a1b2", loss_key="loss")

@@ -53,7 +53,7 @@ def rank_correlation(
         ValueError: If the shapes do not match, if a mode or the method is unknown, or if fewer
             than two runs have a finite target.
 
-    Example:
+    Examples:
         >>> rank_correlation([0.2, 0.5, 0.9], [0.93, 0.91, 0.80])
         1.0
 
@@ -97,7 +97,7 @@ def rank_correlation_curve(
     Raises:
         ValueError: As in `rank_correlation`.
 
-    Example:
+    Examples:
         >>> curve = rank_correlation_curve([[2.0, 0.4], [1.9, 0.5], [1.8, 0.6]], [3.0, 2.0, 1.0])
         >>> curve.tolist()
         [-1.0, 1.0]
@@ -141,7 +141,7 @@ def top_k_overlap(
         TypeError: If `k` is not an integer.
         ValueError: If `k` is out of range; otherwise as in `rank_correlation`.
 
-    Example:
+    Examples:
         >>> float(top_k_overlap([1.0, 2.0, 3.0, 4.0], [9.0, 7.0, 8.0, 1.0], k=2))
         0.5
     """
@@ -187,7 +187,7 @@ def selection_regret(
         TypeError: If `k` is not an integer.
         ValueError: If `k` or `unit` is out of range; otherwise as in `rank_correlation`.
 
-    Example:
+    Examples:
         >>> float(selection_regret([1.0, 2.0, 3.0], [0.5, 0.75, 0.25]))
         0.25
         >>> float(selection_regret([1.0, 2.0, 3.0], [0.5, 0.75, 0.25], k=2))
@@ -224,7 +224,7 @@ def order_stability(
         TypeError: If `at` is not an integer.
         ValueError: If `at` is out of range, or as in `rank_correlation`.
 
-    Example:
+    Examples:
         >>> order_stability([[3.0, 1.0], [3.5, 2.0], [4.0, 3.0]], at=2)
         1.0
     """

@@ -57,7 +57,7 @@ def rank_correlation_interval(
         ValueError: If `confidence`, `resamples` or `seed` is out of range; otherwise as in
             `rank_correlation`.
 
-    Example:
+    Examples:
         >>> low, high = rank_correlation_interval(range(50), range(50), target_mode="min")
         >>> float(low), float(high)
         (1.0, 1.0)
@@ -118,7 +118,7 @@ def rank_correlation_difference(
         TypeError: If `resamples` or `seed` is not an integer.
         ValueError: If the shapes do not match; otherwise as in `rank_correlation_interval`.
 
-    Example:
+    Examples:
         >>> noise = np.random.default_rng(0).normal(size=50)
         >>> gap, low, high = rank_correlation_difference(range(50), noise, range(50, 0, -1))
         >>> bool(low > 0)
@@ -168,7 +168,7 @@ def bootstrap_correlations(
         TypeError: If `resamples` or `seed` is not an integer.
         ValueError: As in `rank_correlation`, or if `seed` is negative.
 
-    Example:
+    Examples:
         >>> bootstrap_correlations([1, 2, 3], [1, 2, 3], target_mode="min", resamples=4).shape
         (4, 1)
     """
@@ -196,7 +196,7 @@ def percentile_bounds(
     Raises:
         ValueError: If `confidence` is outside (0, 1).
 
-    Example:
+    Examples:
         >>> low, high = percentile_bounds(np.arange(101.0)[:, np.newaxis], confidence=0.5)
         >>> low.tolist(), high.tolist()
         ([25.0], [75.0])

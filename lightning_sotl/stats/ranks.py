@@ -32,7 +32,7 @@ def oriented(values: ArrayLike, *, mode: Mode) -> NDArray[np.float64]:
     Returns:
         float64 of the same shape, `+inf` where `values` is not finite.
 
-    Example:
+    Examples:
         >>> oriented([0.5, float("nan"), 0.9], mode="max").tolist()
         [-0.5, inf, -0.9]
     """
@@ -50,7 +50,7 @@ def midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         float64 of the same shape.
 
-    Example:
+    Examples:
         >>> midranks(np.array([0.3, 0.1, 0.3])).tolist()
         [2.5, 1.0, 2.5]
     """
@@ -64,7 +64,7 @@ def midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def best_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the ranks 1, 2, ... along the last axis; ties share the lowest of their ranks.
 
-    Example:
+    Examples:
         >>> best_ranks(np.array([0.3, 0.1, 0.3])).tolist()
         [2, 1, 2]
     """

@@ -20,7 +20,7 @@ from lightning_sotl.cli import main
 from lightning_sotl.curves.csv_tables import read_long_csv
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from tests.support.helpers import loader, scripted_model, trainer
-from tests.support.readme_blocks import README, python_blocks
+from tests.support.pages import README, blocks, name_of, pages
 from tests.support.run_folders import (
     csv_rows,
     event_rows,
@@ -165,7 +165,12 @@ def test_a_winners_checkpoint_of_any_address_is_of_weights_only(tmp_path: Path) 
 
 
 def test_what_users_copy_loads_checkpoints_of_weights_only() -> None:
-    texts = dict(python_blocks())
+    texts = {
+        f"{name_of(page)}:{block.line}": block.text
+        for page in pages()
+        for block in blocks(page)
+        if block.language == "python"
+    }
     for path in (README.parent / "examples").rglob("*.py"):
         texts[str(path)] = path.read_text()
     loading = [

@@ -36,9 +36,9 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+")
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Run the code of all pages, and return what each block printed."""
+    folder = tmp_path_factory.mktemp("pages")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.run_pages", tmp_path_factory.mktemp("pages")]
-        + PROGRAMS,
+        [sys.executable, "-m", "tests.support.run_pages", folder, *PROGRAMS],
         capture_output=True,
         text=True,
         check=False,
@@ -172,7 +172,7 @@ def test_the_code_of_a_page_is_marked_as_the_tests_expect(name):
     assert page.read_text().count("```python") == len(python_of(page))
     known = ("", "prints", "run here", "continues README", "slow", "command: tests")
     for block in blocks(page):
-        fine = (*known, "command: main job")
+        fine = (*known, "command: main job", "output: main job", "output: main job, verified")
         assert block.comment in fine or block.comment.startswith("not run: "), block.line
 
 
@@ -193,9 +193,9 @@ def test_the_two_commands_are_one_line_each(comment):
 
 def test_getting_started_has_the_code_of_the_readme():
     page = ROOT / "docs" / "getting-started.md"
-    assert [block.text for block in program(page)][:2] == [
-        block.text for block in program(README)
-    ][:2]
+    assert [block.text for block in program(page)][:2] == [block.text for block in program(README)][
+        :2
+    ]
 
 
 def test_every_public_name_has_its_place_in_the_reference():
@@ -204,7 +204,7 @@ def test_every_public_name_has_its_place_in_the_reference():
     import lightning_sotl.integrations.ray
 
     text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
-    shown = set(re.findall(r"^::: ([\w.]+)$", text, re.M))
+    shown = set(re.findall(r"^(?:::: |\[\]\(\)\{ #)([\w.]+)", text, re.M))
     for module in (
         lightning_sotl,
         lightning_sotl.integrations.optuna,

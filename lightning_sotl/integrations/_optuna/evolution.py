@@ -27,7 +27,7 @@ _TRIES = 100
 def draw(random: np.random.Generator, distribution: BaseDistribution) -> Any:
     """Draw a value uniformly, or uniformly in its logarithm with `log=True`.
 
-    Example:
+    Examples:
         >>> draw(np.random.default_rng(0), IntDistribution(2, 10, step=4)) in (2, 6, 10)
         True
     """
@@ -52,7 +52,7 @@ def draw_other(random: np.random.Generator, distribution: BaseDistribution, valu
     The distribution must have a second value. A float without a step is drawn from its whole range,
     where drawing the same value again is practically impossible.
 
-    Example:
+    Examples:
         >>> draw_other(np.random.default_rng(0), CategoricalDistribution(["conv", "pool"]), "conv")
         'pool'
     """
@@ -78,7 +78,7 @@ def draw_other(random: np.random.Generator, distribution: BaseDistribution, valu
 def has_two_values(distribution: BaseDistribution) -> bool:
     """Return whether a distribution has more than one value. Equal choices count once.
 
-    Example:
+    Examples:
         >>> has_two_values(CategoricalDistribution(["relu", "relu"]))
         False
     """
@@ -181,7 +181,7 @@ class RegularizedEvolutionSampler(optuna.samplers.BaseSampler):
         ValueError: If a size is below 1 or `seed` is below 0. When a trial is sampled, if its study
             has several objectives.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
         >>> def objective(trial):

@@ -40,7 +40,7 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
     Warns:
         UserWarning: If trials ended before T, or if there are fewer than `k` winners.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from lightning_sotl.integrations.optuna import find_winners
         >>> study = optuna.create_study()
@@ -103,7 +103,7 @@ def promote(
             a finite value, or if one of the best trials has no checkpoint.
         FileNotFoundError: Before any training, if the checkpoint of a winner is gone.
 
-    Example:
+    Examples:
         >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor
         >>> from lightning_sotl.integrations.optuna import promote
         >>> def train(winner):

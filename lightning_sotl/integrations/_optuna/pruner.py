@@ -38,7 +38,7 @@ class AdaptivePruner(BasePruner):
         TypeError: If `policy` is not an AdaptivePolicy.
         ValueError: When a trial is judged, if its study has several objectives.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from lightning_sotl import AdaptivePolicy
         >>> from lightning_sotl.integrations.optuna import AdaptivePruner

@@ -111,7 +111,7 @@ class OptunaReporter:
         UserWarning: If the storage fails, if a metric was never logged, or if the study has other
             values for this trial, because the run did not resume from the trial's checkpoint.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from lightning_sotl import SoTLMonitor
         >>> from lightning_sotl.integrations.optuna import OptunaReporter

@@ -30,7 +30,7 @@ def own_identity() -> str:
     Process ids are reused, also after a reboot. On Linux, the name therefore contains the start
     times of the process and the system.
 
-    Example:
+    Examples:
         >>> is_gone(own_identity())
         False
     """
@@ -123,7 +123,7 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
             A trial names no process if it was killed before its reporter was created, or if it has
             no reporter.
 
-    Example:
+    Examples:
         >>> import optuna
         >>> from lightning_sotl.integrations.optuna import requeue_interrupted
         >>> study = optuna.create_study()

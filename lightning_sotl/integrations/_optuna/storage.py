@@ -30,7 +30,7 @@ def sign_of(study: optuna.Study, *, several: str = ".") -> float:
     Raises:
         ValueError: If the study has several objectives.
 
-    Example:
+    Examples:
         >>> sign_of(optuna.create_study(direction="maximize"))
         -1.0
     """

@@ -55,7 +55,7 @@ def find_winners(
     Warns:
         UserWarning: If there are fewer than `k` winners.
 
-    Example:
+    Examples:
         >>> from lightning_sotl.integrations.ray import find_winners
         >>> results = tune.Tuner(trainable, param_space=space).fit()  # doctest: +SKIP
         >>> find_winners(results, 3)[0].params  # doctest: +SKIP
@@ -140,7 +140,7 @@ def promote(
         ValueError: If `tune_config` sets `num_samples` or `search_alg`, or for any reason listed in
             `find_winners`.
 
-    Example:
+    Examples:
         >>> from lightning_sotl.integrations.ray import promote
         >>> results = tune.Tuner(trainable, param_space=space).fit()  # doctest: +SKIP
         >>> promoted = promote(results, 3, trainable)  # doctest: +SKIP

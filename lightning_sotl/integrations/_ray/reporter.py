@@ -90,7 +90,7 @@ class RayReporter:
     Warns:
         UserWarning: If the run is not a Ray Tune trial, or if `monitor` is not logged.
 
-    Example:
+    Examples:
         >>> from lightning_sotl import SoTLMonitor
         >>> from lightning_sotl.integrations.ray import RayReporter, starting_point
         >>> def trainable(config):

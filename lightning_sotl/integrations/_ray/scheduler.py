@@ -43,7 +43,7 @@ class AdaptiveScheduler(FIFOScheduler):
     Warns:
         UserWarning: If a report does not contain a metric. The warning lists the reported names.
 
-    Example:
+    Examples:
         >>> from ray import tune
         >>> from lightning_sotl import AdaptivePolicy
         >>> from lightning_sotl.integrations.ray import AdaptiveScheduler

@@ -49,7 +49,7 @@ def starting_point() -> Iterator[StartingPoint]:
     Returns:
         A context manager whose value is a `StartingPoint`, with `checkpoint_path` and `promoted`.
 
-    Example:
+    Examples:
         >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor
         >>> from lightning_sotl.integrations.ray import RayReporter, starting_point
         >>> def trainable(config):
