@@ -221,7 +221,7 @@ def test_files_of_nas_bench_nlp_are_ranked_by_their_loss(tmp_path, capsys):
     lines = run(
         "fig8_validation_accuracy", capsys, "--table", tmp_path, "--output", tmp_path / "out"
     )
-    assert "'final_metric' (lower is better) of 5 runs" in "\n".join(lines)
+    assert "'final_metric' (lower is better) and its 95% interval, 5 runs" in "\n".join(lines)
     assert lines[-1].endswith("; the validation metric of this table is its validation loss.")
 
 
