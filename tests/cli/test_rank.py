@@ -257,7 +257,7 @@ def test_runs_with_the_same_name_are_distinguished_everywhere(
     _, out, err = run(capsys, "rank", named, "--top", 2)  # without the other one
     assert [line.split("  ")[2] for line in out.splitlines()[1:3]] == ["wide (v2)", "deep"]
     assert err == (
-        "warning: 1 run of 5 without a finite value at T = 1 (diverged, or without a loss) stand "
+        "warning: 1 run of 5 without a finite value at T = 1 (diverged, or without a loss) rank "
         "last: 'wide (v4)'.\n"
     )
 
