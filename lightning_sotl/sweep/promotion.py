@@ -85,13 +85,9 @@ class Winner:
         final_estimate: The run's estimate at that end, or None.
 
     Examples:
-        >>> import pytorch_lightning as pl
-        >>> from lightning_sotl import EarlyRankingStopper, SoTLMonitor, promote
-        >>> def train(winner):
-        ...     stopper = EarlyRankingStopper(stop_epoch=3, promoted=True)
-        ...     trainer = pl.Trainer(max_epochs=30, callbacks=[SoTLMonitor(), stopper])
-        ...     winner.fit(trainer, Net(**winner.params), loader)
-        >>> promote("runs", 1, train)  # doctest: +SKIP
+        >>> (winner,) = find_winners("runs", 1)  # doctest: +SKIP
+        >>> winner.run_id, winner.params  # doctest: +SKIP
+        ('version_2', {'width': 64})
     """
 
     run_id: str

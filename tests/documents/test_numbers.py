@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from lightning_sotl import LearningCurves
-from tests.support.pages import DOCS, blocks
+from lightning_sotl.cli import main
+from tests.support.pages import DOCS, blocks, commands
 from tests.support.paths import EXAMPLES, PAPER
 
 
@@ -74,3 +75,17 @@ def test_the_correlations_with_and_without_varying_regularization_are_right():
     alone = same.select([first[cell] for cell in drawn.tolist()])
     found = [-spearmanr(one.train_loss[:, 9], one.final_metric)[0] for one in (alone, mixed)]
     assert [f"{rho:.2f}" for rho in found] == stated
+
+
+def test_the_costs_and_regrets_of_policies_are_those_of_the_committed_table(capsys):
+    page = DOCS / "results" / "selection.md"
+    ((command, output),) = commands(page).items()
+    quick = ("fixed-t10-top5", "halving", "full")  # the others take seconds
+    assert main(["replay", str(PAPER / "tables" / "cells.npz"), "--policy", *quick]) == 0
+    now = [line.split() for line in capsys.readouterr().out.splitlines()]
+    then = [line.split() for line in output.splitlines()]
+    assert "tables/cells.npz" in command
+    for name in quick:
+        rows = [[line for line in text if line[0] == name] for text in (now, then)]
+        first, second = ([cell for cell in row if cell != "*"] for (row,) in rows)
+        assert first == second
