@@ -39,3 +39,16 @@ def arrange(trainer: Trainer) -> None:
 def move_to_front(trainer: Trainer, callback: Any) -> None:
     """Move a callback to the front of the list, for the hooks that follow."""
     trainer.callbacks = [callback, *(cb for cb in trainer.callbacks if cb is not callback)]
+
+
+def give_way(trainer: Trainer) -> None:
+    """Remove the callbacks of the environment of which the user has passed one to the Trainer.
+
+    The others stay. Lightning calls `setup` of the removed ones too, but no later hook.
+    """
+    ours = [callback for callback in trainer.callbacks if hasattr(type(callback), "_sotl_place")]
+    added = [callback for callback in ours if getattr(callback, "gives_way", False)]
+    taken = {type(callback)._sotl_place for callback in ours if callback not in added}
+    for callback in added:
+        callback.gives_way = type(callback)._sotl_place in taken
+    trainer.callbacks = [cb for cb in trainer.callbacks if not getattr(cb, "gives_way", False)]

@@ -20,7 +20,7 @@ from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import warn_user
 from lightning_sotl._utils.text import pluralize, quote_all
 from lightning_sotl.callbacks import _publishing
-from lightning_sotl.callbacks._order import Place, arrange
+from lightning_sotl.callbacks._order import Place, arrange, give_way
 from lightning_sotl.callbacks._record_facts import (
     batch_size_of,
     find_record,
@@ -207,6 +207,8 @@ class SoTLMonitor:
         # Set by a Sweep, so that a first turn that was killed is repeated as the same run. The
         # Sweep then also writes the end of the run, after it has saved the final checkpoint.
         self.sweep_run_id: str | None = None
+        # Set for a monitor from the environment, until `setup`: it leaves if there is another one.
+        self.gives_way = False
         self._is_global_zero = True
         self._begin()
 
@@ -315,7 +317,7 @@ class SoTLMonitor:
     @property
     def state_key(self) -> str:
         """The key of the saved state. It depends only on `prefix`, so a resume may change E."""
-        return self._state_key
+        return f"{self._state_key} of the environment" if self.gives_way else self._state_key
 
     def state_dict(self) -> dict[str, Any]:
         """Return the completed units and this rank's part of the open unit, in plain types."""
@@ -351,6 +353,9 @@ class SoTLMonitor:
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Drop the run of another Trainer, and move to the front of the callbacks."""
+        give_way(trainer)
+        if self.gives_way:
+            return
         self._is_global_zero = trainer.is_global_zero
         if not self._run.bind(trainer, stage):
             return

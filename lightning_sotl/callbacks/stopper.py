@@ -17,7 +17,7 @@ from lightning_sotl._utils.text import pluralize, visible
 from lightning_sotl.callbacks import _promotion_checks, _publishing, _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits
 from lightning_sotl.callbacks._monitored import MonitoredMetric
-from lightning_sotl.callbacks._order import Place, arrange, move_to_front
+from lightning_sotl.callbacks._order import Place, arrange, give_way, move_to_front
 from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_copy
 from lightning_sotl.callbacks._shared_runs import SharedRuns, share_runs
 from lightning_sotl.callbacks._trainer import (
@@ -100,12 +100,12 @@ class EarlyRankingStopper:
     If you resume a run at or past its limit without `promoted=True`, it ends before the first
     batch, with its saved estimate and the reason `already_stopped`.
 
-    A promoted run is not bit-equal if random numbers are drawn in `on_train_start`, or from
-    generators other than those of torch, NumPy, Python and the training loaders. After a stop in
-    the middle of an epoch (`stop_batches`), the training loaders must also have a `state_dict`.
-    Even so, Lightning does not restore accumulated gradients, metrics over the whole epoch, the
-    factor of a GradientAccumulationScheduler, or the last step of a ReduceLROnPlateau with
-    `interval="step"`.
+    A promoted run is not bit-equal if random numbers are drawn in `on_train_start`, while
+    `val_dataloader` creates the loaders, or from generators other than those of torch, NumPy,
+    Python and the training loaders. After a stop in the middle of an epoch (`stop_batches`), the
+    training loaders must also have a `state_dict`. Even so, Lightning does not restore accumulated
+    gradients, metrics over the whole epoch, the factor of a GradientAccumulationScheduler, or the
+    last step of a ReduceLROnPlateau with `interval="step"`.
 
     Args:
         stop_epoch: T, the number of completed epochs after which the run stops. It must be at least
@@ -230,6 +230,8 @@ class EarlyRankingStopper:
         self.validation_mode = validation_mode
         # Set by a Sweep: the reason with which this turn ends at its limit.
         self.reason_at_limit: StoppingReason | None = None
+        # Set for a stopper from the environment, until `setup`: it leaves if there is another one.
+        self.gives_way = False
         self._begin()
 
     def _begin(self, run: RunBinding | None = None) -> None:
@@ -279,7 +281,7 @@ class EarlyRankingStopper:
     @property
     def state_key(self) -> str:
         """The key of the saved state. It depends only on `monitor`, so a resume may change T."""
-        return self._state_key
+        return f"{self._state_key} of the environment" if self.gives_way else self._state_key
 
     def state_dict(self) -> dict[str, Any]:
         """Return the results so far, in plain types."""
@@ -328,6 +330,9 @@ class EarlyRankingStopper:
 
     def setup(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
         """Drop the run of another Trainer, and refuse limits that this Trainer cannot meet."""
+        give_way(trainer)
+        if self.gives_way:
+            return
         if not self._run.bind(trainer, stage):
             return
         if self._run.is_new:

@@ -403,6 +403,7 @@ BETWEEN_CALLBACKS = {
     "write_end",
     "write_stop",
     "end_by_policy",
+    "gives_way",
     "lacks_losses",
     "reason_at_limit",
 }
