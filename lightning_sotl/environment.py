@@ -13,7 +13,7 @@ from typing import Any
 VARIABLE = "LIGHTNING_SOTL"
 
 # A value may contain spaces and commas. It ends where the next ` name=` begins.
-_OPTION = re.compile(r"(?:^|[\s,;]+)([A-Za-z_]\w*)=")
+_OPTION = r"(?:^|[\s,;]+)([A-Za-z_]\w*)="
 
 
 def pytorch_lightning_callbacks() -> list[Any]:
@@ -56,7 +56,7 @@ def _callbacks(text: str, door: Any) -> list[Any]:
 
 def _read(text: str) -> dict[str, Any]:
     """Return name -> value of the options in the variable's text."""
-    start, *parts = _OPTION.split(text)
+    start, *parts = re.split(_OPTION, text)
     values = dict(zip(parts[::2], parts[1::2], strict=True))
     known = ", ".join(f"'{name}'" for name in _OPTIONS)
     if start or not values:
