@@ -125,9 +125,3 @@ class Logged:
         for target, source in ((self.by_epoch, newer.by_epoch), (self.means, newer.means)):
             for key, values in source.items():
                 target.setdefault(key, {}).update(values)
-
-    def update_resumed(self, newer: Logged) -> None:
-        """Add the values of the process that resumed the run, and count those logged again."""
-        for key, values in newer.by_epoch.items():
-            self.replaced += len(values.keys() & self.by_epoch.get(key, {}).keys())
-        self.update(newer)

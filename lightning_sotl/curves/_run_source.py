@@ -49,7 +49,7 @@ class RunSource:
     @property
     def recorded_losses(self) -> dict[int, float]:
         """L(e) by epoch in the record; empty without a record of the wanted unit."""
-        return self.record.losses if self.record and self._unit == self.keys.unit else {}
+        return self.record.losses if self.record and self.record.unit == self.keys.unit else {}
 
     @property
     def loss_key(self) -> str | None:
@@ -57,10 +57,6 @@ class RunSource:
         if self.recorded_losses:
             return None
         return next((key for key in self.keys.losses if key in self.logged.by_epoch), None)
-
-    @property
-    def _unit(self) -> object:
-        return self.record.facts.get("unit", "epoch") if self.record else None
 
     def values(self, key: str) -> dict[int, float]:
         """Return e -> the last value of a logged key in epoch e.
@@ -82,7 +78,7 @@ class RunSource:
         # A test after T epochs of training is logged with epoch T.
         if (
             self.record
-            and self._unit == "epoch"
+            and self.record.unit == "epoch"
             and epoch in self.record.ends
             and epoch < max(self.record.losses, default=0)
         ):
@@ -112,7 +108,9 @@ class RunSource:
     @property
     def stopped_at(self) -> int | None:
         """T at which a stopper first ended the run, in the wanted unit, or None."""
-        return self.record.stopped_at if self.record and self._unit == self.keys.unit else None
+        if self.record is None or self.record.unit != self.keys.unit:
+            return None
+        return self.record.stopped_at
 
     @property
     def is_unfinished(self) -> bool:
@@ -123,6 +121,6 @@ class RunSource:
         # A run that another callback ended, for example EarlyStopping, is finished, and so is one
         # that a stopper ended at the full budget.
         budget = self.record.facts.get("max_epochs")
-        if self._unit == "epoch" and len(self.record.losses) == budget:
+        if self.record.unit == "epoch" and len(self.record.losses) == budget:
             return False
         return status != "finished" and reason != "trainer.should_stop"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from lightning_sotl._utils.text import pluralize, quote_few
@@ -13,7 +14,7 @@ from lightning_sotl.curves._log_values import Logged
 from lightning_sotl.curves._metrics_csv import read_csv_log
 from lightning_sotl.curves._run_source import RunSource
 from lightning_sotl.curves._same_logs import in_float32, join_loggers, without_copies
-from lightning_sotl.curves._tensorboard import read_event_files
+from lightning_sotl.curves._tensorboard import event_module, read_event_files
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.record.format import header_time
 from lightning_sotl.record.lineage import RecordedRun, merge_sessions
@@ -29,7 +30,7 @@ class RunReader:
     Args:
         root: The directory of runs.
         keys: What to read.
-        notes: Receives what could not be read, or was merged.
+        notes: Receives what was left out or joined.
     """
 
     def __init__(self, root: Path, keys: LogKeys, notes: RunNotes) -> None:
@@ -37,66 +38,95 @@ class RunReader:
         self._wanted = frozenset([*keys.curves, *keys.finals, *keys.losses])
         self._sessions: list[Session] = []
         self._logs: dict[Path, Logged] = {}
-        self._with_logs: set[Path] = set()
+        self._refused: dict[Path, str] = {}  # folder -> why it cannot be read
 
     def read(self, folders: Sequence[RunFolder], progress: Progress | None) -> list[RunSource]:
         """Return the runs of some folders, in the natural order of their names.
 
         Raises:
+            ModuleNotFoundError: If all folders have only event files and `tensorboard` is not
+                installed.
             ValueError: If no folder can be read.
         """
+        if any(folder.events for folder in folders):
+            try:
+                event_module()
+            except ModuleNotFoundError as error:
+                folders = self._without_events(folders, error)
         self._read_folders(folders, progress)
         runs = _without_false_starts(merge_sessions(self._sessions))
         self._note_copies(runs)
         sources = self._match_records(runs)
-        recorded = {folder for run in runs for folder in run.folders}
-        rest = without_copies(
-            [folder for folder in folders if folder.path not in recorded], self._notes, self._name
-        )
-        sources += join_loggers(
-            self._match_logs([folder.path for folder in rest], sources),
-            {self._name(folder.path): folder for folder in rest},
-            self._notes,
-        )
+        done = self._refused.keys() | {folder for run in runs for folder in run.folders}
+        rest = self._match_logs([folder for folder in folders if folder.path not in done], sources)
+        rest = without_copies(rest, self._notes, self._name)
+        by_name = {self._name(folder.path): folder for folder in rest}
+        without_record = [
+            RunSource(name, None, self._logs[folder.path], self._keys)
+            for name, folder in by_name.items()
+        ]
+        sources += join_loggers(without_record, by_name, self._notes)
         self._notes.cautions.extend(
             f"'{source.name}' holds the logs of several trainings, one after the other; only the "
             "last counts."
             for source in sources
             if source.logged.restarts
         )
-        if replaced := sum(source.logged.replaced for source in sources):
-            self._notes.cautions.append(
-                f"{pluralize(replaced, 'value')} that the logs hold twice, as of steps that were "
-                "trained again after a resume, counted once: the newer."
+        # A record shows which process resumed the run, so its values need no note.
+        if replaced := sum(source.logged.replaced for source in sources if source.record is None):
+            self._notes.remarks.append(
+                f"Left out {pluralize(replaced, 'value')} of steps that were trained again after "
+                "a resume; the newer values count."
             )
         return sorted(sources, key=lambda source: natural_order(PurePosixPath(source.name)))
 
+    def _without_events(
+        self, folders: Sequence[RunFolder], missing: ModuleNotFoundError
+    ) -> list[RunFolder]:
+        """Return the folders without their event files, which need a package that is missing."""
+        readable = [replace(folder, events=[]) for folder in folders if folder.record or folder.csv]
+        if not readable:
+            raise missing
+        only_events = [
+            self._name(folder.path) for folder in folders if not (folder.record or folder.csv)
+        ]
+        if only_events:
+            self._notes.left_out.append(
+                f"Left out {pluralize(len(only_events), 'folder')} with event files only: "
+                f"{quote_few(only_events)}. {missing}"
+            )
+        if others := sum(bool(folder.events) for folder in folders) - len(only_events):
+            self._notes.cautions.append(
+                f"Did not read the event files beside a record or CSV log in "
+                f"{pluralize(others, 'folder')}. {missing}"
+            )
+        return readable
+
     def _read_folders(self, folders: Sequence[RunFolder], progress: Progress | None) -> None:
         unreadable: Counter[str] = Counter()
-        refused: list[str] = []
         for number, folder in enumerate(folders, 1):
+            name = self._name(folder.path)
             self._logs[folder.path] = Logged(self._wanted)
-            if folder.csv is not None or folder.events:
-                self._with_logs.add(folder.path)
             try:
                 if folder.record is not None:
                     sessions, bad_lines = read_record(folder.record)
                     self._sessions += sessions
                     unreadable[self._name(folder.record)] += bad_lines
                 self._logs[folder.path] = logged = self._read_logs(folder)
-                unreadable[self._name(folder.path)] += logged.unreadable
+                unreadable[name] += logged.unreadable
             except (OSError, ValueError) as error:
                 # A broken link, a file without read permission, a pipe, a record of a newer
                 # version, a table with the same column twice.
-                refused.append(f"'{self._name(folder.path)}': {str(error).removesuffix('.')}.")
+                self._refused[folder.path] = f"'{name}': {str(error).removesuffix('.')}."
             if progress is not None:
                 progress(number, len(folders))
-        if len(refused) == len(folders) and not self._sessions:
+        reasons = list(self._refused.values())
+        if len(reasons) == len(folders) and not self._sessions:
             raise ValueError(
-                f"No folder of '{self._root}' with a run can be read; the first is {refused[0]}"
+                f"No folder of '{self._root}' with a run can be read; the first is {reasons[0]}"
             )
         self._notes.left_out.extend(
-            f"Left out what cannot be read of {reason}" for reason in refused
+            f"Left out what cannot be read of {reason}" for reason in reasons
         )
         self._notes.left_out.extend(
             f"Left out {number:,} {'line or event' if number == 1 else 'lines or events'} of "
@@ -108,12 +138,7 @@ class RunReader:
     def _read_logs(self, folder: RunFolder) -> Logged:
         logged = Logged(self._wanted)
         if folder.events:
-            try:
-                logged.update(read_event_files(folder.events, self._wanted))
-            except ModuleNotFoundError as error:
-                if folder.record is None and folder.csv is None:
-                    raise
-                self._notes.cautions.append(f"Did not read event files beside other files. {error}")
+            logged.update(read_event_files(folder.events, self._wanted))
         if folder.csv is not None:
             # After the events, since it keeps more digits of the same values.
             logged.update(read_csv_log(folder.csv, self._wanted))
@@ -140,38 +165,39 @@ class RunReader:
     def _match_records(self, runs: list[RecordedRun]) -> list[RunSource]:
         """Return the runs with a record, each with the logs beside it.
 
-        A fork has the logs of its beginning from the run that it branched off from.
+        The logs of a fork include the beginning of the run from which it branched off.
         """
         runs_in = Counter(folder for run in runs for folder in run.folders)
-        names = self._names_of(runs)
+        self._notes.cautions.extend(
+            f"'{self._name(folder)}' holds {number} runs; its logs cannot be distinguished, so "
+            "only the records count."
+            for folder, number in runs_in.items()
+            if number > 1 and self._logs[folder].keys
+        )
         sources = []
-        for name, run in zip(names, runs, strict=True):
+        for name, run in zip(self._names_of(runs), runs, strict=True):
             logged = Logged(self._wanted)
             for folder, units in run.inherited.items():
-                if runs_in[folder] == 1 and run.facts.get("unit", "epoch") == "epoch":
-                    logged.update_resumed(self._logs[folder].before(units))
+                if runs_in[folder] == 1 and run.unit == "epoch":
+                    logged.update(self._logs[folder].before(units))
             for folder in run.folders:
                 if runs_in[folder] == 1:
-                    logged.update_resumed(self._logs[folder])
-                elif folder in self._with_logs:
-                    self._notes.cautions.append(
-                        f"'{self._name(folder)}' holds {runs_in[folder]} runs; its logs cannot be "
-                        "distinguished, so only the records count."
-                    )
+                    logged.update(self._logs[folder])
             logged.update(_recorded_metrics(run, self._keys))
-            for folder in run.contradicted:
-                self._notes.cautions.append(
-                    f"Run '{name}' has other losses in '{self._name(folder)}' than in "
-                    f"'{self._name(run.folders[-1])}', which is newer and counts."
-                )
+            self._notes.cautions.extend(
+                f"Run '{name}' has other losses in '{self._name(folder)}' than in "
+                f"'{self._name(run.folders[-1])}', which is newer and counts."
+                for folder in run.contradicted
+            )
             sources.append(RunSource(name, run, logged, self._keys))
         return sources
 
     def _names_of(self, runs: list[RecordedRun]) -> list[str]:
-        """Return the names of runs: where they began, and what tells several in one folder apart.
+        """Return the names of runs: the folders where they began.
 
-        The oldest of the forks of a run keeps its name; the others are named where they branched
-        off. A name does not change when another fork is added.
+        Runs that began in one folder also get their `run_id`. The oldest fork of a run keeps its
+        name; the others are named after the folder where they branched off. A name does not change
+        when another fork is added.
         """
         begun_in = {(run.folders[0], run.run_id) for run in runs}
         runs_in = Counter(folder for folder, _ in begun_in)
@@ -189,30 +215,32 @@ class RunReader:
             names.append(name)
         return names
 
-    def _match_logs(self, folders: list[Path], recorded: list[RunSource]) -> list[RunSource]:
-        """Return the runs without a record.
-
-        A folder with the losses of a recorded run is from a second logger of that run: its values
-        are added to those of the run.
-        """
-        sources, merged, ambiguous = [], 0, []
-        records = [(source, in_float32(source.recorded_losses)) for source in recorded]
+    def _match_logs(
+        self, folders: Sequence[RunFolder], recorded: Sequence[RunSource]
+    ) -> list[RunFolder]:
+        """Add logs with the losses of a recorded run to that run; return the other folders."""
+        rest, joined, ambiguous = [], 0, []
+        curves = [(run, in_float32(run.recorded_losses)) for run in recorded]
         for folder in folders:
-            name, logged = self._name(folder), self._logs[folder]
+            logged = self._logs[folder.path]
             curve = in_float32(logged.by_epoch.get(self._keys.monitor, {}))
-            twins = [run for run, losses in records if curve and curve.items() <= losses.items()]
-            if len(twins) == 1:
+            same = [run for run, losses in curves if curve and curve.items() <= losses.items()]
+            # In a sweep, each run logs into a folder inside that of its record.
+            parents = set(folder.path.parents)
+            inside = [run for run in same if run.record and parents & {*run.record.folders}]
+            twins = inside if len(inside) == 1 else same
+            if not same:
+                rest.append(folder)
+            elif len(twins) == 1:
                 # The logs beside the record win: they may hold more digits.
                 logged.update(twins[0].logged)
                 twins[0].logged = logged
-                merged += 1
-            elif twins:
-                ambiguous.append(name)
+                joined += not inside
             else:
-                sources.append(RunSource(name, None, logged, self._keys))
-        if merged:
+                ambiguous.append(self._name(folder.path))
+        if joined:
             self._notes.remarks.append(
-                f"Joined {pluralize(merged, 'folder')} with the run that has the same losses in "
+                f"Joined {pluralize(joined, 'folder')} with the run that has the same losses in "
                 "its record, as a second logger writes them."
             )
         if ambiguous:
@@ -220,7 +248,7 @@ class RunReader:
                 f"Left out {pluralize(len(ambiguous), 'folder')} with the same losses as several "
                 f"records elsewhere: {quote_few(ambiguous)}."
             )
-        return sources
+        return rest
 
     def _name(self, path: Path) -> str:
         relative = path.relative_to(self._root)
@@ -230,7 +258,7 @@ class RunReader:
 def _recorded_metrics(run: RecordedRun, keys: LogKeys) -> Logged:
     """Return the metrics in a record, which win over those in the logs beside it."""
     found = Logged(())
-    if run.facts.get("unit", "epoch") == keys.unit:
+    if run.unit == keys.unit:
         for epoch, metrics in sorted(run.metrics.items()):
             for name, value in metrics.items():
                 found.by_epoch.setdefault(name, {})[epoch] = value

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 from lightning_sotl._utils import extras
@@ -25,6 +26,19 @@ _CHECKED = 4096
 _FLOAT_TYPES = {1: struct.Struct("<f"), 2: struct.Struct("<d")}  # DT_FLOAT, DT_DOUBLE
 # An event of a scalar has some 50 bytes; a larger event is a picture, a graph or a video.
 MOST_EVENT_BYTES = 16 * 2**20
+
+
+def event_module() -> ModuleType:
+    """Return TensorBoard's module of events.
+
+    Raises:
+        ModuleNotFoundError: If `tensorboard` is not installed.
+    """
+    return extras.require(
+        "tensorboard.compat.proto.event_pb2",
+        extra="tensorboard",
+        purpose="read TensorBoard's event files",
+    )
 
 
 def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged:
@@ -44,11 +58,7 @@ def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged
         OSError: If a file cannot be read.
         ValueError: If a file is no regular file.
     """
-    event_pb2 = extras.require(
-        "tensorboard.compat.proto.event_pb2",
-        extra="tensorboard",
-        purpose="read TensorBoard's event files",
-    )
+    event_pb2 = event_module()
     logged = Logged(wanted)
     timeline = Timeline(wanted)
     for path in sorted(paths, key=_age):

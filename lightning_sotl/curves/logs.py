@@ -81,6 +81,8 @@ def read_logs(
 
     Raises:
         NotADirectoryError: If `directory` is neither a directory nor such a file.
+        ModuleNotFoundError: If all runs have only TensorBoard's event files and `tensorboard` is
+            not installed. Beside other runs, they are left out with a note.
         ValueError: If it holds no run, if no run has L(e), or if no run has a number for a wanted
             key (for a curve, with its epoch). The message lists the logged keys and what could
             not be read.

@@ -244,6 +244,8 @@ class LearningCurves:
 
         Raises:
             NotADirectoryError: If `directory` is neither a directory nor a record or log of a run.
+            ModuleNotFoundError: If all runs have only TensorBoard's event files and `tensorboard`
+                is not installed. Beside other runs, they are left out with a warning.
             ValueError: If `directory` holds no run, if no run has L(e), or if no run logs one of
                 the given keys. The message lists the logged keys.
         """

@@ -66,6 +66,11 @@ class RecordedRun:
     contradicted: list[Path] = field(default_factory=list)
 
     @property
+    def unit(self) -> object:
+        """The unit of its losses: "epoch", or the number of batches in a block."""
+        return self.facts.get("unit", "epoch")
+
+    @property
     def has_ended(self) -> bool:
         """Whether it ended by itself: False in training, after a kill and after an exception."""
         return self.status.get("status") in _ENDS

@@ -241,8 +241,6 @@ def compare(plan: Plan, whole: Plan, tally: Tally) -> None:
     tally.expect(f"{name}: wrong validation losses", list(wrong_values(found, whole)), [])
     units = [line for path in plan.folder.rglob("sotl.jsonl") for line in recorded(path)]
     tally.count("lines of the record beyond one an epoch", len(units) - len(set(units)))
-    notes = [note for note in found.notes.cautions if "that the logs hold twice" in note]
-    tally.count("values twice in the logs", sum(int(note.split()[0]) for note in notes))
 
 
 def has_validations(plan: Plan) -> bool:

@@ -19,6 +19,12 @@ from tests.support.run_folders import (
     write_record,
 )
 
+MISSING = (
+    "`tensorboard` is needed to read TensorBoard's event files but is not installed. Run: pip "
+    'install "lightning-sotl[tensorboard]"'
+)
+BESIDE = "Did not read the event files beside a record or CSV log in"
+
 
 def test_records_come_first_and_logs_fill_in_the_rest(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0, 2.0])
@@ -92,7 +98,22 @@ def test_second_logger_of_a_run_is_joined_not_counted_twice(tmp_path: Path) -> N
     ]
 
 
-def test_values_that_a_resumed_run_logged_again_count_once_and_are_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("inner", ["lightning_logs/version_0", "a/b/c"])
+def test_logs_inside_the_folder_of_a_record_join_its_run_without_a_note(
+    tmp_path: Path, inner: str
+) -> None:
+    for run in range(2):  # with equal losses, which alone do not show the run of a log
+        write_record(tmp_path / f"run_{run}", [1 / 3, 0.1])
+        accuracy = [0.5, 0.5 + run / 4]
+        write_events(tmp_path / f"run_{run}" / inner, event_rows([1 / 3, 0.1], val_acc=accuracy))
+    write_csv_log(tmp_path / "run_1/second", csv_rows([1 / 3], val_acc=[0.5]))
+    found = read_logs(tmp_path, LogKeys(val_metric="val_acc"))
+    assert found.curves.run_ids == ("run_0", "run_1")
+    np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.5], [0.5, 0.75]])
+    assert found.notes.warnings == found.notes.remarks == []
+
+
+def test_the_values_of_the_process_that_resumed_a_run_count_without_a_note(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0, 2.0, 1.5], run_id="a", status=None)
     write_csv_log(tmp_path / "v0", csv_rows([3.0, 2.0, 1.5], val_acc=[0.5, 0.6, 0.7]))
     write_record(tmp_path / "v1", [3.0, 2.0, 1.0], run_id="a")
@@ -101,11 +122,8 @@ def test_values_that_a_resumed_run_logged_again_count_once_and_are_counted(tmp_p
     found = read_logs(tmp_path, LogKeys(val_metric="val_acc"))
     np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0, 1.0]])
     np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.625, 0.75]])
-    # Of both keys, epoch 1 in v1's first file, and epochs 1 and 2 in v0.
-    assert found.notes.warnings[-1] == (
-        "6 values that the logs hold twice, as of steps that were trained again after a resume, "
-        "counted once: the newer."
-    )
+    assert found.notes.remarks == []
+    assert [note for note in found.notes.warnings if "resume" in note] == []
 
 
 def test_a_run_that_goes_on_in_another_folder_is_no_news_but_a_copy_is(tmp_path: Path) -> None:
@@ -263,10 +281,37 @@ def test_record_is_enough_where_tensorboard_is_missing(
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     found = read_logs(tmp_path)
     np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0]])
-    assert 'pip install "lightning-sotl[tensorboard]"' in found.notes.warnings[0]
+    assert found.notes.warnings == [f"{BESIDE} 1 folder. {MISSING}"]
     (tmp_path / "v0" / "sotl.jsonl").unlink()
     with pytest.raises(ModuleNotFoundError, match=r'"lightning-sotl\[tensorboard\]"$'):
         read_logs(tmp_path)
+
+
+def test_folders_with_event_files_only_are_left_out_where_tensorboard_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0])
+    write_csv_log(tmp_path / "v1", csv_rows([2.5, 1.5]))
+    for run in range(4):
+        write_events(tmp_path / f"v{run}", event_rows([3.0, 2.0]))
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    found = read_logs(tmp_path)
+    assert found.curves.run_ids == ("v0", "v1")
+    assert found.notes.left_out == [
+        f"Left out 2 folders with event files only: 'v2', 'v3'. {MISSING}"
+    ]
+    assert found.notes.cautions == [f"{BESIDE} 2 folders. {MISSING}"]
+    with pytest.warns(UserWarning, match=r"\[tensorboard\]") as caught:
+        LearningCurves.from_logs(tmp_path)
+    assert [str(entry.message) for entry in caught] == found.notes.warnings
+
+
+def test_a_run_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    write_csv_log(tmp_path / "v0", csv_rows([3.0]))
+    write_csv_log(tmp_path / "v1", csv_rows([3.0]))
+    (tmp_path / "v1/metrics.csv").write_text("epoch,sotl_e1,sotl_e1\n0,1,2\n")
+    (note,) = read_logs(tmp_path).notes.warnings
+    assert note.startswith("Left out what cannot be read of 'v1': Expected '")
 
 
 def test_shorter_run_without_a_record_counts_as_final_with_a_word(tmp_path: Path) -> None:

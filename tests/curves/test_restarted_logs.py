@@ -62,6 +62,10 @@ def cautions(found: FoundRuns, text: str) -> list[str]:
     return [note for note in found.notes.cautions if text in note]
 
 
+def remarks(found: FoundRuns, text: str) -> list[str]:
+    return [note for note in found.notes.remarks if text in note]
+
+
 def rows(path: Path, lines: str) -> Path:
     path.mkdir(parents=True)
     (path / "metrics.csv").write_text(lines)
@@ -82,7 +86,7 @@ def test_the_newer_of_two_trainings_counts_with_a_caution(
     np.testing.assert_allclose(found.curves.train_loss, [means(newer)], rtol=1e-6)
     np.testing.assert_array_equal(found.curves.val_metric, [[2 / 16, 4 / 16, 6 / 16]])
     assert cautions(found, "several") == [f"'lightning_logs/version_0' {SEVERAL}"]
-    assert cautions(found, "twice") == []
+    assert remarks(found, "again") == []
 
 
 @LOGGERS
@@ -118,10 +122,9 @@ def test_resume_that_kept_old_rows_replaces_them_at_every_key(tmp_path: Path) ->
     found = read(tmp_path)
     np.testing.assert_array_equal(found.curves.train_loss, [[1.6, 1.4, 1.2, 0.75, 0.5, 0.31]])
     np.testing.assert_array_equal(found.curves.val_metric, [[0.4, 0.45, 0.5, 0.68, 0.74, 0.85]])
-    assert found.notes.cautions[0] == (
-        "4 values that the logs hold twice, as of steps that were trained again after a resume, "
-        "counted once: the newer."
-    )
+    assert found.notes.remarks == [
+        "Left out 4 values of steps that were trained again after a resume; the newer values count."
+    ]
 
 
 @LOGGERS
@@ -163,7 +166,7 @@ def test_resume_into_the_same_log_keeps_what_was_before_its_checkpoint(
         kept[epoch + 1 :] = [newer.accuracy(e) for e in range(epoch + 1, 4)]
     np.testing.assert_array_equal(found.curves.val_metric, [kept])
     assert cautions(found, "several") == []
-    assert len(cautions(found, "twice")) == 1
+    assert len(remarks(found, "again")) == 1
 
 
 @LOGGERS
@@ -203,7 +206,7 @@ def test_purged_values_are_those_that_tensorboard_does_not_show(tmp_path: Path) 
     kept = [value for _, value in shown["val_acc"]]
     np.testing.assert_array_equal(found.curves.val_metric, [[*kept, nan]])
     assert len(kept) == 3
-    assert cautions(found, "twice") == []  # the purge was asked for
+    assert remarks(found, "again") == []  # the purge was asked for
 
 
 @LOGGERS
@@ -221,7 +224,7 @@ def test_validation_and_test_after_the_training_are_no_epoch_and_undo_nothing(
     np.testing.assert_allclose(found.curves.train_loss, [means(model)], rtol=1e-6)
     np.testing.assert_array_equal(found.curves.val_metric, [[1 / 16, 2 / 16, 3 / 16]])
     np.testing.assert_array_equal(found.curves.final_metric, [4.0])
-    assert cautions(found, "several") == cautions(found, "twice") == []
+    assert cautions(found, "several") == remarks(found, "again") == []
     only = read_logs(tmp_path, LogKeys(others=["val_acc"]), needs_losses=False)
     np.testing.assert_array_equal(only.others["val_acc"], [[1 / 16, 2 / 16, 3 / 16]])
 
