@@ -187,7 +187,7 @@ class RunReader:
             self._notes.cautions.extend(
                 f"Run '{name}' has other losses in '{self._name(folder)}' than in "
                 f"'{self._name(run.folders[-1])}', which is newer and counts."
-                for folder in run.contradicted
+                for folder in run.outdated
             )
             sources.append(RunSource(name, run, logged, self._keys))
         return sources
@@ -210,7 +210,7 @@ class RunReader:
                 is_unique = short_ids[folder, run_id[:8]] == 1
                 name = f"{name}@{run_id[:8] if is_unique else run_id}"
             if (folder, run_id) in named:
-                name = f"{name}#{run.place}"
+                name = f"{name}#{run.number}"
             named.add((folder, run_id))
             names.append(name)
         return names

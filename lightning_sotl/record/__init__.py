@@ -1,1 +1,1 @@
-"""The run's record, `sotl.jsonl`."""
+"""A run's record, `sotl.jsonl`."""

@@ -1,7 +1,7 @@
-"""The runs in the sessions of records: the branches of a tree of forks.
+"""Finds the runs in the sessions of records: the branches of a tree of forks.
 
-Runs that resume from one checkpoint share its `run_id`. The units of all their sessions form a
-tree, in which a session is a stretch of units behind the place that it resumed from.
+Runs that resumed from the same checkpoint share its `run_id`. The units of all their sessions form
+a tree. Each session adds a stretch of units to the unit that it resumed from.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,38 +21,38 @@ from lightning_sotl.record.session import Session
 
 _ENDS = ("stopped", "finished", "paused")
 _STOPS = ("stop_epoch_reached", "stop_batches_reached")
-# After these a stopper saves a checkpoint.
+# The reasons after which a stopper saves a checkpoint.
 _SAVED_STOPS = (*_STOPS, "policy", "non_finite_estimate")
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
 
 
 @dataclass
 class RecordedRun:
-    """The newest state of one run, over all processes that trained it.
+    """The newest state of a run, from all processes that trained it.
 
     Attributes:
-        run_id: The run; forks of one run share it.
-        begun: When it began, or branched off from an older fork.
-        place: Its first session's place among those with the same `run_id` in the same folder,
-            from 1 on.
-        folders: The folders of its own records, the oldest first.
-        inherited: The folders that hold its beginning and belong to another fork, and how many
-            units of it each of them has.
+        run_id: The identity of the run. Forks of a run share it.
+        begun: When the run began or branched off from an older fork.
+        number: The number of its first session among those with the same `run_id` in the same
+            folder, from 1.
+        folders: The folders of its own records, oldest first.
+        inherited: For each folder of another fork that holds the beginning of this run, how many
+            units of it the folder has.
         sessions: The times in the headers of its own sessions.
         facts: The newest header.
         losses: e -> L(e), `+inf` where it was not finite.
-        checkpoints: e -> the checkpoint saved after it.
-        metrics: e -> the recorded metrics of that epoch, by name.
-        checkpoint_facts: The header of the process that trained the newest of them.
-        status: The newest status line; empty while the run is being trained.
-        stopped_at: T at which a stopper first ended it, or None.
+        checkpoints: e -> the checkpoint saved after epoch e.
+        metrics: e -> the recorded metrics of epoch e, by name.
+        checkpoint_facts: The header of the process that wrote the newest checkpoint.
+        status: The newest status line. Empty while the run is training.
+        stopped_at: T at which a stopper first ended the run, or None.
         ends: Each T at which a process stopped, paused or finished the run.
-        contradicted: Folders whose losses a newer session in another folder replaced.
+        outdated: Folders whose losses were replaced by a newer session in another folder.
     """
 
     run_id: str
     begun: float = -math.inf
-    place: int = 1
+    number: int = 1
     folders: list[Path] = field(default_factory=list)
     inherited: dict[Path, int] = field(default_factory=dict)
     sessions: set[float] = field(default_factory=set)
@@ -63,7 +64,7 @@ class RecordedRun:
     status: dict[str, Any] = field(default_factory=dict)
     stopped_at: int | None = None
     ends: set[int] = field(default_factory=set)
-    contradicted: list[Path] = field(default_factory=list)
+    outdated: list[Path] = field(default_factory=list)
 
     @property
     def unit(self) -> object:
@@ -72,21 +73,33 @@ class RecordedRun:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it ended by itself: False in training, after a kill and after an exception."""
+        """Whether it ended normally: not while it trains, and not by a kill or an exception."""
         return self.status.get("status") in _ENDS
 
 
 class _Unit:
-    """A unit with its loss, behind those that were trained before it."""
+    """A unit in the tree: its loss, and the unit that was trained before it.
 
-    __slots__ = ("before", "depth", "jump", "loss", "of", "tip_of", "unit")
+    Attributes:
+        unit: The index of the unit, from 0. The root of the tree has -1.
+        loss: Its L(e).
+        before: The unit that was trained before it. The root refers to itself.
+        trained_by: The part that trained it.
+        end_of: The newest part that ends with this unit, or None.
+        depth: The number of units before it on the path from the root.
+        jump: A unit far back on that path.
+    """
 
-    def __init__(self, unit: int, loss: float, before: _Unit | None, of: _Part | None) -> None:
-        self.unit, self.loss, self.of = unit, loss, of  # the part that trained it
+    __slots__ = ("before", "depth", "end_of", "jump", "loss", "trained_by", "unit")
+
+    def __init__(
+        self, unit: int, loss: float, before: _Unit | None, trained_by: _Part | None
+    ) -> None:
+        self.unit, self.loss, self.trained_by = unit, loss, trained_by
         self.before = before or self
-        self.tip_of: _Part | None = None  # the newest part that ends here
-        # Jumps back to distant units, so that `below` takes logarithmic time: ten thousand
-        # sessions may each drop the last of many units.
+        self.end_of: _Part | None = None
+        # With these jumps, `below` takes logarithmic time: 10,000 sessions may each drop the last
+        # of many units.
         self.depth, self.jump = 0, self
         if before is not None:
             self.depth, far = before.depth + 1, before.jump
@@ -94,19 +107,19 @@ class _Unit:
             self.jump = far.jump if even else before
 
     def below(self, unit: int) -> _Unit:
-        """Return the newest unit before `unit` on the path to this one."""
+        """Return the last unit with an index below `unit` on the path to this unit."""
         here = self
         while here.unit >= unit:
             here = here.jump if here.jump.unit >= unit else here.before
         return here
 
     def has(self, unit: int, loss: float) -> bool:
-        """Return whether `unit` was trained with this loss on the path to this one."""
-        there = self.below(unit + 1)
-        return there.unit == unit and there.loss == loss
+        """Return whether the path to this unit contains `unit` with this loss."""
+        found = self.below(unit + 1)
+        return found.unit == unit and found.loss == loss
 
     def path(self) -> Iterator[_Unit]:
-        """Yield this unit and those before it, the newest first."""
+        """Yield this unit and those before it, newest first."""
         here = self
         while here.depth:
             yield here
@@ -114,53 +127,55 @@ class _Unit:
 
 
 class _Part:
-    """A session in the tree, with its copies in other folders.
+    """A session in the tree, merged with its copies in other folders.
 
     Attributes:
-        start: How many units were complete in what it resumed from.
+        start: How many units were complete when it resumed.
         parent: The part that it resumed from, or None.
-        tip: Its newest unit.
-        absorbed: Sessions that resumed from it and added nothing.
-        into: The part that has absorbed it, or None.
-        next: The oldest part that resumed from its end, or None.
+        tip: Its last unit.
+        absorbed: The sessions that resumed from it and added nothing.
+        absorbed_by: The part that absorbed this one, or None.
+        continuation: The oldest part that resumed from its end, or None.
+        number: Its number among the sessions in its folder, from 1.
+        last_seen: The newest time at which it is known to have been training.
     """
 
     def __init__(self, copies: Sequence[Session], root: _Unit) -> None:
         first = copies[0]
         self.begun, self.time = first.begun, header_time(first.facts)
         self.folders = [copy.folder for copy in copies]
-        self.place = 1
+        self.number = 1
         fullest = max(copies, key=lambda copy: (len(copy.losses), bool(copy.status)))
         self.facts, self.status = fullest.facts, fullest.status
-        self.alive = max(copy.alive for copy in copies)
+        self.last_seen = max(copy.last_seen for copy in copies)
         self.losses = {unit: loss for copy in copies for unit, loss in copy.losses.items()}
         self.checkpoints = {unit: at for copy in copies for unit, at in copy.checkpoints.items()}
         self.metrics = {unit: found for copy in copies for unit, found in copy.metrics.items()}
         self.start, self.tip = 0, root
         self.parent: _Part | None = None
         self.absorbed: list[_Part] = []
-        self.into: _Part | None = None
-        self.next: _Part | None = None
+        self.absorbed_by: _Part | None = None
+        self.continuation: _Part | None = None
 
     @property
     def has_ended(self) -> bool:
-        """Whether it ended by itself, and not because it had ended before."""
+        """Whether it ended normally. A start of a run that had already ended does not count."""
         return self.status.get("status") in _ENDS and self.status.get("reason") != "already_stopped"
 
     @property
     def units(self) -> int:
-        """How many units are complete at its end."""
+        """How many units were complete at its end."""
         return self.tip.unit + 1
 
     @property
     def left_no_checkpoint(self) -> bool:
-        """Whether it was killed between its stop and the save of the stop's checkpoint."""
+        """Whether it was killed after a stop and before the stop's checkpoint was saved."""
         reason = str(self.status.get("reason", ""))
         return reason in _SAVED_STOPS and self.tip.unit not in self.checkpoints
 
     def absorb(self, other: _Part) -> None:
-        """Take over what a session that added nothing wrote."""
-        other.into = self
+        """Add the status, checkpoints and metrics of a session that added no unit."""
+        other.absorbed_by = self
         self.absorbed += [other, *other.absorbed]
         if other.start >= self.units:
             if other.has_ended or self.status.get("status") not in _ENDS:
@@ -172,7 +187,7 @@ class _Part:
             for unit, path in other.checkpoints.items()
             if self.tip.has(unit, other.losses[unit])
         }
-        # One that had ended before names the checkpoint that it resumed from, whichever that was.
+        # A start of a run that had already ended only names the checkpoint it resumed from.
         self.checkpoints = (
             {**self.checkpoints, **saved} if other.has_ended else {**saved, **self.checkpoints}
         )
@@ -184,30 +199,30 @@ class _Part:
 
 
 class _Tree:
-    """The sessions that share a `run_id`."""
+    """The tree of the sessions that share a `run_id`."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
         self._root = _Unit(-1, math.nan, None, None)
-        self._units: dict[tuple[_Unit, int, float], _Unit] = {}  # by the one before
-        self._parts: list[_Part] = []  # those that added units, the oldest first
+        self._units: dict[tuple[_Unit, int, float], _Unit] = {}  # by unit before, index and loss
+        self._parts: list[_Part] = []  # those that added units, oldest first
         self._newest: _Part | None = None
         self._by_time: dict[float, _Part] = {}
-        # Folder -> the newest unit that its record leads to so far. A session in the same file does
-        # not repeat older units.
+        # Folder -> the last unit in its record so far. A session does not write units again that
+        # are already in its file.
         self._written: dict[Path, _Unit] = {}
-        self._places: dict[Path, int] = {}
+        self._sessions_in: Counter[Path] = Counter()
 
     def add(self, copies: Sequence[Session]) -> None:
         """Add a session that is newer than all others."""
         part = _Part(copies, self._root)
         folder = part.folders[0]
-        known = self._by_time.get(_number(part.facts.get("parent")))
+        known = self._by_time.get(header_time(part.facts, "parent"))
         units = part.facts.get("parent_units")
         if known is not None and type(units) is int and units >= 0:
             base = known.tip.below(units)
             is_new = self._extend(part, base)
-            part.parent, part.start = _at(known, units), units
+            part.parent, part.start = _ancestor_at(known, units), units
         else:
             is_new = self._extend(part, self._base(part, folder))
             if is_new:
@@ -215,9 +230,8 @@ class _Tree:
             else:
                 self._place_repeat(part)
         self._note_written(part)
-        for each in part.folders:
-            self._places[each] = self._places.get(each, 0) + 1
-        part.place = self._places[folder]
+        self._sessions_in.update(part.folders)
+        part.number = self._sessions_in[folder]
         if math.isfinite(part.time):
             self._by_time[part.time] = part
         adds_nothing = not is_new and (not part.has_ended or part.start >= part.units)
@@ -225,22 +239,22 @@ class _Tree:
             part.parent.absorb(part)
             return
         self._parts.append(part)
-        self._newest, part.tip.tip_of = part, part
+        self._newest, part.tip.end_of = part, part
         if part.parent is not None and part.start >= part.parent.units:
-            part.parent.next = part.parent.next or part
+            part.parent.continuation = part.parent.continuation or part
 
     def _base(self, part: _Part, folder: Path) -> _Unit:
-        """Return the unit behind which the lines of an older version's session belong."""
+        """Return the unit that the units of an older version's session follow."""
         if folder in self._written:
             before = self._written[folder]
         elif self._newest is not None and min(part.losses, default=1) > 0:
             before = self._newest.tip
-        else:  # in another folder it repeats the units that it resumed from
+        else:  # a session in a new folder repeats the units that it resumed from
             return self._root
         return before.below(min(part.losses, default=before.unit + 1))
 
     def _extend(self, part: _Part, base: _Unit) -> bool:
-        """Put the units of a part behind `base`; return whether one of them is new."""
+        """Add the units of a part after `base`; return whether any of them is new."""
         tip, is_new = base, False
         for unit, loss in sorted(part.losses.items()):
             if unit <= tip.unit and tip.has(unit, loss):
@@ -252,7 +266,7 @@ class _Tree:
         return is_new
 
     def _unit_after(self, tip: _Unit, unit: int, loss: float, part: _Part) -> _Unit:
-        """Return a unit behind those before it on the path to `tip`."""
+        """Return the unit that follows the units below `unit` on the path to `tip`."""
         before = tip.below(unit)
         known = self._units.get((before, unit, loss))
         if known is None:
@@ -260,29 +274,29 @@ class _Tree:
         return known
 
     def _origin(self, part: _Part) -> tuple[_Part | None, int]:
-        """Return what an older version's session resumed from: the newest unit of another."""
+        """Return what an older version's session resumed from: the last unit of another part."""
         unit = part.tip
-        while unit.of is part:
+        while unit.trained_by is part:
             unit = unit.before
-        owner = unit.tip_of or unit.of
-        return (None, 0) if owner is None else (_resolved(owner), unit.unit + 1)
+        owner = unit.end_of or unit.trained_by
+        return (None, 0) if owner is None else (_absorber(owner), unit.unit + 1)
 
     def _place_repeat(self, part: _Part) -> None:
         """Place an older version's session that has only known units.
 
-        It trained none, or the same ones once more; if it ended by itself, it trained some. If the
-        session with the same last unit had finished, this one was trained beside it.
+        It trained nothing, or it trained the same units again. If it ended normally, it trained
+        some. If the session with the same last unit had already finished, this is a second fork.
         """
-        twin, owner = part.tip.tip_of, part.tip.of
+        twin, owner = part.tip.end_of, part.tip.trained_by
         if twin is None:
-            twin = self._newest if owner is None else _resolved(owner)
+            twin = self._newest if owner is None else _absorber(owner)
         if twin is None:
             return
         statuses = [each.status.get("status") for each in (twin, part)]
         has_resumed = twin.tip is part.tip and (
             statuses[0] not in _ENDS or (statuses[0] != "finished" and statuses[1] == "finished")
         )
-        is_copy = part.begun == twin.begun  # without times in the headers
+        is_copy = part.begun == twin.begun  # the headers have no times
         if not (part.has_ended and part.losses) or has_resumed or is_copy:
             part.parent, part.start = twin, part.units
         else:
@@ -300,7 +314,7 @@ class _Tree:
             self._written[folder] = written
 
     def runs(self) -> list[RecordedRun]:
-        """Return the runs, the oldest first."""
+        """Return the runs, oldest first."""
         ends = self._ends()
         members: dict[_Part, list[_Part]] = {}
         for part in self._parts:
@@ -310,8 +324,9 @@ class _Tree:
     def _ends(self) -> dict[_Part, _Part]:
         """Return part -> the last part of its run.
 
-        A part that broke off is of the same run as the next one with the same parameters that
-        began after it. Of the parts that resumed from one end, the oldest is of its run.
+        An interrupted part belongs to the same run as the next part with the same parameters that
+        began after it. If several parts resumed from the end of a part, the oldest of them
+        continues its run.
         """
         alike: dict[str, list[_Part]] = {}
         for part in self._parts:
@@ -319,33 +334,34 @@ class _Tree:
         later: dict[_Part, _Part] = {}
         for parts in alike.values():
             begun = [part.begun for part in parts]
-            for place, part in enumerate(parts, 1):
-                # Without times in the headers, the order is that of the lines.
-                after = place if part.alive == part.begun else bisect_right(begun, part.alive)
+            for count, part in enumerate(parts, 1):
+                # Without times in the headers, the order of the lines counts.
+                is_ordered = part.last_seen == part.begun
+                after = count if is_ordered else bisect_right(begun, part.last_seen)
                 if after < len(parts):
                     later[part] = parts[after]
         ends: dict[_Part, _Part] = {}
         for part in reversed(self._parts):
-            following = part.next
+            following = part.continuation
             if following is None and part in later:
                 newer = later[part]
-                following = newer if not part.has_ended or _repeats(newer, part) else None
+                following = newer if not part.has_ended or _repeats_stop(newer, part) else None
             ends[part] = part if following is None else ends[following]
         return ends
 
     def _run(self, last: _Part, own: list[_Part], ends: Mapping[_Part, _Part]) -> RecordedRun:
-        run = RecordedRun(self._run_id, own[0].begun, own[0].place)
+        run = RecordedRun(self._run_id, own[0].begun, own[0].number)
         run.facts, run.status = last.facts, last.status
         all_own = [each for part in own for each in (part, *part.absorbed)]
         all_own.sort(key=lambda part: part.begun)
         run.folders = list(dict.fromkeys(folder for part in all_own for folder in part.folders))
         run.sessions = {part.time for part in all_own}
-        line = [last]
-        while line[-1].parent is not None:
-            line.append(line[-1].parent)
-        line.reverse()
-        for number, part in enumerate(line):
-            end = line[number + 1].start if number + 1 < len(line) else math.inf
+        ancestry = [last]
+        while ancestry[-1].parent is not None:
+            ancestry.append(ancestry[-1].parent)
+        ancestry.reverse()
+        ends_at = [*(part.start for part in ancestry[1:]), math.inf]
+        for part, end in zip(ancestry, ends_at, strict=True):
             self._add_part(run, part, end)
             if ends[part] is not last:
                 for folder in part.folders:
@@ -353,11 +369,11 @@ class _Tree:
         run.losses = {unit.unit: unit.loss for unit in reversed(list(last.tip.path()))}
         replaced = [part for part in own if not last.tip.has(part.tip.unit, part.tip.loss)]
         folders = dict.fromkeys(folder for part in replaced for folder in part.folders)
-        run.contradicted = [folder for folder in folders if folder not in last.folders]
+        run.outdated = [folder for folder in folders if folder not in last.folders]
         return run
 
     def _add_part(self, run: RecordedRun, part: _Part, end: float) -> None:
-        """Add what is known of a part up to the unit from which the next one resumed."""
+        """Add what a part recorded before the unit from which the next part resumed."""
         saved = {unit: path for unit, path in part.checkpoints.items() if unit < end}
         if not saved.items() <= run.checkpoints.items():
             run.checkpoint_facts = part.facts
@@ -375,15 +391,15 @@ class _Tree:
 def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
     """Return the runs of all sessions, in the order in which they began.
 
-    Runs that resumed from one checkpoint share their `run_id` and are forks, each with the units
-    that it has from the others. Two continuations of a checkpoint are two runs if both ended by
-    themselves or if their parameters differ. If one broke off, and another with the same
-    parameters began after that, both are one run with the losses of the newer: those of the older
-    belong to a run that was rewound.
+    Runs that resumed from the same checkpoint share its `run_id`. They are forks, and each has the
+    units up to the checkpoint. Two sessions that resumed from a checkpoint are two runs if both
+    ended normally or if their parameters differ. If one was interrupted, and another with the same
+    parameters began later, they are one run with the losses of the newer session. The losses of the
+    older session belong to a run that was rewound.
 
-    Sessions of older versions do not name what they resumed from. Their place in the tree is
-    inferred: in another folder they repeat the units that they resumed from, in the same file they
-    write only what it does not have.
+    Sessions of older versions do not name what they resumed from, so their place in the tree is
+    inferred. In a new folder, such a session repeats the units that it resumed from. In the same
+    file, it writes only what the file does not have.
 
     Examples:
         >>> first = Session("a", Path("v0"), {}, begun=1.0, losses={0: 3.0, 1: 2.0, 2: 1.0})
@@ -394,7 +410,7 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
     groups: dict[str, dict[object, list[Session]]] = {}
     for session in sorted(sessions, key=lambda entry: entry.begun):
         time = header_time(session.facts)
-        key: object = time if math.isfinite(time) else object()  # equal times are of copies
+        key: object = time if math.isfinite(time) else object()  # copies have equal times
         groups.setdefault(session.run_id, {}).setdefault(key, []).append(session)
     runs: list[RecordedRun] = []
     for run_id, parts in groups.items():
@@ -405,30 +421,27 @@ def merge_sessions(sessions: Iterable[Session]) -> list[RecordedRun]:
     return sorted(runs, key=lambda run: run.begun)
 
 
-def _at(part: _Part, units: int) -> _Part:
-    """Return the part on the path to `part` that trained the last of some units."""
-    part = _resolved(part)
+def _ancestor_at(part: _Part, units: int) -> _Part:
+    """Return the part, or its ancestor, that trained the last of the first `units` units."""
+    part = _absorber(part)
     while part.parent is not None and part.start >= units:
         part = part.parent
     return part
 
 
-def _resolved(part: _Part) -> _Part:
-    while part.into is not None:
-        part = part.into
+def _absorber(part: _Part) -> _Part:
+    """Return the part that absorbed a part, or the part itself."""
+    while part.absorbed_by is not None:
+        part = part.absorbed_by
     return part
 
 
-def _repeats(newer: _Part, older: _Part) -> bool:
-    """Return whether a stop that left no checkpoint was trained once more."""
+def _repeats_stop(newer: _Part, older: _Part) -> bool:
+    """Return whether a newer part repeats an older one that stopped and left no checkpoint."""
     return older.left_no_checkpoint and newer.tip.has(older.tip.unit, older.tip.loss)
 
 
 def _parameters(facts: Mapping[str, Any]) -> str:
-    """Return the parameters in a header, without what differs from process to process."""
+    """Return the parameters in a header as text, without addresses of objects."""
     text = json.dumps([facts.get("hparams"), facts.get("params")], sort_keys=True)
     return _ADDRESS.sub("at 0x", text)
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and abs(value) < 1e18 else math.nan

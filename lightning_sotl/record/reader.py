@@ -1,4 +1,4 @@
-"""Reader of a record (`sotl.jsonl`): its sessions."""
+"""Reader of a record, `sotl.jsonl`, as sessions."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from lightning_sotl._utils.text import quoted
 from lightning_sotl.record.format import MOST_UNITS, SCHEMA, header_time, parsed_lines
 from lightning_sotl.record.session import Session
 
-# Each process that trains a run writes a session.
+# Each process that trains a run writes one session.
 MOST_SESSIONS = 10_000
 
 
 def read_record(path: Path) -> tuple[list[Session], int]:
     """Return the sessions of a record, and how many of its lines could not be read.
 
-    Not readable are a line that a kill cut off, and lines without a readable header above them,
-    since their run is unknown. Processes that write at the same time repeat their headers; the
-    time in a header identifies its process.
+    A line that was cut off by a kill counts as unreadable. So does a line without a readable header
+    above it, because its run is unknown. Processes that write at the same time repeat their
+    headers. The time in a header identifies its process.
 
     Raises:
         OSError: If the file cannot be read.
-        UnreadableFileError: If it is no regular file, is too large, has a header of an unknown
+        UnreadableFileError: If it is not a regular file, is too large, has a header of an unknown
             schema, or has too many different headers.
     """
     sessions: list[Session] = []
@@ -46,30 +46,26 @@ def read_record(path: Path) -> tuple[list[Session], int]:
             newest = max(newest, when)
             key = (str(line["run_id"]), when)
             current = known.get(key)
-            if current is None or when == -math.inf:  # without a time it may be another process
-                current = known[key] = _begin_session(line, path, newest)
+            if current is None or when == -math.inf:  # without a time, it may be another process
+                current = known[key] = Session(key[0], path.parent, _facts(line), newest)
                 sessions.append(current)
                 if len(sessions) > MOST_SESSIONS:
                     raise UnreadableFileError(
-                        f"Expected '{path}', without repeats, to have at most {MOST_SESSIONS:,} "
-                        "headers but it has more."
+                        f"Expected '{path}' to have at most {MOST_SESSIONS:,} different headers "
+                        "but it has more."
                     )
-            else:  # a repeated header may know more, such as the size of the first batch
+            else:  # a repeated header may have more facts, such as the size of the first batch
                 current.facts = _facts(line)
         elif current is None or not _add_line(current, line):
             unreadable += 1
         else:
-            current.alive = max(current.alive, newest)
+            current.last_seen = max(current.last_seen, newest)
     return sessions, unreadable
 
 
-def _begin_session(header: dict[str, Any], path: Path, begun: float) -> Session:
-    return Session(str(header["run_id"]), path.parent, _facts(header), begun)
-
-
 def _facts(header: dict[str, Any]) -> dict[str, Any]:
-    """Return a header in which the hyper-parameters and the parameters are objects or null."""
-    # Another writer may have put anything there.
+    """Return a header whose hyper-parameters and parameters are objects or null."""
+    # A record from another writer may hold anything.
     odd = [
         name
         for name in ("hparams", "params")
@@ -79,27 +75,27 @@ def _facts(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_line(session: Session, line: dict[str, Any]) -> bool:
-    """Add a status or a unit to its session; return False if the line is neither."""
+    """Add a status or a unit to its session. Return False if the line is neither."""
     if "status" in line:
         session.status = line
-        session.alive = max(session.alive, header_time(line))
+        session.last_seen = max(session.last_seen, header_time(line))
         return True
     unit, loss, checkpoint = line.get("e"), line.get("loss", ""), line.get("checkpoint")
-    if isinstance(unit, bool) or not isinstance(unit, int) or not 0 <= unit < MOST_UNITS:
+    if type(unit) is not int or not 0 <= unit < MOST_UNITS:
         return False
     if loss is None:
         loss = math.inf
-    if isinstance(loss, bool) or not isinstance(loss, (int, float)):
+    if type(loss) not in (int, float):
         return False
     try:
         loss = float(loss) if math.isfinite(loss) else math.inf
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:  # an integer too large for a float
         return False
     if isinstance(checkpoint, str):
         session.checkpoints[unit] = checkpoint
     elif checkpoint is not None:
         return False
-    elif session.losses.get(unit, loss) != loss:  # this line replaces its training
+    elif session.losses.get(unit, loss) != loss:  # the unit was trained again
         session.checkpoints.pop(unit, None)
         session.metrics.pop(unit, None)
     session.losses[unit] = loss
@@ -112,6 +108,5 @@ def _add_line(session: Session, line: dict[str, Any]) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return abs(value) < 1e300  # a larger integer is no float
+    # A larger integer does not fit a float.
+    return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e300

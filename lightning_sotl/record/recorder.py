@@ -1,4 +1,4 @@
-"""`Recorder`: writes the record of a fit, and survives a disk that refuses it."""
+"""`Recorder`: writes the record of a fit, also if the disk is full for a while."""
 
 from __future__ import annotations
 
@@ -21,26 +21,31 @@ from lightning_sotl.record.format import (
 )
 from lightning_sotl.record.writer import RunRecord
 
-# Another attempt reads the whole record, and blocks may end many times a second.
-_PAUSE = 10.0  # seconds
+# Seconds between attempts. Each attempt reads the whole record, and blocks may end many times a
+# second.
+_PAUSE = 10.0
 
 
 class Recorder:
-    """Writes the record of a fit, or nothing: on other ranks, and without a directory.
+    """Writes the record of a fit.
 
-    A record that cannot be written, for example on a full disk, does not end the training. The
-    recorder warns once, and tries again from time to time, and with each change of status.
+    If the record cannot be written, for example on a full disk, the training continues. The
+    recorder warns once and tries again every 10 seconds, and at each change of status.
+
+    Args:
+        record: The writer of the record, or None to write nothing: on other ranks, and without a
+            directory.
     """
 
     def __init__(self, record: RunRecord | None = None) -> None:
         self._record = record
         self._run: tuple[str, dict[str, Any], LossHistory, float] | None = None
-        # What could not be written: the header and units before, and these lines. They are partial
-        # functions, since a spawned process gets this object by pickle.
+        # If the record is behind, the header, the units and these lines are still to be written.
+        # The lines are partial functions because a spawned process gets this object by pickle.
         self._is_behind = False
         self._missing: list[Callable[[RunRecord], None]] = []
         self._failed_at = -math.inf  # on the monotonic clock
-        # The newest unit, and what followed it.
+        # The newest unit, with its checkpoint and metrics.
         self._unit = -1
         self._checkpoint: str | None = None
         self._metrics: dict[str, float] = {}
@@ -48,7 +53,7 @@ class Recorder:
 
     @property
     def path(self) -> Path | None:
-        """The file of the record, or None."""
+        """The file of the record, or None if nothing is written."""
         return None if self._record is None else self._record.path
 
     def start(
@@ -56,12 +61,12 @@ class Recorder:
     ) -> float:
         """Write the header, and the units that the record lacks after a move or a kill.
 
-        Units in the record are not written again: their lines may name checkpoints. The header
-        names the hyper-parameters that its JSON does not hold exactly.
+        Units in the record are not written again, because their lines may name checkpoints. The
+        header names the hyper-parameters that JSON changes.
 
         Returns:
-            The time in the header, which is later than `after`; `after` without a record, or if the
-            record cannot be read.
+            The time in the header, which is later than `after`. Without a record, or if the record
+            cannot be read, `after` itself.
         """
         if self._record is None:
             return after
@@ -69,9 +74,9 @@ class Recorder:
         hparams, left_out = writable_hparams(given)
         if left_out:
             warn_user(
-                f"The run's record has no {quote_few(left_out)} of the hyper-parameters: it keeps "
-                f"what JSON holds in {MOST_HPARAM_BYTES:,} bytes and {MOST_NESTED} levels. A "
-                "promotion has to give the rest again."
+                f"The run's record does not contain the hyper-parameters {quote_few(left_out)}: "
+                f"they do not fit into {MOST_HPARAM_BYTES:,} bytes of JSON with at most "
+                f"{MOST_NESTED} levels. To promote the run, pass them again."
             )
         inexact = (
             str(name)
@@ -82,7 +87,7 @@ class Recorder:
             **facts,
             "hparams": hparams,
             "inexact_hparams": sorted({*inexact, *left_out}),
-            "parent": after,  # null for a run that starts from nothing
+            "parent": after,  # null for a new run
             "parent_units": history.completed,
         }
         self._run, self._is_behind = (run_id, plain(header), history, after), True
@@ -103,9 +108,9 @@ class Recorder:
         checkpoint: str | None = None,
         metrics: dict[str, float] | None = None,
     ) -> None:
-        """Write L(e) of a completed unit, with the checkpoint and the metrics known after it.
+        """Write L(e) of a completed unit, with its checkpoint and metrics if they are known.
 
-        A later line of the unit repeats them, since the last line counts.
+        A later line of the same unit repeats them, because the last line counts.
         """
         if unit not in history:
             return
@@ -126,9 +131,9 @@ class Recorder:
         )
 
     def status(self, status: str, **facts: Any) -> None:
-        """Write the first change of status in this fit; later ones repeat it."""
+        """Write the status of this fit, the first time only."""
         if not self._has_status:
-            self._failed_at = -math.inf  # this may be the last attempt
+            self._failed_at = -math.inf  # try at once: this may be the last attempt
             self._write(partial(RunRecord.status, status=status, **facts))
             self._has_status = True
 
@@ -157,7 +162,7 @@ class Recorder:
             self._warn_if_shared(self._record)
 
     def _restate(self, record: RunRecord) -> None:
-        """Write the header (the file may have been deleted to free the disk) and missing units."""
+        """Write the header and the missing units; the file may have been deleted meanwhile."""
         if self._run is None:
             return
         run_id, facts, history, after = self._run
@@ -170,8 +175,8 @@ class Recorder:
     def _warn_if_shared(self, record: RunRecord) -> None:
         if record.is_shared and not self._has_warned_shared:
             warn_user(
-                f"Another process writes into the run's record '{record.path}' too. The record "
-                "keeps the two apart, but the logs beside it do not: give each run its own "
+                f"Another process also writes to the run's record '{record.path}'. The record "
+                "keeps the two apart, but the logs beside it do not. Give each run its own "
                 "directory.",
             )
             self._has_warned_shared = True

@@ -1,4 +1,4 @@
-"""Writer of the run's record `sotl.jsonl`: one JSON document a line, only ever appended."""
+"""Writer of a run's record `sotl.jsonl`, which only ever appends lines."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from lightning_sotl.record.format import SCHEMA, header_time, parsed_lines, plai
 class RunRecord:
     """Writer of one record file.
 
-    Each process begins with a header (`schema`, `run_id`, ...); a resumed run keeps its `run_id`.
-    Each completed unit adds a line `{"e", "loss", "steps", "checkpoint"}`, and its validation a
-    second one with "metrics"; each change of status adds a line `{"status", ...}`. If an `e` is
-    repeated under the same `run_id`, the last line wins. Losses are float64 (JSON keeps all
-    digits); a loss that is not finite is null.
+    Each process begins with a header (`schema`, `run_id`, ...). A resumed run keeps its `run_id`.
+    Each completed unit adds a line `{"e", "loss", "steps", "checkpoint"}`, and its validation adds
+    a second line with "metrics". Each change of status adds a line `{"status", ...}`. If an `e` is
+    repeated under the same `run_id`, the last line counts. Losses are float64, of which JSON keeps
+    all digits. A loss that is not finite is null.
 
-    Lines belong to the header above them. After a failed write, and after lines of another process,
-    the header is repeated.
+    A line belongs to the header above it. The header is repeated after a failed write, and after
+    lines of another process.
 
     Args:
-        path: The file; it and its folder are created with the first line.
+        path: The file. The first line creates it and its folder.
 
     Attributes:
         path: The file.
-        is_shared: Whether another process writes into the file too.
-        begun: The `time` in the header, also if it could not be written; `-inf` without a header.
+        is_shared: Whether another process also writes to the file.
+        begun: The `time` in the header, even if it could not be written; `-inf` without a header.
 
     Raises:
         OSError: From each method, if the file cannot be read or written.
-        UnreadableFileError: From each method, if it is no regular file, or too large.
+        UnreadableFileError: From each method, if it is not a regular file, or is too large.
 
     Examples:
         >>> import tempfile
@@ -52,13 +52,13 @@ class RunRecord:
         self.is_shared = False
         self.begun = -math.inf
         self._header: dict[str, Any] | None = None
-        self._end = -1  # the end of our last line, or -1; what follows it is not ours
+        self._end = -1  # where our last line ends, or -1; other processes wrote what follows
 
     def header(self, run_id: str, *, after: float = -math.inf, **facts: Any) -> float:
         """Write what makes this run comparable with others, and return the header's `time`.
 
-        The time orders the processes of a run: it is later than `after` and than all times in the
-        file, even if the clock was set back. A repeated header keeps its time.
+        The time orders the processes of a run. It is later than `after` and all times in the file,
+        even if the clock was set back. A repeated header keeps its time.
         """
         if self._header is None:
             headers = (line for line in self._lines() if line and "run_id" in line)
@@ -76,19 +76,19 @@ class RunRecord:
         checkpoint: str | None = None,
         metrics: dict[str, float] | None = None,
     ) -> None:
-        """Write a completed unit: L(e), the number of its losses, and what followed it.
+        """Write a completed unit: L(e), and how many steps returned a loss.
 
-        That is a checkpoint, and the metrics of its validation.
+        The line also has the checkpoint and the validation metrics that followed, if any.
         """
         line = {"e": unit, "loss": loss, "steps": steps, "checkpoint": checkpoint}
         self._append({**line, "metrics": metrics} if metrics else line)
 
     def status(self, status: str, **facts: Any) -> None:
-        """Write that the run is stopped, finished or interrupted, and why."""
+        """Write that the run was stopped, finished, interrupted or paused, and why."""
         self._append({"status": status, "time": time.time(), **facts})
 
     def units_of(self, run_id: str) -> dict[int, float | None]:
-        """Return e -> loss of a run's units in the file.
+        """Return the units of a run in the file: e -> its loss.
 
         If a line changes the loss of epoch e, later epochs are dropped: they belong to a run that
         was rewound, as `record.lineage.merge_sessions` reads it.
@@ -113,7 +113,7 @@ class RunRecord:
     def _append(self, line: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = _to_json(line)
-        # A single write: a kill leaves at most the last line incomplete.
+        # With a single write, a kill leaves at most the last line incomplete.
         with open_regular(self.path, appends=True) as file:
             _lock(file)
             end = file.seek(0, 2)
@@ -129,9 +129,9 @@ class RunRecord:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Lock `file` until it is closed, if the file system has locks; do not wait long.
+    """Lock `file` until it is closed, if the file system has locks. Wait at most 20 ms.
 
-    A process that is suspended while it writes must not block the training of others.
+    A process that was suspended while it wrote must not block the training of others.
     """
     if sys.platform == "win32":
         return
@@ -142,7 +142,7 @@ def _lock(file: BinaryIO) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(0.001)
-        except OSError:  # no locks on this file system
+        except OSError:  # this file system has no locks
             return
         else:
             return

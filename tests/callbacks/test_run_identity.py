@@ -62,7 +62,7 @@ def test_the_checkpoint_directory_precedes_lightnings_own(tmp_path):
     ],
 )
 def test_parameters_that_json_would_change_are_refused_by_name(params, problem):
-    message = rf"^Expected `params` to be what JSON gives back unchanged but {problem}\.$"
+    message = rf"^Expected `params` to survive JSON unchanged but {problem}\.$"
     with pytest.raises(ValueError, match=message):
         SoTLMonitor(params=params)
 

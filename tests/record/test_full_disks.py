@@ -156,7 +156,7 @@ def test_a_record_that_cannot_be_written_for_a_while_is_whole_in_the_end(
     assert run.status["status"] == "finished"
     assert run.facts["max_epochs"] == 6
     assert unreadable == (1 if kind == "full disk" else 0)  # the half line
-    assert run.contradicted == []
+    assert run.outdated == []
 
 
 def test_a_run_that_began_on_a_full_disk_is_older_than_its_promotion(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_record_of_countless_sessions_is_refused(
 ) -> None:
     monkeypatch.setattr(reader, "MOST_SESSIONS", 2)
     (tmp_path / "sotl.jsonl").write_text(HEADER * 3)
-    with pytest.raises(ValueError, match=r"to have at most 2 headers but it has more\.$"):
+    with pytest.raises(ValueError, match=r"to have at most 2 different headers but it has more\.$"):
         read_record(tmp_path / "sotl.jsonl")
 
 

@@ -54,7 +54,7 @@ class Records:
                     self.written = {u: x for u, x in self.written.items() if u < unit}
                 self.written[unit] = loss
         session = Session("a", Path("v0" if self.same_folder else f"v{int(begun) - 1}"), header)
-        session.begun = session.alive = begun
+        session.begun = session.last_seen = begun
         session.losses = own
         if checkpoint is not None:
             session.checkpoints = {max(path): checkpoint}
@@ -221,7 +221,7 @@ def test_one_that_wrote_after_another_began_had_not_broken_off(records: Records)
     base = stopped(records, BASE)
     records.train([1.0, 0.9], (base, 3), status="interrupted")
     records.train([1.1], (base, 3))
-    records.sessions[1].alive = 3.5
+    records.sessions[1].last_seen = 3.5
     assert records.curves() == [[*BASE, 1.0, 0.9], [*BASE, 1.1]]
 
 

@@ -85,7 +85,7 @@ def test_run_that_goes_on_in_another_folder_stays_one(tmp_path: Path) -> None:
     (run,), _ = read(tmp_path / "v1", tmp_path / "v0")
     assert run.losses == {0: 4.0, 1: 3.0, 2: 2.0}
     assert run.folders == [tmp_path / "v0", tmp_path / "v1"]
-    assert run.contradicted == []
+    assert run.outdated == []
 
 
 def test_continuation_that_broke_off_and_one_that_followed_are_told(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_continuation_that_broke_off_and_one_that_followed_are_told(tmp_path: Pa
     write_record(tmp_path / "v1", [4.0, 3.0, 2.0], run_id="a")
     (run,), _ = read(tmp_path / "v0", tmp_path / "v1")
     assert run.losses[2] == 2.0
-    assert run.contradicted == [tmp_path / "v0"]
+    assert run.outdated == [tmp_path / "v0"]
 
 
 def test_one_file_may_hold_several_runs(tmp_path: Path) -> None:

@@ -68,12 +68,12 @@ def test_hyper_parameters_that_no_header_can_hold_cost_neither_run_nor_record(tm
     model = scripted_model()
     model.save_hyperparameters({"width": 8, **unfit, "depth": 2}, logger=False)
     logger = pl.loggers.CSVLogger(tmp_path)
-    with pytest.warns(UserWarning, match="of the hyper-parameters") as caught:
+    with pytest.warns(UserWarning, match="does not contain the hyper-parameters") as caught:
         trainer(tmp_path, callbacks=[SoTLMonitor()], logger=logger).fit(model, loader(4))
-    assert message_with(caught, "of the hyper-parameters") == (
-        "The run's record has no 'vocabulary', 'itself', 'nested', 'digits', 'object' of the "
-        "hyper-parameters: it keeps what JSON holds in 1,048,576 bytes and 100 levels. A promotion "
-        "has to give the rest again."
+    assert message_with(caught, "does not contain the hyper-parameters") == (
+        "The run's record does not contain the hyper-parameters 'vocabulary', 'itself', 'nested', "
+        "'digits', 'object': they do not fit into 1,048,576 bytes of JSON with at most 100 levels. "
+        "To promote the run, pass them again."
     )
     (session,), unreadable = read_record(Path(logger.log_dir) / "sotl.jsonl")
     assert session.facts["hparams"] == {"width": 8, "depth": 2}
@@ -92,13 +92,13 @@ def test_another_run_that_writes_into_the_same_directory_is_told_of(tmp_path):
                 other.unit(0, 0.25, 4)
 
     model = scripted_model()
-    with pytest.warns(UserWarning, match="Another process writes") as caught:
+    with pytest.warns(UserWarning, match="Another process also writes") as caught:
         trainer(tmp_path, callbacks=[SoTLMonitor(), OtherProcess()], logger=logger).fit(
             model, loader(4)
         )
     assert message_with(caught, "Another process") == (
-        f"Another process writes into the run's record '{path}' too. The record keeps the two "
-        "apart, but the logs beside it do not: give each run its own directory."
+        f"Another process also writes to the run's record '{path}'. The record keeps the two "
+        "apart, but the logs beside it do not. Give each run its own directory."
     )
     own, other = merge_sessions(read_record(path)[0])
     assert own.losses == returned_epoch_losses(model)

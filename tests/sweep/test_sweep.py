@@ -242,7 +242,7 @@ def test_the_same_candidate_counts_once(tmp_path):
         (
             {"candidates": [{"a": (1, 2)}]},
             ValueError,
-            r"^Expected `candidates\[0\]` to be what JSON gives back unchanged but "
+            r"^Expected `candidates\[0\]` to survive JSON unchanged but "
             r"`candidates\[0\]\['a'\]` is the tuple \(1, 2\)\.$",
         ),
         ({"candidates": []}, ValueError, r"^Expected `candidates` to have at least one entry"),
