@@ -1,4 +1,4 @@
-"""Disks that are full and folders that cannot be written to: nothing half-written, no dead run."""
+"""Full disks and folders that cannot be written: no partial file, and training continues."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LARGE = LearningCurves(np.random.default_rng(0).random((100, 100)))
 
 @contextmanager
 def no_file_beyond(size: int) -> Iterator[None]:
-    """Have each write fail that makes a file longer than `size` bytes, as on a full disk."""
+    """Make each write fail that makes a file longer than `size` bytes, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -42,7 +42,7 @@ def no_file_beyond(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_table_that_does_not_fit_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_table_that_does_not_fit_on_the_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     OLD.save(path)
     message = f"'{path}' cannot be written: File too large."
@@ -52,7 +52,7 @@ def test_a_table_that_does_not_fit_leaves_the_one_before(tmp_path: Path) -> None
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.npz"]
 
 
-def test_a_picture_that_does_not_fit_gives_1_and_leaves_none(
+def test_a_picture_that_does_not_fit_on_the_disk_exits_with_1_and_leaves_no_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     LARGE.save(tmp_path / "x.npz")
@@ -66,14 +66,14 @@ def test_a_picture_that_does_not_fit_gives_1_and_leaves_none(
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "x.npz"])
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, folder: str) -> None:
+def test_the_error_names_a_file_whose_folder_cannot_be_written(tmp_path: Path, folder: str) -> None:
     OLD.save(tmp_path / "x.npz")
     path = tmp_path / folder / "y.npz"
     with pytest.raises(OSError, match=f"^'{re.escape(str(path))}' cannot be written: N"):
-        OLD.save(path)  # there is no such folder, or it is a file
+        OLD.save(path)  # the folder does not exist, or is a file
 
 
-def test_what_is_replaced_keeps_its_permissions_and_a_link_stays_one(tmp_path: Path) -> None:
+def test_a_replaced_file_keeps_its_permissions_and_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "real.txt").chmod(0o640)
     (tmp_path / "link.txt").symlink_to("real.txt")
@@ -91,15 +91,15 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "x.npz").is_fifo()
 
 
-class Folder(pl.loggers.CSVLogger):
-    """A logger with a folder that writes nothing there itself."""
+class NoFilesLogger(pl.loggers.CSVLogger):
+    """A logger with a folder that writes no files."""
 
     def save(self) -> None:
         """Write nothing."""
 
 
-class Trouble(pl.Callback):
-    """Makes the record unwritable while epochs 2 and 3 are trained, in one of several ways."""
+class UnwritableRecord(pl.Callback):
+    """Makes the record unwritable while epochs 2 and 3 train, in one of several ways."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind, self.folder = kind, folder
@@ -113,16 +113,16 @@ class Trouble(pl.Callback):
         if trainer.current_epoch == 2:
             if self.kind == "full disk":
                 size = (self.folder / "sotl.jsonl").stat().st_size
-                # Room for half a line.
+                # Room for part of a line.
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, self.limits[1]))
             else:
                 self.folder.rename(self.aside)
-                self.folder.write_text("a file where the folder was")
+                self.folder.write_text("a file in place of the folder")
         if trainer.current_epoch == 4:
             self.end()
 
     def end(self) -> None:
-        """Free the disk again."""
+        """Make the record writable again."""
         if self.kind == "full disk":
             resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
             return
@@ -135,18 +135,18 @@ class Trouble(pl.Callback):
 
 @pytest.mark.parametrize("kind", ["full disk", "folder comes back", "folder is lost"])
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")
-def test_a_record_that_cannot_be_written_for_a_while_is_whole_in_the_end(
+def test_a_record_that_cannot_be_written_for_a_while_is_complete_at_the_end(
     tmp_path: Path, kind: str
 ) -> None:
-    logger = Folder(tmp_path, name="", version="run")
+    logger = NoFilesLogger(tmp_path, name="", version="run")
     folder = Path(logger.log_dir)
-    monitor, trouble = SoTLMonitor(), Trouble(kind, folder)
-    fit = trainer(tmp_path, callbacks=[trouble, monitor], logger=logger, max_epochs=6)
+    monitor, unwritable = SoTLMonitor(), UnwritableRecord(kind, folder)
+    fit = trainer(tmp_path, callbacks=[unwritable, monitor], logger=logger, max_epochs=6)
     with pytest.warns(UserWarning, match="cannot be written") as caught:
         fit.fit(scripted_model(), loader(4))
-    told = [str(entry.message) for entry in caught if "cannot be written" in str(entry.message)]
-    assert len(told) == 1
-    assert told[0].startswith(f"The run's record '{folder / 'sotl.jsonl'}' cannot be written ([")
+    messages = [str(entry.message) for entry in caught]
+    (message,) = [text for text in messages if "cannot be written" in text]
+    assert message.startswith(f"The run's record '{folder / 'sotl.jsonl'}' cannot be written ([")
     losses = np.float32([[scripted_loss(epoch, batch) for batch in range(4)] for epoch in range(6)])
     means = dict(enumerate(losses.astype(np.float64).mean(axis=1).tolist()))
     assert monitor.epoch_losses == means
@@ -155,17 +155,17 @@ def test_a_record_that_cannot_be_written_for_a_while_is_whole_in_the_end(
     assert run.losses == means
     assert run.status["status"] == "finished"
     assert run.facts["max_epochs"] == 6
-    assert unreadable == (1 if kind == "full disk" else 0)  # the half line
+    assert unreadable == (1 if kind == "full disk" else 0)  # the partial line
     assert run.outdated == []
 
 
-def test_a_run_that_began_on_a_full_disk_is_older_than_its_promotion(tmp_path: Path) -> None:
+def test_a_run_that_began_on_a_full_disk_keeps_its_start_time(tmp_path: Path) -> None:
     history = LossHistory({})
     history.close(0, 2.0, 1)
     record = RunRecord(tmp_path / "sotl.jsonl")
     recorder = Recorder(record)
     with no_file_beyond(10), pytest.warns(UserWarning, match="cannot be written"):
-        begun = recorder.start("a", {}, history, after=1e12)  # of a clock that is ahead
+        begun = recorder.start("a", {}, history, after=1e12)  # the clock was ahead
     recorder.status("finished")
     (session,), unreadable = read_record(record.path)
     assert 1e12 < begun == session.begun
@@ -173,16 +173,16 @@ def test_a_run_that_began_on_a_full_disk_is_older_than_its_promotion(tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")
-def test_a_record_on_a_disk_that_stays_full_says_less_and_nothing_wrong(
+def test_a_record_on_a_disk_that_stays_full_is_shorter_but_correct(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logger = Folder(tmp_path, name="", version="run")
-    trouble = Trouble("full disk", Path(logger.log_dir))
+    logger = NoFilesLogger(tmp_path, name="", version="run")
+    unwritable = UnwritableRecord("full disk", Path(logger.log_dir))
     monitor = SoTLMonitor()
-    fit = trainer(tmp_path, callbacks=[trouble, monitor], logger=logger, max_epochs=4)
+    fit = trainer(tmp_path, callbacks=[unwritable, monitor], logger=logger, max_epochs=4)
     with pytest.warns(UserWarning, match="the run continues, and missing lines will be written"):
         fit.fit(scripted_model(), loader(4))
-    trouble.end()
+    unwritable.end()
     assert len(monitor.epoch_losses) == 4
     assert main(["rank", str(tmp_path), "--json"]) == 0
     (run,) = json.loads(capsys.readouterr().out)["runs"]
@@ -191,10 +191,10 @@ def test_a_record_on_a_disk_that_stays_full_says_less_and_nothing_wrong(
 
 
 @pytest.mark.filterwarnings("ignore:The run's record .* cannot be written")
-def test_a_stop_whose_checkpoint_does_not_fit_names_it_and_leaves_none(tmp_path: Path) -> None:
+def test_a_stop_whose_checkpoint_does_not_fit_names_it_and_leaves_no_file(tmp_path: Path) -> None:
     stopper = EarlyRankingStopper(stop_epoch=2)
-    saves_nothing = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=0)
-    callbacks = [SoTLMonitor(), stopper, saves_nothing]
+    saves_no_checkpoint = pl.callbacks.ModelCheckpoint(tmp_path, save_top_k=0)
+    callbacks = [SoTLMonitor(), stopper, saves_no_checkpoint]
     run = trainer(tmp_path, callbacks=callbacks, max_epochs=4, enable_checkpointing=True)
     with no_file_beyond(3_000), pytest.raises(OSError, match="checkpoint to resume from") as caught:
         run.fit(scripted_model(), loader(4))
@@ -208,8 +208,8 @@ def test_a_stop_whose_checkpoint_does_not_fit_names_it_and_leaves_none(tmp_path:
     assert list(tmp_path.rglob("*.ckpt")) == []
 
 
-def test_what_the_examples_write_they_write_whole() -> None:
-    """A picture by `plotting.save`, all else by `LearningCurves.save` or the one `write_whole`."""
+def test_the_examples_write_only_complete_files() -> None:
+    """They write with `plotting.save`, `LearningCurves.save` or `write_whole`."""
     writes = re.compile(r"\.(savefig|write_text|write_bytes)\(")
     found = [
         path.name for path in EXAMPLES.rglob("*.py") for _ in writes.finditer(path.read_text())

@@ -1,4 +1,4 @@
-"""Records with odd values or without an end: no crash, and no time beyond proportion."""
+"""Records with odd values or very many lines: no crash, and time in proportion to the size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UNIT = '{"e": 0, "loss": 1.0, "steps": 1, "checkpoint": null}\n'
         HEADER + '{"status": ' + "[" * 90 + "]" * 90 + "}\n" + UNIT,
     ],
 )
-def test_odd_values_in_a_record_are_no_crash(
+def test_odd_values_in_a_record_do_not_crash(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     (tmp_path / "sotl.jsonl").write_bytes(text.encode() + b"\xff\xfe")
@@ -42,7 +42,7 @@ def test_odd_values_in_a_record_are_no_crash(
     assert RunRecord(tmp_path / "sotl.jsonl").units_of("a")[0] == 1.0
 
 
-def test_a_record_of_countless_sessions_is_refused(
+def test_a_record_of_too_many_sessions_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "MOST_SESSIONS", 2)
@@ -51,8 +51,10 @@ def test_a_record_of_countless_sessions_is_refused(
         read_record(tmp_path / "sotl.jsonl")
 
 
-@pytest.mark.timeout(25)  # with a search for each unit it is more than a minute
-def test_sessions_that_contradict_each_other_take_time_in_proportion(tmp_path: Path) -> None:
+@pytest.mark.timeout(25)  # a search for each unit would take more than a minute
+def test_sessions_with_different_losses_take_time_in_proportion_to_their_number(
+    tmp_path: Path,
+) -> None:
     lines = [
         f'{{"e": {unit}, "loss": %s, "steps": 1, "checkpoint": null}}\n' for unit in range(50_000)
     ]
@@ -61,9 +63,9 @@ def test_sessions_that_contradict_each_other_take_time_in_proportion(tmp_path: P
     sessions, _ = read_record(tmp_path / "sotl.jsonl")
     (run,) = merge_sessions(sessions)
     assert set(run.losses.values()) == {2.0}
-    # Each undoes the last of 50,000 units: with a walk through all of them it is half a minute.
-    undoing = [
+    # Each replaces the last of 50,000 units. A walk through all units would take half a minute.
+    replacing = [
         Session("a", tmp_path, {}, float(place), {49_999: float(place)}) for place in range(9000)
     ]
-    (run,) = merge_sessions([*sessions, *undoing])
+    (run,) = merge_sessions([*sessions, *replacing])
     assert (run.losses[49_999], run.losses[49_998], len(run.losses)) == (8999.0, 2.0, 50_000)

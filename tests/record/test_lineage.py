@@ -1,4 +1,4 @@
-"""Runs that share a beginning: which lines of their tree are runs, and what belongs to each."""
+"""Runs that share their first epochs: which paths of their tree are runs, and what each has."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BASE = [4.0, 3.0, 2.0]
 
 
 class Records:
-    """Sessions of one run, as a version of today (with `names_parent`) or an older one has them."""
+    """Sessions of one run, as today's version (with `names_parent`) or an older one writes them."""
 
     def __init__(self, *, names_parent: bool, same_folder: bool) -> None:
         self.names_parent, self.same_folder = names_parent, same_folder
         self.sessions: list[Session] = []
         self.paths: dict[float, list[float]] = {}
-        self.written: dict[int, float] = {}  # what the one file comes to
+        self.written: dict[int, float] = {}  # the units in the single file
 
     def train(
         self,
@@ -33,7 +33,7 @@ class Records:
         checkpoint: str | None = None,
         **facts: Any,
     ) -> float:
-        """Add a session that resumed from the first units of another one; return its time."""
+        """Add a session that resumed after some units of another session; return its time."""
         begun = float(len(self.sessions) + 1)
         parent, units = after or (None, 0)
         start = [] if parent is None else self.paths[parent][:units]
@@ -76,7 +76,7 @@ class Records:
 
 @pytest.fixture(
     params=itertools.product([False, True], [False, True]),
-    ids=["older", "older, one file", "names parents", "names parents, one file"],
+    ids=["older version", "older version, one file", "today", "today, one file"],
 )
 def records(request: pytest.FixtureRequest) -> Records:
     names_parent, same_folder = request.param
@@ -89,7 +89,7 @@ def stopped(records: Records, losses: list[float], *after: Any, **facts: Any) ->
     )
 
 
-def test_three_forks_of_a_base_are_three_runs(records: Records) -> None:
+def test_three_forks_of_a_checkpoint_are_three_runs(records: Records) -> None:
     base = stopped(records, BASE, checkpoint="base.ckpt")
     for rate, losses in ((0.01, [1.9, 1.8]), (0.2, [1.0, 0.5]), (0.5, [3.0, 9.0])):
         records.train(losses, (base, 3), hparams={"lr": rate})
@@ -107,7 +107,7 @@ def test_three_forks_of_a_base_are_three_runs(records: Records) -> None:
     assert len({run.begun for run in runs}) == 3
 
 
-def test_a_run_that_is_resumed_once_stays_one(records: Records) -> None:
+def test_a_run_that_is_resumed_once_stays_one_run(records: Records) -> None:
     base = stopped(records, BASE, hparams={"lr": 0.1})
     records.train([1.0], (base, 3), hparams={"lr": 0.01})
     assert records.curves() == [[*BASE, 1.0]]
@@ -117,14 +117,16 @@ def test_a_run_that_is_resumed_once_stays_one(records: Records) -> None:
 
 
 @pytest.mark.parametrize("status", ["finished", "stopped", "paused"])
-def test_forks_with_equal_parameters_that_both_ended_are_two(records: Records, status: str) -> None:
+def test_two_forks_with_equal_parameters_that_both_ended_are_two_runs(
+    records: Records, status: str
+) -> None:
     base = stopped(records, BASE)
     records.train([1.0, 0.9], (base, 3), status=status)
     records.train([1.1, 0.8], (base, 3), status=status)
     assert records.curves() == [[*BASE, 1.0, 0.9], [*BASE, 1.1, 0.8]]
 
 
-def test_a_winner_promoted_twice_bit_for_bit_is_two(records: Records) -> None:
+def test_a_winner_that_was_promoted_three_times_is_three_runs(records: Records) -> None:
     base = stopped(records, BASE)
     for _ in range(3):
         records.train([1.0, 0.9], (base, 3))
@@ -134,7 +136,7 @@ def test_a_winner_promoted_twice_bit_for_bit_is_two(records: Records) -> None:
 
 @pytest.mark.parametrize("status", [None, "interrupted"])
 @pytest.mark.parametrize("other", [[1.1, 0.8], [1.0, 0.9, 0.8]])
-def test_one_that_broke_off_and_was_followed_is_the_same_run(
+def test_an_interrupted_session_and_its_repetition_are_one_run(
     records: Records, status: str | None, other: list[float]
 ) -> None:
     base = stopped(records, BASE)
@@ -143,21 +145,21 @@ def test_one_that_broke_off_and_was_followed_is_the_same_run(
     assert records.curves() == [[*BASE, *other]]
 
 
-def test_one_that_broke_off_is_a_run_if_its_parameters_differ(records: Records) -> None:
+def test_an_interrupted_session_with_other_parameters_is_a_run(records: Records) -> None:
     base = stopped(records, BASE)
     records.train([1.0, 0.9], (base, 3), status=None, hparams={"lr": 0.1})
     records.train([1.1], (base, 3), params={"lr": 0.1})
     assert records.curves() == [[*BASE, 1.0, 0.9], [*BASE, 1.1]]
 
 
-def test_a_killed_run_that_resumed_from_an_older_checkpoint_is_one(records: Records) -> None:
+def test_a_killed_run_that_resumed_from_an_older_checkpoint_is_one_run(records: Records) -> None:
     killed = records.train([4.0, 3.0, 2.0, 1.0], status=None)
     again = records.train([2.5], (killed, 2), status="interrupted")
     records.train([1.5, 1.0], (again, 3))
     assert records.curves() == [[4.0, 3.0, 2.5, 1.5, 1.0]]
 
 
-def test_a_finished_run_survives_an_attempt_from_its_middle(records: Records) -> None:
+def test_a_finished_run_stays_beside_an_attempt_from_its_middle(records: Records) -> None:
     whole = records.train([4.0, 3.0, 2.0, 1.0], checkpoint="end.ckpt")
     records.train([2.5], (whole, 2), status=None)
     assert records.curves() == [[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.5]]
@@ -170,7 +172,7 @@ def test_a_finished_run_survives_an_attempt_from_its_middle(records: Records) ->
     assert (second.status, second.ends, second.checkpoints) == ({}, set(), {})
 
 
-def test_forks_of_forks_have_all_their_ancestors(records: Records) -> None:
+def test_forks_of_forks_have_the_units_of_all_their_ancestors(records: Records) -> None:
     base = records.train([9.0, 8.0, 7.0], status="paused")
     left = records.train([6.0, 5.0], (base, 3), status="paused", hparams={"lr": 1})
     right = records.train([6.5, 5.5], (base, 2), status="paused", hparams={"lr": 2})
@@ -187,7 +189,7 @@ def test_forks_of_forks_have_all_their_ancestors(records: Records) -> None:
     assert ends == {4.0: {3, 5, 6}, 4.1: {3, 5, 6}, 5.5: {4}, 4.2: {5}}
 
 
-def test_a_restart_that_trains_nothing_is_no_fork(records: Records) -> None:
+def test_a_restart_that_trains_nothing_is_not_a_fork(records: Records) -> None:
     base = stopped(records, BASE)
     records.train([1.0], (base, 3))
     for _ in range(2):
@@ -209,7 +211,9 @@ def test_a_restart_that_trains_nothing_keeps_the_reason_of_the_stop(records: Rec
     assert (run.status["reason"], run.has_ended) == ("policy", True)
 
 
-def test_a_stop_that_was_killed_before_its_save_is_trained_once_more(records: Records) -> None:
+def test_a_run_killed_between_its_stop_and_the_checkpoint_trains_again_as_one_run(
+    records: Records,
+) -> None:
     first = stopped(records, BASE)
     stopped(records, [2.0], (first, 2), checkpoint="x.ckpt")
     assert records.curves() == [BASE]
@@ -217,7 +221,9 @@ def test_a_stop_that_was_killed_before_its_save_is_trained_once_more(records: Re
     assert (run.checkpoints, run.stopped_at) == ({2: "x.ckpt"}, 3)
 
 
-def test_one_that_wrote_after_another_began_had_not_broken_off(records: Records) -> None:
+def test_a_session_that_wrote_after_another_began_was_not_interrupted_before_it(
+    records: Records,
+) -> None:
     base = stopped(records, BASE)
     records.train([1.0, 0.9], (base, 3), status="interrupted")
     records.train([1.1], (base, 3))
@@ -225,7 +231,7 @@ def test_one_that_wrote_after_another_began_had_not_broken_off(records: Records)
     assert records.curves() == [[*BASE, 1.0, 0.9], [*BASE, 1.1]]
 
 
-def test_addresses_of_objects_do_not_make_parameters_differ(records: Records) -> None:
+def test_parameters_that_differ_only_in_addresses_of_objects_are_equal(records: Records) -> None:
     base = stopped(records, BASE)
     records.train([1.0], (base, 3), status=None, hparams={"act": "<Act object at 0x7f01>"})
     records.train([1.1], (base, 3), hparams={"act": "<Act object at 0x55aa>"})
@@ -243,8 +249,8 @@ def test_runs_do_not_depend_on_the_order_of_the_folders(records: Records) -> Non
     assert len(orders) == 1
 
 
-def test_population_based_training_has_a_run_for_each_line() -> None:
-    """Trial B continues from A's checkpoint, A from B's, and B once more from A's."""
+def test_population_based_training_has_a_run_for_each_path() -> None:
+    """Trial B resumes from A's checkpoint, A from B's, and B again from A's."""
     sessions = []
 
     def session(run_id: str, time: float, folder: str, losses: list[float], **facts: Any) -> None:

@@ -31,7 +31,7 @@ def append(folder: Path, *lines: object) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(losses=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=6))
-def test_what_the_writer_writes_is_read_bit_for_bit(
+def test_losses_are_read_bit_for_bit_as_they_were_written(
     tmp_path_factory: pytest.TempPathFactory, losses: list[float]
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
@@ -42,14 +42,14 @@ def test_what_the_writer_writes_is_read_bit_for_bit(
     assert unreadable == 0
 
 
-def test_last_line_of_an_epoch_wins(tmp_path: Path) -> None:
+def test_the_last_line_of_an_epoch_counts(tmp_path: Path) -> None:
     write_record(tmp_path, [3.0, 2.0], run_id="a", status=None)
     append(tmp_path, {"e": 1, "loss": 1.5, "steps": 4, "checkpoint": None})
     (run,), _ = read(tmp_path)
     assert run.losses == {0: 3.0, 1: 1.5}
 
 
-def test_checkpoint_survives_that_its_epoch_is_restated(tmp_path: Path) -> None:
+def test_a_checkpoint_is_kept_when_its_epoch_is_repeated(tmp_path: Path) -> None:
     write_record(tmp_path, [3.0, 2.0], run_id="a", status="stopped", checkpoint="x.ckpt")
     write_record(tmp_path, [3.0, 2.0, 1.0], run_id="a")
     (run,), _ = read(tmp_path)
@@ -58,28 +58,28 @@ def test_checkpoint_survives_that_its_epoch_is_restated(tmp_path: Path) -> None:
     assert run.status["status"] == "finished"
 
 
-def test_checkpoint_goes_with_the_training_that_it_was_of(tmp_path: Path) -> None:
+def test_a_checkpoint_is_dropped_when_its_epoch_is_trained_again(tmp_path: Path) -> None:
     write_record(tmp_path, [3.0, 2.0], run_id="a", status=None, checkpoint="x.ckpt")
     write_record(tmp_path, [3.0, 2.5], run_id="a")
     (run,), _ = read(tmp_path)
     assert run.checkpoints == {}
 
 
-def test_resumed_run_that_went_another_way_is_one_training_not_a_mixture(tmp_path: Path) -> None:
+def test_a_resumed_run_with_other_losses_drops_the_later_epochs(tmp_path: Path) -> None:
     write_record(tmp_path, [4.0, 3.0, 2.0, 1.0], run_id="a", status=None)
     write_record(tmp_path, [4.0, 3.0, 2.5], run_id="a", status=None)
     (run,), _ = read(tmp_path)
     assert run.losses == {0: 4.0, 1: 3.0, 2: 2.5}
 
 
-def test_session_killed_before_it_restated_all_loses_nothing(tmp_path: Path) -> None:
+def test_a_session_killed_before_it_repeated_all_units_loses_nothing(tmp_path: Path) -> None:
     write_record(tmp_path, [4.0, 3.0, 2.0], run_id="a", status=None)
     write_record(tmp_path, [4.0], run_id="a", status=None)
     (run,), _ = read(tmp_path)
     assert run.losses == {0: 4.0, 1: 3.0, 2: 2.0}
 
 
-def test_run_that_goes_on_in_another_folder_stays_one(tmp_path: Path) -> None:
+def test_a_run_that_resumes_in_another_folder_stays_one_run(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [4.0, 3.0], run_id="a", status="stopped", checkpoint="x.ckpt")
     write_record(tmp_path / "v1", [4.0, 3.0, 2.0], run_id="a")
     (run,), _ = read(tmp_path / "v1", tmp_path / "v0")
@@ -88,7 +88,7 @@ def test_run_that_goes_on_in_another_folder_stays_one(tmp_path: Path) -> None:
     assert run.outdated == []
 
 
-def test_continuation_that_broke_off_and_one_that_followed_are_told(tmp_path: Path) -> None:
+def test_a_folder_whose_losses_a_later_session_replaced_is_named(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [4.0, 3.0, 1.0], run_id="a", status="interrupted")
     write_record(tmp_path / "v1", [4.0, 3.0, 2.0], run_id="a")
     (run,), _ = read(tmp_path / "v0", tmp_path / "v1")
@@ -103,7 +103,7 @@ def test_one_file_may_hold_several_runs(tmp_path: Path) -> None:
     assert [(run.run_id, len(run.losses)) for run in runs] == [("a", 1), ("b", 2)]
 
 
-def test_half_a_line_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_a_partial_line_is_left_out_and_counted(tmp_path: Path) -> None:
     write_record(tmp_path, [4.0, 3.0], run_id="a", status=None)
     with (tmp_path / "sotl.jsonl").open("a") as file:
         file.write('{"e": 2, "loss": 0.')
@@ -125,7 +125,7 @@ def test_half_a_line_is_left_out_and_counted(tmp_path: Path) -> None:
         "{}",
     ],
 )
-def test_line_that_is_none_of_a_record_is_counted(tmp_path: Path, line: str) -> None:
+def test_a_line_that_does_not_belong_in_a_record_is_counted(tmp_path: Path, line: str) -> None:
     write_record(tmp_path, [4.0], run_id="a", status=None)
     append(tmp_path, line)
     (run,), unreadable = read(tmp_path)
@@ -133,12 +133,12 @@ def test_line_that_is_none_of_a_record_is_counted(tmp_path: Path, line: str) -> 
     assert unreadable == 1
 
 
-def test_unit_before_any_header_is_counted(tmp_path: Path) -> None:
+def test_a_unit_before_any_header_is_counted_as_unreadable(tmp_path: Path) -> None:
     append(tmp_path, {"e": 0, "loss": 1.0})
     assert read(tmp_path) == ([], 1)
 
 
-def test_newer_schema_is_refused(tmp_path: Path) -> None:
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     append(tmp_path, {"schema": 2, "run_id": "a"})
     with pytest.raises(
         ValueError,
@@ -148,7 +148,7 @@ def test_newer_schema_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_session_need_not_restate_what_is_there(tmp_path: Path) -> None:
+def test_a_session_need_not_repeat_the_units_in_its_file(tmp_path: Path) -> None:
     write_record(tmp_path, [4.0, 3.0], run_id="a", status="interrupted", checkpoint="x.ckpt")
     write_record(tmp_path, [], run_id="a", status=None)
     append(
@@ -162,7 +162,7 @@ def test_session_need_not_restate_what_is_there(tmp_path: Path) -> None:
     assert run.stopped_at == 3
 
 
-def test_session_that_trains_an_epoch_again_replaces_what_followed(tmp_path: Path) -> None:
+def test_a_session_that_trains_an_epoch_again_drops_the_later_epochs(tmp_path: Path) -> None:
     write_record(tmp_path, [4.0, 3.0, 2.0, 1.0], run_id="a", status="interrupted")
     write_record(tmp_path, [], run_id="a", status=None)
     append(tmp_path, {"e": 2, "loss": 2.5, "steps": 4, "checkpoint": None})

@@ -17,7 +17,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines() if line]
 
 
-def test_each_line_is_one_document_with_all_digits(tmp_path):
+def test_each_line_is_a_json_document_with_all_digits(tmp_path):
     record = RunRecord(tmp_path / "deep" / "sotl.jsonl")
     record.header("abc", loss_key="loss")
     record.unit(0, 1 / 3, 5)
@@ -37,7 +37,7 @@ def test_a_non_finite_loss_is_null(tmp_path, loss):
     assert lines(record.path) == [{"e": 3, "loss": None, "steps": 2, "checkpoint": None}]
 
 
-def test_what_json_cannot_hold_is_written_as_its_repr(tmp_path):
+def test_a_value_that_json_cannot_hold_is_written_as_its_repr(tmp_path):
     record = RunRecord(tmp_path / "sotl.jsonl")
     record.header("a", hparams={"path": Path("x"), "sizes": (1, 2), "lr": math.inf, 3: None})
     assert lines(record.path)[0]["hparams"] == {
@@ -48,7 +48,7 @@ def test_what_json_cannot_hold_is_written_as_its_repr(tmp_path):
     }
 
 
-def test_a_line_that_a_kill_left_half_written_spoils_no_other(tmp_path):
+def test_a_line_that_a_kill_cut_off_does_not_damage_the_next(tmp_path):
     path = tmp_path / "sotl.jsonl"
     whole = '{"e": 0, "loss": 1.0, "steps": 1, "checkpoint": null}\n'
     for cut in range(len(whole) + 1):
@@ -64,24 +64,24 @@ def test_a_line_that_a_kill_left_half_written_spoils_no_other(tmp_path):
     [
         ({}, {}),  # a run without a record
         ({"hparams": None}, {}),
-        ({"hparams": {"lr": 0.1}}, {"lr": 0.1}),  # a record from before `params`
+        ({"hparams": {"lr": 0.1}}, {"lr": 0.1}),  # a record of a version without `params`
         ({"hparams": {"lr": 0.1}, "params": None}, {"lr": 0.1}),
         ({"hparams": {"lr": 0.1}, "params": {"width": 8}}, {"width": 8}),
-        ({"hparams": {"lr": 0.1}, "params": {}}, {}),  # given: it has none
+        ({"hparams": {"lr": 0.1}, "params": {}}, {}),  # given, and empty
         ({"hparams": {"lr": 0.1}, "params": [1]}, {"lr": 0.1}),
     ],
 )
-def test_what_the_user_gave_is_the_parameters_of_a_run(facts, params):
+def test_the_parameters_given_by_the_user_come_before_hyper_parameters(facts, params):
     assert run_params(facts) == params
 
 
 def newest(*folders: Path) -> dict[str, dict]:
-    """Return run id -> losses and status, as the reader has them."""
+    """Return run id -> losses and status, as the reader returns them."""
     sessions = [entry for folder in folders for entry in read_record(folder / "sotl.jsonl")[0]]
     return {run.run_id: (run.losses, run.status) for run in merge_sessions(sessions)}
 
 
-def test_lines_of_two_processes_that_write_into_one_record_stay_apart(tmp_path):
+def test_two_processes_that_write_to_one_record_stay_two_runs(tmp_path):
     one, two = (RunRecord(tmp_path / "sotl.jsonl") for _ in range(2))
     one.header("a")
     one.unit(0, 4.0, 1)
@@ -102,7 +102,7 @@ def test_lines_of_two_processes_that_write_into_one_record_stay_apart(tmp_path):
     assert two.is_shared
 
 
-def test_a_record_that_was_deleted_is_begun_again(tmp_path):
+def test_a_deleted_record_starts_again_with_its_header(tmp_path):
     record = RunRecord(tmp_path / "sotl.jsonl")
     record.header("a", loss_key="nll")
     record.path.unlink()
@@ -112,7 +112,7 @@ def test_a_record_that_was_deleted_is_begun_again(tmp_path):
     assert not record.is_shared
 
 
-def test_a_clock_that_was_set_back_does_not_make_the_older_process_the_newer(tmp_path, monkeypatch):
+def test_the_order_of_processes_survives_a_clock_that_was_set_back(tmp_path, monkeypatch):
     v0, v1 = tmp_path / "v0", tmp_path / "v1"
     clock = iter([1e9, 2e3, 1e3])
     monkeypatch.setattr(time, "time", lambda: next(clock))
@@ -123,7 +123,7 @@ def test_a_clock_that_was_set_back_does_not_make_the_older_process_the_newer(tmp
     assert 1e9 == first < second < third < 1e9 + 1e-3
 
 
-def test_a_record_with_a_clock_that_went_back_is_read_in_the_order_of_its_lines(tmp_path):
+def test_if_the_clock_was_set_back_the_order_of_the_lines_counts(tmp_path):
     for when, loss in ((2e9, 2.0), (1e9, 1.0)):
         with (tmp_path / "sotl.jsonl").open("a") as file:
             for line in ({"schema": 1, "run_id": "a", "time": when}, {"e": 0, "loss": loss}):
@@ -131,7 +131,7 @@ def test_a_record_with_a_clock_that_went_back_is_read_in_the_order_of_its_lines(
     assert newest(tmp_path)["a"][0] == {0: 1.0}
 
 
-def test_units_below_a_header_that_cannot_be_read_are_nobodys(tmp_path):
+def test_units_below_an_unreadable_header_belong_to_no_run(tmp_path):
     record = RunRecord(tmp_path / "sotl.jsonl")
     record.header("a")
     record.unit(0, 1.0, 1)
@@ -145,7 +145,7 @@ def test_units_below_a_header_that_cannot_be_read_are_nobodys(tmp_path):
 @pytest.mark.parametrize(
     "line", [b"[1, 2]", b"3", b'{"e": 1}', b'{"e": [1], "loss": 1}', b"\xff\0"]
 )
-def test_a_damaged_record_can_be_gone_on_with(tmp_path, line):
+def test_a_damaged_record_can_be_continued(tmp_path, line):
     record = RunRecord(tmp_path / "sotl.jsonl")
     record.header("a")
     record.unit(0, 1.0, 1)
@@ -157,7 +157,7 @@ def test_a_damaged_record_can_be_gone_on_with(tmp_path, line):
     assert newest(tmp_path)["a"][0] == {0: 1.0, 1: 0.5}
 
 
-def test_units_below_a_line_that_is_too_long_to_be_read_are_nobodys(tmp_path, monkeypatch):
+def test_units_below_a_line_that_is_too_long_belong_to_no_run(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MOST_LINE_BYTES", 400)
     record = RunRecord(tmp_path / "sotl.jsonl")
     record.header("a")
@@ -181,7 +181,7 @@ def test_headers_that_two_processes_repeat_count_once(tmp_path, monkeypatch):
     assert [len(losses) for losses, _ in newest(tmp_path).values()] == [5, 5]
 
 
-def test_processes_of_a_run_that_do_not_say_when_they_began_are_not_mixed(tmp_path):
+def test_sessions_without_times_in_their_headers_are_not_mixed(tmp_path):
     text = ""
     for losses in ([3.0, 2.0, 1.0], [3.0, 2.5]):
         text += '{"schema": 1, "run_id": "a"}\n'
@@ -190,7 +190,7 @@ def test_processes_of_a_run_that_do_not_say_when_they_began_are_not_mixed(tmp_pa
     assert newest(tmp_path)["a"][0] == {0: 3.0, 1: 2.5}
 
 
-def test_half_a_line_of_its_own_is_no_other_process(tmp_path):
+def test_a_partial_line_of_its_own_does_not_count_as_another_process(tmp_path):
     resource = pytest.importorskip("resource")
     record = RunRecord(tmp_path / "sotl.jsonl")
     begun = record.header("a")
@@ -209,7 +209,7 @@ def test_half_a_line_of_its_own_is_no_other_process(tmp_path):
     assert (session.losses, unreadable) == ({0: 1.0, 1: 0.5}, 1)
 
 
-def test_what_lightnings_command_line_adds_is_no_parameter():
+def test_keys_that_lightning_cli_adds_are_not_parameters():
     added = {"_instantiator": "lightning.pytorch.cli.instantiate_module", "_class_path": "my.Net"}
     assert run_params({"hparams": {"lr": 0.1, **added}}) == {"lr": 0.1}
     assert run_params({"hparams": {"lr": 0.1}, "params": {"mine": 1, **added}}) == {

@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 
-def test_a_promotion_on_a_machine_whose_clock_is_behind_is_the_newer(tmp_path, monkeypatch):
+def test_a_promotion_on_a_machine_whose_clock_is_behind_is_newer(tmp_path, monkeypatch):
     def fit(clock, stopper, checkpoint=None):
         monkeypatch.setattr("lightning_sotl.record.writer.time.time", lambda: clock)
         logger = pl.loggers.CSVLogger(tmp_path / "logs")
@@ -53,13 +53,13 @@ class NoRepr:
         raise RuntimeError("no repr")
 
 
-def test_hyper_parameters_that_no_header_can_hold_cost_neither_run_nor_record(tmp_path):
+def test_hyper_parameters_that_do_not_fit_into_a_header_are_left_out_with_a_warning(tmp_path):
     itself, deep = {}, 1
     itself["itself"] = itself
     for _ in range(99):  # below the two levels of the header itself
         deep = [deep]
     unfit = {
-        "vocabulary": ["x" * 1000] * 5000,  # megabytes: a line that readers pass over
+        "vocabulary": ["x" * 1000] * 5000,  # megabytes: readers would skip the line
         "itself": itself,
         "nested": deep,
         "digits": 10**5000,
@@ -80,7 +80,7 @@ def test_hyper_parameters_that_no_header_can_hold_cost_neither_run_nor_record(tm
     assert (session.losses, unreadable) == (returned_epoch_losses(model), 0)
 
 
-def test_another_run_that_writes_into_the_same_directory_is_told_of(tmp_path):
+def test_another_run_that_writes_to_the_same_record_gives_a_warning(tmp_path):
     logger = pl.loggers.CSVLogger(tmp_path)
     path = Path(logger.log_dir) / "sotl.jsonl"
 
@@ -113,7 +113,7 @@ def test_another_run_that_writes_into_the_same_directory_is_told_of(tmp_path):
         (signal.SIGTERM, signal.SIG_DFL, SIGTERMException, "", "SIGTERMException"),
     ],
 )
-def test_a_signal_that_ends_the_run_stands_in_the_record(
+def test_a_signal_that_ends_the_run_is_in_the_record(
     tmp_path, number, handler, raised, message, error
 ):
     def loss(epoch, batch):
