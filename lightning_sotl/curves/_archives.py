@@ -1,4 +1,4 @@
-"""Reader of zip members in memory, with bounded sizes; nothing is unpacked to disk."""
+"""Reads members of zip archives in memory, with bounded sizes. Nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import BinaryIO
 from lightning_sotl._utils.files import UnreadableFileError, open_regular
 from lightning_sotl._utils.text import quoted
 
-# `zipfile` reads the list of members at once; 100,000 members of some 80 bytes each.
+# The list of members, which `zipfile` reads at once: 100,000 members of about 80 bytes each.
 MOST_DIRECTORY_BYTES = 8 * 2**20
-# All members unpacked: a table of `MOST_ENTRIES` losses and two small tables.
+# All members unpacked: a table of `MOST_ENTRIES` losses, and two small tables.
 MOST_UNPACKED_BYTES = 2**30
 
-_PLAIN = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
-# Raised by `zipfile` and its decompressors on damaged archives.
-_DAMAGES = (
+# Errors of `zipfile` and its decompressors on damaged archives.
+_DAMAGE_ERRORS = (
     ValueError,
     zipfile.BadZipFile,
     zlib.error,
@@ -35,24 +35,30 @@ _DAMAGES = (
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip after checking its members: their number, size, names and compression.
+def open_archive(path: Path, *, kind: str) -> Iterator[zipfile.ZipFile]:
+    """Open a zip after a check of its members: their number, sizes, names and compression.
+
+    Args:
+        path: The file.
+        kind: What the file should be, for the error, such as "an .npz archive".
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If it is no zip, is damaged or too large, or if a member is encrypted, is
-            compressed by another method than deflate, shares its name with another member, or has
-            a name that leads out of a folder.
+        ValueError: If it is not a zip, is damaged or too large, or if a member is encrypted, is
+            compressed by another method than deflate, has the name of another member, or has a
+            name that leads out of a folder.
     """
     with open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"Expected '{path}' to be {kind}, but it is not.")
         try:
             archive = zipfile.ZipFile(_BoundedReads(file))
         except UnreadableFileError:
             raise ValueError(
                 f"Expected '{path}' to have a list of members of at most "
-                f"{MOST_DIRECTORY_BYTES:,} bytes, some 100,000 members, but it has a longer one."
+                f"{MOST_DIRECTORY_BYTES:,} bytes (about 100,000 members), but it is longer."
             ) from None
-        except _DAMAGES as error:
+        except _DAMAGE_ERRORS as error:
             raise ValueError(f"'{path}' is damaged and cannot be read: {error}.") from None
         with archive:
             _check_members(path, archive.infolist())
@@ -60,18 +66,18 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Return the content of a member, never more than its declared size.
+    """Return the content of a member, which is never longer than its declared size.
 
     Raises:
-        ValueError: If it is damaged.
+        ValueError: If the member is damaged.
     """
     try:
         with archive.open(member) as file:
             chunks = []
-            # In chunks: a single read would allocate the declared size.
+            # A single read would allocate the declared size.
             while chunk := file.read(_CHUNK):
                 chunks.append(chunk)
-    except _DAMAGES as error:
+    except _DAMAGE_ERRORS as error:
         raise ValueError(f"{quoted(member.filename)} is damaged: {error}.") from None
     return b"".join(chunks)
 
@@ -80,10 +86,10 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     names: set[str] = set()
     for member in members:
         name = member.filename
-        if member.compress_type not in _PLAIN or member.flag_bits & _ENCRYPTED:
+        if member.compress_type not in _METHODS or member.flag_bits & _ENCRYPTED:
             raise ValueError(
                 f"Expected the members of '{path}' to be stored or deflated but {quoted(name)} is "
-                "encrypted or packed in another way."
+                "encrypted or compressed by another method."
             )
         windows = PureWindowsPath(name)
         if windows.drive or windows.root or ".." in windows.parts or ".." in name.split("/"):
@@ -104,9 +110,9 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 class _BoundedReads:
-    """A file that refuses to read more at once than a list of members may have.
+    """A file that refuses to read more at once than the list of members may have.
 
-    `zipfile` reads the list in a single call, with a length from the file.
+    `zipfile` reads the list in a single call, and takes its length from the file.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -120,5 +126,5 @@ class _BoundedReads:
         return self._file.read(size)
 
     def seekable(self) -> bool:
-        """Return True, as `zipfile` demands."""
+        """Return True, as `zipfile` requires."""
         return True

@@ -1,4 +1,4 @@
-"""Which folders below a directory hold runs, and in which files."""
+"""Finds the folders below a directory that hold runs, and their files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_sotl.record.format import RECORD_SUFFIX, file_name, parsed_lines
 
 
 class NoRunsError(ValueError):
-    """No run has what was looked for."""
+    """There are no runs, or none has the requested values."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class RunFolder:
 
 
 def as_paths(directory: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Return a directory of runs, or several, as paths; several are made absolute."""
+    """Return one or several directories of runs as paths. Several are made absolute."""
     if isinstance(directory, (str, Path)):
         return [Path(directory)]
     if len(directory) == 1:
@@ -45,7 +45,7 @@ def common_root(paths: Sequence[Path]) -> Path:
 
 
 def is_run_file(path: Path) -> bool:
-    """Return whether a file has the name of a record or of a log that Lightning writes.
+    """Return whether a file has the name of a record or of a log of Lightning.
 
     Examples:
         >>> [is_run_file(Path(name)) for name in ("v0/metrics.csv", "sotl.jsonl", "curves.npz")]
@@ -66,26 +66,26 @@ def find_run_folders(paths: Sequence[Path], notes: list[str], *, prefix: str) ->
         paths: Directories, which are searched at any depth, and files of runs. For a file, only
             its own folder is read.
         notes: Receives a sentence for each folder that cannot be listed.
-        prefix: The monitor's; its record is `<prefix>.jsonl`.
+        prefix: The prefix of the monitor, whose record is `<prefix>.jsonl`.
 
     Raises:
-        NotADirectoryError: If a path does not exist, or is a file but not one of a run.
-        NoRunsError: If there is no run.
+        NotADirectoryError: If a path does not exist, or is a file that does not belong to a run.
+        NoRunsError: If there are no runs.
     """
     record_name = file_name(prefix)
     found: dict[Path, RunFolder] = {}
     walked, empty = 0, []
     for given in paths:
-        seen = 0
-        for path, names in _listed(given, notes):
+        holding_runs = 0
+        for path, names in _folders_below(given, notes):
             walked += 1
             record = path / record_name if record_name in names else None
             csv = path / _metrics_csv.FILE if _metrics_csv.FILE in names else None
             events = [path / name for name in names if name.startswith(_tensorboard.FILE_PREFIX)]
             if record or csv or events:
-                seen += 1
+                holding_runs += 1
                 found[path] = RunFolder(path, record, csv, events)
-        if not seen:
+        if not holding_runs:
             empty.append(str(given))
     if not found:
         raise NoRunsError(
@@ -99,7 +99,7 @@ def find_run_folders(paths: Sequence[Path], notes: list[str], *, prefix: str) ->
     return sorted(found.values(), key=lambda folder: natural_order(folder.path.relative_to(root)))
 
 
-def _listed(path: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
+def _folders_below(path: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
     """Return the folders below a path, each with the names of its files."""
     name = visible(str(path))
     if not path.exists():
@@ -115,9 +115,9 @@ def _listed(path: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
 
 
 def other_monitors(paths: Sequence[Path], *, prefix: str) -> list[str]:
-    """Return the names of L(e) in the records of other monitors, if there is none of this one."""
+    """Return the names of L(e) in records of other monitors, if this monitor has no record."""
     names = set()
-    for path, files in chain.from_iterable(_listed(path, []) for path in paths):
+    for path, files in chain.from_iterable(_folders_below(path, []) for path in paths):
         if file_name(prefix) in files:
             return []
         for file in files:

@@ -1,4 +1,4 @@
-"""From the runs of a directory to plain arrays."""
+"""Reads the runs of a directory into plain arrays."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from lightning_sotl.curves.run_notes import RunNotes
 
 @dataclass(frozen=True)
 class LogArrays:
-    """What the logs and records below a directory hold, as plain arrays.
+    """The contents of the logs and records below a directory, as plain arrays.
 
     Attributes:
         curves: The arguments of `LearningCurves`, without the two modes.
-        others: Key -> its value after each epoch, shape `(runs, epochs)`, NaN where it has none.
-        sources: The runs in the order of the rows.
-        notes: What was left out, merged or could not be read.
+        others: Key -> its value after each epoch, shape `(runs, epochs)`. NaN for no value.
+        sources: The runs, in the order of the rows.
+        notes: What was left out or joined, or could not be read.
     """
 
     curves: dict[str, Any]
@@ -51,7 +51,7 @@ def read_arrays(
     instead: str | None = None,
     progress: Progress | None = None,
 ) -> LogArrays:
-    """Read all runs below a directory; the arguments and errors are those of `logs.read_logs`."""
+    """Read all runs below a directory. The arguments and errors are those of `logs.read_logs`."""
     paths, notes = as_paths(directory), RunNotes()
     root = common_root(paths)
     try:
@@ -64,7 +64,7 @@ def read_arrays(
             kept = _with_others(sources, keys, notes)
         return _to_arrays(root, kept, keys, notes)
     except ValueError as error:
-        # What was left out may be the reason.
+        # The error may be due to what was left out.
         reasons = [str(error), *notes.warnings[:5]]
         is_empty = isinstance(error, NoRunsError)
         if is_empty and (others := other_monitors(paths, prefix=keys.prefix)):
@@ -72,12 +72,12 @@ def read_arrays(
                 f"No monitor of these runs has the prefix '{keys.prefix}'; they log "
                 f"{quote_few(others)} and so on."
             )
-        # The message holds names that others gave.
+        # The message contains names from files.
         raise ValueError(visible(" ".join(reasons))) from None
 
 
 def _check_keys(sources: list[RunSource], keys: LogKeys, needs_losses: bool) -> None:
-    """Raise if no run has a value of a key that is needed."""
+    """Raise if a required key has no value in any run."""
     for key in keys.curves:
         is_needed = key not in keys.others or not needs_losses
         if is_needed and not any(key in source.logged.by_epoch for source in sources):
@@ -88,7 +88,7 @@ def _check_keys(sources: list[RunSource], keys: LogKeys, needs_losses: bool) -> 
 
 
 def _with_others(sources: list[RunSource], keys: LogKeys, notes: RunNotes) -> list[RunSource]:
-    """Leave out the runs without any of the other keys."""
+    """Return the runs that log any of the other keys, and note the rest."""
     kept = [run for run in sources if any(key in run.logged.by_epoch for key in keys.others)]
     _note_left_out(sources, kept, f"that do not log {quote_all(keys.others)} by epoch", notes)
     return kept
@@ -97,39 +97,43 @@ def _with_others(sources: list[RunSource], keys: LogKeys, notes: RunNotes) -> li
 def _with_losses(
     sources: list[RunSource], keys: LogKeys, instead: str | None, notes: RunNotes
 ) -> list[RunSource]:
-    """Leave out the runs with neither L(e) nor the key that replaces it."""
+    """Return the runs with L(e) or the key that replaces it, and note the rest."""
     kept = [run for run in sources if run.losses or instead in run.logged.by_epoch]
     if not kept:
         available = _log_notes.logged_keys(sources)
         for key in keys.losses:
             if key in available:
                 raise ValueError(_log_notes.why_no_values(key, sources))
-        raise NoRunsError(
-            f"None of the {_log_notes.count_runs(sources)} has {_log_notes.why_no_losses(keys)}. "
-            f"Logged are: {quote_all(available)}; `train_loss` (--train-loss) names one to take as "
-            "it is."
-        )
+        sentences = [
+            f"Found no L(e) in {_log_notes.count_runs(sources)}.",
+            _log_notes.what_losses_need(keys),
+            f"Logged are: {quote_all(available)}.",
+        ]
+        if available and keys.block is None:
+            sentences.append("`train_loss` (--train-loss) uses one of them as L(e), unchecked.")
+        raise NoRunsError(" ".join(sentences))
     notes.cautions.extend(_log_notes.notes_on_doubtful_losses(sources))
-    _note_left_out(sources, kept, f"without {_log_notes.why_no_losses(keys)}", notes)
+    _note_left_out(sources, kept, "without L(e)", notes, _log_notes.what_losses_need(keys))
     notes.cautions.extend(_log_notes.notes_on_train_loss(kept, keys))
     return kept
 
 
 def _note_left_out(
-    sources: list[RunSource], kept: list[RunSource], why: str, notes: RunNotes
+    sources: list[RunSource], kept: list[RunSource], why: str, notes: RunNotes, *details: str
 ) -> None:
     names = {source.name for source in kept}
     missing = [source.name for source in sources if source.name not in names]
     if missing:
-        notes.left_out.append(
+        note = (
             f"Left out {len(missing)} of {pluralize(len(sources), 'run')} {why}: "
             f"{quote_few(missing)}."
         )
+        notes.left_out.append(" ".join([note, *details]))
 
 
 def _to_arrays(root: Path, sources: list[RunSource], keys: LogKeys, notes: RunNotes) -> LogArrays:
     losses = [source.losses for source in sources]
-    # The other keys first: the notes follow this order.
+    # The notes follow this order.
     others = {
         key: [source.values(key) for source in sources]
         for key in (*keys.others, keys.val_loss, keys.val_metric)

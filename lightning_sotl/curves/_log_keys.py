@@ -1,4 +1,4 @@
-"""`LogKeys`: which logged keys a reader of runs looks for."""
+"""`LogKeys`: the logged keys to read from a directory of runs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LogKeys:
-    """Which logged keys hold what; None for what is not wanted.
+    """The logged keys to read. None means that a value is not wanted.
 
     Attributes:
         val_loss: The validation loss.
         val_metric: The validation metric.
-        final_metric: The target; its last value in a run counts.
-        final_loss: The test loss; its last value in a run counts.
-        train_loss: Used as L(e) where a run has neither a record nor `<prefix>_e1`.
+        final_metric: The target. Its last value in a run counts.
+        final_loss: The test loss. Its last value in a run counts.
+        train_loss: Used as L(e) for runs with neither a record nor `<prefix>_e1`.
         others: Further keys whose values per epoch are wanted.
-        prefix: The monitor's.
-        block: N of a monitor with `every_n_train_batches=N`, whose units are blocks; None for
+        prefix: The prefix of the monitor.
+        block: N of a monitor with `every_n_train_batches=N`, whose units are blocks. None for
             epochs.
     """
 
@@ -34,13 +34,13 @@ class LogKeys:
     def __post_init__(self) -> None:
         if self.block is not None and (self.val_loss or self.val_metric):
             raise ValueError(
-                "Expected no validation curve beside blocks of training batches: it is logged by "
-                "epoch."
+                "Expected no validation curve with blocks of training batches, because it is "
+                "logged by epoch."
             )
 
     @property
     def unit(self) -> str | int:
-        """The unit of L(e), as a record's header names it: "epoch", or the block size."""
+        """The unit of L(e) as in a record's header: "epoch", or the block size."""
         return self.block or "epoch"
 
     @property
@@ -50,9 +50,9 @@ class LogKeys:
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The keys that L(e) is read from without a record; the first that a run logs counts.
+        """The keys to read L(e) from without a record. The first one that a run logs counts.
 
-        Logs do not tell which block a point belongs to, so for blocks there are none.
+        Empty for blocks, because logs do not show to which block a value belongs.
         """
         if self.block is not None:
             return ()

@@ -1,4 +1,4 @@
-"""Sentences on the runs of a directory: why a key has no values, and what to be careful about."""
+"""Writes the notes on the runs of a directory, and the errors about missing keys."""
 
 from __future__ import annotations
 
@@ -10,64 +10,64 @@ from lightning_sotl.curves._run_source import RunSource
 
 
 def why_no_values(key: str, sources: Sequence[RunSource]) -> str:
-    """Return why no run has a value of a key, or none with an epoch."""
-    runs = count_runs(sources)
+    """Return why no run has a value of a key, or no value with an epoch."""
     available = logged_keys(sources)
     others = f"available: {quote_all([name for name in available if name != key])}."
     if any(key in source.logged.last for source in sources):
         cause = ""
         if any(key in source.logged.without_epoch for source in sources):
             cause = (
-                ", since Lightning writes no epoch beside a logged key 'step' (log a key 'epoch' "
+                ", because Lightning writes no epoch if a key 'step' is logged (log a key 'epoch' "
                 "with it)"
             )
-        return f"Expected '{key}' to be logged with its epoch but no run has that{cause}; {others}"
+        return f"Expected '{key}' to be logged with its epoch but no run does so{cause}; {others}"
     for source in sources:
         if key in source.logged.not_numbers:
             text = quoted(source.logged.not_numbers[key])
             return f"Expected '{key}' to be logged as numbers but got {text} in '{source.name}'."
     if key in available:
-        return f"'{key}' is a column of the logs without a value in any of the {runs}; {others}"
-    return f"'{key}' is not logged in any of the {runs}; {others}"
+        return f"Found only blank values of '{key}' in {count_runs(sources)}; {others}"
+    return f"Found no '{key}' in the logs of {count_runs(sources)}; {others}"
 
 
 def count_runs(sources: Sequence[RunSource]) -> str:
-    """Return how many runs there are, or how many folders if several may be of one run."""
+    """Return the number of runs, or of folders if several may belong to the same run."""
     without_record = sum(source.record is None for source in sources)
     return pluralize(len(sources), "folder" if without_record > 1 else "run")
 
 
-def why_no_losses(keys: LogKeys) -> str:
-    """Return what a run without L(e) lacks."""
-    if keys.block is None:
-        logged = " or ".join(f"'{key}'" for key in keys.losses)
-        source = f"a record with a completed epoch or {logged} in its logs"
-    else:
-        source = f"a record with a completed block of {keys.block} batches, which logs do not give"
-    return f"{source}; from other logged values L(e) cannot be recovered exactly"
+def what_losses_need(keys: LogKeys) -> str:
+    """Return what a run needs to have L(e)."""
+    if keys.block is not None:
+        return f"L(e) needs a record with a completed block of {keys.block} batches."
+    logged = " or ".join(f"'{key}'" for key in keys.losses)
+    return (
+        f"L(e) needs a record with a completed epoch, or {logged} in the logs; other logged values "
+        "do not give it exactly."
+    )
 
 
 def notes_on_train_loss(sources: Sequence[RunSource], keys: LogKeys) -> list[str]:
-    """Return for which runs L(e) was taken from `train_loss`, and what that is."""
+    """Return for which runs L(e) was taken from `train_loss`, and from which of its values."""
     runs = [run for run in sources if run.loss_key not in (None, keys.monitor)]
     averaged = sum(keys.train_loss in run.logged.means for run in runs)
     notes = []
     if taken := len(runs) - averaged:
         notes.append(
-            f"Took '{keys.train_loss}' as L(e) of {pluralize(taken, 'run')} without a record; "
-            "whether it is the mean of the step losses cannot be told from the logs."
+            f"Took '{keys.train_loss}' as L(e) of {pluralize(taken, 'run')} without a record; the "
+            "logs do not show whether it is the mean of the step losses."
         )
     if averaged:
         notes.append(
-            f"Took the mean of the values of '{keys.train_loss}' that were logged in an epoch as "
-            f"L(e) of {pluralize(averaged, 'run')} without a record; steps that were not logged "
-            "are not in it."
+            f"Took the mean of the logged values of '{keys.train_loss}' in each epoch as L(e) of "
+            f"{pluralize(averaged, 'run')} without a record; it does not include steps that were "
+            "not logged."
         )
     return notes
 
 
 def notes_on_cut_epochs(sources: Sequence[RunSource]) -> list[str]:
-    """Return which runs have epochs that were cut short and do not count."""
+    """Return which runs have epochs that ended early and do not count."""
     cut: dict[str, list[str]] = {}
     for source in sources:
         key = source.loss_key
@@ -81,24 +81,24 @@ def notes_on_cut_epochs(sources: Sequence[RunSource]) -> list[str]:
 
 
 def notes_on_doubtful_losses(sources: Sequence[RunSource]) -> list[str]:
-    """Return in which runs NaN may be a loss, or mean that there is none."""
+    """Return in which runs NaN may be a loss or a missing value."""
     notes: dict[tuple[str, bool], list[str]] = {}
     for source in sources:
         for key in source.keys.losses if source.record is None else ():
             if key in source.logged.doubtful and source.loss_key in (key, None):
                 notes.setdefault((key, source.loss_key is None), []).append(source.name)
     return [
-        f"'{key}' of {pluralize(len(names), 'run')} is NaN in all rows, so it diverged at once or "
-        f"was not logged: {quote_few(names)}."
+        f"'{key}' of {pluralize(len(names), 'run')} is NaN in all rows: either it diverged at once "
+        f"or it was not logged: {quote_few(names)}."
         if is_all
-        else f"Took NaN in '{key}' of {pluralize(len(names), 'run')} as a loss that diverged; the "
-        f"file may also write NaN where nothing was logged: {quote_few(names)}."
+        else f"Took NaN in '{key}' of {pluralize(len(names), 'run')} as a diverged loss; the file "
+        f"may also contain NaN where nothing was logged: {quote_few(names)}."
         for (key, is_all), names in notes.items()
     ]
 
 
 def logged_keys(sources: Sequence[RunSource]) -> list[str]:
-    """Return all keys in the logs of some runs."""
+    """Return all keys in the logs of the runs."""
     return sorted(set().union(*(source.logged.keys for source in sources)))
 
 
@@ -107,17 +107,18 @@ def notes_on_gaps(sources: Sequence[RunSource]) -> list[str]:
     gaps = [run.name for run in sources if run.losses and len(run.losses) <= max(run.losses)]
     if not gaps:
         return []
-    late = [run.name for run in sources if run.record is None and min(run.losses, default=0) == 1]
-    from_one = (
-        f"The first epoch of {pluralize(len(late), 'run')} is 1. If epochs were counted from 1, "
-        f"each value is one epoch late: {quote_few(late)}."
-    )
-    return [
-        f"{pluralize(len(gaps), 'run')} without L(e) for some epochs (no step gave a loss, or a "
-        "CSVLogger that resumed has deleted its rows); computed estimates that need those put "
-        f"them last: {quote_few(gaps)}.",
-        *([from_one] if late else []),
+    notes = [
+        f"L(e) is missing for some epochs of {pluralize(len(gaps), 'run')}, because no step "
+        "returned a loss or a resumed CSVLogger deleted its rows. Estimates that need these epochs "
+        f"rank such runs last: {quote_few(gaps)}."
     ]
+    late = [run.name for run in sources if run.record is None and min(run.losses, default=0) == 1]
+    if late:
+        notes.append(
+            f"The first epoch of {pluralize(len(late), 'run')} is 1. If epochs were counted from "
+            f"1, each value is one epoch late: {quote_few(late)}."
+        )
+    return notes
 
 
 def notes_on_late_values(sources: Sequence[RunSource], keys: Sequence[str]) -> list[str]:
@@ -143,14 +144,14 @@ def notes_on_several_values(sources: Sequence[RunSource], keys: Sequence[str]) -
     for key in keys:
         if several := [source.name for source in sources if key in source.logged.means]:
             notes.append(
-                f"'{key}' was logged several times an epoch by {pluralize(len(several), 'run')}; "
+                f"'{key}' was logged several times per epoch by {pluralize(len(several), 'run')}; "
                 f"the last value of each epoch counts: {quote_few(several)}."
             )
     return notes
 
 
 def notes_on_short_runs(sources: Sequence[RunSource]) -> list[str]:
-    """Return which runs without a record may not have been trained to their end."""
+    """Return which runs without a record may not have been trained to the end."""
     last = max((max(source.losses, default=0) for source in sources), default=0)
     short = [
         source.name
@@ -160,20 +161,20 @@ def notes_on_short_runs(sources: Sequence[RunSource]) -> list[str]:
     if not short:
         return []
     return [
-        f"{pluralize(len(short), 'run')} without a record, shorter than the longest: its last "
-        "values count as final, since logs do not say whether the training was whole: "
-        f"{quote_few(short)}."
+        f"The last values of {pluralize(len(short), 'run')} without a record count as final, "
+        "although other runs trained longer; logs do not show whether a run was trained to the "
+        f"end: {quote_few(short)}."
     ]
 
 
 def notes_on_finals(sources: Sequence[RunSource], key: str) -> list[str]:
-    """Return the runs whose last value of a key does not count, and the reasons."""
+    """Return the runs whose last value of a key does not count, and why."""
     reasons: dict[str, list[str]] = {}
     for source in sources:
         if reason := source.why_not_final(key):
             reasons.setdefault(reason, []).append(source.name)
     return [
-        f"The '{key}' of {pluralize(len(names), 'run')} does not count, as {reason}: "
+        f"The '{key}' of {pluralize(len(names), 'run')} does not count because {reason}: "
         f"{quote_few(names)}."
         for reason, names in reasons.items()
     ]

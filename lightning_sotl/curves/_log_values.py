@@ -1,4 +1,4 @@
-"""Values that a run's logs hold, by key and epoch, and how large a table of them may be."""
+"""`Logged`: the values in a run's logs by key and epoch, and the limits of a table of curves."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 from lightning_sotl._utils.text import pluralize, quoted
 from lightning_sotl.record.format import MOST_UNITS
 
-# 0.4 GB for each array of a table of curves; a ranking makes a handful of that size.
+# 0.4 GB for each array of a table. A ranking makes a few arrays of this size.
 MOST_ENTRIES = 50_000_000
-# A run takes about 1 kB beside its curves; a small archive may unpack to millions of runs.
+# A run needs about 1 kB beside its curves, and a small archive may unpack to millions of runs.
 MOST_RUNS = 1_000_000
-# Larger steps are not exact as floats.
+# Larger numbers are not exact as floats.
 MOST_STEPS = 2**53
 
 
-def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None:
-    """Raise if a table would exceed the memory, for example because of one damaged number.
+def check_table_size(path: object, runs: int, epochs: int, longest: str = "") -> None:
+    """Raise if a table would not fit into memory, for example because of one damaged number.
 
     Args:
-        path: The file or directory of the table; the message names it.
+        path: The file or directory of the table, for the message.
         runs: The number of runs.
         epochs: The number of epochs of the longest run.
-        longest: The name of that run.
+        longest: The name of that run, if it has one.
 
     Raises:
         ValueError: If there are more than `MOST_RUNS` runs or `MOST_ENTRIES` entries.
@@ -33,9 +33,9 @@ def check_table_size(path: object, runs: int, epochs: int, longest: str) -> None
         raise ValueError(f"Expected '{path}' to hold at most {MOST_RUNS:,} runs but got {runs:,}.")
     if runs * epochs > MOST_ENTRIES:
         raise ValueError(
-            f"Expected '{path}' to hold at most {MOST_ENTRIES:,} losses but "
-            f"{pluralize(runs, 'run')}, of which {quoted(longest)} says that it has "
-            f"{pluralize(epochs, 'epoch')}, make {runs * epochs:,}."
+            f"Expected '{path}' to hold at most {MOST_ENTRIES:,} losses but got "
+            f"{runs * epochs:,}: {pluralize(runs, 'run')} with up to "
+            f"{pluralize(epochs, 'epoch')}{f' ({quoted(longest)})' if longest else ''}."
         )
 
 
@@ -67,17 +67,17 @@ class Logged:
         wanted: The keys to keep.
         keys: All keys in the logs.
         by_epoch: Key -> e -> the last value logged in epoch e.
-        means: Key -> e -> the mean of the values logged in epoch e, for keys with several in an
-            epoch; without the epochs in which some are missing.
+        means: Key -> e -> the mean of the values logged in epoch e, for keys that are logged
+            several times per epoch. Epochs with missing values are not included.
         completed: How many epochs are complete, as far as the steps of the rows show it.
-        last: Key -> the last value logged at all, with or without an epoch.
+        last: Key -> the last logged value, with or without an epoch.
         last_epochs: Key -> the epoch of that value, or None.
-        without_epoch: The keys with values that have a step and no epoch.
-        not_numbers: Key -> the first text logged in place of a number.
+        without_epoch: The keys with values that have a step but no epoch.
+        not_numbers: Key -> the first text that was logged in place of a number.
         unreadable: How many lines, events or numbers could not be read.
-        replaced: How many values were logged again after a resume; the newer ones are kept.
-        restarts: How many times a training was begun again; the last one is kept.
-        doubtful: Key -> how many cells with NaN may be a value or mean that there is none.
+        replaced: How many values were logged again after a resume. The newer ones are kept.
+        restarts: How often the training was started again. The last training is kept.
+        doubtful: Key -> how many NaN cells may be a value or may mean that there is no value.
     """
 
     wanted: Collection[str]
@@ -95,7 +95,7 @@ class Logged:
     doubtful: Counter[str] = field(default_factory=Counter)
 
     def before(self, end: int) -> Logged:
-        """Return the values of the epochs before `end`, as if the run had broken off there."""
+        """Return the values of the epochs before `end`, as if the log ended there."""
         cut = Logged(self.wanted, set(self.keys), completed=min(self.completed, end))
         for target, source in ((cut.by_epoch, self.by_epoch), (cut.means, self.means)):
             for key, values in source.items():
@@ -111,7 +111,7 @@ class Logged:
         return cut
 
     def update(self, newer: Logged) -> None:
-        """Add the values of other logs of the same run; on the same epoch those win."""
+        """Add the values of other logs of the same run, which replace those of the same epoch."""
         self.keys |= newer.keys
         self.last.update(newer.last)
         self.last_epochs.update(newer.last_epochs)

@@ -1,4 +1,4 @@
-"""Reader of the `metrics.csv` that Lightning's CSVLogger writes."""
+"""Reads the `metrics.csv` that Lightning's CSVLogger writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_sotl.curves._timeline import Timeline
 
 FILE = "metrics.csv"
 _AXES = ("epoch", "step")
-# How programs other than CSVLogger write a missing value or NaN.
+# How other programs than CSVLogger write a missing value or NaN.
 _NO_VALUES = BLANKS | {name.upper() for name in BLANKS} | {"None", "nan", "NaN", "NAN"}
 
 Number = TypeVar("Number", bound=float)
@@ -27,9 +27,9 @@ Number = TypeVar("Number", bound=float)
 def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
     """Return the values of the wanted columns, each with the epoch of its row.
 
-    A blank cell is no value, and neither is NaN where a program has written it in place of a blank.
-    An incomplete last line is left out and counted, since its last number may be cut off. So is a
-    line that is too long for a row. What a restart undid is left out.
+    A blank cell has no value. Neither does a NaN that another program wrote in place of a blank. An
+    incomplete last line is left out and counted, because its last number may be cut off. So is a
+    line that is too long. Values that a resumed training logged again are replaced.
 
     Args:
         path: The `metrics.csv`.
@@ -37,20 +37,20 @@ def read_csv_log(path: Path, wanted: Collection[str]) -> Logged:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no regular file, is too large, or has a wanted column twice.
+        ValueError: If it is not a regular file, is too large, or has a wanted column twice.
     """
     logged = Logged(wanted)
     lines = TextLines(path, most=MOST_LOG_BYTES)
     rows = _rows(_complete_lines(lines, logged), logged)
     header = next(filter(None, rows), [])
-    if logged.unreadable or lines.too_long:  # the first row that can be read is not the header
+    if logged.unreadable or lines.too_long:  # the first readable row is not the header
         logged.unreadable += lines.too_long
         return logged
     logged.keys = {name for name in header if name not in _AXES}
     repeated = [name for name, times in Counter(header).items() if times > 1 and name in wanted]
     if repeated:
         raise ValueError(
-            f"Expected '{path}' to have no column twice but got {quote_all(repeated)}."
+            f"Expected the columns of '{path}' to be unique but got {quote_all(repeated)} twice."
         )
     table = _Table(path, header, logged)
     for row in rows:
@@ -100,14 +100,14 @@ class _Table:
         if cells.are_values is None and "" in row and _has_blank(row, self._all):
             cells.are_values = True
         if nans or not cells.are_values:
-            for late in cells.before(epoch):
+            for late in cells.decided_before(epoch):
                 self._timeline.add(*late)
             numbers.update(cells.values(epoch, step, [*numbers, *others], nans))
         self._timeline.add(epoch, step, numbers, others)
 
     def close(self) -> None:
         """Put all values into `logged`."""
-        for late in self._nan_cells.before(None):
+        for late in self._nan_cells.decided_before(None):
             self._timeline.add(*late)
         self._timeline.fill(self._logged)
         self._logged.doubtful.update(self._nan_cells.doubtful)
@@ -122,7 +122,7 @@ class _Table:
 
 
 def _has_blanks(path: Path, columns: list[tuple[int, str]], width: int) -> bool:
-    """Return whether a file has a blank cell, as CSVLogger writes where there is no value."""
+    """Return whether a file has a blank cell, which CSVLogger writes for a missing value."""
     ignored = Logged(())
     lines = _complete_lines(TextLines(path, most=MOST_LOG_BYTES), ignored)
     rows = (row for row in _rows(lines, ignored) if len(row) == width)
@@ -148,7 +148,7 @@ def _rows(lines: Iterator[str], logged: Logged) -> Iterator[list[str]]:
             yield next(rows)
         except StopIteration:
             return
-        except csv.Error:  # an endless cell, for example after a lost quote
+        except csv.Error:  # a cell without an end, for example after a lost quote
             logged.unreadable += 1
 
 

@@ -1,4 +1,4 @@
-"""`NanCells`: whether NaN in a cell of a CSV is a value, or means that there is none."""
+"""`NanCells`: decides whether NaN in a CSV cell is a value or a missing value."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _MOST_KINDS = 100
 class NanCells:
     """Distinguishes the NaN of a diverged loss from NaN in place of a blank cell.
 
-    In a file with blank cells, or with a single column, each NaN is a value. Elsewhere it is one
-    only if the column had numbers in earlier epochs, and the row either has no number at all, or
-    is of a kind that had numbers in all of these columns. Such a value is doubtful, and counted.
+    In a file with blank cells or with a single column, each NaN is a value. In other files, a NaN
+    is a value only if its column had numbers in earlier epochs, and its row either has no numbers
+    or has the columns of an earlier row that had numbers in all of them. Such a value is doubtful
+    and is counted.
 
     Args:
-        has_blanks: Returns whether the file has blank cells; called once, at the first NaN.
+        has_blanks: Returns whether the file has blank cells. Called once, at the first NaN.
         columns: The number of columns besides `epoch` and `step`.
 
     Attributes:
@@ -39,7 +40,7 @@ class NanCells:
 
     @property
     def doubtful(self) -> Counter[str]:
-        """Column -> how many cells with NaN are taken as values, or are all that it has."""
+        """Column -> how many NaN cells count as values, or are its only content."""
         alone = {name: n for name, n in self._unclear.items() if name not in self._first_epochs}
         return self._doubtful + Counter(alone)
 
@@ -50,13 +51,13 @@ class NanCells:
         numbers: Collection[str],
         nans: Sequence[str],
     ) -> dict[str, float]:
-        """Return the NaN cells of a row that are values now.
+        """Return the NaN cells of a row that are known to be values.
 
         Args:
-            epoch: The row's epoch.
-            step: Its step.
-            numbers: Its columns with numbers.
-            nans: Its columns with NaN, of those that are read.
+            epoch: The epoch of the row.
+            step: The step of the row.
+            numbers: The columns of the row with numbers.
+            nans: The columns of the row with NaN, among those that are read.
         """
         found = {}
         for name in nans:
@@ -65,20 +66,22 @@ class NanCells:
             if self.are_values:
                 found[name] = math.nan
             elif epoch is not None:
-                found.update(self._doubt(epoch, step, numbers, name))
+                found.update(self._decide(epoch, step, numbers, name))
         if epoch is not None and not self.are_values:
             self._note_numbers(epoch, numbers)
         return found
 
-    def before(self, epoch: int | None) -> Iterator[tuple[int, float | None, dict[str, float]]]:
-        """Yield the values of earlier epochs that became known since: epoch, step, values."""
+    def decided_before(
+        self, epoch: int | None
+    ) -> Iterator[tuple[int, float | None, dict[str, float]]]:
+        """Yield the values of earlier epochs that are known by now: epoch, step, values."""
         for name, (late, step) in list(self._late.items()):
             if late != epoch:
                 del self._late[name]
                 self._doubtful[name] += 1
                 yield late, step, {name: math.nan}
 
-    def _doubt(
+    def _decide(
         self, epoch: int, step: float | None, numbers: Collection[str], name: str
     ) -> dict[str, float]:
         if self._first_epochs.get(name, epoch) >= epoch:
@@ -88,7 +91,7 @@ class NanCells:
             if not any(kind.issuperset([*numbers, name]) for kind in self._kinds):
                 return {}
         elif name not in self._logged_often:
-            # It is this column's value if the column gets no number in the whole epoch.
+            # It is a value if the column has no number in the whole epoch.
             if self._last_epochs[name] != epoch:
                 self._late[name] = epoch, step
             return {}

@@ -1,4 +1,4 @@
-"""Named arrays in an `.npz` file, without pickle in either direction."""
+"""Reads and writes named arrays in an `.npz` file, without pickle."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_sotl._utils.files import open_regular, write_whole
+from lightning_sotl._utils.files import write_whole
 from lightning_sotl._utils.text import quote_all, quoted, visible
 from lightning_sotl.curves._archives import open_archive, read_member
 from lightning_sotl.curves._log_values import MOST_ENTRIES, check_table_size
 
 _MODES = ("metric_mode", "final_mode")
-# Version 3 is for field names in other alphabets, which plain arrays have not.
+# Version 3 is for field names in other alphabets, which plain arrays do not have.
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -28,10 +28,10 @@ _HEADER_READERS = {
 
 
 def write(path: Path, fields: Mapping[str, Any]) -> None:
-    """Write the fields of a table; None, and `checkpoints` without a path, are left out.
+    """Write the fields of a table, except those that are None and `checkpoints` without a path.
 
     Raises:
-        OSError: If the file cannot be written; an older file is then unchanged.
+        OSError: If the file cannot be written. An existing file is then unchanged.
         ValueError: If `path` does not end in ".npz".
     """
     if path.suffix != ".npz":
@@ -43,25 +43,22 @@ def write(path: Path, fields: Mapping[str, Any]) -> None:
         if value is not None:
             text = name in (*_MODES, "run_ids", "checkpoints")
             arrays[name] = np.asarray(value, dtype=np.str_ if text else np.float64)
-    # Numbers and text only: NumPy has nothing to pickle.
+    # With numbers and text only, NumPy has nothing to pickle.
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     write_whole(path, content.getvalue())
 
 
 def read(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields of a table in a file, and the names of the unknown arrays in it.
+    """Return the fields of a table in a file, and the names of unknown arrays in it.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If `write` cannot have written it; the message names the field.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If `write` cannot have written the file. The message names the field.
     """
     if not path.exists():
         raise FileNotFoundError(f"There is no file '{visible(str(path))}'.")
-    with open_regular(path) as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"Expected '{path}' to be an .npz archive, but it is none.")
-    with open_archive(path) as archive:
+    with open_archive(path, kind="an .npz archive") as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if "train_loss" not in members:
             raise ValueError(
@@ -72,7 +69,7 @@ def read(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             name: _read(archive, members[name], name, path) for name in names if name in members
         }
     runs, epochs = (*fields["train_loss"].shape, 1, 1)[:2]
-    check_table_size(path, runs, epochs, "it")
+    check_table_size(path, runs, epochs)
     return fields, unknown
 
 
@@ -81,8 +78,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Pa
         array = parse_npy(read_member(archive, member))
     except ValueError as error:
         raise ValueError(
-            f"'{name}' in '{path}' cannot be read without pickle, or is damaged, and is refused: "
-            f"{error}"
+            f"'{name}' in '{path}' cannot be read without pickle or is damaged: {error}"
         ) from None
     if name in _MODES:
         return str(array)
@@ -93,13 +89,13 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: Pa
 
 
 def parse_npy(content: bytes) -> NDArray[Any]:
-    """Return the array in a `.npy` file: numbers or text, of at most 3 dimensions.
+    """Return the array in a `.npy` file: numbers or text, with at most 3 dimensions.
 
-    NumPy allocates the size in the header, so that size is compared with the content first.
+    NumPy allocates the size in the header, so the size is first compared with the content.
 
     Raises:
-        ValueError: If it holds anything else, such as objects, or if its header does not match
-            its length.
+        ValueError: If the file holds anything else, such as objects, or if its header does not
+            match its length.
     """
     file = io.BytesIO(content)
     try:
@@ -109,20 +105,20 @@ def parse_npy(content: bytes) -> NDArray[Any]:
             shape, _, dtype = _HEADER_READERS[version](file)
     except Exception as error:  # NumPy's parser raises errors of many classes
         reason = quoted(str(error))
-        raise ValueError(f"it is no array of numbers or of text, by NumPy's {reason}.") from None
+        raise ValueError(f"it is not an array of numbers or text (NumPy: {reason}).") from None
     # A dimension of a damaged header may be True, which is an integer to `isinstance`.
     is_sized = all(type(length) is int and 0 <= length < 2**63 for length in shape)
     if dtype.kind not in "biufU" or len(shape) > 3 or not is_sized:
         described = quoted(f"{dtype} of shape {shape}") if is_sized else "of impossible shape"
-        raise ValueError(f"it is no array of numbers or of text but {described}.")
+        raise ValueError(f"it is not an array of numbers or text but {described}.")
     entries, size = math.prod(shape), len(content) - file.tell()
     if entries > MOST_ENTRIES or entries * dtype.itemsize != size:
         raise ValueError(
-            f"its header says {entries:,} entries of {dtype.itemsize} bytes, but there are "
+            f"its header declares {entries:,} entries of {dtype.itemsize} bytes, but it has "
             f"{size:,} bytes; at most {MOST_ENTRIES:,} entries are read."
         )
     if dtype.kind == "U" and size:
         characters = np.frombuffer(content, dtype=f"{dtype.byteorder}u4", offset=file.tell())
         if characters.max() > sys.maxunicode:
-            raise ValueError("it holds text of characters that do not exist.")
+            raise ValueError("it holds characters that do not exist.")
     return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))

@@ -1,4 +1,4 @@
-"""Which record and which logs belong to which run."""
+"""`RunReader`: reads records and logs, and finds out which belong to the same run."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class RunReader:
         ]
         sources += join_loggers(without_record, by_name, self._notes)
         self._notes.cautions.extend(
-            f"'{source.name}' holds the logs of several trainings, one after the other; only the "
-            "last counts."
+            f"'{source.name}' holds the logs of several trainings in a row; only the last one "
+            "counts."
             for source in sources
             if source.logged.restarts
         )
@@ -126,7 +126,7 @@ class RunReader:
                 f"No folder of '{self._root}' with a run can be read; the first is {reasons[0]}"
             )
         self._notes.left_out.extend(
-            f"Left out what cannot be read of {reason}" for reason in reasons
+            f"Left out files that cannot be read in {reason}" for reason in reasons
         )
         self._notes.left_out.extend(
             f"Left out {number:,} {'line or event' if number == 1 else 'lines or events'} of "
@@ -145,7 +145,7 @@ class RunReader:
         return logged
 
     def _note_copies(self, runs: list[RecordedRun]) -> None:
-        """Note which runs were copied to another folder, where a resumed run has a new header."""
+        """Note which runs were copied: a copy has the same header, a resumed run has a new one."""
         folders: dict[tuple[str, float], set[Path]] = {}
         for session in self._sessions:
             header = (session.run_id, header_time(session.facts))
@@ -158,8 +158,8 @@ class RunReader:
         ]
         if names:
             self._notes.cautions.append(
-                f"{pluralize(len(names), 'run')} with records in several folders that are copies "
-                f"of each other, counted once: {quote_few(names)}."
+                f"The records of {pluralize(len(names), 'run')} have copies in other folders, "
+                f"which do not count again: {quote_few(names)}."
             )
 
     def _match_records(self, runs: list[RecordedRun]) -> list[RunSource]:
@@ -232,7 +232,7 @@ class RunReader:
             if not same:
                 rest.append(folder)
             elif len(twins) == 1:
-                # The logs beside the record win: they may hold more digits.
+                # The logs beside the record may have more digits.
                 logged.update(twins[0].logged)
                 twins[0].logged = logged
                 joined += not inside
@@ -240,13 +240,13 @@ class RunReader:
                 ambiguous.append(self._name(folder.path))
         if joined:
             self._notes.remarks.append(
-                f"Joined {pluralize(joined, 'folder')} with the run that has the same losses in "
-                "its record, as a second logger writes them."
+                f"Joined {pluralize(joined, 'folder')}, probably from a second logger, to the run "
+                "with the same losses in its record."
             )
         if ambiguous:
             self._notes.left_out.append(
                 f"Left out {pluralize(len(ambiguous), 'folder')} with the same losses as several "
-                f"records elsewhere: {quote_few(ambiguous)}."
+                f"records: {quote_few(ambiguous)}."
             )
         return rest
 
@@ -256,7 +256,7 @@ class RunReader:
 
 
 def _recorded_metrics(run: RecordedRun, keys: LogKeys) -> Logged:
-    """Return the metrics in a record, which win over those in the logs beside it."""
+    """Return the metrics in a record, which replace those in the logs beside it."""
     found = Logged(())
     if run.unit == keys.unit:
         for epoch, metrics in sorted(run.metrics.items()):
@@ -268,10 +268,10 @@ def _recorded_metrics(run: RecordedRun, keys: LogKeys) -> Logged:
 
 
 def _without_false_starts(runs: list[RecordedRun]) -> list[RecordedRun]:
-    """Leave out runs without a unit in folders where another run was trained.
+    """Return the runs, except those without a unit in folders where another run was trained.
 
-    A kill before the first unit leaves them behind. If they counted, a folder would hold two runs,
-    and its logs could not be distinguished.
+    A kill before the first unit leaves such a run. If it counted, its folder would hold two runs
+    whose logs cannot be distinguished.
     """
     trained = {folder for run in runs if run.losses for folder in run.folders}
     return [run for run in runs if run.losses or not trained.issuperset(run.folders)]

@@ -1,4 +1,4 @@
-"""Which folders without a record are of one run: copies, and the folder of a second logger."""
+"""Finds folders without a record that belong to one run: copies, and those of a second logger."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from lightning_sotl.curves._log_values import Logged
 from lightning_sotl.curves._run_source import RunSource
 from lightning_sotl.curves.run_notes import RunNotes
 
-# A key that TensorBoardLogger adds to those of the module.
-_OF_TENSORBOARD = {"hp_metric"}
+# A key that TensorBoardLogger adds to those that the module logs.
+_TENSORBOARD_KEYS = {"hp_metric"}
 
 
 def without_copies(
     folders: Sequence[RunFolder], notes: RunNotes, name: Callable[[Path], str]
 ) -> list[RunFolder]:
-    """Return the folders whose logs are not the same bytes as those of an earlier folder."""
+    """Return the folders whose files do not have the same bytes as those of an earlier folder."""
     by_size: dict[tuple[tuple[str, int], ...], list[RunFolder]] = defaultdict(list)
     for folder in folders:
         if (sizes := _sizes(folder)) is not None:
             by_size[sizes].append(folder)
     copies: dict[Path, Path] = {}
-    for alike in by_size.values():
+    for same_size in by_size.values():
         first: dict[tuple[bytes, ...], Path] = {}
-        for folder in alike if len(alike) > 1 else []:
+        for folder in same_size if len(same_size) > 1 else []:
             if (content := _digests(folder)) is not None:
                 original = first.setdefault(content, folder.path)
                 if original != folder.path:
                     copies[folder.path] = original
     if copies:
         notes.cautions.append(
-            f"Left out {pluralize(len(copies), 'folder')} with an exact copy of another's logs: "
+            f"Left out exact copies of other logs in {pluralize(len(copies), 'folder')}: "
             f"{quote_few([name(path) for path in copies])}."
         )
     return [folder for folder in folders if folder.path not in copies]
@@ -48,32 +48,32 @@ def without_copies(
 def join_loggers(
     sources: Sequence[RunSource], folders: dict[str, RunFolder], notes: RunNotes
 ) -> list[RunSource]:
-    """Return the runs; a folder of event files with the values of one of CSV joins that run.
+    """Return the runs, after joining each folder of event files to a CSV log with its values.
 
     Args:
         sources: The runs without a record.
         folders: Name of a run -> its folder.
-        notes: Receives a sentence on what was joined.
+        notes: Receives a sentence about what was joined.
     """
     tables = [run for run in sources if not folders[run.name].events]
     joined, ambiguous = [], []
     for run in sources:
         if folders[run.name].csv is not None:
             continue
-        twins = [table for table in tables if _are_of_one_run(table.logged, run.logged)]
-        if len(twins) > 1:  # runs that were trained twice from one seed
+        twins = [table for table in tables if _have_same_values(table.logged, run.logged)]
+        if len(twins) > 1:  # the same training was run twice with one seed
             last = PurePosixPath(run.name).name
             twins = [table for table in twins if PurePosixPath(table.name).name == last] or twins
         if len(twins) == 1:
-            run.logged.update(twins[0].logged)  # it has more digits
+            run.logged.update(twins[0].logged)  # the CSV log has more digits
             twins[0].logged = run.logged
             joined.append(run.name)
         elif twins:
             ambiguous.append(run.name)
     if joined:
         notes.remarks.append(
-            f"Joined {pluralize(len(joined), 'folder')} with the run that has the same values, as "
-            "a second logger writes them."
+            f"Joined {pluralize(len(joined), 'folder')}, probably from a second logger, to the run "
+            "with the same values."
         )
     if ambiguous:
         notes.left_out.append(
@@ -84,16 +84,16 @@ def join_loggers(
     return [run for run in sources if run.name not in gone]
 
 
-def _are_of_one_run(table: Logged, events: Logged) -> bool:
-    """Return whether all values that both logs have are the same in TensorBoard's precision."""
-    keys = table.keys - _OF_TENSORBOARD, events.keys - _OF_TENSORBOARD
+def _have_same_values(table: Logged, events: Logged) -> bool:
+    """Return whether the values that both logs have are equal in TensorBoard's precision."""
+    keys = table.keys - _TENSORBOARD_KEYS, events.keys - _TENSORBOARD_KEYS
     if not (keys[0] <= keys[1] or keys[1] <= keys[0]):
         return False
     compared = 0
     for key in table.by_epoch.keys() & events.by_epoch.keys():
         curves = in_float32(table.by_epoch[key]), in_float32(events.by_epoch[key])
         shared = curves[0].keys() & curves[1].keys()
-        # A CSVLogger that resumed has lost its first epochs, a killed process its last events.
+        # A resumed CSVLogger deletes its first epochs, and a killed process loses its last events.
         if len(shared) < min(map(len, curves)) or any(
             curves[0][epoch] != curves[1][epoch] for epoch in shared
         ):
@@ -103,7 +103,7 @@ def _are_of_one_run(table: Logged, events: Logged) -> bool:
 
 
 def in_float32(curve: dict[int, float]) -> dict[int, float]:
-    """Return a curve in TensorBoard's precision, with `+inf` for what is not finite."""
+    """Return a curve in TensorBoard's precision, with `+inf` for values that are not finite."""
     with np.errstate(over="ignore"):
         return {
             epoch: float(np.float32(value)) if math.isfinite(value) else math.inf
@@ -118,7 +118,7 @@ def _files(folder: RunFolder) -> list[Path]:
 def _sizes(folder: RunFolder) -> tuple[tuple[str, int], ...] | None:
     try:
         return tuple((path.name, path.stat().st_size) for path in _files(folder))
-    except OSError:  # for example a broken link, which the reader reports
+    except OSError:  # for example a broken link, which RunReader reports
         return None
 
 

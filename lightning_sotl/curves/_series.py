@@ -1,4 +1,4 @@
-"""`Series`: the values of one logged key, in the order in which they were logged."""
+"""`Series`: the values of one logged key in the order in which they were logged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Position = tuple[int, float]
 
 @dataclass(frozen=True)
 class EpochValues:
-    """What one key has logged in one epoch, in this order."""
+    """The values of one key in one epoch, in the order in which they were logged."""
 
     epoch: int
     steps: Sequence[float]
@@ -31,12 +31,12 @@ class EpochValues:
 
 
 class Series:
-    """The values of one key; arrays, since a run may log some in each of millions of steps.
+    """The values of one key, in arrays because a run may log one in each of millions of steps.
 
     Attributes:
-        rows: The number of the row of each value, ascending.
-        epochs: Its epoch.
-        steps: Its step.
+        rows: The row number of each value, in ascending order.
+        epochs: The epoch of each value.
+        steps: The step of each value.
         values: The values.
     """
 
@@ -45,7 +45,7 @@ class Series:
         self.steps, self.values = array("d"), array("d")
 
     def append(self, row: int, position: Position, value: float) -> None:
-        """Add a value; its row may have been held back while others were added."""
+        """Add a value. Values of later rows may have been added before it."""
         if self.rows and row < self.rows[-1]:
             place = self.count_before(row)
             self.rows.insert(place, row)
@@ -82,7 +82,7 @@ class Series:
         return count
 
     def drop(self, begin: int, end: int) -> int:
-        """Drop the values from one place to before another, and return how many."""
+        """Drop the values from place `begin` to before `end`, and return how many they were."""
         for entries in (self.rows, self.epochs, self.steps, self.values):
             del entries[begin:end]
         return max(0, end - begin)

@@ -1,4 +1,4 @@
-"""`Spans`: in which steps each epoch of a log was trained, and which epochs are complete."""
+"""`Spans`: the steps in which each epoch of a log was trained, and which epochs are complete."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from lightning_sotl.curves._log_values import MOST_STEPS
 from lightning_sotl.curves._series import EpochValues, Position
 
-# At most this many distances between the rows of a log are counted.
+# The most distances between rows of a log that are counted.
 _MOST_DISTANCES = 1_000
 
 
 @dataclass(frozen=True)
 class StepsPerEpoch:
-    """How many steps an epoch has: as far as the log shows it, from `least` to `most`.
+    """The number of steps in an epoch. A log may only show that it is from `least` to `most`.
 
     Attributes:
         least: The smallest possible number.
-        most: The largest.
-        distance: How many steps are between two rows.
-        first: The number of the first step: 0, as Lightning counts, or 1.
+        most: The largest possible number.
+        distance: The number of steps between two rows.
+        first: The number of the first step: 0 in Lightning, 1 in some other programs.
     """
 
     least: int
@@ -33,20 +33,20 @@ class StepsPerEpoch:
     first: int = 0
 
     def ends(self, epoch: int, step: float, distance: float) -> bool:
-        """Return whether no further row can be in an epoch after a step, whatever its length."""
+        """Return whether no row can follow a step in its epoch, for any possible length."""
         return step - self.first + distance >= (epoch + 1) * self.most
 
     def may_end(self, epoch: int, step: float) -> bool:
-        """Return whether a row at a step may be the last of an epoch."""
+        """Return whether a row at a step may be the last row of its epoch."""
         return step - self.first + self.distance >= (epoch + 1) * self.least
 
     def begins(self, epoch: int, step: float, distance: float) -> bool:
-        """Return whether no further row can be in an epoch before a step."""
+        """Return whether no row can precede a step in its epoch."""
         return step - self.first - distance < epoch * self.least
 
 
 class Spans:
-    """The first and the last step with a row of each epoch, over all keys."""
+    """The first and the last logged step of each epoch, over all keys."""
 
     def __init__(self) -> None:
         self._spans: dict[int, list[float]] = {}
@@ -67,16 +67,17 @@ class Spans:
         span[0], span[1] = min(span[0], step), max(span[1], step)
 
     def has_ended_before(self, position: Position) -> bool:
-        """Return whether an epoch had ended before a step, so that its number of steps differs.
+        """Return whether an epoch had already ended at a smaller step.
 
-        If the training of the epoch was resumed, its steps would have been logged the first time.
+        A resumed training would repeat the logged steps of the epoch, so its number of steps must
+        have changed.
         """
         epoch, step = position
         span = self._spans.get(epoch)
         return span is not None and -self._newest[0] > epoch and span[1] < step
 
     def drop_after(self, position: Position) -> None:
-        """Drop what is after a position."""
+        """Drop everything after a position."""
         epoch, step = position
         while self._newest and -self._newest[0] > epoch:
             del self._spans[-heapq.heappop(self._newest)]
@@ -85,7 +86,7 @@ class Spans:
             span[0] = min(span)
 
     def drop_steps_from(self, step: float) -> Position | None:
-        """Drop the steps from one on, and return the last position that is left."""
+        """Drop `step` and all later steps, and return the last remaining position."""
         kept = {epoch: span for epoch, span in self._spans.items() if span[0] < step}
         for span in kept.values():
             span[1] = min(span[1], step - 1)
@@ -94,26 +95,27 @@ class Spans:
         return max(((epoch, span[1]) for epoch, span in kept.items()), default=None)
 
     def steps_per_epoch(self) -> StepsPerEpoch | None:
-        """Return how many steps an epoch has, or None if epochs differ or there is only one."""
+        """Return how many steps an epoch has, or None if epochs differ or only one is logged."""
         epochs = sorted(self._spans)
         if len(epochs) < 2 or min(span[0] for span in self._spans.values()) < 0:
             return None
         usual = max(self._distances, key=self._distances.__getitem__, default=1.0)
-        # The last epoch may be cut. If a validation was logged after it, the last but one may be.
-        before, (first, last) = self._spans[epochs[-2]], self._spans[epochs[-1]]
-        is_validation = first == last and last - before[1] <= usual
-        wholes = [epochs[:-1], *([epochs[:-2]] if is_validation and len(epochs) > 2 else [])]
+        # The last epoch may be cut short. If a validation was logged after the training, in an
+        # epoch of its own, the last but one may be.
+        previous, (first, last) = self._spans[epochs[-2]], self._spans[epochs[-1]]
+        is_validation = first == last and last - previous[1] <= usual
+        choices = [epochs[:-1], *([epochs[:-2]] if is_validation and len(epochs) > 2 else [])]
         if len(epochs) == 2 and (bounds := self._bounds(epochs, 1.0, first=1)):
             return bounds
         for distance in (1.0, usual):
-            for whole in wholes:
+            for whole in choices:
                 for origin in (0, 1) if len(whole) > 1 else (0,):
                     if bounds := self._bounds(whole, distance, first=origin):
                         return bounds
         return None
 
     def _bounds(self, whole: Sequence[int], distance: float, *, first: int) -> StepsPerEpoch | None:
-        """Return how many steps an epoch has if some are whole, or None if they differ."""
+        """Return how many steps an epoch has if `whole` are complete, or None if they differ."""
         least = max(
             math.ceil((span[1] - first + 1) / (epoch + 1)) for epoch, span in self._spans.items()
         )
@@ -125,10 +127,11 @@ class Spans:
         return StepsPerEpoch(least, most, distance, first) if least <= most else None
 
     def count_complete(self, steps: StepsPerEpoch | None) -> int:
-        """Return the number of epochs up to the last that is complete.
+        """Return the number of epochs up to the last complete one.
 
-        The last epoch is incomplete if it has fewer steps than the others, for example at a limit
-        of steps. A validation after the training is logged in an epoch without steps.
+        The last epoch is incomplete if it has fewer steps than the others, for example because
+        `max_steps` ended the training. A validation after the training is logged in an epoch
+        without steps.
         """
         epochs = sorted(self._spans)
         while epochs and steps and not steps.may_end(epochs[-1], self._spans[epochs[-1]][1]):
@@ -137,7 +140,7 @@ class Spans:
 
 
 def whole_epochs(groups: Sequence[EpochValues], steps: StepsPerEpoch | None) -> list[EpochValues]:
-    """Return the epochs in which a key that is logged every few steps has all of its values."""
+    """Return the epochs in which a key that is logged every few steps has all its values."""
     distances = Counter(
         later - earlier
         for earlier, later in itertools.pairwise(step for group in groups for step in group.steps)
@@ -148,7 +151,7 @@ def whole_epochs(groups: Sequence[EpochValues], steps: StepsPerEpoch | None) -> 
     whole = []
     counts = sorted((len(group.values) for group in groups), reverse=True)
     for place, group in enumerate(groups):
-        # As many values as any other epoch.
+        # No other epoch has more values.
         has_most = len(counts) > 1 and len(group.values) >= counts[len(group.values) == counts[0]]
         if steps is None:
             begins = has_most or place > 0 or group.epoch == 0

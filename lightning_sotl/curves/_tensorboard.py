@@ -1,6 +1,6 @@
-"""Reader of the event files that Lightning's TensorBoardLogger writes.
+"""Reads the event files that Lightning's TensorBoardLogger writes.
 
-TensorBoard's own reader needs 0.1 ms an event and by default keeps 10,000 points of a tag. This
+TensorBoard's own reader needs 0.1 ms per event and by default keeps 10,000 points per tag. This
 reader parses the files itself, verifies their checksums, and keeps every point.
 """
 
@@ -24,7 +24,7 @@ _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _CHECKED = 4096
 _FLOAT_TYPES = {1: struct.Struct("<f"), 2: struct.Struct("<d")}  # DT_FLOAT, DT_DOUBLE
-# An event of a scalar has some 50 bytes; a larger event is a picture, a graph or a video.
+# An event with a scalar has about 50 bytes. Larger ones hold pictures, graphs or videos.
 MOST_EVENT_BYTES = 16 * 2**20
 
 
@@ -44,10 +44,9 @@ def event_module() -> ModuleType:
 def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged:
     """Return the values of the wanted tags, each with the epoch that was logged beside it.
 
-    Lightning logs `epoch` at the same step as the other tags of a row. What a restart undid is left
-    out: where a resumed run returns to an earlier step, and where a writer was given a
-    `purge_step`. An incomplete event at the end of a file, as in a run in progress, is left out and
-    counted.
+    Lightning logs `epoch` at the same step as the other tags of a row. If a resumed run returned to
+    an earlier step, or a writer has a `purge_step`, the older values from that step on are left
+    out. An incomplete event at the end of a file, as in a run in progress, is left out and counted.
 
     Args:
         paths: The event files of one folder.
@@ -56,7 +55,7 @@ def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged
     Raises:
         ModuleNotFoundError: If `tensorboard` is not installed.
         OSError: If a file cannot be read.
-        ValueError: If a file is no regular file.
+        ValueError: If a file is not a regular file.
     """
     event_pb2 = event_module()
     logged = Logged(wanted)
@@ -82,7 +81,7 @@ def read_event_files(paths: Collection[Path], wanted: Collection[str]) -> Logged
 def _add_step(
     step: int, entries: list[tuple[str, float]], timeline: Timeline, wanted: Collection[str]
 ) -> None:
-    """Add what was written one after the other at a step, as rows that each have an epoch."""
+    """Add the values that were written at a step, as rows that each end with their epoch."""
     rows: list[tuple[int | None, list[tuple[str, float]]]] = []
     row: list[tuple[str, float]] = []
     epoch = None
@@ -93,7 +92,7 @@ def _add_step(
             row = []
         else:
             row.append((tag, number))
-    rows.append((epoch, row))  # the module has logged a key `epoch` itself, before the others
+    rows.append((epoch, row))  # for a module that logs a key `epoch` before the others
     for epoch, row in rows:
         if row:
             values = {tag: number for tag, number in row if tag in wanted}
@@ -117,7 +116,7 @@ def _number(entry: Any) -> float | None:
 
 
 def _events(path: Path, event_pb2: Any, logged: Logged) -> Iterator[Any]:
-    """Yield the events of a file up to the first that is cut off or damaged."""
+    """Yield the events of a file up to the first one that is cut off or damaged."""
     with open_regular(path) as file:
         try:
             for record in _records(file, logged):
@@ -130,7 +129,7 @@ def _events(path: Path, event_pb2: Any, logged: Logged) -> Iterator[Any]:
 
 
 def _records(file: BinaryIO, logged: Logged) -> Iterator[bytes]:
-    """Yield the records of a file; skip and count those that are too large for a scalar.
+    """Yield the records of a file. Records that are too large for a scalar are only counted.
 
     A record is its length, the checksum of the length, the data, and the checksum of the data.
 
@@ -150,7 +149,7 @@ def _records(file: BinaryIO, logged: Logged) -> Iterator[bytes]:
         data, checksum = file.read(size), file.read(4)
         if len(data) < size or len(checksum) < 4:
             raise ValueError("A record is cut off.")
-        # Scalars are small; pictures and graphs are not used.
+        # Only pictures and graphs are larger, and they are not used.
         if size <= _CHECKED and _CHECKSUM.unpack(checksum)[0] != masked_crc32c(data):
             raise ValueError("A record is damaged.")
         yield data
@@ -169,7 +168,7 @@ _TABLE = _checksum_table()
 
 
 def masked_crc32c(data: bytes) -> int:
-    """Return the CRC-32C of `data`, rotated and shifted as the file format demands.
+    """Return the CRC-32C of `data`, rotated and shifted as the file format requires.
 
     Examples:
         >>> hex(masked_crc32c(b"123456789"))
@@ -183,11 +182,11 @@ def masked_crc32c(data: bytes) -> int:
 
 
 def _age(path: Path) -> tuple[int, list[str | int]]:
-    """Return a sort key: the time in the name of an event file, and the numbers behind it.
+    """Return a sort key: the time in the name of an event file, and the numbers after it.
 
-    The names of files from one second differ in a count at the end, where 10 comes after 9.
+    The names of files from the same second differ in a count at the end, where 10 follows 9.
     """
     name = path.name.removeprefix(FILE_PREFIX)
-    texts = re.split("([0-9]+)", name)  # texts and numbers in turn
+    texts = re.split("([0-9]+)", name)  # alternates texts and numbers
     parts = [int(part) if place % 2 else part for place, part in enumerate(texts)]
     return (int(texts[1]) if len(texts) > 1 and not texts[0] else 0, parts)

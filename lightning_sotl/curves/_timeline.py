@@ -1,4 +1,4 @@
-"""`Timeline`: the values of one log in the order of the training, without what a restart undid."""
+"""`Timeline`: the values of one log in the order of training, without those that a resume undid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_sotl.curves._log_values import Logged
 from lightning_sotl.curves._series import Position, Series
 from lightning_sotl.curves._spans import Spans, whole_epochs
 
-# A validation or test by a new Trainer is logged here, and so is the first step of a training.
+# Where a new Trainer logs a validation or test. The first step of a training has it too.
 _UNTRAINED: Position = (0, 0.0)
 _NO_STEP = -1.0
 
@@ -29,18 +29,18 @@ class _Row(NamedTuple):
 
 @dataclass
 class _Segment:
-    """Rows since the log went back to an earlier position.
+    """The rows since the log returned to an earlier position.
 
     Attributes:
-        first: The first of them.
-        behind: The position before it.
+        first: The first row.
+        previous: The position of the row before it.
         keys: The keys in the rows so far.
-        has_other_steps: Whether the epoch of the first had ended before its step.
-        is_open: Whether it is not known yet if they repeat what was logged before.
+        has_other_steps: Whether the epoch of the first row had already ended at a smaller step.
+        is_open: Whether the rows so far do not show yet if they repeat earlier ones.
     """
 
     first: _Row
-    behind: Position
+    previous: Position
     has_other_steps: bool
     keys: set[str] = field(default_factory=set)
     is_open: bool = True
@@ -49,9 +49,10 @@ class _Segment:
 class Timeline:
     """Receives the rows of a log in the order in which they were written.
 
-    A row at an earlier position than the row before it, with a key that was already logged there
-    or later, is of a training that was resumed or begun again. It undoes what was logged from its
-    position on, also for keys that are not logged again. Rows without an epoch have no position.
+    If a row has an earlier position than the row before it, and a key that was already logged there
+    or later, the training was resumed or started again. The row then undoes everything that was
+    logged from its position on, also for keys that are not logged again. Rows without an epoch have
+    no position.
 
     Args:
         wanted: The keys whose values are kept.
@@ -102,7 +103,7 @@ class Timeline:
         self._place(row)
 
     def purge(self, step: float) -> None:
-        """Undo all that was logged from a step on, as TensorBoard does if a writer asks for it."""
+        """Undo everything logged from a step on, as TensorBoard does for `purge_step`."""
         self._release(is_training=False)
         for series in (*self._series.values(), *self._without_epoch.values()):
             series.drop_steps_from(step)
@@ -112,7 +113,7 @@ class Timeline:
             self._opening = None
 
     def fill(self, logged: Logged) -> None:
-        """Put what is left into `logged`."""
+        """Put the remaining values into `logged`."""
         self._release(is_training=False)
         self._settle()
         logged.replaced += self._replaced
@@ -141,7 +142,7 @@ class Timeline:
                 }
 
     def _may_be_untrained(self, row: _Row) -> bool:
-        """Return whether a row at step 0 may be a validation or test by a new Trainer."""
+        """Return whether a row at step 0 may be from a validation or test by a new Trainer."""
         return (
             bool(self._held)
             or (self._position is not None and self._position[0] > 0)
@@ -149,7 +150,7 @@ class Timeline:
         )
 
     def _is_untrained(self, series: Series, place: int) -> bool:
-        """Return whether a value was logged before the first step, as by a validation."""
+        """Return whether a value was logged before the first step, for example by a validation."""
         return (
             series.position(place) == _UNTRAINED
             and self._first_step is not None
@@ -164,7 +165,7 @@ class Timeline:
         return self._position if same and self._position else (epoch, _NO_STEP)
 
     def _place(self, row: _Row) -> None:
-        """Add a row of a training."""
+        """Add a row that was logged in a training."""
         if self._position is not None and row.position < self._position:
             ended = self._spans.has_ended_before(row.position)
             self._segment = _Segment(row, self._position, ended)
@@ -183,7 +184,7 @@ class Timeline:
         self._position = row.position
 
     def _release(self, *, is_training: bool) -> None:
-        """Add the rows at step 0 that were held back until the next row shows what they are."""
+        """Add the rows at step 0 that were held back until the next row showed their origin."""
         held, self._held = self._held, []
         for row in held:
             if is_training:
@@ -192,36 +193,36 @@ class Timeline:
                 _append(self._without_epoch, row)
 
     def _drop_repeated(self, row: _Row) -> None:
-        """Drop the values that the keys of a row already have at its very position."""
+        """Drop the values that the keys of a row already have at the same position."""
         for key in row.values:
             series = self._series[key]
             if series.rows and series.position(-1) == row.position:
                 self._replaced += series.drop(len(series.rows) - 1, len(series.rows))
 
     def _look_back(self, segment: _Segment, row: _Row) -> None:
-        """Undo what a segment logs again, as soon as one of its keys shows that it does."""
+        """Undo what a segment logs again, once one of its keys shows that it does."""
         new = row.keys - segment.keys
         segment.keys |= new
         if any(self._newest.get(key, (-1, 0.0)) >= row.position for key in new):
             segment.is_open = False
             self._undo(segment)
-        elif row.position > segment.behind:
+        elif row.position > segment.previous:
             segment.is_open = False
 
     def _settle(self) -> None:
-        """Undo the values at the position of a resume whose keys it has not logged since."""
+        """Undo values at the position of a resume if their keys have not been logged since."""
         for key, row in self._unsure.items():
             series = self._series[key]
             last = len(series.rows) - 1
             if last < 0 or series.rows[last] != row or self._position is None:
                 continue
-            is_of_a_step = last > 0 and series.epochs[last - 1] == series.epochs[last]
-            if self._position > series.position(last) or not is_of_a_step:
+            is_logged_by_step = last > 0 and series.epochs[last - 1] == series.epochs[last]
+            if self._position > series.position(last) or not is_logged_by_step:
                 self._replaced += series.drop(last, last + 1)
         self._unsure = {}
 
     def _undo(self, segment: _Segment) -> None:
-        """Undo what was logged before a segment and belongs to its position or a later one."""
+        """Undo the values that were logged before a segment at its position or later."""
         self._settle()
         row, position = segment.first.number, segment.first.position
         opening = self._opening
@@ -248,8 +249,8 @@ class Timeline:
                 undone_from = min(undone_from, series.rows[begin])
         for key, series in self._series.items():
             begin = series.count_up_to(position, row)
-            # At the very position, what was logged before the keys that are logged again may have
-            # been logged before the checkpoint, as the loss of a step before a validation.
+            # At the same position, a value may have been logged before the checkpoint if it was
+            # logged before the keys that are repeated, for example a loss before a validation.
             while (
                 begin
                 and series.position(begin - 1) == position

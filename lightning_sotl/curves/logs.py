@@ -1,4 +1,4 @@
-"""From a directory of runs to `LearningCurves`: records first, then Lightning's own logs."""
+"""Reads a directory of runs: their records, or else Lightning's own logs."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = ["FoundRuns", "LogKeys", "is_run_file", "read_logs"]
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """What a directory of runs holds.
+    """The runs of a directory.
 
     Attributes:
         curves: The curves of the runs.
-        facts: Per run, the header of its record; empty without a record.
-        others: Key -> its value after each epoch, shape `(runs, epochs)`, NaN where it has none.
+        facts: For each run, the header of its record. Empty without a record.
+        others: Key -> its value after each epoch, shape `(runs, epochs)`. NaN for no value.
         has_record: Which runs have a record, shape `(runs,)`.
-        stopped_at: Per run, the T at which a stopper first ended it, or None.
-        notes: What was left out, merged or could not be read.
-        checkpoint_facts: Per run, the header of the process that wrote its newest checkpoint.
-        checkpoint_epochs: Per run, after how many epochs (or blocks) that checkpoint was saved; 0
-            without one.
-        is_finished: Per run, whether its record shows that it was trained to its end.
+        stopped_at: For each run, the T at which a stopper first ended it, or None.
+        notes: What was left out or joined, or could not be read.
+        checkpoint_facts: For each run, the header of the process that wrote its newest checkpoint.
+        checkpoint_epochs: For each run, after how many epochs (or blocks) this checkpoint was
+            saved. 0 without a checkpoint.
+        is_finished: For each run, whether its record shows that it was trained to its end.
     """
 
     curves: LearningCurves
@@ -59,33 +59,33 @@ def read_logs(
     instead: str | None = None,
     progress: Progress | None = None,
 ) -> FoundRuns:
-    """Read all runs below a directory, or below several.
+    """Read all runs below one or several directories.
 
-    L(e) comes from a run's record in float64. Without a record it comes from the logged
-    `<prefix>_e1`, which a CSVLogger keeps to about 16 digits and TensorBoard in float32. Other
-    logged means do not give L(e) exactly: a run that logs no `<prefix>_e1` is left out, unless
-    `keys.train_loss` names the key to use. A target counts only for runs that were trained to the
-    end, as far as their record tells.
+    L(e) comes from a run's record, in float64. Without a record, it comes from the logged
+    `<prefix>_e1`, of which a CSVLogger keeps about 16 digits and TensorBoard a float32. Other
+    logged means do not give L(e) exactly. A run that does not log `<prefix>_e1` is left out, unless
+    `keys.train_loss` names the key to use. The target of a run does not count if its record shows
+    that it was not trained to the end.
 
     Args:
-        directory: Holds records, `metrics.csv` or event files at any depth; a folder is a run. The
-            path of such a file means its folder. With several directories, the names of runs are
-            relative to the folder that holds them all.
-        keys: What to read.
+        directory: One or several directories with records, `metrics.csv` or event files at any
+            depth. Each folder with such files is a run. The path of such a file means its folder.
+            With several directories, the names of runs are relative to their common folder.
+        keys: The keys to read.
         metric_mode: "max" if a higher validation metric is better.
-        final_mode: The same for the target; None for `metric_mode`.
-        needs_losses: True leaves out runs without L(e); False leaves out runs without any of
-            `keys.others`, and the losses of the others may be NaN.
-        instead: One of `keys.others`; a run that logs it needs no L(e).
-        progress: Called with the number of folders read and of all folders.
+        final_mode: The same for the target. None uses `metric_mode`.
+        needs_losses: True leaves out runs without L(e). False leaves out runs without any of
+            `keys.others`; the losses of the remaining runs may be NaN.
+        instead: One of `keys.others`. A run that logs it needs no L(e).
+        progress: Called with the number of folders read so far and the total.
 
     Raises:
         NotADirectoryError: If `directory` is neither a directory nor such a file.
         ModuleNotFoundError: If all runs have only TensorBoard's event files and `tensorboard` is
             not installed. Beside other runs, they are left out with a note.
-        ValueError: If it holds no run, if no run has L(e), or if no run has a number for a wanted
-            key (for a curve, with its epoch). The message lists the logged keys and what could
-            not be read.
+        ValueError: If there are no runs, if no run has L(e), or if no run has a number for a
+            wanted key (for a curve, with its epoch). The message lists the logged keys and what
+            could not be read.
     """
     found = read_arrays(
         directory, keys or LogKeys(), needs_losses=needs_losses, instead=instead, progress=progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,11 +71,11 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
     for name, text in _documents(path, notes):
         try:
             runs[name] = _parse(text)
-        except (ValueError, OverflowError):  # an integer of more digits than a float holds
+        except (ValueError, OverflowError):  # an integer may be too large for a float
             unreadable.append(name)
         else:
             epochs = max(epochs, runs[name].curves.shape[1])
-            check_table_size(path, len(runs), epochs, name)
+            check_table_size(path, len(runs), epochs)
     if not runs:
         raise ValueError(
             f"Expected '{path}' to hold JSON documents with {', '.join(map(repr, _CURVES))}, but "
@@ -86,7 +85,7 @@ def read_nas_bench_nlp(path: str | Path) -> tuple[LearningCurves, list[str]]:
 
 
 def _documents(path: Path, notes: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and text of each document; no text if it is too large or cannot be read."""
+    """Yield the name and text of each document. The text is empty if it cannot be read."""
     if path.is_dir():
         files = [folder / name for folder, names in walk(path, notes) for name in names]
         for file in sorted(file for file in files if file.suffix == ".json"):
@@ -97,10 +96,7 @@ def _documents(path: Path, notes: list[str]) -> Iterator[tuple[str, bytes]]:
                 text = b""
             yield file.relative_to(path).with_suffix("").as_posix(), text
         return
-    with open_regular(path) as archived:
-        if not zipfile.is_zipfile(archived):
-            raise ValueError(f"Expected '{path}' to be a zip or a folder, but it is neither.")
-    with open_archive(path) as archive:
+    with open_archive(path, kind="a zip or a folder") as archive:
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             name = member.filename
             # Archives made on macOS also contain a tree of metadata files.
@@ -119,7 +115,7 @@ def _parse(text: bytes) -> _Run:
 
     Raises:
         OverflowError: If a number is too large.
-        ValueError: If the document is not of the published form.
+        ValueError: If the document does not have the published form.
     """
     document = parse_json(text)
     if not isinstance(document, dict):

@@ -1,4 +1,4 @@
-"""`RunNotes`: what to know about the runs of a directory before trusting the numbers."""
+"""`RunNotes`: what to know about the runs of a directory before you trust the numbers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class RunNotes:
-    """Sentences on the runs of a directory.
+    """Sentences about the runs of a directory.
 
     Attributes:
-        left_out: What was not read or does not count; it might have been the best.
+        left_out: What was not read or does not count. It may include the best run.
         cautions: What else makes the numbers less certain.
-        remarks: What is in order but may surprise, for example a second logger.
+        remarks: What is normal but may surprise, for example a second logger.
 
     Examples:
         >>> notes = RunNotes(cautions=["b", "b"])
@@ -27,5 +27,5 @@ class RunNotes:
 
     @property
     def warnings(self) -> list[str]:
-        """What was left out and the cautions, each once."""
+        """What was left out and the cautions, without repeats."""
         return list(dict.fromkeys([*self.left_out, *self.cautions]))

@@ -120,7 +120,7 @@ def test_rank_counts_runs_without_the_metric(
     code, out, err = run(capsys, "rank", sweep, "--json")
     assert code == 0
     assert len(json.loads(out)["runs"]) == 3
-    assert "Left out 1 of 4 runs without a record with a completed epoch or 'sotl_e1'" in err
+    assert "Left out 1 of 4 runs without L(e): 'v7'. L(e) needs a record" in err
     write_csv_log(sweep / "v8", [{"epoch": 0, "val": 1.0}])
     code, out, err = run(
         capsys, "rank", sweep, "--monitor", "val", "--metric-mode", "min", "--json"
@@ -136,8 +136,8 @@ def test_a_second_logger_is_a_note_not_a_warning(
     code, _, err = run(capsys, "rank", sweep)
     assert (code, err) == (
         0,
-        "note: Joined 1 folder with the run that has the same losses in its record, as a second "
-        "logger writes them.\n",
+        "note: Joined 1 folder, probably from a second logger, to the run with the same losses in "
+        "its record.\n",
     )
 
 
@@ -189,7 +189,7 @@ def test_an_error_does_not_hide_what_was_left_out(
     code, out, err = run(capsys, "rank", sweep, *options)
     assert (code, out) == (1, "")
     first, last = err.splitlines()
-    assert first.startswith("warning: Left out 1 of 4 runs without a record")
+    assert first.startswith("warning: Left out 1 of 4 runs without L(e): ")
     assert last.startswith("lightning-sotl rank: No run has ")
 
 

@@ -1,4 +1,4 @@
-"""Archives that were made to fill memory, to lead elsewhere or to run something: refused."""
+"""Hostile archives, made to fill memory, to leave their folder or to run code, are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def zipped(members: dict[str, bytes], **options: int) -> bytes:
 
 
 def listing(names: list[bytes], *, size: int = 1) -> bytes:
-    """Return a zip that is a list of members only, each of which says that it has `size` bytes."""
+    """Return a zip with only a list of members, each of which declares `size` bytes."""
     entries = b"".join(
         struct.pack("<4s6H3L5H2L", b"PK\1\2", *(0,) * 6, 0, 1, size, len(name), *(0,) * 6) + name
         for name in names
@@ -45,8 +45,8 @@ def listing(names: list[bytes], *, size: int = 1) -> bytes:
     return entries + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entries), 0, 0)
 
 
-def claiming(size: int) -> bytes:
-    """Return an archive whose members say that they unpack to `size` bytes."""
+def declaring(size: int) -> bytes:
+    """Return an archive whose first member declares that it unpacks to `size` bytes."""
     packed = bytearray(zipped({"train_loss.npy": NPY.getvalue(), "a.json": DOCUMENT}))
     at = packed.find(b"PK\1\2")
     packed[at + 24 : at + 28] = struct.pack("<L", size)
@@ -60,7 +60,7 @@ def encrypted() -> bytes:
     return bytes(packed)
 
 
-def twice() -> bytes:
+def with_a_repeated_name() -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("a.json", DOCUMENT)
@@ -83,17 +83,17 @@ OUTSIDE = [
     ("content", "message"),
     [
         pytest.param(
-            claiming(2**30),
+            declaring(2**30),
             rf"unpack to at most {2**30:,} bytes but got {2**30 + len(DOCUMENT):,}\.$",
             id="bomb",
         ),
         pytest.param(encrypted(), "to be stored or deflated but 'train_loss.npy'", id="encrypted"),
         pytest.param(
             zipped({"a.json": DOCUMENT}, compression=zipfile.ZIP_LZMA),
-            r"to be stored or deflated but 'a\.json' is encrypted or packed in another way\.",
+            r"deflated but 'a\.json' is encrypted or compressed by another method\.",
             id="lzma",
         ),
-        pytest.param(twice(), r"to be unique but got 'a\.json' twice", id="twice"),
+        pytest.param(with_a_repeated_name(), r"to be unique but got 'a\.json' twice", id="twice"),
         *(
             pytest.param(
                 zipped({outside: DOCUMENT}),
@@ -104,7 +104,7 @@ OUTSIDE = [
         ),
     ],
 )
-def test_an_archive_that_was_made_to_harm_is_refused(
+def test_a_hostile_archive_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -117,20 +117,20 @@ def test_an_archive_that_was_made_to_harm_is_refused(
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.npz"])
-def test_a_million_tiny_members_are_refused_before_they_are_listed(
+def test_too_many_tiny_members_are_refused_before_they_are_listed(
     tmp_path: Path, name: str
 ) -> None:
     names = [b"%d.json" % number for number in range(20)] * 8_000
     (tmp_path / name).write_bytes(listing(names))
     message = (
-        f"Expected '{tmp_path / name}' to have a list of members of at most 8,388,608 bytes, some "
-        "100,000 members, but it has a longer one."
+        f"Expected '{tmp_path / name}' to have a list of members of at most 8,388,608 bytes (about "
+        "100,000 members), but it is longer."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         READERS[name](tmp_path / name)
 
 
-def test_members_that_share_their_bytes_are_counted_each(tmp_path: Path) -> None:
+def test_the_declared_sizes_of_all_members_are_added_up(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(
         listing([b"%d.json" % number for number in range(100)], size=11_000_000)
     )
@@ -150,39 +150,50 @@ def described(kind: str, shape: str) -> str:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (npy(described("<f8", "(1000000000000,)")), "its header says 1,000,000,000,000 entries of"),
-        (npy(described("<U0", "(1000000000000,)")), "its header says 1,000,000,000,000 entries of"),
-        (npy(described("<f8", "(2,)"), b"\0" * 8), "its header says 2 entries of 8 bytes, but the"),
-        (npy(described("|O", "(1,)"), b"\x80\x04."), "it is no array of numbers or of text"),
-        (npy(described("|V8", "(1,)"), b"\0" * 8), "it is no array of numbers or of text"),
-        (npy("__import__('os').abort()"), "it is no array of numbers or of text"),
-        (npy("-" * 9000 + "1"), "it is no array of numbers or of text"),
+        (
+            npy(described("<f8", "(1000000000000,)")),
+            "its header declares 1,000,000,000,000 entries of",
+        ),
+        (
+            npy(described("<U0", "(1000000000000,)")),
+            "its header declares 1,000,000,000,000 entries of",
+        ),
+        (
+            npy(described("<f8", "(2,)"), b"\0" * 8),
+            "its header declares 2 entries of 8 bytes, but it",
+        ),
+        (npy(described("|O", "(1,)"), b"\x80\x04."), "it is not an array of numbers or text"),
+        (npy(described("|V8", "(1,)"), b"\0" * 8), "it is not an array of numbers or text"),
+        (npy("__import__('os').abort()"), "it is not an array of numbers or text"),
+        (npy("-" * 9000 + "1"), "it is not an array of numbers or text"),
         (
             npy(described("<f8", "(2, True)"), b"\0" * 16),
-            "it is no array of numbers or of text but of impossible shape",
+            "it is not an array of numbers or text but of impossible shape",
         ),
         (
             npy(described("<f8", "(-2, -3)"), b"\0" * 48),
-            "it is no array of numbers or of text but of impossible shape",
+            "it is not an array of numbers or text but of impossible shape",
         ),
         (
             npy(described("<f8", f"({'9' * 4000},)")),
-            "it is no array of numbers or of text but of impossible shape",
+            "it is not an array of numbers or text but of impossible shape",
         ),
-        (npy("(" * 9000), "it is no array of numbers or of text"),
-        (npy(described("<U1", "(1,)"), b"\xff\xff\xff\x7f"), "it holds text of characters that"),
-        (b"\x80\x04\x95", "it is no array of numbers or of text"),
+        (npy("(" * 9000), "it is not an array of numbers or text"),
+        (npy(described("<U1", "(1,)"), b"\xff\xff\xff\x7f"), "it holds characters that do"),
+        (b"\x80\x04\x95", "it is not an array of numbers or text"),
     ],
 )
-def test_an_array_that_is_none_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_content_that_is_not_a_plain_array_is_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(zipped({"train_loss.npy": NPY.getvalue(), "run_ids.npy": content}))
-    told = f"'run_ids' in '{path}' cannot be read without pickle, or is damaged, and is refused: "
-    with pytest.raises(ValueError, match=f"^{re.escape(told + message)}"):
+    start = f"'run_ids' in '{path}' cannot be read without pickle or is damaged: "
+    with pytest.raises(ValueError, match=f"^{re.escape(start + message)}"):
         LearningCurves.load(path)
 
 
-def test_a_small_file_of_millions_of_runs_is_refused(tmp_path: Path) -> None:
+def test_a_small_file_with_a_million_runs_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     np.savez_compressed(path, train_loss=np.zeros((1_000_001, 1)))
     message = f"Expected '{path}' to hold at most 1,000,000 runs but got 1,000,001."
@@ -200,13 +211,13 @@ def test_a_small_file_of_millions_of_runs_is_refused(tmp_path: Path) -> None:
     ],
     ids=["scalar", "table", "by column", "text"],
 )
-def test_arrays_come_back_as_numpy_wrote_them(array: np.ndarray) -> None:
+def test_arrays_are_read_as_numpy_wrote_them(array: np.ndarray) -> None:
     content = io.BytesIO()
     np.save(content, array)
     np.testing.assert_array_equal(parse_npy(content.getvalue()), array)
 
 
-def test_a_document_in_a_zip_that_is_too_large_is_left_out(
+def test_a_document_that_is_too_large_is_left_out_of_a_zip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nas_bench_nlp, "MOST_DOCUMENT_BYTES", len(DOCUMENT))

@@ -1,4 +1,4 @@
-"""Files that were made to hang, to fill the memory or to lead elsewhere: refused, and named."""
+"""Hostile files, made to hang, to fill memory or to leave the folder, are refused and named."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def rank(capsys: pytest.CaptureFixture[str], path: Path) -> tuple[int, list[str]
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_pipe_is_refused_at_once_and_not_waited_for(tmp_path: Path, name: str) -> None:
+def test_a_pipe_is_refused_at_once(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     message = f"Expected '{tmp_path / name}' to be a regular file, but it is not."
     with pytest.raises(UnreadableFileError, match=f"^{re.escape(message)}$"):
@@ -60,7 +60,7 @@ def test_a_link_to_an_endless_device_is_refused(tmp_path: Path, name: str) -> No
         READERS[name](tmp_path / name)
 
 
-def test_pipes_and_sockets_among_the_runs_hide_no_run(
+def test_pipes_and_sockets_among_the_runs_do_not_hide_other_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_record(tmp_path / "good", [2.0, 1.0])
@@ -77,7 +77,7 @@ def test_pipes_and_sockets_among_the_runs_hide_no_run(
     assert "'sock'" in err
 
 
-def test_a_record_that_is_a_pipe_is_not_waited_for_by_its_writer(tmp_path: Path) -> None:
+def test_the_writer_of_a_record_refuses_a_pipe_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "sotl.jsonl")
     for write in (
         lambda record: record.unit(0, 1.0, 1),
@@ -87,7 +87,7 @@ def test_a_record_that_is_a_pipe_is_not_waited_for_by_its_writer(tmp_path: Path)
             write(RunRecord(tmp_path / "sotl.jsonl"))
 
 
-def test_a_file_of_terabytes_is_refused_unread(tmp_path: Path) -> None:
+def test_a_file_of_terabytes_is_refused_without_reading_it(tmp_path: Path) -> None:
     bounds = {
         "metrics.csv": files.MOST_LOG_BYTES,
         "long.csv": csv_tables.MOST_TABLE_BYTES,
@@ -95,13 +95,13 @@ def test_a_file_of_terabytes_is_refused_unread(tmp_path: Path) -> None:
     }
     for name, most in bounds.items():
         with (tmp_path / name).open("wb") as file:
-            file.truncate(2**40)  # holes only
+            file.truncate(2**40)  # a sparse file
         message = f"Expected '{tmp_path / name}' to have at most {most:,} bytes but got {2**40:,}."
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             READERS[name](tmp_path / name)
 
 
-def test_a_line_without_an_end_is_passed_over_and_counted(
+def test_a_line_that_is_too_long_is_skipped_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "MOST_LINE_BYTES", 400)
@@ -120,7 +120,7 @@ def test_a_line_without_an_end_is_passed_over_and_counted(
         read_long_csv(tmp_path / "long.csv")
 
 
-def test_a_header_that_cannot_be_read_gives_no_columns(tmp_path: Path) -> None:
+def test_an_unreadable_csv_header_gives_no_columns(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text('"' + "epoch," * 50_000 + "\n0,1\n1,2\n")
     logged = read_csv_log(path, ("0",))
@@ -128,7 +128,7 @@ def test_a_header_that_cannot_be_read_gives_no_columns(tmp_path: Path) -> None:
     assert logged.unreadable > 0
 
 
-def test_an_event_that_says_it_is_endless_ends_its_file(tmp_path: Path) -> None:
+def test_an_event_with_an_impossible_length_ends_its_file(tmp_path: Path) -> None:
     whole = seeds.events()[0]
     for size in (2**63, 2**64 - 1, 2**40):
         length = struct.pack("<Q", size)
@@ -139,7 +139,7 @@ def test_an_event_that_says_it_is_endless_ends_its_file(tmp_path: Path) -> None:
         assert (logged.by_epoch["sotl_e1"], logged.unreadable) == ({0: 2.0, 1: 1.0}, 1)
 
 
-def test_a_film_among_the_scalars_is_passed_over_and_counted(
+def test_an_event_that_is_too_large_is_skipped_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_tensorboard, "MOST_EVENT_BYTES", 1000)
@@ -150,7 +150,7 @@ def test_a_film_among_the_scalars_is_passed_over_and_counted(
 
 
 @pytest.mark.parametrize("epoch", [float("inf"), float("nan"), -1.0, 0.5, 1e18])
-def test_an_event_of_an_impossible_epoch_is_on_none(tmp_path: Path, epoch: float) -> None:
+def test_an_event_with_an_impossible_epoch_has_no_epoch(tmp_path: Path, epoch: float) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
 
     event = Event(step=1)
@@ -162,13 +162,13 @@ def test_an_event_of_an_impossible_epoch_is_on_none(tmp_path: Path, epoch: float
     assert (logged.by_epoch, logged.last) == ({}, {"sotl_e1": 2.0})
 
 
-def test_a_raised_digit_in_an_event_files_name_is_no_time(tmp_path: Path) -> None:
+def test_a_superscript_digit_in_the_name_of_an_event_file_is_not_a_time(tmp_path: Path) -> None:
     path = tmp_path / "events.out.tfevents.\u00b2.a"
     path.write_bytes(seeds.events()[0])
     assert read_event_files([path], WANTED).by_epoch["sotl_e1"] == {0: 2.0, 1: 1.0}
 
 
-def test_a_json_nested_beyond_reason_is_no_document(tmp_path: Path) -> None:
+def test_json_that_is_nested_too_deeply_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(DOCUMENT)
     (tmp_path / "b.json").write_bytes(b"[" * 200_000)
     (tmp_path / "c.json").write_bytes(b'{"status":' * 500 + b"1" + b"}" * 500)
@@ -189,7 +189,9 @@ def test_a_json_nested_beyond_reason_is_no_document(tmp_path: Path) -> None:
     ],
     ids=repr,
 )
-def test_a_document_of_other_values_is_left_out(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_document_with_wrong_types_is_left_out(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
     (tmp_path / "a.json").write_bytes(DOCUMENT)
     (tmp_path / "b.json").write_text(json.dumps({**json.loads(DOCUMENT), **changes}))
     curves, notes = read_nas_bench_nlp(tmp_path)
@@ -208,12 +210,12 @@ def test_a_document_that_is_too_large_or_a_pipe_is_left_out(
     assert read_nas_bench_nlp(tmp_path)[1] == [expected]
 
 
-def test_a_damaged_number_asks_for_no_table_beyond_memory(tmp_path: Path) -> None:
+def test_a_damaged_epoch_does_not_make_a_table_larger_than_memory(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
     path.write_text("run,epoch,train_loss\na,0,1\nb,1e15,1\n")
     message = (
-        f"Expected '{path}' to hold at most 50,000,000 losses but 2 runs, of which 'b' says that "
-        "it has 1,000,000,000,000,001 epochs, make 2,000,000,000,000,002."
+        f"Expected '{path}' to hold at most 50,000,000 losses but got 2,000,000,000,000,002: 2 "
+        "runs with up to 1,000,000,000,000,001 epochs ('b')."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         read_long_csv(path)
@@ -221,13 +223,12 @@ def test_a_damaged_number_asks_for_no_table_beyond_memory(tmp_path: Path) -> Non
         write_record(tmp_path / f"run{run}", [1.0], status=None)
     with (tmp_path / "run3" / "sotl.jsonl").open("a") as file:
         file.write('{"e": 9999999, "loss": 1.0, "steps": 1, "checkpoint": null}\n')
-    with pytest.raises(
-        ValueError, match=r"but 6 runs, of which 'run3' says that it has 10,000,000"
-    ):
+    message = r"but got 60,000,000: 6 runs with up to 10,000,000 epochs \('run3'\)\.$"
+    with pytest.raises(ValueError, match=message):
         LearningCurves.from_logs(tmp_path)
 
 
-@pytest.mark.timeout(60)  # where each name is looked for among all it is some ten minutes
+@pytest.mark.timeout(60)  # a search for each name among all would take about ten minutes
 def test_a_csv_of_many_columns_takes_time_in_proportion(tmp_path: Path) -> None:
     names = [f"c{number}" for number in range(200_000)]
     path = tmp_path / "long.csv"
@@ -251,10 +252,10 @@ def test_a_csv_that_is_no_utf8_is_named(tmp_path: Path) -> None:
     assert type(caught.value) is ValueError
 
 
-DEEP = 1200  # levels; Python's own walk gives up at some 1,000
+DEEP = 1200  # levels; Python's own walk fails at about 1,000
 
 
-def test_folders_that_lead_in_a_circle_or_very_deep_are_walked_once(
+def test_links_in_a_circle_and_very_deep_folders_are_walked_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_record(tmp_path / "a", [2.0, 1.0])
@@ -266,14 +267,14 @@ def test_folders_that_lead_in_a_circle_or_very_deep_are_walked_once(
         Path("d").mkdir()
         os.chdir("d")
     code, runs, err = rank(capsys, tmp_path)
-    for _ in range(DEEP):  # pytest itself could not remove them
+    for _ in range(DEEP):  # pytest cannot remove them
         os.chdir("..")
         Path("d").rmdir()
     assert (code, runs) == (0, ["a"])
-    assert "Left out what cannot be read of 'a': " in err
+    assert "Left out files that cannot be read in 'a': " in err
 
 
-def test_a_link_to_a_folder_of_that_name_is_no_record(
+def test_a_link_to_a_folder_is_not_a_record(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_record(tmp_path / "a", [2.0])

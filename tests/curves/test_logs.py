@@ -37,7 +37,7 @@ def test_records_come_first_and_logs_fill_in_the_rest(tmp_path: Path) -> None:
     assert found.notes.warnings == []
 
 
-def test_runs_of_different_lengths_and_depths_stand_in_natural_order(tmp_path: Path) -> None:
+def test_runs_of_different_lengths_and_depths_are_in_natural_order(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "a/version_10", csv_rows([3.0]))
     write_csv_log(tmp_path / "a/version_9", csv_rows([3.0, 2.0]))
     write_events(tmp_path / "b", event_rows([1.0, 0.5, 0.25]))
@@ -47,23 +47,23 @@ def test_runs_of_different_lengths_and_depths_stand_in_natural_order(tmp_path: P
     np.testing.assert_array_equal(curves.train_loss[1], [3.0, np.nan, np.nan])
 
 
-def test_run_without_the_estimate_is_left_out_and_said(tmp_path: Path) -> None:
+def test_a_run_without_the_estimate_is_left_out_with_a_warning(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "v0", csv_rows([3.0]))
     write_csv_log(tmp_path / "v1", [{"epoch": 0, "train_loss": 2.0}])
     message = (
-        "Left out 1 of 2 runs without a record with a completed epoch or 'sotl_e1' in its "
-        "logs; from other logged values L(e) cannot be recovered exactly: 'v1'."
+        "Left out 1 of 2 runs without L(e): 'v1'. L(e) needs a record with a completed epoch, or "
+        "'sotl_e1' in the logs; other logged values do not give it exactly."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
         assert LearningCurves.from_logs(tmp_path).run_ids == ("v0",)
 
 
-def test_no_run_with_the_estimate_lists_what_is_logged(tmp_path: Path) -> None:
+def test_if_no_run_has_the_estimate_the_error_lists_the_logged_keys(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "v0", [{"epoch": 0, "train_loss": 2.0}])
     message = (
-        "None of the 1 run has a record with a completed epoch or 'sotl_e1' in its logs; from "
-        "other logged values L(e) cannot be recovered exactly. Logged are: 'train_loss'; "
-        "`train_loss` (--train-loss) names one to take as it is."
+        "Found no L(e) in 1 run. L(e) needs a record with a completed epoch, or 'sotl_e1' in the "
+        "logs; other logged values do not give it exactly. Logged are: 'train_loss'. `train_loss` "
+        "(--train-loss) uses one of them as L(e), unchecked."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         LearningCurves.from_logs(tmp_path)
@@ -73,18 +73,21 @@ def test_no_run_with_the_estimate_lists_what_is_logged(tmp_path: Path) -> None:
     ("status", "facts", "counts"),
     [("finished", {}, True), ("stopped", {}, False), ("interrupted", {}, False), (None, {}, False)],
 )
-def test_target_counts_for_runs_trained_to_the_end_only(
+def test_the_target_counts_only_for_runs_trained_to_the_end(
     tmp_path: Path, status: str | None, facts: dict[str, object], counts: bool
 ) -> None:
     write_record(tmp_path / "v0", [3.0], status=status)
     write_csv_log(tmp_path / "v0", [{"epoch": 0, "test_acc": 0.5}])
     found = read_logs(tmp_path, LogKeys(final_metric="test_acc"))
     np.testing.assert_array_equal(found.curves.final_metric, [0.5 if counts else np.nan])
-    said = "The 'test_acc' of 1 run does not count, as the training was stopped early or is not "
-    assert found.notes.warnings == ([] if counts else [f"{said}finished: 'v0'."])
+    warning = (
+        "The 'test_acc' of 1 run does not count because the training was stopped early or is not "
+        "finished: 'v0'."
+    )
+    assert found.notes.warnings == ([] if counts else [warning])
 
 
-def test_second_logger_of_a_run_is_joined_not_counted_twice(tmp_path: Path) -> None:
+def test_the_folder_of_a_second_logger_joins_its_run(tmp_path: Path) -> None:
     losses = [1 / 3, 0.1]
     write_record(tmp_path / "csv/v0", losses)
     write_events(tmp_path / "tb/v0", event_rows(losses, val_acc=[0.5, 0.75]))
@@ -93,8 +96,8 @@ def test_second_logger_of_a_run_is_joined_not_counted_twice(tmp_path: Path) -> N
     np.testing.assert_array_equal(found.curves.val_metric, [[0.5, 0.75]])
     assert found.notes.warnings == []
     assert found.notes.remarks == [
-        "Joined 1 folder with the run that has the same losses in its record, as a second logger "
-        "writes them."
+        "Joined 1 folder, probably from a second logger, to the run with the same losses in its "
+        "record."
     ]
 
 
@@ -126,17 +129,19 @@ def test_the_values_of_the_process_that_resumed_a_run_count_without_a_note(tmp_p
     assert [note for note in found.notes.warnings if "resume" in note] == []
 
 
-def test_a_run_that_goes_on_in_another_folder_is_no_news_but_a_copy_is(tmp_path: Path) -> None:
+def test_a_copy_of_a_record_gives_a_warning_and_a_run_resumed_elsewhere_does_not(
+    tmp_path: Path,
+) -> None:
     write_record(tmp_path / "v0", [3.0, 2.0], run_id="a", status="stopped")
     write_record(tmp_path / "v1", [3.0, 2.0, 1.0], run_id="a")
     assert read_logs(tmp_path).notes.warnings == []
     shutil.copytree(tmp_path / "v0", tmp_path / "copy")
     assert read_logs(tmp_path).notes.warnings == [
-        "1 run with records in several folders that are copies of each other, counted once: 'copy'."
+        "The records of 1 run have copies in other folders, which do not count again: 'copy'."
     ]
 
 
-def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path) -> None:
+def test_the_logs_of_a_folder_with_several_runs_are_left_out(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0], run_id="aaaaaaaaaa")
     write_record(tmp_path / "v0", [4.0], run_id="bbbbbbbbbb")
     write_csv_log(tmp_path / "v0", csv_rows([4.0], val_acc=[0.5]))
@@ -147,22 +152,25 @@ def test_logs_of_a_folder_with_several_runs_are_not_guessed_apart(tmp_path: Path
     ]
 
 
-def test_a_folder_with_several_runs_and_no_logs_is_no_news(tmp_path: Path) -> None:
-    for run_id in ("aaaaaaaaaa", "bbbbbbbbbb"):  # as of `SoTLMonitor(directory=...)`, used twice
+def test_a_folder_with_several_runs_and_no_logs_gives_no_warning(tmp_path: Path) -> None:
+    for run_id in (
+        "aaaaaaaaaa",
+        "bbbbbbbbbb",
+    ):  # two runs with the same `SoTLMonitor(directory=...)`
         write_record(tmp_path / "v0", [3.0], run_id=run_id)
     found = read_logs(tmp_path)
     assert found.curves.run_ids == ("v0@aaaaaaaa", "v0@bbbbbbbb")
     assert found.notes.warnings == []
 
 
-def test_runs_of_one_folder_whose_ids_begin_alike_keep_names_of_their_own(tmp_path: Path) -> None:
+def test_runs_in_one_folder_with_similar_ids_have_different_names(tmp_path: Path) -> None:
     for name in ("trial-no-1", "trial-no-2", "another-one"):
         write_record(tmp_path / "v0", [3.0], run_id=name)
     names = {"v0@another-", "v0@trial-no-1", "v0@trial-no-2"}
     assert set(read_logs(tmp_path).curves.names) == names
 
 
-def test_diverged_epoch_is_infinite_and_a_missing_one_is_not(tmp_path: Path) -> None:
+def test_a_diverged_epoch_is_infinite_and_a_missing_one_is_nan(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0, float("nan")])
     write_csv_log(tmp_path / "v1", csv_rows([2.5, float("nan")]))
     write_csv_log(tmp_path / "v2", csv_rows([3.0, 2.0, 1.0])[1:])
@@ -171,25 +179,23 @@ def test_diverged_epoch_is_infinite_and_a_missing_one_is_not(tmp_path: Path) -> 
         found.curves.train_loss, [[3.0, np.inf, np.nan], [2.5, np.inf, np.nan], [np.nan, 2.0, 1.0]]
     )
     assert found.notes.warnings[0].startswith(
-        "1 run without L(e) for some epochs (no step gave a loss, or"
+        "L(e) is missing for some epochs of 1 run, because no step returned a loss or a resumed "
     )
 
 
-def test_blocks_are_read_from_records_of_that_block_size_only(tmp_path: Path) -> None:
+def test_blocks_are_read_only_from_records_with_that_block_size(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0, 2.0], unit=7)
     write_record(tmp_path / "v1", [3.0, 2.0], unit="epoch")
     found = read_logs(tmp_path, LogKeys(block=7))
     assert found.curves.run_ids == ("v0",)
-    assert (
-        "without a record with a completed block of 7 batches, which logs do not give"
-        in found.notes.warnings[0]
-    )
+    assert found.notes.warnings == [
+        "Left out 1 of 2 runs without L(e): 'v1'. L(e) needs a record with a completed block of 7 "
+        "batches."
+    ]
 
 
-def test_validation_beside_blocks_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"^Expected no validation curve beside blocks of training"
-    ):
+def test_a_validation_curve_with_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^Expected no validation curve with blocks of training"):
         LogKeys(block=7, val_loss="val_loss")
 
 
@@ -215,7 +221,7 @@ def test_unreadable_parts_are_counted_and_named(tmp_path: Path, kind: str) -> No
     )
 
 
-def test_directory_without_runs_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_the_error_about_a_directory_without_runs_names_the_expected_files(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     message = (
         f"Expected '{tmp_path}' to hold runs, in files 'sotl.jsonl', 'metrics.csv' or "
@@ -225,7 +231,7 @@ def test_directory_without_runs_says_what_was_looked_for(tmp_path: Path) -> None
         LearningCurves.from_logs(tmp_path)
 
 
-def test_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_directory_is_named(tmp_path: Path) -> None:
     message = f"Expected a directory of runs but there is no '{tmp_path / 'none'}'."
     with pytest.raises(NotADirectoryError, match=f"^{re.escape(message)}$"):
         LearningCurves.from_logs(tmp_path / "none")
@@ -234,7 +240,7 @@ def test_path_that_is_no_directory_is_named(tmp_path: Path) -> None:
         LearningCurves.from_logs(tmp_path / "file")
 
 
-def test_single_run_is_called_by_its_folder(tmp_path: Path) -> None:
+def test_a_single_run_is_named_after_its_folder(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0])
     assert LearningCurves.from_logs(tmp_path / "v0").run_ids == ("v0",)
 
@@ -273,7 +279,7 @@ def test_real_runs_give_the_live_losses(tmp_path: Path, logger: str) -> None:
     assert found.stopped_at == (None, 2, 2)
 
 
-def test_record_is_enough_where_tensorboard_is_missing(
+def test_a_record_is_read_without_tensorboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_record(tmp_path / "v0", [3.0, 2.0])
@@ -287,7 +293,7 @@ def test_record_is_enough_where_tensorboard_is_missing(
         read_logs(tmp_path)
 
 
-def test_folders_with_event_files_only_are_left_out_where_tensorboard_is_missing(
+def test_folders_with_event_files_only_are_left_out_without_tensorboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_record(tmp_path / "v0", [3.0, 2.0])
@@ -311,36 +317,38 @@ def test_a_run_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "v1", csv_rows([3.0]))
     (tmp_path / "v1/metrics.csv").write_text("epoch,sotl_e1,sotl_e1\n0,1,2\n")
     (note,) = read_logs(tmp_path).notes.warnings
-    assert note.startswith("Left out what cannot be read of 'v1': Expected '")
+    assert note.startswith("Left out files that cannot be read in 'v1': Expected the columns of '")
 
 
-def test_shorter_run_without_a_record_counts_as_final_with_a_word(tmp_path: Path) -> None:
+def test_the_last_values_of_a_shorter_run_without_a_record_count_with_a_warning(
+    tmp_path: Path,
+) -> None:
     write_csv_log(tmp_path / "v0", csv_rows([3.0, 2.0], acc=[0.5, 0.6]))
     write_csv_log(tmp_path / "v1", csv_rows([3.0], acc=[0.5]))
     found = read_logs(tmp_path, LogKeys(final_metric="acc"))
     np.testing.assert_array_equal(found.curves.final_metric, [0.6, 0.5])
     assert found.notes.warnings == [
-        "1 run without a record, shorter than the longest: its last values count as final, since "
-        "logs do not say whether the training was whole: 'v1'."
+        "The last values of 1 run without a record count as final, although other runs trained "
+        "longer; logs do not show whether a run was trained to the end: 'v1'."
     ]
 
 
-def test_link_to_a_run_does_not_count_it_twice(tmp_path: Path) -> None:
+def test_a_link_to_a_run_does_not_count_it_twice(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "v0", csv_rows([3.0]))
     (tmp_path / "latest").symlink_to(tmp_path / "v0", target_is_directory=True)
     assert LearningCurves.from_logs(tmp_path).run_ids == ("v0",)
 
 
-def test_several_lines_that_cannot_be_read_are_counted_in_the_plural(tmp_path: Path) -> None:
+def test_several_unreadable_lines_are_counted_in_the_plural(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "v0", csv_rows([3.0]))
     with (tmp_path / "v0/metrics.csv").open("a") as file:
         file.write("1\n2\n")
-    said = "Left out 2 lines or events of 'v0' that could not be read."
-    assert read_logs(tmp_path).notes.left_out == [said]
+    note = "Left out 2 lines or events of 'v0' that could not be read."
+    assert read_logs(tmp_path).notes.left_out == [note]
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "events.out.tfevents.1.host.1.0", "sotl.jsonl"])
-def test_a_pointer_of_git_lfs_is_reported_as_one(tmp_path: Path, name: str) -> None:
+def test_a_git_lfs_pointer_is_named_as_the_cause(tmp_path: Path, name: str) -> None:
     write_csv_log(tmp_path / "v0", csv_rows([3.0]))
     (tmp_path / "v1").mkdir()
     path = tmp_path / "v1" / name
@@ -349,7 +357,7 @@ def test_a_pointer_of_git_lfs_is_reported_as_one(tmp_path: Path, name: str) -> N
         f"'v1': Expected '{path}' to be the file itself but it is a Git LFS pointer; `git lfs "
         "pull` fetches the file."
     )
-    assert f"Left out what cannot be read of {message}" in read_logs(tmp_path).notes.left_out
+    assert f"Left out files that cannot be read in {message}" in read_logs(tmp_path).notes.left_out
     with pytest.raises(ValueError, match=re.escape(message)):
         read_logs(tmp_path / "v1")
 

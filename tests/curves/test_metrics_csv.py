@@ -19,7 +19,7 @@ def write(folder: Path, text: str) -> Path:
 
 @settings(max_examples=30, deadline=None)
 @given(losses=st.lists(st.floats(allow_nan=False), min_size=1, max_size=6))
-def test_values_come_back_by_epoch(
+def test_values_are_read_by_epoch(
     tmp_path_factory: pytest.TempPathFactory, losses: list[float]
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
@@ -29,7 +29,7 @@ def test_values_come_back_by_epoch(
     assert logged.unreadable == 0
 
 
-def test_blank_cells_are_no_values_and_the_last_of_an_epoch_counts(tmp_path: Path) -> None:
+def test_blank_cells_have_no_value_and_the_last_value_of_an_epoch_counts(tmp_path: Path) -> None:
     path = write(tmp_path, "epoch,step,a,b\n0,1,,2.0\n0,3,1.0,\n1,5,1.5,\n1,6,1.25,\n")
     logged = read_csv_log(path, {"a"})
     assert logged.by_epoch == {"a": {0: 1.0, 1: 1.25}}
@@ -37,39 +37,39 @@ def test_blank_cells_are_no_values_and_the_last_of_an_epoch_counts(tmp_path: Pat
     assert logged.keys == {"a", "b"}
 
 
-def test_last_line_without_its_end_is_left_out(tmp_path: Path) -> None:
-    # Of 0.1234 only 0.1 may have been written yet.
+def test_an_incomplete_last_line_is_left_out(tmp_path: Path) -> None:
+    # The number may be 0.1234, cut off after 0.1.
     logged = read_csv_log(write(tmp_path, "epoch,a\n0,1.0\n1,0.1"), {"a"})
     assert logged.by_epoch == {"a": {0: 1.0}}
     assert logged.unreadable == 1
 
 
 @pytest.mark.parametrize("row", ["1", "1,2,3", "1,low"])
-def test_row_that_does_not_fit_is_counted(tmp_path: Path, row: str) -> None:
+def test_a_row_that_does_not_fit_the_header_is_counted(tmp_path: Path, row: str) -> None:
     logged = read_csv_log(write(tmp_path, f"epoch,a\n0,1.0\n{row}\n"), {"a"})
     assert logged.by_epoch == {"a": {0: 1.0}}
     assert logged.unreadable == 1
 
 
-def test_value_without_an_epoch_can_be_a_final_one(tmp_path: Path) -> None:
+def test_a_value_without_an_epoch_can_be_a_final_value(tmp_path: Path) -> None:
     logged = read_csv_log(write(tmp_path, "step,test_acc\n9,0.75\n"), {"test_acc"})
     assert logged.by_epoch == {}
     assert logged.last == {"test_acc": 0.75}
 
 
-def test_not_a_number_is_kept_as_one(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_kept(tmp_path: Path) -> None:
     logged = read_csv_log(write(tmp_path, "epoch,a\n0,nan\n1,inf\n"), {"a"})
     assert np.isnan(logged.by_epoch["a"][0])
     assert logged.by_epoch["a"][1] == np.inf
 
 
-def test_empty_file_holds_nothing(tmp_path: Path) -> None:
+def test_an_empty_file_has_no_keys(tmp_path: Path) -> None:
     assert read_csv_log(write(tmp_path, ""), {"a"}).keys == set()
 
 
-def test_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_repeated_column_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "epoch,a,a\n0,1,2\n")
-    with pytest.raises(ValueError, match=re.escape("to have no column twice but got 'a'.")):
+    with pytest.raises(ValueError, match=re.escape("to be unique but got 'a' twice.")):
         read_csv_log(path, {"a"})
 
 

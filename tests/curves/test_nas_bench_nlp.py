@@ -61,11 +61,11 @@ def test_logs_are_read_from_a_zip_and_from_a_folder(tmp_path: Path, kind: str) -
     ]
 
 
-def test_what_is_none_is_said(tmp_path: Path) -> None:
+def test_a_path_without_documents_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"^There is no '.*none\.zip'\.$"):
         read_nas_bench_nlp(tmp_path / "none.zip")
     (tmp_path / "x.zip").write_text("no zip")
-    with pytest.raises(ValueError, match=r"to be a zip or a folder, but it is neither\.$"):
+    with pytest.raises(ValueError, match=r"to be a zip or a folder, but it is not\.$"):
         read_nas_bench_nlp(tmp_path / "x.zip")
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(
@@ -77,7 +77,7 @@ def test_what_is_none_is_said(tmp_path: Path) -> None:
 
 
 @needs_shared_data
-def test_published_logs_are_read_whole() -> None:
+def test_the_published_logs_are_read_completely() -> None:
     curves, notes = read_nas_bench_nlp(SHARED_DATA / "nas-bench-nlp-wikitext2/logs.zip")
     assert curves.train_loss.shape == (345, 50)
     assert np.isfinite(curves.final_metric).sum() == 341

@@ -56,7 +56,7 @@ def benchmark(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["whole.pickle.pbz2", "simple"])
-def test_benchmark_is_read_by_its_own_package(benchmark: Path, name: str) -> None:
+def test_the_benchmark_is_read_by_its_own_package(benchmark: Path, name: str) -> None:
     curves = read_nats_bench(benchmark / name, dataset="cifar100", trust=True)
     np.testing.assert_array_equal(curves.train_loss[0], [3.5, 2.5, 1.5])
     np.testing.assert_array_equal(curves.val_loss[0], [2.5, 2.0, 1.5])
@@ -67,7 +67,7 @@ def test_benchmark_is_read_by_its_own_package(benchmark: Path, name: str) -> Non
     np.testing.assert_array_equal(one.train_loss[0], [3.0, 2.0, 1.0])
 
 
-def test_training_that_is_not_there_is_named(benchmark: Path) -> None:
+def test_the_error_names_a_missing_training(benchmark: Path) -> None:
     with pytest.raises(
         ValueError,
         match=r"^None of the 3 architectures in '.*' has a training on 'cifar100' with "
@@ -76,7 +76,7 @@ def test_training_that_is_not_there_is_named(benchmark: Path) -> None:
         read_nats_bench(benchmark / "simple", dataset="cifar100", trust=True, seed=9)
 
 
-def test_pickle_is_refused_without_trust(tmp_path: Path) -> None:
+def test_a_pickle_is_refused_without_trust(tmp_path: Path) -> None:
     path = tmp_path / "NATS.pickle.pbz2"
     path.write_bytes(b"")
     message = (

@@ -1,4 +1,4 @@
-"""Several directories of runs, and files of runs, in place of one directory."""
+"""Several directories of runs, and files of runs, instead of one directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def logs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_several_directories_are_read_as_the_one_that_holds_them(logs: Path) -> None:
+def test_several_directories_are_read_like_their_common_parent(logs: Path) -> None:
     whole = read_logs(logs)
     parts = read_logs([logs / "more", logs / "logs", logs / "logs" / "v0"])
     assert parts.curves.names == whole.curves.names == ("logs/v0", "logs/v9", "logs/v10")
@@ -35,7 +35,7 @@ def test_several_directories_are_read_as_the_one_that_holds_them(logs: Path) -> 
     assert parts.notes.warnings == []
 
 
-def test_names_are_those_below_the_common_folder(
+def test_names_are_relative_to_the_common_folder(
     logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(logs)
@@ -44,7 +44,7 @@ def test_names_are_those_below_the_common_folder(
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "sotl.jsonl", "events"])
-def test_a_file_of_a_run_stands_for_its_folder_alone(logs: Path, name: str) -> None:
+def test_a_file_of_a_run_means_its_folder_only(logs: Path, name: str) -> None:
     folder = logs / "logs"
     write_record(folder, [9.0, 8.0], run_id="top")
     write_csv_log(folder, csv_rows([9.0, 8.0], val=[0.5, 0.25]))
@@ -52,7 +52,7 @@ def test_a_file_of_a_run_stands_for_its_folder_alone(logs: Path, name: str) -> N
     found = read_logs(path, LogKeys(val_metric="val"))
     assert found.curves.names == ("logs",)
     assert found.curves.train_loss.tolist() == [[9.0, 8.0]]
-    assert found.curves.val_metric.tolist() == [[0.5, 0.25]]  # all of its files count
+    assert found.curves.val_metric.tolist() == [[0.5, 0.25]]  # all its files count
     assert read_logs([folder / "v9/metrics.csv", path]).curves.names == ("logs", "v9")
 
 
@@ -63,7 +63,7 @@ def test_a_directory_without_runs_beside_others_is_named(logs: Path) -> None:
     assert found.notes.left_out == [f"Found no run in '{logs / 'a'}'."]
 
 
-def test_what_holds_no_runs_is_named(logs: Path) -> None:
+def test_paths_without_runs_are_named(logs: Path) -> None:
     (logs / "a").mkdir()
     (logs / "b").mkdir()
     message = (
@@ -82,7 +82,7 @@ def test_what_holds_no_runs_is_named(logs: Path) -> None:
 
 
 @pytest.mark.parametrize("has_logs", [True, False])
-def test_an_unknown_prefix_lists_the_monitors_that_there_are(
+def test_an_unknown_prefix_lists_the_estimates_of_other_monitors(
     tmp_path: Path, has_logs: bool
 ) -> None:
     write_record(tmp_path / "v0", [3.0], prefix="sotl")
@@ -98,7 +98,7 @@ def test_an_unknown_prefix_lists_the_monitors_that_there_are(
         read_logs(tmp_path, LogKeys(prefix="solt"))
 
 
-def test_an_estimate_of_the_users_own_is_read_beside_records(tmp_path: Path) -> None:
+def test_a_key_that_looks_like_an_estimate_is_read_beside_records(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0])
     write_csv_log(tmp_path / "v0", [{"epoch": 0, "mine_e1": 7.0}])
     found = read_logs(tmp_path, LogKeys(prefix="mine"))

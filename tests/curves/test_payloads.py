@@ -1,4 +1,4 @@
-"""No reader runs what a file carries: each format holds a payload that leaves a mark if it runs."""
+"""No reader runs code in a file: each format holds a payload that leaves a mark if it runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.run_folders import (
 
 
 class Payload:
-    """An object whose unpickling makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.code = f"__import__('pathlib').Path({str(mark)!r}).touch()"
@@ -57,7 +57,7 @@ def tagged(mark: Path) -> str:
     return f"!!python/object/apply:builtins.exec [{json.dumps(Payload(mark).code)}]\n"
 
 
-def test_a_directory_of_runs_is_read_and_nothing_in_it_runs(
+def test_reading_a_directory_of_runs_runs_no_code_in_it(
     tmp_path: Path, mark: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = tmp_path / "runs"
@@ -85,7 +85,7 @@ def test_a_directory_of_runs_is_read_and_nothing_in_it_runs(
     capsys.readouterr()
 
 
-def test_a_table_is_refused_and_nothing_in_it_runs(tmp_path: Path, mark: Path) -> None:
+def test_reading_a_table_runs_no_code_in_it(tmp_path: Path, mark: Path) -> None:
     path = tmp_path / "x.npz"
     objects = np.array([[Payload(mark)]], dtype=object)
     np.savez(path, train_loss=objects)
@@ -105,7 +105,7 @@ def test_a_table_is_refused_and_nothing_in_it_runs(tmp_path: Path, mark: Path) -
     assert not mark.exists()
 
 
-def test_a_benchmarks_documents_are_text(tmp_path: Path, mark: Path) -> None:
+def test_the_documents_of_a_benchmark_are_read_as_text(tmp_path: Path, mark: Path) -> None:
     losses = {name: [1.0] for name in ("train_losses", "val_losses", "test_losses")}
     keys = {"__reduce__": ["builtins.exec", Payload(mark).code], "status": "OK"}
     for folder in (tmp_path / "zip", tmp_path / "folder"):
@@ -120,7 +120,7 @@ def test_a_benchmarks_documents_are_text(tmp_path: Path, mark: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_formula_in_a_csv_is_text(tmp_path: Path, mark: Path) -> None:
+def test_a_formula_in_a_csv_is_read_as_text(tmp_path: Path, mark: Path) -> None:
     formula = f"=cmd|' /C {Payload(mark).code}'!A0"
     path = tmp_path / "x.csv"
     path.write_text(f'run,epoch,train_loss\n"{formula}",0,1\n')
@@ -131,7 +131,7 @@ def test_a_formula_in_a_csv_is_text(tmp_path: Path, mark: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_winners_checkpoint_is_not_unpickled(tmp_path: Path, mark: Path) -> None:
+def test_the_checkpoint_of_a_winner_is_not_unpickled(tmp_path: Path, mark: Path) -> None:
     checkpoint = tmp_path / "a" / "x.ckpt"
     write_record(tmp_path / "a", [1.0], checkpoint=str(checkpoint))
     torch.save({"state_dict": Payload(mark)}, checkpoint)
@@ -151,20 +151,20 @@ def test_a_winners_checkpoint_is_not_unpickled(tmp_path: Path, mark: Path) -> No
     assert not mark.exists()
 
 
-def test_a_winners_checkpoint_of_any_address_is_of_weights_only(tmp_path: Path) -> None:
-    """Lightning loads what has an address in the net with pickle, if it is not told otherwise."""
+def test_a_remote_checkpoint_of_a_winner_is_loaded_with_weights_only(tmp_path: Path) -> None:
+    """By default, Lightning loads a remote checkpoint with pickle."""
     write_record(tmp_path / "a", [1.0], checkpoint="https://example.invalid/x.ckpt")
     (winner,) = find_winners(tmp_path, 1)
     fit = trainer(tmp_path, callbacks=[SoTLMonitor(), EarlyRankingStopper(2, promoted=True)])
-    given: dict[str, Any] = {}
-    fit.fit = lambda model, *args, **kwargs: given.update(kwargs)
+    passed: dict[str, Any] = {}
+    fit.fit = lambda model, *args, **kwargs: passed.update(kwargs)
     winner.fit(fit, scripted_model())
-    assert given == {"ckpt_path": "https://example.invalid/x.ckpt", "weights_only": True}
+    assert passed == {"ckpt_path": "https://example.invalid/x.ckpt", "weights_only": True}
     winner.fit(fit, scripted_model(), weights_only=False)
-    assert given["weights_only"] is False
+    assert passed["weights_only"] is False
 
 
-def test_what_users_copy_loads_checkpoints_of_weights_only() -> None:
+def test_code_in_the_docs_and_examples_loads_checkpoints_with_weights_only() -> None:
     texts = {
         f"{name_of(page)}:{block.line}": block.text
         for page in pages()

@@ -1,4 +1,4 @@
-"""Logs of trainings that were begun again, resumed or purged: what was undone does not count."""
+"""Logs of trainings that were started again, resumed or purged: undone values do not count."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [
 LOGGERS = pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
 BY_EPOCH = {"on_step": False, "on_epoch": True}
 BY_STEP = {"on_step": True, "on_epoch": False}
-SEVERAL = "holds the logs of several trainings, one after the other; only the last counts."
+SEVERAL = "holds the logs of several trainings in a row; only the last one counts."
 nan = np.nan
 
 
@@ -48,7 +48,7 @@ def fit(folder: Path, logger: Any, model: LoggingModel, **options: Any) -> Any:
 
 
 def means(*models: LoggingModel) -> list[float]:
-    """Return the mean of the step losses in each epoch; those of later models replace others."""
+    """Return the mean of the step losses in each epoch. Later models replace earlier ones."""
     epochs = {epoch: losses for model in models for epoch, losses in model.losses.items()}
     return [sum(losses) / len(losses) for _, losses in sorted(epochs.items())]
 
@@ -90,9 +90,7 @@ def test_the_newer_of_two_trainings_counts_with_a_caution(
 
 
 @LOGGERS
-def test_keys_of_the_older_training_that_the_newer_does_not_log_have_no_values(
-    tmp_path: Path, kind: Any
-) -> None:
+def test_keys_that_only_the_older_training_logged_have_no_values(tmp_path: Path, kind: Any) -> None:
     logger = kind(tmp_path)
     model = LoggingModel(how=BY_EPOCH)
     fit(tmp_path, logger, model, max_epochs=3).test(model, verbose=False)
@@ -101,11 +99,11 @@ def test_keys_of_the_older_training_that_the_newer_does_not_log_have_no_values(
     np.testing.assert_allclose(read(tmp_path, val_metric=None).curves.train_loss, [means(newer)])
     for key in ("val_metric", "final_metric"):
         name = {"val_metric": "val_acc", "final_metric": "test_acc"}[key]
-        with pytest.raises(ValueError, match=f"^'{name}' is a column of the logs without a value"):
+        with pytest.raises(ValueError, match=f"^Found only blank values of '{name}' in 1 run"):
             read(tmp_path, **{"val_metric": None, key: name})
 
 
-def test_two_trainings_in_one_file_give_the_newer_at_every_key(tmp_path: Path) -> None:
+def test_of_two_trainings_in_one_file_the_newer_counts_for_every_key(tmp_path: Path) -> None:
     older = "0,3,1.7,0.4\n1,7,1.5,0.45\n2,11,1.3,0.5\n3,15,1.1,0.55\n4,19,0.9,0.6\n"
     newer = "0,3,1.3,0.5\n1,7,1.05,0.56\n2,11,0.8,0.62\n"
     rows(tmp_path / "version_0", f"epoch,step,train_loss,val_acc\n{older}{newer}")
@@ -115,7 +113,7 @@ def test_two_trainings_in_one_file_give_the_newer_at_every_key(tmp_path: Path) -
     assert found.notes.cautions[0] == f"'version_0' {SEVERAL}"
 
 
-def test_resume_that_kept_old_rows_replaces_them_at_every_key(tmp_path: Path) -> None:
+def test_a_resume_replaces_old_rows_for_every_key(tmp_path: Path) -> None:
     older = "0,3,1.6,0.4\n1,7,1.4,0.45\n2,11,1.2,0.5\n3,15,1.0,0.55\n4,19,0.8,0.6\n"
     newer = "3,15,0.75,0.68\n4,19,0.5,0.74\n5,23,0.31,0.85\n"
     rows(tmp_path / "version_0", f"epoch,step,train_loss,val_acc\n{older}{newer}")
@@ -131,7 +129,7 @@ def test_resume_that_kept_old_rows_replaces_them_at_every_key(tmp_path: Path) ->
 @pytest.mark.parametrize("how", [BY_EPOCH, BY_STEP], ids=["by epoch", "by step"])
 @pytest.mark.parametrize("at_epoch_end", [True, False], ids=["epoch end", "validation end"])
 @pytest.mark.parametrize(("epoch", "validates"), [(0, True), (2, True), (2, False)])
-def test_resume_into_the_same_log_keeps_what_was_before_its_checkpoint(
+def test_a_resume_into_the_same_log_keeps_the_values_before_its_checkpoint(
     tmp_path: Path,
     kind: Any,
     how: dict[str, bool],
@@ -152,7 +150,7 @@ def test_resume_into_the_same_log_keeps_what_was_before_its_checkpoint(
     options = {} if validates else {"limit_val_batches": 0}
     fit(tmp_path, logger, newer, max_epochs=4, ckpt_path=path, **options)
     found = read(tmp_path)
-    # Without its validation, Lightning ends a resumed epoch again: its last step, or its mean.
+    # Without validation, Lightning ends a resumed epoch again: it logs its last step or its mean.
     ends_again = not at_epoch_end and not validates
     expected = means(older, newer)[:4]
     if ends_again and how is BY_STEP:
@@ -160,7 +158,7 @@ def test_resume_into_the_same_log_keeps_what_was_before_its_checkpoint(
         expected[epoch] = sum(losses) / 4
         assert len(losses) == 4
     np.testing.assert_allclose(found.curves.train_loss, [expected], rtol=1e-6)
-    # The validations of the first process after the checkpoint are of weights that are gone.
+    # The first process validated weights after the checkpoint that the resume discarded.
     kept = [older.accuracy(e) if e < epoch + (not ends_again) else nan for e in range(4)]
     if validates:
         kept[epoch + 1 :] = [newer.accuracy(e) for e in range(epoch + 1, 4)]
@@ -171,7 +169,7 @@ def test_resume_into_the_same_log_keeps_what_was_before_its_checkpoint(
 
 @LOGGERS
 @pytest.mark.parametrize("step", [3, 6])
-def test_resume_inside_an_epoch_keeps_the_steps_before_it(
+def test_a_resume_inside_an_epoch_keeps_the_steps_before_it(
     tmp_path: Path, kind: Any, step: int
 ) -> None:
     logger = kind(tmp_path)
@@ -189,7 +187,7 @@ def test_resume_inside_an_epoch_keeps_the_steps_before_it(
     np.testing.assert_allclose(read(tmp_path).curves.train_loss, [expected], rtol=1e-6)
 
 
-def test_purged_values_are_those_that_tensorboard_does_not_show(tmp_path: Path) -> None:
+def test_values_that_tensorboard_hides_after_a_purge_do_not_count(tmp_path: Path) -> None:
     older, newer = LoggingModel(how=BY_EPOCH), LoggingModel(2.0, BY_EPOCH)
     saver = ModelCheckpoint(tmp_path / "saved", filename="{epoch}", save_top_k=-1)
     first = TensorBoardLogger(tmp_path, name="", version=0)
@@ -211,7 +209,7 @@ def test_purged_values_are_those_that_tensorboard_does_not_show(tmp_path: Path) 
 
 @LOGGERS
 @pytest.mark.parametrize("fresh", [True, False], ids=["new Trainer", "same Trainer"])
-def test_validation_and_test_after_the_training_are_no_epoch_and_undo_nothing(
+def test_a_validation_and_test_after_the_training_are_not_an_epoch(
     tmp_path: Path, kind: Any, fresh: bool
 ) -> None:
     logger, model = kind(tmp_path), LoggingModel(how=BY_EPOCH)
@@ -230,7 +228,7 @@ def test_validation_and_test_after_the_training_are_no_epoch_and_undo_nothing(
 
 
 @LOGGERS
-def test_validation_before_the_training_is_not_one_after_its_first_epoch(
+def test_a_validation_before_the_training_does_not_count_for_its_first_epoch(
     tmp_path: Path, kind: Any
 ) -> None:
     model = LoggingModel(how=BY_EPOCH)
@@ -242,7 +240,7 @@ def test_validation_before_the_training_is_not_one_after_its_first_epoch(
 
 
 def timeline(positions: list[tuple[int, int, str]]) -> dict[str, dict[int, float]]:
-    """Return key -> e -> the number of the row, of rows (epoch, step, key)."""
+    """Return key -> e -> the row number of the value, for rows (epoch, step, key)."""
     line = Timeline({key for _, _, key in positions})
     for number, (epoch, step, key) in enumerate(positions):
         line.add(epoch, step, {key: float(number)})
@@ -251,12 +249,12 @@ def timeline(positions: list[tuple[int, int, str]]) -> dict[str, dict[int, float
     return logged.by_epoch
 
 
-def test_a_file_that_is_sorted_by_key_is_no_restart() -> None:
+def test_a_file_that_is_sorted_by_key_is_not_a_restart() -> None:
     rows = [(epoch, 4 * epoch + 3, key) for key in ("loss", "acc") for epoch in range(3)]
     assert timeline(rows) == {"loss": {0: 0, 1: 1, 2: 2}, "acc": {0: 3, 1: 4, 2: 5}}
 
 
-def test_a_resume_that_first_logs_a_new_key_undoes_old_values_and_not_its_own() -> None:
+def test_a_resume_that_first_logs_a_new_key_undoes_only_old_values() -> None:
     rows = [(0, 3, "loss"), (1, 7, "loss"), (2, 11, "loss"), (1, 5, "norm"), (1, 7, "loss")]
     assert timeline(rows) == {"loss": {0: 0, 1: 4}, "norm": {1: 3}}
 
@@ -267,14 +265,14 @@ def test_a_resume_with_another_batch_size_undoes_the_epoch_that_it_trains_again(
     assert timeline(rows) == {"acc": {0: 0, 1: 2}, "loss": {0: 1, 1: 3, 2: 8, 3: 9}}
 
 
-def test_a_training_of_one_step_an_epoch_is_told_from_a_test_by_its_next_row() -> None:
+def test_the_next_row_distinguishes_a_new_training_from_a_test() -> None:
     older = [(epoch, epoch, "loss") for epoch in range(3)]
     assert timeline([*older, (0, 0, "loss"), (1, 1, "loss")]) == {"loss": {0: 3, 1: 4}}
     assert timeline([*older, (0, 0, "acc")]) == {"loss": {0: 0, 1: 1, 2: 2}}
 
 
 @pytest.mark.parametrize("rewind", [lambda e: (e, 4 * e + 3), lambda e: (e, 0)])
-def test_many_restarts_of_many_epochs_take_no_minutes(
+def test_many_restarts_of_many_epochs_are_read_quickly(
     rewind: Callable[[int], tuple[int, int]],
 ) -> None:
     line = Timeline({"loss"})
@@ -290,11 +288,11 @@ def test_many_restarts_of_many_epochs_take_no_minutes(
 def rows_from(
     start: int, stop: int, process: int, *, batches: int, every: int, rare: int
 ) -> list[tuple[int, int, str, float]]:
-    """Return the rows (epoch, step, key, value) of the steps from one to another, as Lightning's.
+    """Return the rows (epoch, step, key, value) that Lightning logs from one step to another.
 
     Args:
         start: The first step.
-        stop: The step behind the last.
+        stop: The step after the last.
         process: A number that makes the values differ between processes.
         batches: Steps per epoch.
         every: After how many steps a loss is logged.
@@ -320,7 +318,7 @@ def rows_from(
     processes=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), min_size=1, max_size=4),
     wanted=st.sets(st.sampled_from(["loss", "acc", "mean"]), min_size=1),
 )
-def test_after_any_resumes_the_values_are_those_of_the_steps_that_count(
+def test_after_any_resumes_only_the_steps_that_were_kept_count(
     batches: int,
     every: int,
     rare: int,
@@ -332,7 +330,7 @@ def test_after_any_resumes_the_values_are_those_of_the_steps_that_count(
     counts: list[tuple[int, int, str, float]] = []
     for process, (place, epochs) in enumerate(processes):
         start = min(place, reached)
-        stop = max(reached, start) + epochs * batches  # so that it logs again what it has undone
+        stop = max(reached, start) + epochs * batches  # to log all undone steps again
         new = rows_from(start, stop, process, batches=batches, every=every, rare=rare)
         counts = [row for row in counts if row[1] < start] + new
         for epoch, step, key, value in new:
@@ -347,5 +345,5 @@ def test_after_any_resumes_the_values_are_those_of_the_steps_that_count(
     for epoch, mean in logged.means.get("loss", {}).items():
         losses = [value for e, _, key, value in counts if (e, key) == (epoch, "loss")]
         assert mean == pytest.approx(sum(losses) / len(losses))
-    if "loss" in logged.means and reached > batches:  # one epoch does not show its length
+    if "loss" in logged.means and reached > batches:  # a single epoch does not show its length
         assert logged.means["loss"].keys() == logged.by_epoch["loss"].keys()

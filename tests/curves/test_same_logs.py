@@ -1,4 +1,4 @@
-"""Folders without a record that are of one run: a second logger's, and copies."""
+"""Folders without a record that belong to one run: those of a second logger, and copies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.run_folders import csv_rows, event_rows, write_csv_log, write
 
 pytest.importorskip("tensorboard")
 
-JOINED = "with the run that has the same values, as a second logger writes them."
+JOINED = "probably from a second logger, to the run with the same values."
 KEYS = LogKeys(train_loss="train_loss", val_metric="val_acc")
 
 
@@ -32,7 +32,7 @@ def test_two_loggers_of_one_run_are_one_run(tmp_path: Path) -> None:
         fit(tmp_path, factor)
     found = read_logs(tmp_path, KEYS)
     assert found.curves.run_ids == tuple(f"csv/version_{run}" for run in range(3))
-    assert found.notes.remarks == [f"Joined 3 folders {JOINED}"]
+    assert found.notes.remarks == [f"Joined 3 folders, {JOINED}"]
     assert found.notes.left_out == []
     alone = read_logs(tmp_path / "csv", KEYS)
     np.testing.assert_array_equal(found.curves.train_loss, alone.curves.train_loss)
@@ -48,10 +48,10 @@ def test_runs_trained_twice_from_one_seed_are_joined_by_the_names_of_their_folde
         write_events(tmp_path / f"tb/version_{run}", [*rows[1], (11, {"x": run, "epoch": 2})])
     found = read_logs(tmp_path)
     assert found.curves.run_ids == ("csv/version_0", "csv/version_1")
-    assert found.notes.remarks == [f"Joined 2 folders {JOINED}"]
+    assert found.notes.remarks == [f"Joined 2 folders, {JOINED}"]
 
 
-def test_a_second_logger_of_one_of_several_equal_runs_is_left_out_and_named(
+def test_the_second_logger_of_one_of_several_equal_runs_is_left_out_and_named(
     tmp_path: Path,
 ) -> None:
     for run in "ab":
@@ -59,8 +59,8 @@ def test_a_second_logger_of_one_of_several_equal_runs_is_left_out_and_named(
     write_events(tmp_path / "c", [*event_rows([3.0, 2.0]), (11, {"x": 1.0, "epoch": 2})])
     found = read_logs(tmp_path)
     assert found.curves.run_ids == ("a", "b")
-    said = "Left out 1 folder with the same values as several others: 'c'."
-    assert found.notes.left_out == [said]
+    note = "Left out 1 folder with the same values as several others: 'c'."
+    assert found.notes.left_out == [note]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_second_logger_that_lacks_the_last_epochs_is_joined(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("part", ["csv/version_0", "tb/version_0", "."])
-def test_a_copy_counts_once_with_a_caution(tmp_path: Path, part: str) -> None:
+def test_a_copy_of_a_log_counts_once_with_a_caution(tmp_path: Path, part: str) -> None:
     fit(tmp_path / "runs", 1 / 3)
     shutil.copytree(tmp_path / "runs" / part, tmp_path / "runs" / "zcopy" / part)
     found = read_logs(tmp_path / "runs", KEYS)
@@ -96,12 +96,10 @@ def test_a_copy_counts_once_with_a_caution(tmp_path: Path, part: str) -> None:
     names = ", ".join(
         f"'zcopy/{name}'" for name in ("csv/version_0", "tb/version_0") if part in (name, ".")
     )
-    assert found.notes.cautions[0] == (
-        f"Left out {copies} with an exact copy of another's logs: {names}."
-    )
+    assert found.notes.cautions[0] == (f"Left out exact copies of other logs in {copies}: {names}.")
 
 
-def test_a_copy_that_was_trained_further_is_another_run(tmp_path: Path) -> None:
+def test_a_copy_that_trained_longer_is_another_run(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "a", csv_rows([3.0, 2.0]))
     write_csv_log(tmp_path / "b", csv_rows([3.0, 2.0, 1.0]))
     found = read_logs(tmp_path)

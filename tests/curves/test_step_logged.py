@@ -1,4 +1,4 @@
-"""Losses that were logged at each step, or every few steps: the mean of what was logged."""
+"""Losses that were logged every step or every few steps: L(e) is the mean of the logged values."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def steps(losses: list[list[float]], batches: int = 4) -> str:
     )
 
 
-def test_mean_of_the_steps_counts_and_a_cut_epoch_does_not(tmp_path: Path) -> None:
+def test_the_mean_of_the_steps_counts_and_an_incomplete_epoch_does_not(tmp_path: Path) -> None:
     first = [[1.3, 1.1, 0.95, 0.65], [1.2, 1.0, 0.85, 0.55], [1.1, 0.9, 0.75, 0.45]]
     write(tmp_path / "version_0", steps([*first, [1.0, 0.8, 0.65, 0.35]]))
     second = [[1.2, 1.0, 0.85, 0.55], [1.1, 0.9, 0.75, 0.45], [1.0, 0.8, 0.65, 0.35]]
@@ -71,8 +71,8 @@ def test_mean_of_the_steps_counts_and_a_cut_epoch_does_not(tmp_path: Path) -> No
     expected = [[1.0, 0.9, 0.8, 0.7], [0.9, 0.8, 0.7, nan]]
     np.testing.assert_allclose(found.curves.train_loss, expected, rtol=1e-12)
     assert found.notes.cautions == [
-        "Took the mean of the values of 'train_loss' that were logged in an epoch as L(e) of 2 "
-        "runs without a record; steps that were not logged are not in it."
+        "Took the mean of the logged values of 'train_loss' in each epoch as L(e) of 2 runs "
+        "without a record; it does not include steps that were not logged."
     ]
     assert found.notes.remarks == [f"{CUT}'version_1'."]
 
@@ -80,7 +80,7 @@ def test_mean_of_the_steps_counts_and_a_cut_epoch_does_not(tmp_path: Path) -> No
 @LOGGERS
 @pytest.mark.parametrize("validates", [True, False])
 @pytest.mark.parametrize(("every", "batches"), [(1, 4), (2, 4), (2, 5), (3, 7), (3, 8), (4, 10)])
-def test_all_epochs_of_a_whole_training_count(
+def test_all_epochs_of_a_complete_training_count(
     tmp_path: Path, kind: Any, every: int, batches: int, validates: bool
 ) -> None:
     model = LoggingModel(how=BY_STEP, batches=batches)
@@ -99,7 +99,7 @@ def test_all_epochs_of_a_whole_training_count(
 @pytest.mark.parametrize("validates", [True, False])
 @pytest.mark.parametrize("how", [BY_EPOCH, BY_STEP], ids=["by epoch", "by step"])
 @pytest.mark.parametrize("every", [1, 2])
-def test_an_epoch_that_a_limit_of_steps_has_cut_is_left_out(
+def test_an_epoch_that_max_steps_ended_early_is_left_out(
     tmp_path: Path, kind: Any, validates: bool, how: dict[str, bool], every: int
 ) -> None:
     model = LoggingModel(how=how, batches=5)
@@ -117,30 +117,30 @@ def test_an_epoch_that_a_limit_of_steps_has_cut_is_left_out(
     assert found.notes.remarks[0] == f"{CUT}'lightning_logs/version_0'."
 
 
-def test_a_run_whose_only_epoch_may_have_been_cut_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_run_with_one_epoch_that_may_be_incomplete_is_left_out_and_named(tmp_path: Path) -> None:
     write(tmp_path / "v0", steps([[1.0, 2.0, 3.0, 6.0], [1.0, 1.0, 1.0, 1.0]]))
     write(tmp_path / "v1", steps([[1.0, 2.0]]))
     found = read(tmp_path)
     np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 1.0]])
     assert found.notes.left_out == [
-        "Left out 1 of 2 runs without a record with a completed epoch or 'sotl_e1' or 'train_loss' "
-        "in its logs; from other logged values L(e) cannot be recovered exactly: 'v1'."
+        "Left out 1 of 2 runs without L(e): 'v1'. L(e) needs a record with a completed epoch, or "
+        "'sotl_e1' or 'train_loss' in the logs; other logged values do not give it exactly."
     ]
 
 
-def test_an_epoch_whose_first_values_a_resumed_logger_has_deleted_is_left_out(
+def test_an_epoch_whose_first_values_a_resumed_logger_deleted_is_left_out(
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "v0", "1,6,9.0\n1,7,9.0\n2,8,1.0\n2,9,2.0\n2,10,3.0\n2,11,6.0")
     np.testing.assert_array_equal(read(tmp_path).curves.train_loss, [[nan, nan, 3.0]])
 
 
-def test_an_epoch_in_which_a_killed_process_has_lost_values_is_left_out(tmp_path: Path) -> None:
+def test_an_epoch_in_which_a_killed_process_lost_values_is_left_out(tmp_path: Path) -> None:
     write(tmp_path / "v0", "0,0,1\n0,1,2\n0,2,3\n0,3,6\n1,4,9\n1,7,9\n2,8,1\n2,9,1\n2,10,1\n2,11,1")
     np.testing.assert_array_equal(read(tmp_path).curves.train_loss, [[3.0, nan, 1.0]])
 
 
-def test_without_steps_the_number_of_values_shows_a_cut_epoch(tmp_path: Path) -> None:
+def test_without_steps_an_epoch_with_fewer_values_is_left_out(tmp_path: Path) -> None:
     rows = "0,1.0\n0,2.0\n0,3.0\n1,3.0\n1,4.0\n1,5.0\n2,9.0\n2,9.0"
     write(tmp_path / "v0", rows, "epoch,train_loss")
     np.testing.assert_array_equal(read(tmp_path).curves.train_loss, [[2.0, 4.0]])
@@ -162,18 +162,20 @@ def test_a_step_that_diverged_makes_its_epoch_infinite(tmp_path: Path) -> None:
 
 
 @LOGGERS
-def test_of_a_pair_of_step_and_epoch_either_can_be_taken(tmp_path: Path, kind: Any) -> None:
+def test_the_step_key_and_the_epoch_key_of_a_loss_can_both_be_used(
+    tmp_path: Path, kind: Any
+) -> None:
     model = LoggingModel(how={"on_step": True, "on_epoch": True})
     trainer(tmp_path, logger=kind(tmp_path), max_epochs=3).fit(model)
     expected = logged_means(model, 1, 3)
-    for key, said in (("train_loss_step", "Took the mean of the"), ("train_loss_epoch", "Took '")):
-        with pytest.warns(UserWarning, match=f"^{said}"):
+    for key, start in (("train_loss_step", "Took the mean of the"), ("train_loss_epoch", "Took '")):
+        with pytest.warns(UserWarning, match=f"^{start}"):
             curves = LearningCurves.from_logs(tmp_path, train_loss=key)
         np.testing.assert_allclose(curves.train_loss, [expected], rtol=1e-6)
 
 
 @LOGGERS
-def test_a_key_epoch_that_the_module_logs_before_the_loss_is_its_epoch(
+def test_a_key_epoch_that_the_module_logs_before_the_loss_gives_the_epoch(
     tmp_path: Path, kind: Any
 ) -> None:
     before = {"epoch": lambda module: float(module.current_epoch)}
@@ -186,7 +188,7 @@ def test_a_key_epoch_that_the_module_logs_before_the_loss_is_its_epoch(
 
 @LOGGERS
 @pytest.mark.parametrize("adds_epoch", [True, False])
-def test_a_key_step_leaves_no_epoch_and_the_message_names_it(
+def test_the_message_names_a_logged_key_step_that_hides_the_epoch(
     tmp_path: Path, kind: Any, adds_epoch: bool
 ) -> None:
     before = {"step": lambda module: float(module.current_epoch)}
@@ -198,22 +200,22 @@ def test_a_key_step_leaves_no_epoch_and_the_message_names_it(
         np.testing.assert_allclose(losses_of(read(tmp_path)), logged_means(model, 1, 3), rtol=1e-6)
         return
     message = (
-        "^Expected 'train_loss' to be logged with its epoch but no run has that, since Lightning "
-        r"writes no epoch beside a logged key 'step' \(log a key 'epoch' with it\); available: "
+        "^Expected 'train_loss' to be logged with its epoch but no run does so, because Lightning "
+        r"writes no epoch if a key 'step' is logged \(log a key 'epoch' with it\); available: "
         r"'val_acc'\.$"
     )
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
 
 
-def test_of_a_monitored_key_with_several_values_an_epoch_the_last_counts_and_a_note_says_so(
+def test_the_last_of_several_values_per_epoch_counts_with_a_note(
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "v0", steps([[1.0, 2.0, 3.0, 6.0], [4.0, 3.0, 2.0, 1.0], [9.0, 9.0]]))
     found = read_logs(tmp_path, LogKeys(others=["train_loss"]), needs_losses=False)
     np.testing.assert_array_equal(found.others["train_loss"], [[6.0, 1.0]])
     assert found.notes.remarks[-1] == (
-        "'train_loss' was logged several times an epoch by 1 run; the last value of each epoch "
+        "'train_loss' was logged several times per epoch by 1 run; the last value of each epoch "
         "counts: 'v0'."
     )
 
@@ -222,17 +224,17 @@ def test_a_log_whose_first_epoch_is_1_is_named(tmp_path: Path) -> None:
     write(tmp_path / "v0", "1,3,2.0\n2,7,1.0")
     found = read(tmp_path)
     np.testing.assert_array_equal(found.curves.train_loss, [[nan, 2.0, 1.0]])
-    said = (
+    caution = (
         "The first epoch of 1 run is 1. If epochs were counted from 1, each value is one epoch "
         "late: 'v0'."
     )
-    assert said in found.notes.cautions
+    assert caution in found.notes.cautions
 
 
 @pytest.mark.parametrize(
     "ends", [[4, 8], [4, 8, 12], [1000, 2000, 3000], [9, 17, 23], [9, 13, 23], [0, 1, 2], [3, 7]]
 )
-def test_epochs_of_other_programs_that_count_steps_in_other_ways_are_whole(
+def test_epochs_of_programs_that_count_steps_in_other_ways_are_complete(
     tmp_path: Path, ends: list[int]
 ) -> None:
     write(tmp_path / "v0", "\n".join(f"{epoch},{end},2.0" for epoch, end in enumerate(ends)))
@@ -242,7 +244,7 @@ def test_epochs_of_other_programs_that_count_steps_in_other_ways_are_whole(
 
 
 @pytest.mark.parametrize("every", [1, 2, 32])
-def test_steps_that_count_from_1_or_in_samples_are_read(tmp_path: Path, every: int) -> None:
+def test_steps_that_start_at_1_or_count_samples_are_read(tmp_path: Path, every: int) -> None:
     rows = [(step // 4, (step + 1) * every, step) for step in range(12)]
     write(tmp_path / "v0", "\n".join(",".join(map(str, row)) for row in rows))
     np.testing.assert_array_equal(read(tmp_path).curves.train_loss, [[1.5, 5.5, 9.5]])

@@ -39,12 +39,12 @@ def assert_equal(one: LearningCurves, other: LearningCurves) -> None:
         np.testing.assert_equal(getattr(one, field.name), getattr(other, field.name))
 
 
-def test_everything_survives_a_file(tmp_path: Path) -> None:
+def test_all_fields_are_saved_and_loaded(tmp_path: Path) -> None:
     full_table().save(tmp_path / "x.npz")
     assert_equal(LearningCurves.load(tmp_path / "x.npz"), full_table())
 
 
-def test_absent_fields_are_absent_keys(tmp_path: Path) -> None:
+def test_fields_that_are_none_are_not_saved(tmp_path: Path) -> None:
     LearningCurves(LOSSES).save(tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as archive:
         assert set(archive.files) == {"train_loss", "metric_mode", "final_mode", "run_ids"}
@@ -61,7 +61,7 @@ def test_absent_fields_are_absent_keys(tmp_path: Path) -> None:
         elements=st.floats(allow_nan=True, allow_infinity=True),
     )
 )
-def test_any_losses_survive_a_file_bit_for_bit(
+def test_any_losses_are_saved_and_loaded_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory, losses: np.ndarray
 ) -> None:
     path = tmp_path_factory.mktemp("npz") / "x.npz"
@@ -79,12 +79,12 @@ def test_defaults() -> None:
     assert (curves.runs, curves.epochs, curves.epochs_completed.tolist()) == (2, 3, [3, 1])
 
 
-def test_completed_epochs_count_diverged_ones_and_holes_but_not_the_end() -> None:
+def test_completed_epochs_include_diverged_and_missing_ones_but_not_trailing_nans() -> None:
     curves = LearningCurves([[1.0, np.inf, np.nan], [np.nan, 1.0, 2.0], [np.nan] * 3])
     assert curves.epochs_completed.tolist() == [2, 3, 0]
 
 
-def test_table_is_frozen_and_its_own() -> None:
+def test_a_table_is_frozen_and_copies_its_arrays() -> None:
     mine = np.array(LOSSES)
     curves = LearningCurves(mine)
     mine[0, 0] = 9.0
@@ -95,7 +95,7 @@ def test_table_is_frozen_and_its_own() -> None:
         curves.train_loss = mine
 
 
-def test_select_keeps_rows_together() -> None:
+def test_select_reorders_all_fields_alike() -> None:
     chosen = full_table().select([1, 0])
     assert chosen.run_ids == ("zweite äöü", "first")
     assert chosen.checkpoints == (None, "a/b.ckpt")
@@ -103,7 +103,7 @@ def test_select_keeps_rows_together() -> None:
     np.testing.assert_array_equal(chosen.features, [[3.0, 4.0], [1.0, 2.0]])
 
 
-def test_select_refuses_a_mask_which_would_be_rows_0_and_1() -> None:
+def test_select_refuses_a_boolean_mask() -> None:
     message = "Expected `runs` to hold row numbers but got the dtype bool."
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         full_table().select(np.array([False, True]))
@@ -181,7 +181,7 @@ def test_select_refuses_a_mask_which_would_be_rows_0_and_1() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_invalid_arguments_are_refused(
     arguments: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
@@ -195,14 +195,14 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
         LearningCurves.load(path)
 
 
-def test_pickle_file_is_no_table(tmp_path: Path) -> None:
+def test_a_pickle_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     path.write_bytes(pickle.dumps([1]))
     with pytest.raises(ValueError, match=r"^Expected '.*x\.npz' to be an \.npz archive"):
         LearningCurves.load(path)
 
 
-def test_truncated_file_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     full_table().save(path)
     path.write_bytes(path.read_bytes()[:-100])
@@ -210,7 +210,7 @@ def test_truncated_file_is_refused(tmp_path: Path) -> None:
         LearningCurves.load(path)
 
 
-def test_missing_file_and_missing_losses_are_named(tmp_path: Path) -> None:
+def test_a_missing_file_and_missing_losses_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"^There is no file '.*none\.npz'\.$"):
         LearningCurves.load(tmp_path / "none.npz")
     np.savez(tmp_path / "x.npz", loss=np.ones((2, 2)))
@@ -230,13 +230,13 @@ def test_wrong_shapes_in_a_file_are_named(tmp_path: Path) -> None:
         LearningCurves.load(tmp_path / "x.npz")
 
 
-def test_unknown_keys_are_left_out_and_said(tmp_path: Path) -> None:
+def test_unknown_arrays_are_left_out_with_a_warning(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", train_loss=np.ones((2, 2)), val_acc=np.ones((2, 2)))
     with pytest.warns(UserWarning, match=r"also holds 'val_acc', which LearningCurves does not"):
         LearningCurves.load(tmp_path / "x.npz")
 
 
-def test_another_ending_is_refused(tmp_path: Path) -> None:
+def test_another_file_extension_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^Expected `path` to end in '\.npz' but got '.*x\.dat'"):
         LearningCurves(LOSSES).save(tmp_path / "x.dat")
 

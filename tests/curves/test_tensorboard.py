@@ -13,7 +13,7 @@ pytest.importorskip("tensorboard")
 from lightning_sotl.curves._tensorboard import read_event_files
 
 
-def test_values_come_back_by_the_epoch_logged_with_them(tmp_path: Path) -> None:
+def test_values_have_the_epoch_that_was_logged_with_them(tmp_path: Path) -> None:
     path = write_events(tmp_path, event_rows([2.0, 1.0], val_loss=[2.5, 1.5]))
     logged = read_event_files([path], {"sotl_e1"})
     assert logged.by_epoch == {"sotl_e1": {0: 2.0, 1: 1.0}}
@@ -21,20 +21,20 @@ def test_values_come_back_by_the_epoch_logged_with_them(tmp_path: Path) -> None:
     assert logged.unreadable == 0
 
 
-def test_no_point_of_many_is_thinned_out(tmp_path: Path) -> None:
+def test_all_of_many_points_are_read(tmp_path: Path) -> None:
     losses = [float(np.float32(1 / (1 + epoch))) for epoch in range(12_000)]
     logged = read_event_files([write_events(tmp_path, event_rows(losses))], {"sotl_e1"})
     assert list(logged.by_epoch["sotl_e1"].values()) == losses
 
 
-def test_resumed_run_replaces_what_it_trained_again(tmp_path: Path) -> None:
+def test_a_resumed_run_replaces_the_values_that_it_logs_again(tmp_path: Path) -> None:
     old = write_events(tmp_path, event_rows([4.0, 3.0, 2.0]), begun=99)
     new = write_events(tmp_path, event_rows([3.5], first=1), begun=100)
     logged = read_event_files([new, old], {"sotl_e1"})
     assert logged.by_epoch == {"sotl_e1": {0: 4.0, 1: 3.5}}
 
 
-def test_resumed_run_keeps_what_it_did_not_train_again(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_the_values_that_it_does_not_log_again(tmp_path: Path) -> None:
     old = write_events(tmp_path, event_rows([4.0, 3.0]), begun=1)
     new = write_events(tmp_path, event_rows([2.0], first=2), begun=2)
     logged = read_event_files([old, new], {"sotl_e1"})
@@ -42,7 +42,7 @@ def test_resumed_run_keeps_what_it_did_not_train_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
-def test_truncated_file_gives_what_is_whole(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_file_is_read_up_to_the_cut(tmp_path: Path, cut: int) -> None:
     path = write_events(tmp_path, event_rows([4.0, 3.0]))
     path.write_bytes(path.read_bytes()[:-cut])
     logged = read_event_files([path], {"sotl_e1"})
@@ -50,7 +50,7 @@ def test_truncated_file_gives_what_is_whole(tmp_path: Path, cut: int) -> None:
     assert logged.unreadable == 1
 
 
-def test_damaged_value_is_never_taken(tmp_path: Path) -> None:
+def test_a_damaged_value_is_left_out(tmp_path: Path) -> None:
     path = write_events(tmp_path, event_rows([4.0, 3.0]))
     content = bytearray(path.read_bytes())
     at = content.index(np.float32(3.0).tobytes())
@@ -61,16 +61,16 @@ def test_damaged_value_is_never_taken(tmp_path: Path) -> None:
     assert logged.unreadable == 1
 
 
-def test_empty_file_holds_nothing(tmp_path: Path) -> None:
+def test_an_empty_file_has_no_keys(tmp_path: Path) -> None:
     path = tmp_path / "events.out.tfevents.1.host.1.0"
     path.write_bytes(b"")
     assert read_event_files([path], {"sotl_e1"}).keys == set()
 
 
-def test_torch_writer_is_read_in_both_of_its_styles(tmp_path: Path) -> None:
+def test_both_styles_of_torchs_writer_are_read(tmp_path: Path) -> None:
     tensorboard = pytest.importorskip("torch.utils.tensorboard")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of protobuf's and numpy's own
+        warnings.simplefilter("ignore", DeprecationWarning)  # from protobuf and NumPy
         writer = tensorboard.SummaryWriter(tmp_path)
         for new_style in (False, True):
             writer.add_scalar(f"a_{new_style}", 0.5, 7, new_style=new_style)

@@ -1,4 +1,4 @@
-"""Values that are logged behind a training, or behind a stop of it: what they are of."""
+"""Values that are logged after the end of a training, or after a stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def validated_and_tested() -> Any:
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
-def test_a_test_of_the_stopped_network_is_no_target_of_the_promoted_one(
+def test_a_test_at_the_stop_is_not_the_target_of_the_promoted_run(
     tmp_path: Path, kind: Any
 ) -> None:
     pytest.importorskip("tensorboard")
@@ -57,21 +57,21 @@ def test_a_test_of_the_stopped_network_is_no_target_of_the_promoted_one(
             run.test(model, loader(1), verbose=False)
         found = read_logs(tmp_path / "logs", LogKeys(val_loss="val", final_metric="acc"))
         if not tests:
-            said = (
-                "The 'acc' of 1 run does not count, as it was logged at an earlier end of the "
-                "training: 'version_0'."
+            message = (
+                "The 'acc' of 1 run does not count because it was logged before the run resumed: "
+                "'version_0'."
             )
-            assert said in found.notes.warnings
+            assert message in found.notes.warnings
             np.testing.assert_array_equal(found.curves.final_metric, [nan])
             np.testing.assert_array_equal(found.curves.val_loss, [[0.0, 10.0, 20.0, 30.0]])
-    # The winner was promoted twice, once without a test: two runs that share their beginning.
+    # The winner was promoted twice, once without a test: two runs that share their first epochs.
     assert found.curves.names == ("version_0", "version_2")
     np.testing.assert_array_equal(found.curves.final_metric, [nan, 8.0])
     np.testing.assert_array_equal(found.curves.val_loss, [[0.0, 10.0, 20.0, 30.0]] * 2)
 
 
-def test_a_value_behind_the_last_completed_epoch_is_of_none(tmp_path: Path) -> None:
-    """As of a validation after the training, or inside an epoch that a kill has cut."""
+def test_a_value_after_the_last_completed_epoch_does_not_count(tmp_path: Path) -> None:
+    """For example from a validation after the training, or from an epoch that a kill ended."""
     write_record(tmp_path / "v0", [3.0, 2.0])
     write_csv_log(tmp_path / "v0", [{"epoch": e, "val": e + 0.5} for e in range(3)])
     write_csv_log(tmp_path / "v1", [*csv_rows([4.0, 2.0]), {"epoch": 2, "val": 9.0}])
@@ -85,7 +85,7 @@ def test_a_value_behind_the_last_completed_epoch_is_of_none(tmp_path: Path) -> N
     ]
 
 
-def test_a_stop_after_blocks_is_no_number_of_epochs(tmp_path: Path) -> None:
+def test_a_stop_after_blocks_does_not_count_as_epochs(tmp_path: Path) -> None:
     write_record(tmp_path / "v0", [3.0, 2.0], unit=7, status="stopped")
     write_csv_log(tmp_path / "v0", [{"epoch": e, "val": 1.0} for e in range(5)])
     found = read_logs(tmp_path, LogKeys(others=["val"]), needs_losses=False)
