@@ -132,7 +132,8 @@ def replay(
         progress: Called with the number of finished repeats of all policies and their total.
 
     Raises:
-        TypeError: If `runs`, `repeats`, `workers` or `seed` is not an integer.
+        TypeError: If `runs`, `repeats`, `workers` or `seed` is not an integer, or if
+            `validation_cost` is not a number.
         ValueError: If a number is out of range, if two policies have the same name, if the curves
             cannot be replayed, if a policy cannot run on them, or if `validation_cost` is above 0
             and there are no validation values.
@@ -174,13 +175,13 @@ def replay(
             if progress is not None:
                 progress(index * repeats + len(outcomes), total)
         trained, validated, ranks, metrics = np.transpose(outcomes)
-        scores[policy.name] = PolicyScores(trained, validated, ranks, metrics, float(cost))
+        scores[policy.name] = PolicyScores(trained, validated, ranks, metrics, cost)
     notes = (*recorded.notes, *_notes(scores, drawn, available))
     return Replay(drawn, repeats, workers, recorded.left_out, scores, notes)
 
 
 def _check_numbers(
-    runs: int, repeats: int, workers: int | None, seed: int, validation_cost: float
+    runs: int, repeats: int, workers: int | None, seed: int, validation_cost: object
 ) -> None:
     for name, value in {"runs": runs, "repeats": repeats}.items():
         if validation.positive_int(name, value) < 2:
@@ -188,6 +189,11 @@ def _check_numbers(
     if workers is not None:
         validation.positive_int("workers", workers)
     validation.seed("seed", seed)
+    numbers = (int, float, np.integer, np.floating)
+    if isinstance(validation_cost, bool) or not isinstance(validation_cost, numbers):
+        raise TypeError(
+            f"Expected `validation_cost` to be a number of at least 0 but got {validation_cost!r}."
+        )
     if not (math.isfinite(validation_cost) and validation_cost >= 0):
         raise ValueError(
             f"Expected `validation_cost` to be at least 0 and finite but got {validation_cost!r}."

@@ -123,6 +123,13 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         replay(curves, named("full"), **options)
 
 
+@pytest.mark.parametrize("cost", [True, "0.1", None])
+def test_a_validation_cost_that_is_no_number_is_refused(cost: Any) -> None:
+    message = f"Expected `validation_cost` to be a number of at least 0 but got {cost!r}."
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        replay(four_runs(), named("full"), repeats=2, validation_cost=cost)
+
+
 def test_two_policies_with_the_same_name_are_refused() -> None:
     message = "Expected `policies` to have different names but got 'full', 'halving', 'full'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
