@@ -72,16 +72,16 @@ class Winner:
     Attributes:
         run_id: The run's name in its directory, the number of an Optuna trial, or the id of a Ray
             trial.
-        estimate: The run's estimate at T. Lower is better for every sum of training losses. In a
-            winner of a Sweep, its last `sotl_e1`.
+        estimate: The run's estimate at T. Lower is better for every sum of training losses. A Sweep
+            has no single T; its best run has its last `sotl_e1` here.
         params: The `params` of the run's SoTLMonitor. Without them, the hyper-parameters of the
             module and the DataModule, exactly as `save_hyperparameters()` saved them in the
             checkpoint. For an Optuna trial its parameters, for a Ray trial its config. If the
             checkpoint cannot be read without pickle, the hyper-parameters come from the record. A
             warning names those that JSON cannot store exactly, which are left out.
         checkpoint_path: The checkpoint to resume from.
-        final_epochs: How many epochs (or blocks) the run completed, if its record or `promote`
-            shows that it was trained to the end. Otherwise None, and always None from a Sweep.
+        final_epochs: How many epochs (or blocks) the run completed, if its record, `promote` or a
+            Sweep shows that it was trained to the end. Otherwise None.
         final_estimate: The run's estimate at that end, or None.
 
     Examples:

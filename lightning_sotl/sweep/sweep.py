@@ -393,7 +393,14 @@ class Sweep:
             score = self._score(now, estimate)
             if not math.isfinite(score):
                 continue
-            winner = Winner(run.run_id, estimate, run.params, self._folder.checkpoint(run)[1] or "")
+            winner = Winner(
+                run.run_id,
+                estimate,
+                run.params,
+                self._folder.checkpoint(run)[1] or "",
+                final_epochs=now.epochs,
+                final_estimate=estimate,
+            )
             found.append((score, number, winner))
         return [winner for _, _, winner in sorted(found, key=lambda entry: entry[:2])]
 

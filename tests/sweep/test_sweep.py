@@ -136,6 +136,7 @@ def test_the_winner_is_bit_equal_to_an_uninterrupted_run(tmp_path, how):
     assert all(torch.equal(saved[name], weights[name]) for name in weights)
     assert training.steps[best.run_id] == steps
     assert best == sweep.best
+    assert (best.final_epochs, best.final_estimate) == (6, best.estimate)
     assert best.params in CANDIDATES
     # The steps of each run are the first steps of an uninterrupted run, without repeats.
     for number, params in enumerate(CANDIDATES):
@@ -417,6 +418,7 @@ def test_a_sweep_can_count_blocks_instead_of_epochs(tmp_path):
     sweep = make(tmp_path, CANDIDATES[:3], monitor_args={"every_n_train_batches": 3})
     best = sweep.run(training)  # 6 blocks of 3 batches
     assert len(training.steps[best.run_id]) == 18
+    assert (best.final_epochs, best.final_estimate) == (6, best.estimate)
     training.options = {"max_steps": 18}
     weights, steps = training.alone(tmp_path / "alone", best.params)
     assert training.steps[best.run_id] == steps
