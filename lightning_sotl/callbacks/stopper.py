@@ -39,6 +39,8 @@ from lightning_sotl.stats.ranks import Mode
 
 log = logging.getLogger(__name__)
 
+REPEATS_TURN = "Free disk space and run the script again; it repeats this turn."
+
 
 @dataclass
 class StopResult:
@@ -603,20 +605,16 @@ class EarlyRankingStopper:
     def _save_checkpoint(self, trainer: Trainer) -> None:
         path = self._fit.planned_checkpoint or self._new_checkpoint_path(trainer)
         self._result.checkpoint_path = path  # before the save, so that the checkpoint contains it
-        try:
-            trainer.save_checkpoint(path, weights_only=False)
-        except OSError as error:
-            self._result.checkpoint_path = None
-            if "://" not in path:
-                Path(path).unlink(missing_ok=True)  # after a full disk, half of it may exist
+        consequence = REPEATS_TURN
+        if self.reason_at_limit is None:
             consequence = (
                 "The run has stopped, as its record shows, but has no checkpoint to resume from."
-                if self.reason_at_limit is None
-                else "Free the disk and start the script again; it will repeat this turn."
             )
-            raise OSError(
-                f"'{visible(path)}' cannot be written: {error.strerror or error}. {consequence}"
-            ) from error
+        try:
+            save_checkpoint(trainer, path, consequence)
+        except OSError:
+            self._result.checkpoint_path = None
+            raise
         for monitor in monitors_of(trainer):
             monitor.write_checkpoint(path)
 
@@ -784,6 +782,27 @@ class EarlyRankingStopper:
     def __deepcopy__(self, memo: dict[int, Any]) -> EarlyRankingStopper:
         twin: EarlyRankingStopper = deep_copy(self, self._run, memo)
         return twin
+
+
+def save_checkpoint(trainer: Trainer, path: str, consequence: str) -> None:
+    """Save a checkpoint, or delete the partial file and raise an error that names it.
+
+    Args:
+        trainer: The Trainer.
+        path: The path of the checkpoint.
+        consequence: The sentence of the message about what the failure means for the user.
+
+    Raises:
+        OSError: If the checkpoint cannot be written, for example to a full disk.
+    """
+    try:
+        trainer.save_checkpoint(path, weights_only=False)
+    except OSError as error:
+        if "://" not in path:
+            Path(path).unlink(missing_ok=True)
+        raise OSError(
+            f"'{visible(path)}' cannot be written: {error.strerror or error}. {consequence}"
+        ) from error
 
 
 def stoppers_of(trainer: Trainer) -> list[EarlyRankingStopper]:

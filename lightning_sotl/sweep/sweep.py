@@ -21,7 +21,7 @@ from lightning_sotl._utils import validation as checks
 from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.callbacks.monitor import SoTLMonitor
-from lightning_sotl.callbacks.stopper import EarlyRankingStopper
+from lightning_sotl.callbacks.stopper import REPEATS_TURN, EarlyRankingStopper
 from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.policies.adaptive import AdaptivePolicy
@@ -226,7 +226,7 @@ class Sweep:
         Raises:
             RuntimeError: If no candidate was trained to the end without diverging, if `train` did
                 not train its turn, or if `validation` is not logged.
-            OSError: If the disk is full or read-only. Free space and run the script again.
+            OSError: If the disk is full or read-only. Free disk space and run the script again.
         """
         cause: Exception | None = None
         for turn, run in self._with_progress_bar(self._turns()):
@@ -369,8 +369,8 @@ class Sweep:
         if not (now.epochs >= turn.stop_epoch or now.ended):
             if turn.monitor.units_completed >= turn.stop_epoch:
                 raise OSError(
-                    f"The record of {turn.run_id!r} in '{run.path}' cannot be written. Free disk "
-                    "space and run the script again; it repeats this turn."
+                    f"The record of {turn.run_id!r} in '{run.path}' cannot be written. "
+                    f"{REPEATS_TURN}"
                 )
             raise RuntimeError(
                 f"The turn of {turn.run_id!r} to epoch {turn.stop_epoch} was not trained: its "

@@ -9,7 +9,11 @@ from typing import Any
 
 from lightning_sotl._utils.text import quote_all
 from lightning_sotl.callbacks.monitor import SoTLMonitor
-from lightning_sotl.callbacks.stopper import EarlyRankingStopper
+from lightning_sotl.callbacks.stopper import (
+    REPEATS_TURN,
+    EarlyRankingStopper,
+    save_checkpoint,
+)
 from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.sweep._folder import ENDED
 from lightning_sotl.sweep.promotion import loading
@@ -107,13 +111,9 @@ class Turn:
         completed = self.monitor.units_completed
         if self.stopper.stopping_reason == StoppingReason.not_stopped and completed:
             # Something other than the stopper ended the run, so the run is complete.
-            path = self.directory.absolute() / f"stopped-epoch={completed}{ENDED}"
-            try:
-                trainer.save_checkpoint(path)
-            except OSError:
-                path.unlink(missing_ok=True)  # a full disk may leave half a file
-                raise
-            self.monitor.write_checkpoint(str(path))
+            path = str(self.directory.absolute() / f"stopped-epoch={completed}{ENDED}")
+            save_checkpoint(trainer, path, REPEATS_TURN)
+            self.monitor.write_checkpoint(path)
             self.monitor.write_end(trainer)
 
     def _refuse_other_callbacks(self, trainer: Any) -> None:

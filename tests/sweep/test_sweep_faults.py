@@ -263,8 +263,8 @@ class FullDisk:
 def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_epoch, whole):
     sweep = make(tmp_path)
     message = (
-        r"^'.*stopped-epoch=.*' cannot be written: File too large\. Free the disk and start the "
-        r"script again; it will repeat this turn\.$"
+        r"^'.*stopped-epoch=.*' cannot be written: File too large\. Free disk space and run the "
+        r"script again; it repeats this turn\.$"
     )
     with pytest.raises(OSError, match=message):
         sweep.run(FullDisk(run_id, stop_epoch, 4_000))
@@ -277,6 +277,10 @@ def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_ep
 @pytest.mark.parametrize("ends", [False, True])
 def test_a_full_disk_leaves_no_partial_checkpoint(tmp_path, monkeypatch, ends):
     """The temporary files are on another disk, which is not full."""
+    message = (
+        r"^'.*stopped-epoch=.*' cannot be written: No space left on device\. Free disk space and "
+        r"run the script again; it repeats this turn\.$"
+    )
     save = lightning().Trainer.save_checkpoint
 
     def half(trainer, path, *args, **options):
@@ -286,7 +290,7 @@ def test_a_full_disk_leaves_no_partial_checkpoint(tmp_path, monkeypatch, ends):
 
     with monkeypatch.context() as patch:
         patch.setattr(lightning().Trainer, "save_checkpoint", half)
-        with pytest.raises(OSError, match="No space left on device"):
+        with pytest.raises(OSError, match=message):
             make(tmp_path).run(Ends(0, 1) if ends else Training())
     assert checkpoints(tmp_path / "run_000") == []
 
