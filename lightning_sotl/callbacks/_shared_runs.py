@@ -33,6 +33,9 @@ from lightning_sotl.record.session import Session
 from lightning_sotl.stats.ranks import Mode
 
 _OWN = "own"  # the key of the deciding run's row
+# (directory, topic) of the warnings given so far. One process may train many runs of a directory,
+# each with its own SharedRuns.
+_warnings_given: set[tuple[Path, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ class SharedRuns:
     configuration, only the newest run counts.
 
     Runs with another unit (epochs or blocks) are left out. Runs with another `max_epochs` are left
-    out with a warning, because their schedules differ. One warning names other settings that change
-    the meaning of a training loss, such as batch size or dropout.
+    out with a warning, because their schedules differ. Another warning names settings that change
+    the meaning of a training loss, such as batch size or dropout. Each warning is given once per
+    process and directory.
 
     Args:
         directory: The folder below which the runs of one sweep write their records.
@@ -81,7 +85,6 @@ class SharedRuns:
         self._stamps: dict[Path, tuple[int, int]] = {}
         self._sessions: dict[Path, list[Session]] = {}
         self._entries: dict[tuple[str, float], _Entry] = {}  # by run id and time of start or fork
-        self._warned_about: set[str] = set()
 
     def decide(
         self,
@@ -102,7 +105,7 @@ class SharedRuns:
         """
         changed: set[str] = set()
         for path in self._changed_records():
-            old, new = self._sessions.get(path, []), _sessions_of(path)
+            old, new = self._sessions.get(path, []), self._sessions_in(path)
             self._sessions[path] = new
             changed |= {session.run_id for session in [*old, *new]}
         number = len(self._entries)
@@ -206,6 +209,14 @@ class SharedRuns:
                     grown.append(path)
         return grown
 
+    def _sessions_in(self, path: Path) -> list[Session]:
+        """Return the sessions of a record, or with a warning none if it cannot be read."""
+        try:
+            return read_record(path)[0]
+        except (OSError, ValueError) as error:
+            self._warn_once(str(path), f"The policy continues without the record '{path}': {error}")
+            return []
+
     def _update(self, run_ids: set[str]) -> None:
         """Put the newest state of the runs into the table; a run may have several records."""
         if not run_ids:
@@ -238,10 +249,11 @@ class SharedRuns:
         )
         return False
 
-    def _warn_once(self, about: str, note: str) -> None:
-        if note and about not in self._warned_about:
-            self._warned_about.add(about)
-            warn_user(note)
+    def _warn_once(self, topic: str, message: str) -> None:
+        key = self.directory.absolute(), topic
+        if message and key not in _warnings_given:
+            _warnings_given.add(key)
+            warn_user(message)
 
     def _set_curve(self, run: str | tuple[str, float], losses: Mapping[int, float]) -> None:
         if not losses:
@@ -254,15 +266,6 @@ class SharedRuns:
         scores = self._estimate.scores(table)[0]
         for unit in np.flatnonzero(~np.isnan(scores)).tolist():
             self._curves.put(run, unit, scores[unit])
-
-
-def _sessions_of(path: Path) -> list[Session]:
-    """Return the sessions of a record, or with a warning none if it cannot be read."""
-    try:
-        return read_record(path)[0]
-    except (OSError, ValueError) as error:
-        warn_user(f"The policy continues without the record '{path}': {error}")
-        return []
 
 
 def share_runs(

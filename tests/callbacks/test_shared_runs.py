@@ -277,7 +277,8 @@ def test_runs_with_another_budget_are_left_out_and_other_differences_warn_once(t
         "which is better: batch_size (32: 1, 64: 1). Group by a field to rank only like with like.",
     ]
     record(tmp_path / "third", "third", [1.0, 1.0], max_epochs=6, batch_size=16)
-    assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 3
+    for later in (sweep, shared(tmp_path)):
+        assert later.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 3
 
 
 def test_more_runs_than_the_policy_expects_cause_a_warning_without_refused_runs(tmp_path):
@@ -292,6 +293,8 @@ def test_more_runs_than_the_policy_expects_cause_a_warning_without_refused_runs(
     )
     with pytest.warns(UserWarning, match=f"^{message}$"):
         assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 0
+    again = SharedRuns(tmp_path, estimate=parse_monitor("sotl_e1"), policy=policy)
+    assert again.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 0  # without another warning
     # The newest epoch has no loss, and earlier epochs are no reason to stop.
     assert sweep.decide("own", {0: 9.0, 1: 9.0, 2: 9.0}, 4).goes_on
 
@@ -307,6 +310,7 @@ def test_records_of_blocks_are_left_out_and_an_unreadable_record_causes_a_warnin
         decision = sweep.decide("own", {0: 2.0, 1: 2.0}, 2)
     assert str(future) in str(caught[0].message)
     assert (decision.place, decision.compared) == (1, 2)
+    assert shared(tmp_path).decide("own", {0: 2.0, 1: 2.0}, 2).compared == 2
     future.unlink()
     assert sweep.decide("own", {0: 2.0, 1: 2.0}, 2).compared == 2
 
@@ -406,8 +410,9 @@ def test_repeats_that_ended_are_compared_once_and_named_in_a_warning(tmp_path):
     with pytest.warns(UserWarning, match=f"^{message}$"):
         decision = sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun)
     assert (decision.place, decision.compared) == (2, 2)
-    # The warning is not repeated.
-    assert sweep.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun).compared == 2
+    # The warning is repeated neither in the next epoch nor in the next run of this process.
+    for later in (sweep, shared(tmp_path)):
+        assert later.decide("own", {0: 2.0, 1: 1.5}, 2, session=own.begun).compared == 2
 
 
 def test_forks_of_one_checkpoint_end_by_the_rule(tmp_path):
