@@ -16,7 +16,7 @@ from lightning_sotl._utils.text import pluralize, quote_few, shortened, visible
 from lightning_sotl.cli.options import Output
 from lightning_sotl.cli.report import AnyResult, NotedError, Report, group_name
 from lightning_sotl.curves.run_notes import RunNotes
-from lightning_sotl.evaluation.evaluate import FEWEST, Correlation, Evaluation
+from lightning_sotl.evaluation.evaluate import Correlation, Evaluation
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.fields import leaves, value_key, value_text
 from lightning_sotl.replay.experiment import Replay, undominated
@@ -205,11 +205,6 @@ def show_evaluation(result: Evaluation, *, mode: str) -> None:
         _print_line(
             f"Recommended: E = {window} at T = {epoch}, the cheapest SoTL-E that is not "
             f"significantly worse than the best{' (no smaller T is as good)' if is_last else ''}."
-        )
-    elif result.recommended is not None:
-        _print_line(
-            f"Too few runs to recommend E and T: with fewer than {FEWEST} runs, the intervals are "
-            "too narrow."
         )
 
 

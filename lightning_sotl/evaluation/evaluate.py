@@ -269,7 +269,8 @@ def notes(result: Evaluation, curves: LearningCurves) -> list[str]:
         found.append(f"'{LCSVR}' was trained on finished runs and is evaluated on the others only.")
     if result.runs < FEWEST:
         found.append(
-            f"The intervals are too narrow with only {result.runs} runs; use at least {FEWEST}."
+            f"The intervals are too narrow with only {result.runs} runs; it takes at least "
+            f"{FEWEST} to recommend E and T."
         )
     return found + near_zero_notes(losses, at=last)
 

@@ -12,6 +12,8 @@ from tests.support.command_line import run, write_sweep
 from tests.support.run_folders import write_csv_log, write_record
 from tests.support.shared_data import SHARED_DATA, needs_shared_data
 
+TOO_FEW = "The intervals are too narrow with only 3 runs; it takes at least 20 to recommend E and T."
+
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
@@ -38,11 +40,11 @@ def test_evaluate_reads_the_target_from_logs(
     assert document["estimators"]["sotl-e1"]["2"]["rho"] == 1.0
     assert document["target"] == "test_acc"
     assert document["recommended"] == {"estimator": "sotl-e1", "window": 1, "epoch": 2}
-    assert err == "warning: The intervals are too narrow with only 3 runs; use at least 20.\n"
+    assert err == f"warning: {TOO_FEW}\n"
 
 
 def test_evaluate_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "evaluate", sweep, "--target", "test_acc", "--grid", "--at", 1, 2)
+    code, out, err = run(capsys, "evaluate", sweep, "--target", "test_acc", "--grid", "--at", 1, 2)
     assert code == 0
     assert out.splitlines() == [
         "Rank correlation with 'test_acc' (higher is better) and its 95% interval, 3 runs, 0 left "
@@ -50,8 +52,8 @@ def test_evaluate_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]
         "estimator        T=1                   T=2",
         "sotl-e1    undefined  1.000 [1.000, 1.000]",
         "sotl-e2               1.000 [1.000, 1.000]",
-        "Too few runs to recommend E and T: with fewer than 20 runs, the intervals are too narrow.",
     ]
+    assert err.splitlines()[1:] == [f"warning: {TOO_FEW}"]
 
 
 def test_evaluate_recommends_e_and_t_if_there_are_enough_runs(
@@ -137,8 +139,8 @@ def test_each_group_is_evaluated_separately(
     rhos = [document["estimators"]["sotl-e1"]["2"]["rho"] for document in documents]
     assert rhos == [1.0, -1.0]
     assert err.splitlines() == [
-        "warning: batch_size = 8: The intervals are too narrow with only 3 runs; use at least 20.",
-        "warning: batch_size = 64: The intervals are too narrow with only 3 runs; use at least 20.",
+        f"warning: batch_size = 8: {TOO_FEW}",
+        f"warning: batch_size = 64: {TOO_FEW}",
     ]
     _, out, _ = run(capsys, "evaluate", two_groups, *EVALUATE)
     lines = out.splitlines()

@@ -117,7 +117,7 @@ def test_run_without_target_is_left_out_and_one_without_losses_ranks_last() -> N
         "The correlation of 'epochs-to-loss' is undefined at some T, because all runs tie there.",
         "Ranked last at T = 1: 1 run with a target but without a finite loss there (diverged, or "
         "shorter).",
-        "The intervals are too narrow with only 3 runs; use at least 20.",
+        "The intervals are too narrow with only 3 runs; it takes at least 20 to recommend E and T.",
     ]
 
 
