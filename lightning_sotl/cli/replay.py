@@ -25,7 +25,7 @@ def replay(options: ReplayOptions) -> None:
     with progress_bar("Reading", unit="folder") as progress:
         runs = load_runs(options.query, progress=progress)
     cautions = [*runs.notes.cautions, *comparability_notes(runs.facts)]
-    notes = dataclasses.replace(runs.notes, cautions=cautions)
+    notes = dataclasses.replace(runs.notes, cautions=cautions, remarks=[*runs.notes.remarks])
     names = list(dict.fromkeys(options.policies))  # without repeats
     with noted_errors(notes), progress_bar("Replaying", unit="repeat") as progress:
         if not names:
@@ -42,5 +42,6 @@ def replay(options: ReplayOptions) -> None:
             progress=progress,
         )
     notes.cautions.extend(result.notes)
+    notes.remarks.extend(result.remarks)
     report = Report([({}, result)], notes)
     show(report, options.output, draw=plotting.draw_replay, print_table=show_replay)

@@ -76,6 +76,7 @@ class Replay:
         left_out: How many runs of the table cannot be replayed.
         policies: The scores by policy name.
         notes: Sentences that a reader should know before trusting the numbers.
+        remarks: Sentences on what is in order but may surprise.
     """
 
     runs: int
@@ -84,6 +85,7 @@ class Replay:
     left_out: int
     policies: dict[str, PolicyScores]
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `lightning-sotl replay --json` prints."""
@@ -176,8 +178,15 @@ def replay(
                 progress(index * repeats + len(outcomes), total)
         trained, validated, ranks, metrics = np.transpose(outcomes)
         scores[policy.name] = PolicyScores(trained, validated, ranks, metrics, cost)
-    notes = (*recorded.notes, *_notes(scores, drawn, available))
-    return Replay(drawn, repeats, workers, recorded.left_out, scores, notes)
+    return Replay(
+        drawn,
+        repeats,
+        workers,
+        recorded.left_out,
+        scores,
+        notes=(*recorded.notes, *_notes(scores)),
+        remarks=_remarks(drawn, available),
+    )
 
 
 def _check_numbers(
@@ -216,20 +225,23 @@ def _outcome(
     )
 
 
-def _notes(scores: dict[str, PolicyScores], drawn: int, available: int) -> list[str]:
-    notes = []
-    if drawn == available:
-        notes.append(
-            f"Each repeat draws all {pluralize(available, 'run')}, in a different order. The "
-            "standard errors show the effect of the order, not of other runs."
-        )
+def _notes(scores: dict[str, PolicyScores]) -> list[str]:
     full = [name for name, found in scores.items() if name != "full" and found.trained.min() == 1]
-    if full:
-        notes.append(
-            f"{quote_all(full)} stopped no run in any repeat. A policy that compares with "
-            "complete runs cannot stop any while all runs train at the same time."
-        )
-    return notes
+    if not full:
+        return []
+    return [
+        f"{quote_all(full)} stopped no run in any repeat. A policy that compares with complete "
+        "runs cannot stop any while all runs train at the same time."
+    ]
+
+
+def _remarks(drawn: int, available: int) -> tuple[str, ...]:
+    if drawn < available:
+        return ()
+    return (
+        f"Each repeat draws all {pluralize(available, 'run')}, in a different order. The standard "
+        "errors show the effect of the order, not of other runs.",
+    )
 
 
 @dataclass(frozen=True)

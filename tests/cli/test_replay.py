@@ -16,7 +16,7 @@ from tests.support.replay_tables import ACCURACY, TRAIN, four_runs, many_runs
 from tests.support.run_folders import csv_rows, write_csv_log, write_record
 
 ALL_DRAWN = (
-    "warning: Each repeat draws all 4 runs, in a different order. The standard errors show the "
+    "note: Each repeat draws all 4 runs, in a different order. The standard errors show the "
     "effect of the order, not of other runs.\n"
 )
 

@@ -29,7 +29,8 @@ def test_four_runs(price: float) -> None:
     np.testing.assert_allclose(full.cost, [1] * 3)
     assert full.rank_regret.tolist() == full.metric_regret.tolist() == [0] * 3
     assert (result.runs, result.repeats, result.workers, result.left_out) == (4, 3, 4, 0)
-    assert result.notes == (
+    assert result.notes == ()
+    assert result.remarks == (
         "Each repeat draws all 4 runs, in a different order. The standard errors show the effect "
         "of the order, not of other runs.",
     )
@@ -62,7 +63,7 @@ def test_policies_share_draws_and_each_seed_has_different_ones() -> None:
     other = replay(curves, named("full"), **options, seed=1).policies["full"]
     np.testing.assert_array_equal(first.policies["full"].metric_regret, again.metric_regret)
     assert (other.metric_regret != again.metric_regret).any()
-    assert first.notes == ()
+    assert first.notes == first.remarks == ()
 
 
 def test_draws_are_those_of_the_docstring() -> None:
