@@ -20,6 +20,7 @@ from lightning_sotl._utils.text import quote_all, shortened, visible
 from lightning_sotl.curves.table import LearningCurves
 from lightning_sotl.evaluation.estimators import named_estimator
 from lightning_sotl.evaluation.evaluate import FINAL_LOSS, LCSVR, Evaluation, correlation_curves
+from lightning_sotl.losses.names import unit_of
 from lightning_sotl.ranking.order import Ranking, shown_names
 from lightning_sotl.replay.experiment import Replay, undominated
 from lightning_sotl.stats.correlation import Method
@@ -159,7 +160,8 @@ def draw_ranks(ranking: Ranking, *, mode: Mode = "min") -> Any:
     else:
         axes.yaxis.get_major_locator().set_params(integer=True)
     axes.invert_yaxis()
-    _label(axes, "completed epochs T", f"rank by {_drawn(lines.monitor)}", reverse=True)
+    x = f"completed {unit_of(lines.monitor)}s T"
+    _label(axes, x, f"rank by {_drawn(lines.monitor)}", reverse=True)
     return figure
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,13 @@ def test_bump_chart_names_the_best(tmp_path: Path) -> None:
     assert len(axes.get_lines()) == 50
     bottom, top = axes.get_ylim()
     assert bottom > top
+    assert axes.get_xlabel() == "completed epochs T"
+
+
+def test_bump_chart_of_runs_that_count_blocks_has_blocks_on_its_axis() -> None:
+    in_blocks = dataclasses.replace(ranking(np.ones((2, 4))), monitor="sotl_b100_e1")
+    (axes,) = draw_ranks(in_blocks).axes
+    assert axes.get_xlabel() == "completed blocks T"
 
 
 @pytest.mark.parametrize("command", ["rank", "evaluate"])

@@ -17,7 +17,7 @@ from lightning_sotl.cli.options import Output
 from lightning_sotl.cli.report import AnyResult, NotedError, Report, group_name
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.evaluation.evaluate import Correlation, Evaluation
-from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.losses.names import parse_monitor, unit_of
 from lightning_sotl.ranking.fields import leaves, value_key, value_text
 from lightning_sotl.replay.experiment import Replay, undominated
 
@@ -118,7 +118,8 @@ def show_ranking(document: dict[str, Any], names: Sequence[str], *, all_params: 
             shown if the table then fits the terminal.
     """
     runs = document["runs"]
-    headers = ["rank", "run", document["monitor"], "epochs"]
+    unit = unit_of(document["monitor"])
+    headers = ["rank", "run", document["monitor"], f"{unit}s"]
     rows = [
         [str(run["rank"]), name, _estimate(run, document), str(run["epochs"])]
         for name, run in zip(names, runs, strict=False)  # the document may have only the best K
@@ -136,7 +137,7 @@ def show_ranking(document: dict[str, Any], names: Sequence[str], *, all_params: 
             row.append(_checkpoint(run["checkpoint"]))
     show_table(headers, rows, left=left)
     _print_line(
-        f"Ranked by {document['monitor']} after {pluralize(document['at'], 'completed epoch')}."
+        f"Ranked by {document['monitor']} after {pluralize(document['at'], f'completed {unit}')}."
     )
     if left_out:
         _print_line(f"The runs differ in {quote_few(left_out)}; --params shows all parameters.")

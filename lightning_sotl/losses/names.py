@@ -98,7 +98,7 @@ def logged_estimates(
 
 
 def parse_monitor(name: str, *, prefix: str = "sotl") -> LoggedEstimate | None:
-    """Return the estimate that a logged name stands for, or None if it is not an estimate.
+    """Return the estimate that has this logged name, or None if the name is not an estimate's.
 
     Args:
         name: The logged name. If it ends in a parameter or a block size, it may have any prefix.
@@ -129,3 +129,14 @@ def parse_monitor(name: str, *, prefix: str = "sotl") -> LoggedEstimate | None:
                 return None
         return LoggedEstimate(family, parameter, found_prefix, int(block) if block else None)
     return None
+
+
+def unit_of(name: str) -> str:
+    """Return "block" for the name of an estimate over blocks, or "epoch" for any other name.
+
+    Examples:
+        >>> unit_of("sotl_b1000_e1"), unit_of("sotl_e1"), unit_of("val_loss")
+        ('block', 'epoch', 'epoch')
+    """
+    estimate = parse_monitor(name)
+    return "epoch" if estimate is None or estimate.block is None else "block"

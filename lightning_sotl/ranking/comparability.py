@@ -246,14 +246,16 @@ def groups_of(
     return dict(groups.values())
 
 
-def near_zero_notes(losses: NDArray[np.float64], *, at: int) -> list[str]:
+def near_zero_notes(losses: NDArray[np.float64], *, at: int, unit: str = "epoch") -> list[str]:
     """Return a warning if many runs have losses near zero, where their order means little.
 
-    There is none where losses can be negative, as those of densities are.
+    There is no warning if any loss is negative. Zero then has no special meaning, for example for
+    the log-likelihoods of densities.
 
     Args:
         losses: L(e) of each run, shape `(runs, epochs)`.
-        at: T; L(T-1) counts.
+        at: T. The warning is about L(T-1).
+        unit: "epoch" or "block".
     """
     if (losses < 0).any():
         return []
@@ -262,8 +264,8 @@ def near_zero_notes(losses: NDArray[np.float64], *, at: int) -> list[str]:
         return []
     return [
         f"{near_zero} of {pluralize(len(losses), 'run')} have L(e) < {NEAR_ZERO} after "
-        f"{pluralize(at, 'epoch')}: so close to zero the order of training losses means little. "
-        "A smaller T may order these runs better."
+        f"{pluralize(at, unit)}. So close to zero, the order of training losses means little. "
+        "A smaller T may rank these runs better."
     ]
 
 

@@ -1,4 +1,4 @@
-"""The ranking of runs by an early estimate, as `lightning-sotl rank` prints it."""
+"""Ranks runs by an early estimate, as `lightning-sotl rank` prints them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lightning_sotl._utils import validation
 from lightning_sotl._utils.text import pluralize, quote_few, shortened
 from lightning_sotl.curves.logs import FoundRuns
 from lightning_sotl.curves.table import count_epochs
-from lightning_sotl.losses.names import LoggedEstimate
+from lightning_sotl.losses.names import LoggedEstimate, unit_of
 from lightning_sotl.ranking.comparability import near_zero_notes, tie_notes
 from lightning_sotl.ranking.configurations import repeats_notes
 from lightning_sotl.record.format import plain, run_params
 from lightning_sotl.stats.ranks import Mode, best_ranks, oriented
 
-# The default T is completed by at least this share of the runs.
+# At least this share of the runs has reached the default T.
 _REACHED_BY = 0.75
 
 
@@ -35,8 +35,8 @@ class RankedRun:
         estimate: Its estimate at T; None if that is not finite or the run has not reached T.
         epochs: How many epochs (or blocks) it has completed.
         checkpoint: The checkpoint to resume from, or None.
-        name: What the user called it, or None.
-        params: Its parameters: those that the user gave, or else its hyper-parameters, as JSON.
+        name: The name that the user gave it, or None.
+        params: The parameters that the user gave it, or else its hyper-parameters, as JSON.
     """
 
     rank: int
@@ -48,14 +48,14 @@ class RankedRun:
     params: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the shape of the command line's JSON."""
+        """Return the run's entry in the JSON document."""
         # A record from another writer may hold NaN, which JSON cannot represent.
         return {**vars(self), "params": plain(self.params)}
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Runs in order at one T.
+    """Runs in the order of an estimate at T.
 
     Attributes:
         monitor: The name of the estimate.
@@ -96,18 +96,19 @@ def rank_runs(
 
     Args:
         found: The runs.
-        monitor: The estimate's name, or any key of `found.others`.
-        estimate: The parsed name; None for a key that is only read.
-        at: T; None for the default: the limit at which a stopper ended runs; else, if a policy or a
-            pruner ended some or a sweep has paused some, the most epochs of any run; else the most
-            epochs that at least three quarters of the runs have completed.
+        monitor: The estimate's name, or a logged key in `found.others`.
+        estimate: The parsed `monitor`, or None for a logged key.
+        at: T, or None for the default. The default is the smallest limit at which a stopper ended
+            runs. Without such a limit, if a policy or a pruner ended runs or a sweep paused some,
+            it is the length of the longest run. Otherwise it is the largest T that three quarters
+            of the runs have reached.
         mode: "min" if lower is better, as for every estimate from training losses.
-        rows: The row numbers of the runs to rank; None for all.
+        rows: The row numbers of the runs to rank, or None for all.
 
     Raises:
-        TypeError: If `at` is no integer.
-        ValueError: If no run has reached T, if T is below the estimate's window, or if no run has
-            a finite estimate.
+        TypeError: If `at` is not an integer.
+        ValueError: If no run has reached T, if T is below the estimate's window, if no run has a
+            finite estimate, or if `monitor` is neither an estimate nor a logged key.
     """
     chosen = np.arange(found.curves.runs) if rows is None else np.asarray(rows)
     scores, completed = _scores(found, monitor, estimate)
@@ -117,7 +118,7 @@ def rank_runs(
     by_policy, paused = reasons["policy"], reasons["paused"]
     notes: list[str] = []
     if at is None:
-        # A key that is only read may be missing in some epochs, for example a rare validation.
+        # A logged key may be missing in some epochs, for example that of a rare validation.
         reached = completed if estimate is not None else count_epochs(scores)
         stops = {stop for run in chosen if (stop := found.stopped_at[run])}
         at, notes = _default_at(reached, sorted(stops), by_policy, paused)
@@ -126,8 +127,8 @@ def rank_runs(
     costs = oriented(np.where(completed >= at, values, np.inf), mode=mode)
     if np.isinf(costs).all():
         raise ValueError(
-            f"None of the {pluralize(len(chosen), 'run')} has a finite '{monitor}' after "
-            f"{pluralize(at, 'epoch')}: there is nothing to rank."
+            f"No run has a finite '{monitor}' after {pluralize(at, unit_of(monitor))}, so there is "
+            "nothing to rank."
         )
     order = np.argsort(costs, kind="stable")
     if by_policy or paused:
@@ -152,28 +153,33 @@ def rank_runs(
         (_given_name(found.facts[run]), name) for run, name in zip(chosen, names, strict=True)
     )
     is_paused = [found.facts[run].get("stopping_reason") == "paused" for run in chosen]
-    notes += _notes_on_last(shown, completed, costs, at, is_paused)
+    short = (completed < at) & ~np.array(is_paused)  # a sweep pauses runs before T on purpose
+    diverged = (completed >= at) & np.isinf(costs)
+    notes += _notes_on_last(shown, short, diverged, at, unit_of(monitor))
     notes += repeats_notes(shown, [found.facts[run] for run in chosen])
     if estimate is not None:
-        notes += near_zero_notes(found.curves.train_loss[chosen], at=at)
+        notes += near_zero_notes(found.curves.train_loss[chosen], at=at, unit=unit_of(monitor))
     notes += tie_notes(costs, monitor=monitor)
     return Ranking(monitor, at, runs, scores[order], notes)
 
 
 def shown_names(runs: Iterable[tuple[str | None, str]]) -> list[str]:
-    """Return what to call runs: by the user's name, with the run's own if several share that.
+    """Return the name to print for each run.
+
+    It is the user's name for the run, followed by the run's id if several runs share that name. A
+    run without such a name is printed by its id.
 
     Args:
-        runs: For each run the name that the user gave it, or None, and its own.
+        runs: For each run, the user's name or None, and the run's id.
 
     Examples:
         >>> shown_names([("wide", "version_0"), ("deep", "version_1"), ("deep", "version_2")])
         ['wide', 'deep (version_1)', 'deep (version_2)']
     """
     pairs = [(name and shortened(name), run_id) for name, run_id in runs]
-    times = Counter(name for name, _ in pairs)
+    counts = Counter(name for name, _ in pairs)
     return [
-        run_id if name is None else name if times[name] == 1 else f"{name} ({run_id})"
+        run_id if name is None else name if counts[name] == 1 else f"{name} ({run_id})"
         for name, run_id in pairs
     ]
 
@@ -186,12 +192,12 @@ def _given_name(facts: dict[str, Any]) -> str | None:
 def _scores(
     found: FoundRuns, monitor: str, estimate: LoggedEstimate | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the values after each epoch, and how many epochs each run has completed."""
+    """Return the values after each epoch, and the number of epochs that each run completed."""
     logged = found.others.get(monitor)
     completed = found.curves.epochs_completed
     if estimate is None:
         if logged is None:
-            raise ValueError(f"'{monitor}' is neither an estimate nor a value of the runs.")
+            raise ValueError(f"'{monitor}' is neither an estimate nor a logged key of the runs.")
         return logged, np.maximum(completed, count_epochs(logged))
     scores = estimate.scores(found.curves.train_loss)
     if logged is not None:
@@ -205,72 +211,72 @@ def _scores(
 def _default_at(
     completed: NDArray[np.int64], stops: list[int], by_policy: int, paused: int
 ) -> tuple[int, list[str]]:
-    """Return T, and why it is that.
+    """Return the default T, and notes on it.
 
     Args:
-        completed: How many epochs each run has completed.
+        completed: The number of epochs that each run completed.
         stops: Each T at which a stopper ended runs, in ascending order.
         by_policy: How many runs a policy ended.
         paused: How many runs of a sweep wait for their next turn.
     """
     if len(stops) > 1:
         return stops[0], [
-            f"Runs were stopped at different T ({', '.join(map(str, stops))}); they are "
-            f"compared at the smallest."
+            f"The runs were stopped at different T ({', '.join(map(str, stops))}), so they are "
+            "compared at the smallest."
         ]
     if stops:
         return stops[0], []
+    longest = int(completed.max())
     if by_policy:
-        return int(completed.max()), [
-            f"{pluralize(by_policy, 'run')} of {len(completed)} were ended by a policy and none "
-            f"at a limit, so T is {completed.max()}, the most epochs of any run: those that "
-            "trained longest rank first."
+        return longest, [
+            f"A policy ended {by_policy} of {pluralize(len(completed), 'run')}, and no stopper "
+            f"ended a run at a limit, so T is {longest}, the length of the longest run. The runs "
+            "that trained longest rank first."
         ]
     if paused:
-        return int(completed.max()), []
+        return longest, []
     longest_first = np.sort(completed)[::-1]
     return max(1, int(longest_first[math.ceil(_REACHED_BY * len(completed)) - 1])), []
 
 
 def _check_at(at: int, longest: int, monitor: str, estimate: LoggedEstimate | None) -> None:
+    unit = unit_of(monitor)
     if validation.positive_int("at", at) > longest:
         raise ValueError(
-            f"No run has completed {pluralize(at, 'epoch')}; the longest has completed {longest}."
+            f"No run has completed {pluralize(at, unit)}; the longest has completed {longest}."
         )
     if estimate is not None and at < estimate.first_unit:
-        raise ValueError(f"'{monitor}' needs {estimate.first_unit} completed epochs but T is {at}.")
+        raise ValueError(
+            f"'{monitor}' needs {estimate.first_unit} completed {unit}s but T is {at}."
+        )
 
 
 def _notes_on_last(
     names: list[str],
-    completed: NDArray[np.int64],
-    costs: NDArray[np.float64],
+    short: NDArray[np.bool_],
+    diverged: NDArray[np.bool_],
     at: int,
-    is_paused: list[bool],
+    unit: str,
 ) -> list[str]:
-    """Return which runs are last, and why; runs that a sweep paused before T are expected."""
-    short = [
-        name
-        for name, epochs, paused in zip(names, completed, is_paused, strict=True)
-        if epochs < at and not paused
-    ]
-    diverged = [
-        name
-        for name, epochs, cost in zip(names, completed, costs, strict=True)
-        if epochs >= at and math.isinf(cost)
-    ]
-    notes = []
-    if short:
-        notes.append(
-            f"{pluralize(len(short), 'run')} of {len(names)} completed fewer than "
-            f"{pluralize(at, 'epoch')} and cannot be compared at T = {at}; they rank last: "
-            f"{quote_few(short)}."
-        )
-    if diverged:
-        notes.append(
-            f"{pluralize(len(diverged), 'run')} of {len(names)} without a finite value at T = {at} "
-            f"(diverged, or without a loss) rank last: {quote_few(diverged)}."
-        )
+    """Return notes that name the runs that rank last, and why.
+
+    Args:
+        names: The name of each run.
+        short: Which runs ended before T.
+        diverged: Which runs reached T without a finite value.
+        at: T.
+        unit: "epoch" or "block".
+    """
     if len(names) == 1:
-        notes.append("There is only one run, so there is nothing to compare it with.")
+        return ["There is only one run, so there is nothing to compare it with."]
+    fewer = f"that completed fewer than {pluralize(at, unit)} cannot be compared at T = {at} and"
+    not_finite = f"without a finite value at T = {at} (diverged, or without a loss)"
+    notes = []
+    for description, is_described in ((fewer, short), (not_finite, diverged)):
+        last = [names[row] for row in np.flatnonzero(is_described)]
+        if last:
+            notes.append(
+                f"Runs {description} rank last: {quote_few(last)} "
+                f"({len(last)} of {len(names)} runs)."
+            )
     return notes

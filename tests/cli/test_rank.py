@@ -59,6 +59,38 @@ def test_rank_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) ->
     )
 
 
+def test_runs_that_count_blocks_are_ranked_after_blocks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, losses in enumerate(([3.0, 2.0], [3.0, 0.05], [3.0, 0.04], [1.0])):
+        write_record(tmp_path / f"v{place}", losses, unit=100)
+    code, out, err = run(capsys, "rank", tmp_path, "--monitor", "sotl_b100_e1")
+    assert code == 0
+    assert out.splitlines() == [
+        "rank  run  sotl_b100_e1  blocks",
+        "   1  v2           0.04       2",
+        "   2  v1           0.05       2",
+        "   3  v0              2       2",
+        "   4  v3              -       1",
+        "Ranked by sotl_b100_e1 after 2 completed blocks.",
+    ]
+    assert [line for line in err.splitlines() if "block" in line] == [
+        "warning: Runs that completed fewer than 2 blocks cannot be compared at T = 2 and rank "
+        "last: 'v3' (1 of 4 runs).",
+        "warning: 2 of 4 runs have L(e) < 0.1 after 2 blocks. So close to zero, the order of "
+        "training losses means little. A smaller T may rank these runs better.",
+    ]
+    assert "epoch" not in err
+    for at, message in [
+        (9, "No run has completed 9 blocks; the longest has completed 2."),
+        (1, "'sotl_b100_e2' needs 2 completed blocks but T is 1."),
+    ]:
+        _, _, err = run(capsys, "rank", tmp_path, "--monitor", "sotl_b100_e2", "--at", at)
+        assert err.splitlines()[-1] == f"lightning-sotl rank: {message}"
+    _, out, _ = run(capsys, "rank", tmp_path, "--monitor", "sotl_b100_e1", "--json")
+    assert [row["epochs"] for row in json.loads(out)["runs"]] == [2, 2, 2, 1]
+
+
 def test_only_a_missing_checkpoint_is_marked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,8 +199,8 @@ def test_group_that_allows_no_ranking_is_said(
     assert code == 0
     assert [document["group"] for document in json.loads(out)] == [{"batch_size": "8"}]
     assert err == (
-        "warning: Left out the group batch_size = 64: None of the 1 run has a finite 'sotl_e1' "
-        "after 2 epochs: there is nothing to rank.\n"
+        "warning: Left out the group batch_size = 64: No run has a finite 'sotl_e1' after 2 "
+        "epochs, so there is nothing to rank.\n"
     )
 
 
@@ -257,8 +289,8 @@ def test_runs_with_the_same_name_are_distinguished_everywhere(
     _, out, err = run(capsys, "rank", named, "--top", 2)  # without the other one
     assert [line.split("  ")[2] for line in out.splitlines()[1:3]] == ["wide (v2)", "deep"]
     assert err == (
-        "warning: 1 run of 5 without a finite value at T = 1 (diverged, or without a loss) rank "
-        "last: 'wide (v4)'.\n"
+        "warning: Runs without a finite value at T = 1 (diverged, or without a loss) rank last: "
+        "'wide (v4)' (1 of 5 runs).\n"
     )
 
 

@@ -235,8 +235,8 @@ def test_odd_headers_of_other_writers_are_compared() -> None:
 def test_losses_near_zero_are_told_unless_they_can_be_negative() -> None:
     losses = np.array([[0.5, 0.05], [0.4, 0.01], [0.9, 0.5]])
     assert near_zero_notes(losses, at=2) == [
-        "2 of 3 runs have L(e) < 0.1 after 2 epochs: so close to zero the order of training losses "
-        "means little. A smaller T may order these runs better."
+        "2 of 3 runs have L(e) < 0.1 after 2 epochs. So close to zero, the order of training "
+        "losses means little. A smaller T may rank these runs better."
     ]
     assert near_zero_notes(losses, at=1) == []
     densities = np.array([[-8.1, -8.7], [-8.0, -8.4]])

@@ -37,7 +37,8 @@ def test_lower_losses_stand_first_and_diverged_runs_last() -> None:
     ranking = rank(found_of([[3.0, 2.0], [3.0, np.inf], [3.0, 1.0]]))
     assert rows(ranking) == [(1, "r2", 1.0, 2), (2, "r0", 2.0, 2), (3, "r1", None, 2)]
     assert ranking.notes == [
-        "1 run of 3 without a finite value at T = 2 (diverged, or without a loss) rank last: 'r1'."
+        "Runs without a finite value at T = 2 (diverged, or without a loss) rank last: 'r1' (1 of "
+        "3 runs)."
     ]
 
 
@@ -66,8 +67,8 @@ def test_of_runs_that_a_policy_has_ended_those_that_went_on_furthest_stand_first
         (3, "r5", None, 3),
     ]
     assert ranking.notes[0] == (
-        "3 runs of 6 were ended by a policy and none at a limit, so T is 3, the most epochs of any "
-        "run: those that trained longest rank first."
+        "A policy ended 3 of 6 runs, and no stopper ended a run at a limit, so T is 3, the length "
+        "of the longest run. The runs that trained longest rank first."
     )
     assert [run.run_id for run in rank(found, at=2).runs][:3] == ["r4", "r5", "r1"]
 
@@ -98,8 +99,8 @@ def test_default_t_without_a_stopper_is_what_three_quarters_completed() -> None:
     assert ranking.at == 2
     assert rows(ranking)[-1] == (4, "r3", None, 1)
     assert ranking.notes[0] == (
-        "1 run of 4 completed fewer than 2 epochs and cannot be compared at T = 2; they rank "
-        "last: 'r3'."
+        "Runs that completed fewer than 2 epochs cannot be compared at T = 2 and rank last: 'r3' "
+        "(1 of 4 runs)."
     )
 
 
@@ -122,8 +123,8 @@ def test_any_logged_key_ranks_in_its_own_direction() -> None:
 def test_losses_near_zero_are_said() -> None:
     notes = rank(found_of([[0.05], [0.01], [0.5]])).notes
     assert notes == [
-        "2 of 3 runs have L(e) < 0.1 after 1 epoch: so close to zero the order of training losses "
-        "means little. A smaller T may order these runs better."
+        "2 of 3 runs have L(e) < 0.1 after 1 epoch. So close to zero, the order of training losses "
+        "means little. A smaller T may rank these runs better."
     ]
 
 
@@ -141,7 +142,7 @@ def test_losses_near_zero_are_said() -> None:
             [[np.inf], [np.inf]],
             "sotl_e1",
             None,
-            "None of the 2 runs has a finite 'sotl_e1' after 1 epoch: there is nothing to rank.",
+            "No run has a finite 'sotl_e1' after 1 epoch, so there is nothing to rank.",
         ),
         ([[1.0]], "sotl_e1", 0, "Expected `at` to be a positive integer but got 0."),
     ],
