@@ -23,7 +23,7 @@ from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.callbacks.monitor import SoTLMonitor
 from lightning_sotl.callbacks.stopper import REPEATS_TURN, EarlyRankingStopper
 from lightning_sotl.curves.logs import LogKeys, read_logs
-from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.losses.names import parse_monitor, unit_of
 from lightning_sotl.policies.adaptive import AdaptivePolicy
 from lightning_sotl.policies.rungs import final_score, rungs
 from lightning_sotl.policies.stopping import StoppingReason
@@ -147,6 +147,7 @@ class Sweep:
         self._monitor_name = next(
             name for name in self._new_monitor().metric_names if name.endswith("_e1")
         )
+        self._unit = unit_of(self._monitor_name)
         self._folder = SweepFolder(
             self.directory.absolute(),  # `train` may change the working directory
             {
@@ -253,7 +254,7 @@ class Sweep:
         """Return the turns, and show on a bar how many runs have reached the rung."""
         with tqdm(leave=False, unit="run") as bar:
             for turn, run, step in turns:
-                bar.set_description(f"to epoch {step.stop_epoch}", refresh=False)
+                bar.set_description(f"to {self._unit} {step.stop_epoch}", refresh=False)
                 bar.total = len(step.admitted)
                 bar.n = len(step.admitted) - len(step.pending)
                 bar.refresh()
@@ -373,9 +374,9 @@ class Sweep:
                     f"{REPEATS_TURN}"
                 )
             raise RuntimeError(
-                f"The turn of {turn.run_id!r} to epoch {turn.stop_epoch} was not trained: its "
-                f"record has {pluralize(now.epochs, 'epoch')}. Call `turn.fit(trainer, model, "
-                "...)` with a Trainer that has `turn.callbacks`."
+                f"The turn of {turn.run_id!r} to {self._unit} {turn.stop_epoch} was not trained: "
+                f"its record has {pluralize(now.epochs, self._unit)}. Call "
+                "`turn.fit(trainer, model, ...)` with a Trainer that has `turn.callbacks`."
             )
         if turn.unlogged is not None:
             raise RuntimeError(f"The sweep needs a metric that is missing: {turn.unlogged}.")
@@ -466,22 +467,23 @@ class Sweep:
         if number == 0:
             if step.not_affordable:
                 warn_user(
-                    f"A budget of {self.max_total_epochs} epochs is too small to start the last "
-                    f"{pluralize(step.not_affordable, 'candidate')} in the list."
+                    f"A budget of {self.max_total_epochs} {self._unit}s is too small to start the "
+                    f"last {pluralize(step.not_affordable, 'candidate')} in the list."
                 )
             return
         before = found[number - 1].stop_epoch
         line = (
-            f"After {pluralize(before, 'epoch')}: {len(step.admitted)} of "
-            f"{pluralize(step.compared, 'run')} continue to epoch {step.stop_epoch}"
+            f"After {pluralize(before, self._unit)}: {len(step.admitted)} of "
+            f"{pluralize(step.compared, 'run')} continue to {self._unit} {step.stop_epoch}"
         )
         if step.not_affordable:
             line += f"; {step.not_affordable} more would continue with a larger budget"
         inform_user(f"{line}.")
         if step.lost:
             warn_user(
-                f"{pluralize(step.lost, 'run')} would also continue to epoch {step.stop_epoch}, "
-                "but an earlier start with a smaller budget deleted their checkpoints."
+                f"{pluralize(step.lost, 'run')} would also continue to {self._unit} "
+                f"{step.stop_epoch}, but an earlier start with a smaller budget deleted their "
+                "checkpoints."
             )
 
     def _report_end(self, best: Winner) -> None:

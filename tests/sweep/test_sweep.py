@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import warnings
 from pathlib import Path
 
@@ -413,12 +414,17 @@ class ResumableLoader(StatefulLoader):
             yield INPUTS[rows], LABELS[rows]
 
 
-def test_a_sweep_can_count_blocks_instead_of_epochs(tmp_path):
+def test_a_sweep_can_count_blocks_instead_of_epochs(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     training = Training(max_epochs=5, loaders=lambda: (ResumableLoader(4), loaders()[1]))
     sweep = make(tmp_path, CANDIDATES[:3], monitor_args={"every_n_train_batches": 3})
     best = sweep.run(training)  # 6 blocks of 3 batches
     assert len(training.steps[best.run_id]) == 18
     assert (best.final_epochs, best.final_estimate) == (6, best.estimate)
+    rungs = [line for line in caplog.messages if line.startswith("After ")]
+    assert [re.sub(r"\d+ of", "N of", line) for line in rungs[:1]] == [
+        "After 2 blocks: N of 3 runs continue to block 3."
+    ]
     training.options = {"max_steps": 18}
     weights, steps = training.alone(tmp_path / "alone", best.params)
     assert training.steps[best.run_id] == steps
