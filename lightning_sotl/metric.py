@@ -16,19 +16,18 @@ from lightning_sotl.losses.window import accumulation_dtype
 
 
 class SumOfTrainingLosses(Metric):
-    r"""Computes the sum of the training losses of the last E epochs (SoTL-E) as a torchmetric.
+    """Computes the sum of the training losses of the last E epochs (SoTL-E) as a torchmetric.
 
     Use it in Lightning Fabric and in your own training loops. With a Lightning Trainer, the
     callback `SoTLMonitor` needs less code.
 
-    .. math:: \mathrm{SoTL\mbox{-}E}(T) = \sum_{e=T-E}^{T-1} \frac{1}{B_e} \sum_i \ell(e, i)
+    The formula is `SoTL-E(T) = L(T-E) + ... + L(T-1)`, where L(e) is the mean loss of epoch e over
+    all steps and ranks. Lower is better. Call three methods:
 
-    Lower is better. The sum is over the losses of all ranks. Call three methods:
-
-    - ``update(loss)`` after each training step, with the loss before any division by the number
-      of accumulated batches.
-    - ``close_epoch()`` after the last step of each epoch.
-    - ``compute()`` to read the estimate after the epochs that are closed so far.
+    - `update(loss)` after each training step, with the loss before any division by the number of
+      accumulated batches.
+    - `close_epoch()` after the last step of each epoch.
+    - `compute()` to read the estimate after the epochs that are closed so far.
 
     The states are part of `state_dict`, so a checkpoint of a module that holds the metric contains
     them. They are sums over ranks: with several ranks, save after `sync()`, or save the state of

@@ -82,18 +82,17 @@ class _Fit:
 
 
 class SoTLMonitor:
-    r"""Logs the sum of a run's training losses (SoTL and SoTL-E), an early estimate of its rank.
+    """Logs the sum of a run's training losses (SoTL and SoTL-E), an early estimate of its rank.
 
     Add it to the callbacks of a Trainer. It reads the loss that `training_step` returns, so the
-    module needs no change. It computes L(e), the mean loss of each epoch over all batches and
-    ranks, and sums L(e) over epochs:
+    module needs no change. It computes L(e), the mean loss of epoch e over all batches and ranks.
+    After T epochs, it logs these sums:
 
-    .. math:: L(e) = \frac{1}{B_e} \sum_i \ell(e, i), \qquad
-        \mathrm{SoTL\mbox{-}E}(T) = \sum_{e=T-E}^{T-1} L(e)
+    - `sotl` = `L(0) + ... + L(T-1)`, over all epochs (SoTL)
+    - `sotl_e1`, `sotl_e10` and so on = `L(T-E) + ... + L(T-1)`, over the last E epochs (SoTL-E)
 
-    The sum over all epochs is logged as `sotl`, the sum over the last E epochs as `sotl_e1`,
-    `sotl_e10` and so on. Lower is better for every estimate. Gradient accumulation does not change
-    them: each loss counts as it was returned.
+    Lower is better for every estimate. Gradient accumulation does not change them: each loss counts
+    as it was returned.
 
     After k completed epochs (epochs 0 to k - 1), the estimates are in `trainer.callback_metrics`
     from the last batch of epoch k - 1 on. Validation after that batch and every

@@ -66,11 +66,9 @@ def _newest(values: Table, _: float, mode: Mode) -> Table:
 
 
 def epochs_to_loss(losses: Table, *, threshold: float = 0.1) -> Table:
-    r"""Return the number of epochs after which the training loss first reached a threshold.
+    """Return the number of epochs after which the training loss first reached a threshold.
 
-    .. math:: \min \{ k \le T : L(k - 1) \le \mathrm{threshold} \}
-
-    Lower is better.
+    It is the smallest k with `L(k-1) <= threshold`. Lower is better.
 
     Args:
         losses: L(e) in the loss's own unit, shape `(..., epochs)`.

@@ -12,9 +12,9 @@ from lightning_sotl._utils import validation
 
 
 def sotl(losses: ArrayLike) -> NDArray[np.float64]:
-    r"""Return the sum of the training losses of all epochs so far (SoTL).
+    """Return the sum of the training losses of all epochs so far (SoTL).
 
-    .. math:: \mathrm{SoTL}(T) = \sum_{e=0}^{T-1} L(e)
+    The formula is `SoTL(T) = L(0) + ... + L(T-1)`.
 
     Lower is better. A non-finite epoch loss makes the sum of its epoch and every later sum
     `+inf`, so a diverged run ranks last.
@@ -41,9 +41,9 @@ def sotl(losses: ArrayLike) -> NDArray[np.float64]:
 
 
 def sotl_e(losses: ArrayLike, *, window: int = 1) -> NDArray[np.float64]:
-    r"""Return the sum of the training losses of the last E epochs (SoTL-E).
+    """Return the sum of the training losses of the last E epochs (SoTL-E).
 
-    .. math:: \mathrm{SoTL\mbox{-}E}(T) = \sum_{e=T-E}^{T-1} L(e)
+    The formula is `SoTL-E(T) = L(T-E) + ... + L(T-1)`.
 
     Lower is better. A non-finite epoch loss makes every sum that contains it `+inf`. Losses are
     added from the oldest epoch to the newest.
@@ -83,9 +83,9 @@ def sotl_e(losses: ArrayLike, *, window: int = 1) -> NDArray[np.float64]:
 
 
 def sotl_ema(losses: ArrayLike, *, decay: float = 0.999) -> NDArray[np.float64]:
-    r"""Return the exponentially discounted sum of the training losses (SoTL-EMA).
+    """Return the exponentially discounted sum of the training losses (SoTL-EMA).
 
-    .. math:: \mathrm{SoTL\mbox{-}EMA}(T) = \sum_{e=0}^{T-1} \mathrm{decay}^{T-1-e} L(e)
+    The formula is `SoTL-EMA(T) = L(T-1) + decay * L(T-2) + decay^2 * L(T-3) + ...`, back to L(0).
 
     Lower is better. The newest epoch has weight 1, and each earlier epoch has `decay` times the
     weight of the next one. The result is a sum, not a mean: it is not divided by the sum of the

@@ -30,11 +30,10 @@ def rank_correlation(
     mode: Mode = "min",
     target_mode: Mode = "max",
 ) -> float:
-    r"""Return the oriented rank correlation of the scores of runs with their targets.
+    """Return the oriented rank correlation of the scores of runs with their targets.
 
-    .. math:: \rho = \mathrm{corr}(\mathrm{rank}(\text{scores}), \mathrm{rank}(\text{target}))
-
-    Both are ranked from the best run on, so +1 is full agreement. Higher is better.
+    With the default method, it is Spearman's rho, `corr(rank(scores), rank(target))`. Both are
+    ranked from the best run to the worst, so +1 is full agreement. Higher is better.
 
     Args:
         scores: The early score of each run, for example SoTL-E at T, shape `(runs,)`. A non-finite
