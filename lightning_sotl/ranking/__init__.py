@@ -1,1 +1,1 @@
-"""The order of a directory's runs, and whether they can be compared."""
+"""Ranks the runs of a directory, and checks whether they can be compared."""

@@ -22,7 +22,8 @@ from lightning_sotl.ranking.fields import (
     value_text,
 )
 
-# Fields of the record's header that change what L(e) is a mean of, or how many steps led to it.
+# Fields of the record's header that change which losses L(e) averages, or how many steps come
+# before it.
 _FACTS = (
     "loss_key",
     "unit",
@@ -31,8 +32,8 @@ _FACTS = (
     "world_size",
     "batches_per_unit",
 )
-# Parameters that change the training loss itself, not only how well it is minimized. Words are
-# separated by "_" here; a name matters with all that is nested in it.
+# Names of parameters that change the training loss itself, not only how well it is minimized. Words
+# are separated by "_". If a name matches, everything nested in it matters too.
 _MATTERS = re.compile(
     r"""
     # Regularization that is part of the loss, or on only in training.
@@ -47,7 +48,7 @@ _MATTERS = re.compile(
     | ^reduction$ | ^temperature$ | ^margin$ | ^quantiles?$ | (^|(?<!lr)_)lambda(_|$)
     | class_?weight | pos_?weight
     | (^|_)(kld?|recon(s|struction)?|aux(iliary)?|adv|gp|entropy|vf)_(weight|coeff?|scale)
-    # What scales the data, or chooses them.
+    # The choice of the data, and their scale.
     | (?<!grad_)scaler | ^scaling$ | ^normali[sz]e$ | normali[sz]er | standardi[sz]e
     | (^|_)(target|label|output|reward|data)s?_(scale|scaling|norm|transform)
     | (^|_)dataset(_name)?$ | tokeni[sz]er | vocab_size
@@ -58,25 +59,24 @@ _LOSS_CLASS = re.compile(r"(Loss|Likelihood|Criterion|Distribution)$")
 _BATCH_SIZE = re.compile(r"^(train(ing)?_)?batch_?size$", re.IGNORECASE)
 NEAR_ZERO = 0.1  # appendix B.3 of the paper
 _MANY = 0.1  # share of the runs
-_MOST_FIELDS = 1000  # a bound for damaged records; each is looked up in each run
+_MOST_FIELDS = 1000  # a damaged record may have any number of fields
 _MOST_DESCRIBED = 10
-# With fewer values, each is shown even if no two runs share one.
-_FEWEST_SCATTERED = 3
+_FEWEST_SCATTERED = 3  # a search over a range has at least this many values
 
 
 def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]:
-    """Return the fields that training losses depend on and that differ between records.
+    """Return the fields that training losses depend on and that differ between runs.
 
-    A difference that changes nothing is left out: 0 and 0.0, a parameter that some runs lack and
-    that is off (0, null, false, empty) in the others, the same parameter once more under another
-    name, and the number of batches that follows from the batch size.
+    Differences that change no loss are left out: 0 and 0.0, a parameter that is absent in some runs
+    and off (0, null, false or empty) in the others, a second name for the same parameter, and a
+    number of batches that follows from the batch size.
 
     Args:
         facts: The header of each run's record; empty without a record.
 
     Returns:
-        Field, for example "batch_size", "hparams.model.dropout" or "params.loss" -> how many runs
-        have each value, in JSON.
+        Field, for example "batch_size", "hparams.model.dropout" or "params.loss" -> value as JSON
+        -> number of runs.
 
     Examples:
         >>> differing_fields([{"batch_size": 32}, {"batch_size": 64}, {"batch_size": 64}])
@@ -90,9 +90,9 @@ def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]
         values = [field_value(header, name) for header in headers]
         is_param = name not in _FACTS
         keys = tuple("off" if is_param and _is_off(value) else value_key(value) for value in values)
-        again = (name.rpartition(".")[2], keys)
-        if len(set(keys)) > 1 and again not in seen:
-            seen.add(again)
+        parameter = (name.rpartition(".")[2], keys)  # may be saved under several names
+        if len(set(keys)) > 1 and parameter not in seen:
+            seen.add(parameter)
             differing[name] = _count(values)
     if "batch_size" in differing and _is_explained_by_batch_size(headers):
         differing.pop("batches_per_unit", None)
@@ -102,11 +102,11 @@ def differing_fields(facts: Sequence[dict[str, Any]]) -> dict[str, Counter[str]]
 def _relevant_params(header: dict[str, Any]) -> Iterator[str]:
     """Yield the names of the parameters that training losses depend on."""
     for leaf in param_leaves(header):
-        # A `class_path` matters where the key that holds it does: that of `loss`, not that of
-        # `optimizer` or `model`; or if it names a loss itself.
+        # A `class_path` matters if it is below a key that matters, such as `loss`, or if it names a
+        # loss. It does not matter below `optimizer` or `model`.
         if (
             any(map(_matters, leaf.keys))
-            or any(map(_LOSS_CLASS.search, leaf.made_by))
+            or any(map(_LOSS_CLASS.search, leaf.classes))
             or (header.get("batch_size") is None and _BATCH_SIZE.search(leaf.keys[-1]))
         ):
             yield leaf.name
@@ -114,7 +114,7 @@ def _relevant_params(header: dict[str, Any]) -> Iterator[str]:
 
 @lru_cache(maxsize=10_000)
 def _matters(key: str) -> bool:
-    """Return whether training losses depend on a parameter, as far as its name tells.
+    """Return whether a key is the name of a parameter that training losses depend on.
 
     Examples:
         >>> [_matters(key) for key in ("lossWeight", "model/drop-rate", "width")]
@@ -130,21 +130,21 @@ def _is_off(value: Any) -> bool:
 
 
 def _is_explained_by_batch_size(headers: list[dict[str, Any]]) -> bool:
-    """Return whether one number of examples gives each run's number of batches."""
+    """Return whether all runs may have the same number of examples, in batches of their size."""
     fewest, most = 0.0, math.inf
     for header in headers:
         size, batches = header.get("batch_size"), header.get("batches_per_unit")
         ranks = header.get("world_size", 1)
         if not (isinstance(size, int) and isinstance(batches, int) and isinstance(ranks, int)):
             return False
-        # The last batch may be smaller, or left out.
+        # The last batch may be smaller or dropped.
         fewest = max(fewest, (batches - 1) * size * ranks + 1)
         most = min(most, (batches + 1) * size * ranks - 1)
     return fewest <= most
 
 
 def _is_detail(name: str, differing: dict[str, Counter[str]]) -> bool:
-    """Return whether a field is an argument of a class that differs itself."""
+    """Return whether a field is an argument of a class that itself differs."""
     return any(
         f"{name[: match.start()]}.class_path" in differing
         for match in re.finditer(r"\.init_args\.", name)
@@ -152,7 +152,13 @@ def _is_detail(name: str, differing: dict[str, Counter[str]]) -> bool:
 
 
 def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
-    """Return warnings about runs with incomparable losses; none if no run has a record."""
+    """Return warnings about runs whose losses may not be comparable.
+
+    There are none if no run has a record.
+
+    Args:
+        facts: The header of each run's record; empty without a record.
+    """
     headers = [header for header in facts if header]
     notes = []
     if differing := differing_fields(facts):
@@ -163,48 +169,49 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
         if len(differing) > _MOST_DESCRIBED:
             described += f"; and {len(differing) - _MOST_DESCRIBED:,} more fields"
         notes.append(
-            f"The runs differ in what their training losses depend on, so their order may not show "
-            f"which is better: {described}."
+            "The runs differ in settings that change the training loss, so their order may not "
+            f"show which is better: {described}."
         )
-        # A group of one run has no order.
+        # In a search over a range, most groups would have only one run.
         if not all(map(_is_scattered, differing.values())):
-            notes[-1] += " Group by a field to rank only like with like."
+            notes[-1] += " Group the runs by such a field (`--group-by`) to compare like with like."
     budgets = {}
     for name in ("max_epochs", "max_steps"):
         limits = [header.get(name) for header in headers]
-        limits = [-1 if limit is None else limit for limit in limits]  # both are no limit
+        limits = [-1 if limit is None else limit for limit in limits]  # both mean no limit
         if len(counts := _count(limits)) > 1:
             budgets[name] = counts
     if budgets:
         described = " and ".join(f"`{name}` ({_counts(each)})" for name, each in budgets.items())
         notes.append(
-            f"The runs have different {described}: where a learning-rate schedule follows "
-            f"{'it' if len(budgets) == 1 else 'them'}, they are not on the same schedule at T."
+            f"The runs have different {described}. If a learning-rate schedule depends on "
+            f"{'it' if len(budgets) == 1 else 'them'}, the runs are not at the same point of their "
+            "schedules at T."
         )
     unknown = len(facts) - len(headers)
     if 0 < unknown < len(facts):
         notes.append(
-            f"{pluralize(unknown, 'run')} of {len(facts)} without a record: whether they match "
-            "the others in batch size, loss and similar settings is unknown."
+            f"Runs without a record ({unknown} of {len(facts)}) may differ from the others in "
+            "batch size, loss and similar settings."
         )
     return notes
 
 
 def _count(values: Sequence[Any]) -> Counter[str]:
-    """Return how many runs have each value, in JSON; equal values count as the first of them."""
+    """Return value as JSON -> number of runs; equal values share the text of the first."""
     texts: dict[str, str] = {}
     return Counter(texts.setdefault(value_key(value), value_text(value)) for value in values)
 
 
 def _is_scattered(values: Counter[str]) -> bool:
-    """Return whether there are about as many values as runs, as in a search over a range."""
+    """Return whether most runs have a value of their own, as in a search over a range."""
     return len(values) >= _FEWEST_SCATTERED and 2 * len(values) > values.total()
 
 
 def _described(values: Counter[str]) -> str:
-    given = [value for value in values if value != "null"]
-    numbers = [number for value in given if (number := _number(value)) is not None]
-    if not _is_scattered(values) or len(numbers) < len(given):
+    present = [value for value in values if value != "null"]
+    numbers = [number for value in present if (number := _number(value)) is not None]
+    if not _is_scattered(values) or len(numbers) < len(present):
         return _counts(values)
     return f"{len(numbers)} values from {min(numbers):g} to {max(numbers):g}"
 
@@ -224,14 +231,14 @@ def _counts(values: Counter[str]) -> str:
 def groups_of(
     facts: Sequence[dict[str, Any]], fields: Sequence[str]
 ) -> dict[tuple[str, ...], list[int]]:
-    """Return the values of some fields -> the row numbers of the runs that share them.
+    """Return values of the fields -> row numbers of the runs that have them.
 
     Args:
-        facts: The header of each run's record.
+        facts: The header of each run's record; empty without a record.
         fields: Names such as "batch_size", "hparams.model.dropout" or "params.loss".
 
     Raises:
-        ValueError: If no run has a field; the message lists the existing fields.
+        ValueError: If no run has one of the fields. The message lists the existing fields.
     """
     for name in fields:
         if not any(has_field(header, name) for header in facts):

@@ -1,4 +1,4 @@
-"""Which runs have the same configuration: repeats, and runs that were started again."""
+"""Finds runs with the same configuration: repeats, and runs that were started again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 from lightning_sotl._utils.text import quote_few
 from lightning_sotl.record.format import header_time
 
-# The network, and settings of the Trainer and the loaders, with which equal parameters are
-# different trainings.
+# If one of these differs, runs with equal parameters have different configurations.
 _SETTINGS = (
     "network",
     "loss_key",
@@ -23,11 +22,11 @@ _MOST_NAMED = 5  # groups
 
 
 def configuration(header: Mapping[str, Any]) -> str | None:
-    """Return what runs of one configuration share; None if that cannot be told.
+    """Return a text that identifies the configuration of a run, or None if it is unknown.
 
-    That is a run's name, its `params` or else its hyper-parameters, its network, and the settings
-    under which it was trained. It is None without name and parameters, and if the record does not
-    hold all hyper-parameters.
+    A configuration is the run's name, its `params` or else its hyper-parameters, its network and
+    the settings of its training. It is unknown if the run has neither a name nor parameters, or if
+    equal JSON does not mean equal hyper-parameters.
 
     Examples:
         >>> configuration({"hparams": {"lr": 0.1}}) == configuration({"params": {"lr": 0.1}})
@@ -38,7 +37,7 @@ def configuration(header: Mapping[str, Any]) -> str | None:
     params, name = header.get("params"), header.get("name")
     if not params:
         params = header.get("hparams") or {}
-        if not _is_whole(params, header.get("inexact_hparams")):
+        if not _is_exact(params, header.get("inexact_hparams")):
             return None
     if not params and name is None:
         return None
@@ -46,18 +45,19 @@ def configuration(header: Mapping[str, Any]) -> str | None:
     return json.dumps([name, params, settings], sort_keys=True)
 
 
-def _is_whole(hparams: Mapping[str, Any], inexact: Any) -> bool:
+def _is_exact(hparams: Mapping[str, Any], inexact: Any) -> bool:
     """Return whether equal JSON means equal hyper-parameters.
 
-    In two processes, two objects may have the same address. A null may have been any number.
+    It does not if JSON has null instead of a value, or the address of an object: different objects
+    of two processes may have the same address.
     """
     names = inexact if isinstance(inexact, list) else []
-    doubtful = [json.dumps(hparams.get(name)) for name in names if isinstance(name, str)]
-    return not any("null" in text for text in doubtful) and " at 0x" not in json.dumps(hparams)
+    texts = [json.dumps(hparams.get(name)) for name in names if isinstance(name, str)]
+    return not any("null" in text for text in texts) and " at 0x" not in json.dumps(hparams)
 
 
 def repeats(facts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
-    """Return the row numbers of runs with the same configuration, the oldest of each first.
+    """Return groups of row numbers of runs with the same configuration, oldest first.
 
     Args:
         facts: The header of each run's record; empty without a record.
@@ -79,7 +79,7 @@ def repeats(facts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
 
 
 def named_repeats(names: Sequence[str], groups: Sequence[Sequence[int]]) -> str:
-    """Return the names of runs with the same configuration.
+    """Return the names of the runs in each group of `repeats`, for a message.
 
     Examples:
         >>> named_repeats(["a", "b", "c", "d"], [[0, 2], [1, 3]])
@@ -92,11 +92,11 @@ def named_repeats(names: Sequence[str], groups: Sequence[Sequence[int]]) -> str:
 
 
 def repeats_notes(names: Sequence[str], facts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a note that names the runs with the same parameters; none if there are none."""
+    """Return a note that names the runs with the same parameters, if there are any."""
     groups = repeats(facts)
     if not groups:
         return []
     return [
-        "Runs with the same parameters, repeated or started again, all count: "
-        f"{named_repeats(names, groups)}."
+        "Some runs have the same parameters, because they are repeats or were started again. All "
+        f"of them count: {named_repeats(names, groups)}."
     ]

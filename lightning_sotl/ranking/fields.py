@@ -1,4 +1,4 @@
-"""The fields of a record's header by dotted name, down into nested hyper-parameters."""
+"""Finds fields of a record's header by dotted name, including nested hyper-parameters."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-# What the user gave to the monitor, and what module and DataModule saved.
+# The parameters that the user gave the monitor, and those that module and DataModule saved.
 _NESTED = ("params", "hparams")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _ABSENT = object()
 
 
 class Leaf(NamedTuple):
-    """A parameter that holds no further ones.
+    """A parameter that contains no other parameters.
 
     Attributes:
         name: Its dotted name, such as "model.dropout".
         value: Its value, as JSON.
-        keys: The keys on the way to it, the outermost first.
-        made_by: The classes that a `class_path` on the way names, the outermost first.
+        keys: The keys that lead to it, outermost first.
+        classes: The class names of every `class_path` around it, outermost first.
     """
 
     name: str
     value: Any
     keys: tuple[str, ...] = ()
-    made_by: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 def leaves(params: Mapping[str, Any]) -> Iterator[Leaf]:
-    """Yield the parameters that hold no further ones, with those in nested dicts and lists.
+    """Yield the parameters that contain no others, also from nested dicts and lists of dicts.
 
     Examples:
         >>> [leaf.name for leaf in leaves({"lr": 0.1, "model": {"sizes": [8, 4], "dropout": 0.5}})]
@@ -41,18 +41,18 @@ def leaves(params: Mapping[str, Any]) -> Iterator[Leaf]:
 
 
 def _leaves_below(node: Leaf) -> Iterator[Leaf]:
-    value, made_by = node.value, node.made_by
+    value, classes = node.value, node.classes
     entries: list[tuple[Any, Any]] = []
     if isinstance(value, dict):
         entries = list(value.items())
         if isinstance(value.get("class_path"), str):
-            made_by = (*made_by, value["class_path"].rpartition(".")[2])
+            classes = (*classes, value["class_path"].rpartition(".")[2])
     elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         entries = list(enumerate(value))
     if not entries:
         yield node
     for key, entry in entries:
-        yield from _leaves_below(Leaf(f"{node.name}.{key}", entry, (*node.keys, str(key)), made_by))
+        yield from _leaves_below(Leaf(f"{node.name}.{key}", entry, (*node.keys, str(key)), classes))
 
 
 def field_names(header: Mapping[str, Any]) -> list[str]:
@@ -80,9 +80,9 @@ def has_field(header: Mapping[str, Any], name: str) -> bool:
 
 
 def field_value(header: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a field of a header, as JSON; None if it is absent.
+    """Return the value of a header's field as JSON, or None if it is absent.
 
-    Keys that contain dots are found, too.
+    A key may itself contain dots.
 
     Examples:
         >>> field_value({"hparams": {"model": {"dropout": 0.5}}}, "hparams.model.dropout")
@@ -96,7 +96,7 @@ def field_value(header: Mapping[str, Any], name: str) -> Any:
 
 def _find(container: Any, name: str) -> Any:
     if isinstance(container, list):
-        container = {str(place): entry for place, entry in enumerate(container)}
+        container = {str(index): entry for index, entry in enumerate(container)}
     if not isinstance(container, dict):
         return _ABSENT
     if name in container:
@@ -120,7 +120,7 @@ def value_text(value: Any) -> str:
 
 
 def value_key(value: Any) -> str:
-    """Return a text that equal values share: 1 and 1.0, or one function in two processes.
+    """Return the same text for equal values, such as 1 and 1.0, or a function in two processes.
 
     Examples:
         >>> value_key([32, {"p": 0.0}]) == value_key([32.0, {"p": 0}])

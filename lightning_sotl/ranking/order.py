@@ -133,7 +133,7 @@ def rank_runs(
     order = np.argsort(costs, kind="stable")
     if by_policy or paused:
         newest = oriented(scores[np.arange(len(scores)), np.minimum(completed, at) - 1], mode=mode)
-        # A policy ends the runs that it judges worse, so runs that trained longer rank first.
+        # A policy ends runs that it ranks low, so the runs that trained longest come first.
         order = np.lexsort((newest, -np.minimum(completed, at), ~np.isfinite(newest)))
     ranks = best_ranks(costs)
     checkpoints = found.curves.checkpoints or ()

@@ -479,7 +479,7 @@ def _older_repeats(ranking: Ranking, facts: Mapping[str, Mapping[str, Any]]) -> 
     other = [group for group in groups if len({facts[names[row]]["run_id"] for row in group}) > 1]
     if other:
         warn_user(
-            "Of runs with the same parameters only the newest counts: "
+            "Of runs with the same parameters, only the newest counts: "
             f"{named_repeats(names, other)}. To rank repeats separately, put the seed into "
             "`params`."
         )

@@ -273,8 +273,9 @@ def test_runs_with_another_budget_are_left_out_and_other_differences_warn_once(t
     assert sorted(str(entry.message) for entry in caught) == [
         f"A run below '{tmp_path}' has max_epochs=60, but the policy has max_epochs=6, so the run "
         "is left out. Use a separate directory for each sweep.",
-        "The runs differ in what their training losses depend on, so their order may not show "
-        "which is better: batch_size (32: 1, 64: 1). Group by a field to rank only like with like.",
+        "The runs differ in settings that change the training loss, so their order may not show "
+        "which is better: batch_size (32: 1, 64: 1). Group the runs by such a field (`--group-by`) "
+        "to compare like with like.",
     ]
     record(tmp_path / "third", "third", [1.0, 1.0], max_epochs=6, batch_size=16)
     for later in (sweep, shared(tmp_path)):

@@ -94,7 +94,7 @@ def endless_windows(folder: Path) -> list[object]:
         (without_key, "Found no 'val_acc' in the logs of 1 run; available: 'loss'."),
         (one_run, "Expected at least 2 runs with a finite target but got 1 of 1."),
         (beyond, "No run has completed 9 epochs; the longest has completed 1."),
-        (diverged, "None of the 2 runs has a finite 'sotl_e1' after 1 epoch"),
+        (diverged, "No run has a finite 'sotl_e1' after 1 epoch, so there is nothing to rank."),
         (no_directory, ". Expected a directory of runs or an .npz file of LearningCurves."),
         (text_file, "to be an .npz archive, but it is not."),
         (objects, "cannot be read without pickle"),

@@ -209,7 +209,7 @@ def test_group_is_still_checked_for_what_else_differs(
 ) -> None:
     write_record(sweep / "v3", [1.0, 0.5], hparams={"dropout": 0.5})
     _, _, err = run(capsys, "rank", sweep, "--group-by", "batch_size")
-    assert err.startswith("warning: batch_size = 8: The runs differ in what their training losses")
+    assert err.startswith("warning: batch_size = 8: The runs differ in settings that change the")
     assert "hparams.dropout (null: 3, 0.5: 1)" in err
 
 

@@ -207,7 +207,7 @@ def test_records_are_read_as_curves() -> None:
     assert curves.epochs_completed.tolist() == [3, 5, 2, 3]
 
 
-@pytest.mark.filterwarnings("ignore:Of runs with the same parameters only the newest counts")
+@pytest.mark.filterwarnings("ignore:Of runs with the same parameters, only the newest counts")
 def test_the_winner_of_records_has_their_hyper_parameters() -> None:
     (winner,) = find_winners(FIXTURES / "sweep", 1)
     assert (winner.run_id, winner.estimate) == ("stopped", 1.0)

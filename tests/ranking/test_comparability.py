@@ -44,7 +44,7 @@ def facts(**changes: object) -> dict[str, object]:
         {"hparams": {"mixup_alpha": 0.2}},
     ],
 )
-def test_what_changes_the_loss_is_named(changes: dict[str, object]) -> None:
+def test_settings_that_change_the_loss_are_named(changes: dict[str, object]) -> None:
     differing = differing_fields([facts(), facts(**changes)])
     name = next(iter(changes))
     if name == "hparams":
@@ -56,28 +56,29 @@ def test_what_changes_the_loss_is_named(changes: dict[str, object]) -> None:
     "changes",
     [{"run_id": "b"}, {"time": 2.0}, {"hparams": {"width": 64, "lr": 0.1}}],
 )
-def test_what_makes_architectures_differ_is_no_warning(changes: dict[str, object]) -> None:
+def test_differences_between_architectures_cause_no_warning(changes: dict[str, object]) -> None:
     assert comparability_notes([facts(), facts(**changes)]) == []
 
 
-def test_budgets_that_differ_are_told_since_schedules_follow_them() -> None:
+def test_different_budgets_cause_a_warning_about_schedules() -> None:
     assert comparability_notes([facts(max_epochs=epochs) for epochs in (30, 9, 30)]) == [
-        "The runs have different `max_epochs` (30: 2, 9: 1): where a learning-rate schedule "
-        "follows it, they are not on the same schedule at T."
+        "The runs have different `max_epochs` (30: 2, 9: 1). If a learning-rate schedule depends "
+        "on it, the runs are not at the same point of their schedules at T."
     ]
 
 
-def test_where_no_run_has_a_record_there_is_nothing_to_say() -> None:
+def test_runs_without_records_cause_no_warning() -> None:
     assert comparability_notes([{}, {}]) == []
 
 
-def test_warning_counts_each_value() -> None:
+def test_the_warning_counts_the_runs_with_each_value() -> None:
     notes = comparability_notes([facts(), facts(), facts(batch_size=64), {}])
     assert notes == [
-        "The runs differ in what their training losses depend on, so their order may not show "
-        "which is better: batch_size (32: 2, 64: 1). Group by a field to rank only like with like.",
-        "1 run of 4 without a record: whether they match the others in batch size, loss and "
-        "similar settings is unknown.",
+        "The runs differ in settings that change the training loss, so their order may not show "
+        "which is better: batch_size (32: 2, 64: 1). Group the runs by such a field (`--group-by`) "
+        "to compare like with like.",
+        "Runs without a record (1 of 4) may differ from the others in batch size, loss and similar "
+        "settings.",
     ]
 
 
@@ -114,7 +115,7 @@ def test_warning_counts_each_value() -> None:
     ],
 )
 @pytest.mark.parametrize("part", ["hparams", "params"])
-def test_parameters_that_change_the_loss_are_found_wherever_they_are(
+def test_parameters_that_change_the_loss_are_found_at_any_depth(
     part: str, hparams: dict[str, object]
 ) -> None:
     notes = comparability_notes([facts(), facts(**{part: hparams})])
@@ -134,7 +135,7 @@ def test_parameters_that_change_the_loss_are_found_wherever_they_are(
         ({}, {"dropout": 0.0, "label_smoothing": None, "augmentations": [], "mixup": False}),
         ({"augment": "none"}, {"augment": None}),
         ({"loss": "<function mse at 0x7f00aa>"}, {"loss": "<function mse at 0x7f11bb>"}),
-        ({"batch_size": 32}, {"batch_size": 64}),  # the record has it, and it is the same
+        ({"batch_size": 32}, {"batch_size": 64}),  # the record has the actual one
         ({"monitor": "val_loss"}, {"monitor": "train_loss"}),
         ({"norm": "layer", "normalize_before": True}, {"norm": "batch"}),
         ({"l1": 64, "grad_scaler": 2.0}, {"l1": 128}),  # layers; mixed precision
@@ -142,30 +143,30 @@ def test_parameters_that_change_the_loss_are_found_wherever_they_are(
         ({"init_distribution": "normal"}, {"init_distribution": "uniform"}),
     ],
 )
-def test_a_difference_that_changes_no_loss_is_no_warning(
+def test_a_difference_that_changes_no_loss_causes_no_warning(
     one: dict[str, object], other: dict[str, object]
 ) -> None:
     assert comparability_notes([facts(hparams=one), facts(hparams=other)]) == []
 
 
-def test_batch_size_counts_from_parameters_where_the_record_does_not_know_it() -> None:
+def test_the_batch_size_comes_from_parameters_if_the_record_lacks_it() -> None:
     runs = [facts(batch_size=None, hparams={"data": {"batch_size": n}}) for n in (16, 32)]
     assert list(differing_fields(runs)) == ["hparams.data.batch_size"]
 
 
 def test_each_difference_is_named_once() -> None:
-    # 100 examples; the user gave the monitor what the module saved.
+    # 100 examples. The user gave the monitor the hyper-parameter that the module saved.
     runs = [
         facts(batch_size=size, batches_per_unit=n, params={"loss": x}, hparams={"loss": x})
         for size, n, x in [(32, 4, "mse"), (32, 4, "mae"), (64, 2, "mae")]
     ]
     assert list(differing_fields(runs)) == ["batch_size", "params.loss"]
-    # 100 examples against 1000.
+    # The third run has 1,000 examples.
     runs[2]["batches_per_unit"] = 16
     assert list(differing_fields(runs)) == ["batch_size", "batches_per_unit", "params.loss"]
 
 
-def test_a_class_stands_for_its_arguments() -> None:
+def test_arguments_of_different_classes_are_not_named() -> None:
     runs = [
         facts(hparams={"loss": {"class_path": name, "init_args": {"weight": weight}}})
         for name, weight in [("A", 1.0), ("A", 2.0), ("B", 3.0)]
@@ -174,41 +175,42 @@ def test_a_class_stands_for_its_arguments() -> None:
     assert list(differing_fields(runs[:2])) == ["hparams.loss.init_args.weight"]
 
 
-def test_a_search_over_a_range_is_one_sentence() -> None:
+def test_a_search_over_a_range_is_described_by_its_bounds() -> None:
     runs = [facts(hparams={"dropout": step / 32}) for step in (4, 1, 9, 2, 3)]
     assert comparability_notes(runs) == [
-        "The runs differ in what their training losses depend on, so their order may not show "
+        "The runs differ in settings that change the training loss, so their order may not show "
         "which is better: hparams.dropout (5 values from 0.03125 to 0.28125)."
     ]
     assert "(5 values from 0.03125 to 0.28125)" in comparability_notes([*runs, facts()])[0]
     losses = [facts(hparams={"loss": name}) for name in ("mse", "mae", "huber")]
     assert comparability_notes(losses) == [
-        "The runs differ in what their training losses depend on, so their order may not show "
+        "The runs differ in settings that change the training loss, so their order may not show "
         'which is better: hparams.loss ("mse": 1, "mae": 1, "huber": 1).'
     ]
     # Groups of several runs can be ranked.
     assert comparability_notes(2 * runs)[0].endswith(
-        "(0.125: 2, 0.03125: 2, 0.28125: 2, 0.0625: 2, ...). Group by a field to rank only like "
-        "with like."
+        "(0.125: 2, 0.03125: 2, 0.28125: 2, 0.0625: 2, ...). Group the runs by such a field "
+        "(`--group-by`) to compare like with like."
     )
 
 
-def test_budgets_in_steps_are_told_as_those_in_epochs() -> None:
+def test_budgets_in_steps_are_compared_like_budgets_in_epochs() -> None:
     runs = [facts(max_epochs=-1, max_steps=steps) for steps in (100, 100, 200)]
     assert comparability_notes(runs) == [
-        "The runs have different `max_steps` (100: 2, 200: 1): where a learning-rate schedule "
-        "follows it, they are not on the same schedule at T."
+        "The runs have different `max_steps` (100: 2, 200: 1). If a learning-rate schedule depends "
+        "on it, the runs are not at the same point of their schedules at T."
     ]
     runs[2] = facts(max_epochs=9, max_steps=-1)
     assert comparability_notes(runs) == [
-        "The runs have different `max_epochs` (-1: 2, 9: 1) and `max_steps` (100: 2, -1: 1): where "
-        "a learning-rate schedule follows them, they are not on the same schedule at T."
+        "The runs have different `max_epochs` (-1: 2, 9: 1) and `max_steps` (100: 2, -1: 1). If a "
+        "learning-rate schedule depends on them, the runs are not at the same point of their "
+        "schedules at T."
     ]
     # No limit is -1, or null in other programs.
     assert comparability_notes([facts(max_steps=-1), facts(max_steps=None), facts()]) == []
 
 
-def test_groups_by_fields_at_any_depth() -> None:
+def test_runs_are_grouped_by_fields_at_any_depth() -> None:
     runs = [
         facts(hparams={"model": {"dropout": 0.5, "sizes": [8, 4]}}),
         facts(hparams={"model": {"dropout": 0.5}}, params={"loss": "mse"}),
@@ -222,17 +224,17 @@ def test_groups_by_fields_at_any_depth() -> None:
     assert groups_of(runs, ["hparams.model"])['{"dropout": 0.5, "sizes": [8, 4]}',] == [0]
 
 
-def test_equal_numbers_are_one_group_under_the_first_of_their_texts() -> None:
+def test_equal_numbers_form_one_group() -> None:
     runs = [facts(hparams={"dropout": value}) for value in (0.0, 0, 1, True)]
     assert groups_of(runs, ["hparams.dropout"]) == {("0.0",): [0, 1], ("1",): [2], ("true",): [3]}
 
 
-def test_odd_headers_of_other_writers_are_compared() -> None:
+def test_unusual_headers_are_compared() -> None:
     runs = [facts(params=[1], hparams=None), facts(params={"": {"loss": {}}}, world_size="two")]
     assert list(differing_fields(runs)) == ["world_size"]
 
 
-def test_losses_near_zero_are_told_unless_they_can_be_negative() -> None:
+def test_losses_near_zero_cause_a_warning_unless_some_are_negative() -> None:
     losses = np.array([[0.5, 0.05], [0.4, 0.01], [0.9, 0.5]])
     assert near_zero_notes(losses, at=2) == [
         "2 of 3 runs have L(e) < 0.1 after 2 epochs. So close to zero, the order of training "
@@ -241,11 +243,11 @@ def test_losses_near_zero_are_told_unless_they_can_be_negative() -> None:
     assert near_zero_notes(losses, at=1) == []
     densities = np.array([[-8.1, -8.7], [-8.0, -8.4]])
     assert near_zero_notes(densities, at=2) == []
-    losses[2, 0] = -0.1  # of any run, at any time
+    losses[2, 0] = -0.1  # in any run and epoch
     assert near_zero_notes(losses, at=2) == []
 
 
-def test_groups_share_their_values() -> None:
+def test_the_runs_of_a_group_share_their_values() -> None:
     runs = [facts(), facts(batch_size=64), facts(hparams={"dropout": 0.5}), {}]
     assert groups_of(runs, ["batch_size", "hparams.dropout"]) == {
         ("32", "null"): [0],
@@ -256,7 +258,7 @@ def test_groups_share_their_values() -> None:
     assert groups_of(runs, []) == {(): [0, 1, 2, 3]}
 
 
-def test_unknown_field_lists_what_there_is() -> None:
+def test_an_unknown_field_is_refused_with_a_list_of_the_existing_ones() -> None:
     message = "No run has the field 'lr'; available: 'batch_size', 'hparams.dropout'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         groups_of([{"batch_size": 1, "hparams": {"dropout": 0.5}}], ["lr"])

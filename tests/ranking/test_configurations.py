@@ -1,4 +1,4 @@
-"""Runs with the same parameters: repeats, and scripts that were started twice."""
+"""Runs with the same parameters: repeats, and runs of a script that was started twice."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def train(folder: Path, rate: float, level: float, **arguments: Any) -> None:
     ).fit(model, loader(2))
 
 
-def test_a_sweep_that_was_run_twice_gives_each_configuration_once(
+def test_a_sweep_that_ran_twice_has_one_candidate_per_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for shift in (0.0, 0.5):  # the second time with other seeds
+    for shift in (0.0, 0.5):  # the second time as with another seed
         for rate, level in ((0.1, 3.0), (0.2, 1.0), (0.3, 2.0)):
             train(tmp_path, rate, level + shift)
     with pytest.warns(UserWarning, match=r"^Of runs with the same") as caught:
@@ -47,7 +47,7 @@ def test_a_sweep_that_was_run_twice_gives_each_configuration_once(
         ("version_5", pytest.approx(1.25), {"lr": 0.3}),
     ]
     assert [str(entry.message) for entry in caught] == [
-        "Of runs with the same parameters only the newest counts: 'version_1', 'version_4'; "
+        "Of runs with the same parameters, only the newest counts: 'version_1', 'version_4'; "
         "'version_2', 'version_5'; 'version_0', 'version_3'. To rank repeats separately, put "
         "the seed into `params`."
     ]
@@ -56,13 +56,14 @@ def test_a_sweep_that_was_run_twice_gives_each_configuration_once(
     out, err = capsys.readouterr()
     assert len(json.loads(out)["runs"]) == 6
     assert err.splitlines() == [
-        "warning: Runs with the same parameters, repeated or started again, all count: "
-        "'version_0', 'version_3'; 'version_1', 'version_4'; 'version_2', 'version_5'."
+        "warning: Some runs have the same parameters, because they are repeats or were started "
+        "again. All of them count: 'version_0', 'version_3'; 'version_1', 'version_4'; "
+        "'version_2', 'version_5'."
     ]
 
 
 class Wrapper(pl.LightningModule):  # type: ignore[misc]  # the class is Any
-    """Gets its layers as an argument, which its hyper-parameters leave out."""
+    """Receives its layers as an argument and does not save them as a hyper-parameter."""
 
     def __init__(self, layers: torch.nn.Module, level: float, lr: float = 0.1) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ def _sequence(*layers: torch.nn.Module) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(1, 2), *layers)
 
 
-def test_networks_that_the_hyper_parameters_leave_out_are_not_repeats(
+def test_runs_with_different_networks_are_not_repeats(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     networks = [
@@ -109,10 +110,10 @@ def test_networks_that_the_hyper_parameters_leave_out_are_not_repeats(
     ("other", "is_repeat"),
     [
         (Path("a"), False),
-        (object(), True),  # shown with its address
+        (object(), True),  # its `repr` contains its address
     ],
 )
-def test_the_code_of_a_network_has_no_addresses(other: object, is_repeat: bool) -> None:
+def test_the_hash_of_a_network_ignores_addresses(other: object, is_repeat: bool) -> None:
     class Layer(torch.nn.Module):
         def __init__(self, value: object) -> None:
             super().__init__()
@@ -124,21 +125,21 @@ def test_the_code_of_a_network_has_no_addresses(other: object, is_repeat: bool) 
     assert (network_of(Layer(object())) == network_of(Layer(other))) is is_repeat
 
 
-def test_a_module_that_cannot_be_shown_has_no_code() -> None:
-    class Silent(torch.nn.Module):
+def test_a_module_whose_repr_raises_has_no_hash() -> None:
+    class Unprintable(torch.nn.Module):
         def __repr__(self) -> str:
             raise RuntimeError
 
-    assert network_of(Silent()) is None
+    assert network_of(Unprintable()) is None
 
 
-def test_seeds_in_the_parameters_keep_repeats_apart(tmp_path: Path) -> None:
+def test_repeats_with_their_seed_in_params_are_separate_candidates(tmp_path: Path) -> None:
     for seed in (0, 1):
         train(tmp_path, 0.1, 1.0 + seed, params={"lr": 0.1, "seed": seed})
     assert len(find_winners(tmp_path, 2)) == 2
 
 
-def test_one_that_has_not_reached_t_replaces_none_that_has(tmp_path: Path) -> None:
+def test_a_repeat_that_has_not_reached_t_does_not_replace_the_older_run(tmp_path: Path) -> None:
     write_record(tmp_path / "a", [3.0, 2.0], hparams={"lr": 1}, status="stopped", checkpoint="x")
     write_record(tmp_path / "b", [3.0, 1.0], hparams={"lr": 2}, status="stopped", checkpoint="y")
     write_record(tmp_path / "c", [3.0], hparams={"lr": 2}, status=None)
@@ -151,11 +152,12 @@ def test_evaluate_names_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[st
         write_csv_log(tmp_path / name, csv_rows([3.0, 1.0 + place], acc=[0.0, 0.5 - place / 10]))
     assert main(["evaluate", str(tmp_path), "--target", "acc", "--json"]) == 0
     assert (
-        "warning: Runs with the same parameters, repeated or started again, all count: 'a', 'b'."
+        "warning: Some runs have the same parameters, because they are repeats or were started "
+        "again. All of them count: 'a', 'b'."
     ) in capsys.readouterr().err.splitlines()
 
 
-ALIKE = [
+SAME = [
     ({"hparams": {"a": 1, "b": [1, 2]}}, {"hparams": {"b": [1, 2], "a": 1}}),
     ({"params": {"a": 1}, "hparams": {"x": 1}}, {"params": {"a": 1}, "hparams": {"x": 2}}),
     ({"params": None, "hparams": {"a": 1}}, {"params": {}, "hparams": {"a": 1}}),
@@ -163,7 +165,7 @@ ALIKE = [
     ({"hparams": {"a": [1, 2]}, "inexact_hparams": ["a"]}, {"hparams": {"a": [1, 2]}}),
     ({"hparams": {"a": 1}, "max_epochs": 3}, {"hparams": {"a": 1}, "max_epochs": 6}),
 ]
-UNLIKE = [
+DIFFERENT = [
     ({"hparams": {}}, {"hparams": {}}),
     ({"hparams": None}, {}),
     ({"hparams": {"a": 1}}, {"hparams": {"a": 2}}),
@@ -172,18 +174,18 @@ UNLIKE = [
     ({"name": "n", "hparams": {"a": 1}}, {"name": "m", "hparams": {"a": 1}}),
     ({"hparams": {"a": 1}, "batch_size": 8}, {"hparams": {"a": 1}, "batch_size": 16}),
     ({"hparams": {"a": 1}, "network": "x"}, {"hparams": {"a": 1}, "network": "y"}),
-    # What the record cannot tell apart: inf and NaN, objects, and what it left out.
+    # The record does not distinguish inf from NaN, objects, or values that it left out.
     ({"hparams": {"a": None}, "inexact_hparams": ["a"]},) * 2,
     ({"hparams": {"a": "<Act object at 0x7f01>"}},) * 2,
     ({"hparams": {"b": 1}, "inexact_hparams": ["a"]},) * 2,
 ]
 
 
-@pytest.mark.parametrize(("first", "second"), ALIKE)
+@pytest.mark.parametrize(("first", "second"), SAME)
 def test_equal_parameters_are_one_configuration(first: Any, second: Any) -> None:
     assert configuration(first) == configuration(second) is not None
 
 
-@pytest.mark.parametrize(("first", "second"), UNLIKE)
-def test_other_parameters_or_none_are_not_one_configuration(first: Any, second: Any) -> None:
+@pytest.mark.parametrize(("first", "second"), DIFFERENT)
+def test_different_or_unknown_parameters_are_not_one_configuration(first: Any, second: Any) -> None:
     assert configuration(first) is None or configuration(first) != configuration(second)

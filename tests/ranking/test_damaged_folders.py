@@ -1,4 +1,4 @@
-"""Directories as sweeps, crashes and other hands leave them: nothing counts twice, no traceback."""
+"""Damaged and unusual directories: no run counts twice, and nothing ends in a traceback."""
 
 import json
 import re
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def ranked(capsys, *arguments):
-    """Return the exit code, the document and what stands on standard error."""
+    """Return the exit code, the document and the text on standard error."""
     code = main(["rank", *map(str, arguments), "--json"])
     out, err = capsys.readouterr()
     return code, json.loads(out) if out else None, err
@@ -53,13 +53,13 @@ def two_loggers(folder, name):
     ]
 
 
-def test_a_run_with_two_loggers_is_one_run_also_after_its_promotion(tmp_path, capsys):
+def test_a_run_with_two_loggers_is_one_run_even_after_its_promotion(tmp_path, capsys):
     stoppers = {
         name: fit(tmp_path, name, factor, loggers=two_loggers(tmp_path, name))
         for name, factor in (("a", 1.0), ("b", 0.5), ("c", 0.75))
     }
-    live = sorted(stoppers, key=lambda name: stoppers[name].estimate)
-    for name in live[:2]:
+    best_first = sorted(stoppers, key=lambda name: stoppers[name].estimate)
+    for name in best_first[:2]:
         factor = {"a": 1.0, "b": 0.5, "c": 0.75}[name]
         path = stoppers[name].checkpoint_path
         loggers = two_loggers(tmp_path, name)
@@ -67,15 +67,15 @@ def test_a_run_with_two_loggers_is_one_run_also_after_its_promotion(tmp_path, ca
     code, document, _ = ranked(capsys, tmp_path)
     assert code == 0
     assert document["at"] == 2
-    assert [run["run_id"].split("/")[1] for run in document["runs"]] == live
+    assert [run["run_id"].split("/")[1] for run in document["runs"]] == best_first
     assert [run["epochs"] for run in document["runs"]] == [4, 4, 2]
     assert [run["estimate"] for run in document["runs"]] == [
-        stoppers[name].estimate for name in live
+        stoppers[name].estimate for name in best_first
     ]
 
 
 @pytest.mark.parametrize("prefix", ["train/sotl", "verlüst"])
-def test_a_record_of_any_prefix_is_read(tmp_path, capsys, prefix):
+def test_a_record_with_any_prefix_is_read(tmp_path, capsys, prefix):
     logger = pl.loggers.CSVLogger(tmp_path)
     stopper = fit(tmp_path, "a", 1.0, loggers=logger, prefix=prefix)
     code, document, _ = ranked(capsys, logger.log_dir, "--monitor", f"{prefix}_e1")
@@ -99,7 +99,7 @@ def test_logs_of_a_wider_window_can_be_ranked_without_a_record(tmp_path, capsys)
     )
 
 
-def test_a_key_that_is_logged_every_other_epoch_is_ranked_where_it_is(tmp_path, capsys):
+def test_a_key_that_is_logged_every_other_epoch_is_ranked_after_its_last_value(tmp_path, capsys):
     rows = ["epoch,step,sotl_e1,val_acc"]
     for epoch in range(5):
         rows.append(f"{epoch},{epoch},1.0,{0.1 * epoch if epoch % 2 else ''}")
@@ -115,7 +115,7 @@ LINES = {
     + "9" * 400
     + ', "steps": 1, "checkpoint": null}',
     "100,000 brackets": "[" * 100_000,
-    "an epoch beyond all bounds": '{"e": 9999999999, "loss": 1.0, "steps": 1, "checkpoint": null}',
+    "an epoch of ten digits": '{"e": 9999999999, "loss": 1.0, "steps": 1, "checkpoint": null}',
 }
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_cell_of_a_csv_is_counted_and_left_out(tmp_path, capsys):
     assert "Left out" in err
 
 
-def test_a_link_that_leads_nowhere_spoils_no_other_run(tmp_path, capsys):
+def test_a_broken_link_does_not_affect_other_runs(tmp_path, capsys):
     logger = pl.loggers.CSVLogger(tmp_path)
     fit(tmp_path, "a", 1.0, loggers=logger)
     (tmp_path / "broken").mkdir()
@@ -153,36 +153,36 @@ def test_a_link_that_leads_nowhere_spoils_no_other_run(tmp_path, capsys):
 def newer(folder):
     folder.mkdir(parents=True)
     (folder / "sotl.jsonl").write_text('{"schema": 2, "run_id": "n"}\n{"e": 0, "loss": 0.1}\n')
-    write_csv_log(folder, csv_rows([0.1]))  # its logs alone would not say what the record says
+    write_csv_log(folder, csv_rows([0.1]))  # logs do not replace a record that cannot be read
     return (
         f"'{folder.name}': Expected the record '{folder / 'sotl.jsonl'}' to be of schema 1 but got "
         "2; a newer version of this package may have written it."
     )
 
 
-def test_a_record_of_a_newer_version_is_named_and_spoils_no_other_run(tmp_path, capsys):
+def test_a_record_of_a_newer_version_is_named_and_does_not_affect_other_runs(tmp_path, capsys):
     write_record(tmp_path / "a", [3.0, 2.0])
-    said = newer(tmp_path / "b")
+    message = newer(tmp_path / "b")
     code, document, err = ranked(capsys, tmp_path)
     assert (code, order(document)) == (0, [("a", 2.0, 2)])
     assert err.splitlines() == [
-        f"warning: Left out files that cannot be read in {said}",
+        f"warning: Left out files that cannot be read in {message}",
         "warning: There is only one run, so there is nothing to compare it with.",
     ]
 
 
-def test_records_of_a_newer_version_alone_are_an_error(tmp_path, capsys):
-    said = newer(tmp_path / "b")
+def test_a_directory_with_only_records_of_a_newer_version_is_an_error(tmp_path, capsys):
+    message = newer(tmp_path / "b")
     newer(tmp_path / "c")
     code, document, err = ranked(capsys, tmp_path)
     assert (code, document) == (1, None)
     assert err == (
         f"lightning-sotl rank: No folder of '{tmp_path}' with a run can be read; the first is "
-        f"{said}\n"
+        f"{message}\n"
     )
 
 
-def test_a_copied_run_counts_once_and_is_told_of(tmp_path, capsys):
+def test_a_copied_run_counts_once_and_is_reported(tmp_path, capsys):
     logger = pl.loggers.CSVLogger(tmp_path)
     fit(tmp_path, "a", 1.0, loggers=logger)
     shutil.copytree(logger.log_dir, tmp_path / "copy")
@@ -191,21 +191,21 @@ def test_a_copied_run_counts_once_and_is_told_of(tmp_path, capsys):
     assert "The records of 1 run have copies" in " ".join(err.split())
 
 
-def test_a_process_that_died_before_its_first_epoch_hides_no_logs_of_the_next(tmp_path, capsys):
+def test_logs_are_read_although_an_earlier_process_died_before_its_first_epoch(tmp_path, capsys):
     write_record(tmp_path / "a", [], run_id="died", status=None)
-    write_record(tmp_path / "a", [3.0, 2.0], run_id="began anew")
+    write_record(tmp_path / "a", [3.0, 2.0], run_id="started again")
     write_csv_log(tmp_path / "a", csv_rows([3.0, 2.0], val_acc=[0.5, 0.75]))
     code, document, err = ranked(capsys, tmp_path, "--monitor", "val_acc", "--metric-mode", "max")
     assert (code, order(document)) == (0, [("a", 0.75, 2)])
     assert "cannot be distinguished" not in err
 
 
-@pytest.mark.parametrize("place", range(-60, 0, 3))
-def test_an_archive_with_a_flipped_byte_at_its_end_is_refused_or_right(tmp_path, capsys, place):
+@pytest.mark.parametrize("position", range(-60, 0, 3))
+def test_an_archive_with_a_flipped_byte_is_refused_or_read_correctly(tmp_path, capsys, position):
     path = tmp_path / "x.npz"
     LearningCurves(np.array([[2.0, 1.0], [3.0, 2.0]])).save(path)
     data = bytearray(path.read_bytes())
-    data[place] ^= 0x15
+    data[position] ^= 0x15
     path.write_bytes(data)
     code, document, err = ranked(capsys, path)
     if code == 0:
@@ -233,7 +233,7 @@ def test_a_checkpoint_is_found_from_another_directory_and_after_a_move(
     assert found.name == Path(stopper.checkpoint_path).name
 
 
-def test_a_picture_that_cannot_be_saved_leaves_no_half_done_output(tmp_path, capsys):
+def test_nothing_is_printed_if_the_figure_cannot_be_saved(tmp_path, capsys):
     path = tmp_path / "x.npz"
     LearningCurves(np.array([[2.0, 1.0], [3.0, 2.0]])).save(path)
     code, document, err = ranked(capsys, path, "--plot", path / "x.svg")  # in a file
@@ -241,12 +241,12 @@ def test_a_picture_that_cannot_be_saved_leaves_no_half_done_output(tmp_path, cap
     assert "x.npz" in err
 
 
-def test_a_path_that_is_not_there_is_no_wrong_usage(tmp_path, capsys):
+def test_a_missing_path_is_not_a_usage_error(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "nope")]) == 1
     assert "nope" in capsys.readouterr().err
 
 
-NASTY = "a\x1b[2J\u202e\n"
+UNPRINTABLE = "a\x1b[2J\u202e\n"
 REFUSED = {
     "sotl.jsonl": '{"schema": 2, "run_id": "a"}\n',
     "metrics.csv": "epoch,sotl_e1,sotl_e1\n0,1,1\n",
@@ -254,17 +254,15 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_file_that_is_refused_hides_no_other_run_and_its_name_steers_no_terminal(
-    tmp_path, capsys, name
-):
-    write_record(tmp_path / "good", [2.0, 1.0], checkpoint=f"/gone/{NASTY}")
-    (tmp_path / NASTY).mkdir()
-    (tmp_path / NASTY / name).write_text(REFUSED[name])
+def test_a_refused_file_does_not_affect_other_runs_and_its_name_is_escaped(tmp_path, capsys, name):
+    write_record(tmp_path / "good", [2.0, 1.0], checkpoint=f"/gone/{UNPRINTABLE}")
+    (tmp_path / UNPRINTABLE).mkdir()
+    (tmp_path / UNPRINTABLE / name).write_text(REFUSED[name])
     code, document, err = ranked(capsys, tmp_path)
     assert (code, [run["run_id"] for run in document["runs"]]) == (0, ["good"])
     assert "that cannot be read in" in err
     with pytest.warns(UserWarning, match="^Left out ") as caught:
-        find_winners(tmp_path, 1)  # one that is not read might have won
+        find_winners(tmp_path, 1)  # the unread run might have won
     assert {entry.filename for entry in caught} == {__file__}
     messages = [str(entry.message) for entry in caught]
     assert any("that cannot be read in" in message for message in messages)
@@ -274,15 +272,15 @@ def test_a_file_that_is_refused_hides_no_other_run_and_its_name_steers_no_termin
     ):
         promote(tmp_path, 1, print)
     with pytest.raises(ValueError, match=r"can be read; the first is .*: Expected ") as alone:
-        LearningCurves.from_logs(tmp_path / NASTY)
+        LearningCurves.from_logs(tmp_path / UNPRINTABLE)
     assert all(text.isprintable() for text in (*messages, str(gone.value), str(alone.value)))
 
 
-def test_what_hides_all_runs_is_said(tmp_path, monkeypatch):
+def test_an_unreadable_directory_is_reported(tmp_path, monkeypatch):
     def refuse(folder):
         raise PermissionError(13, "Permission denied", folder)
 
     monkeypatch.setattr("lightning_sotl._utils.files.os.scandir", refuse)
-    said = f"Left out what is in '{tmp_path}': Permission denied."
-    with pytest.raises(ValueError, match=f"but found none in its 0 folders. {re.escape(said)}$"):
+    message = f"Left out what is in '{tmp_path}': Permission denied."
+    with pytest.raises(ValueError, match=f"but found none in its 0 folders. {re.escape(message)}$"):
         LearningCurves.from_logs(tmp_path)

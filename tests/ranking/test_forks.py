@@ -1,4 +1,4 @@
-"""Runs that resume from one checkpoint, on real trainings: which runs `rank` and others show."""
+"""Real runs that resume from one checkpoint, as `rank` and the readers show them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
     pytest.mark.filterwarnings("ignore:Experiment logs directory"),
-    # A fork with another rate or budget is what is tested.
+    # These tests resume forks with another rate or budget.
     pytest.mark.filterwarnings("ignore:The settings of the promoted run differ from"),
 ]
 
 
-class Break(pl.Callback):
+class Fail(pl.Callback):
     """Raises at the end of an epoch."""
 
     def __init__(self, epoch: int) -> None:
@@ -41,7 +41,6 @@ class Runs:
 
     def __init__(self, folder: Path, logger: Any = pl.loggers.CSVLogger) -> None:
         self.folder, self.logger = folder, logger
-        self.models: dict[str, list[Any]] = {}  # the models of a run, the base's first
 
     def train(
         self,
@@ -50,7 +49,7 @@ class Runs:
         checkpoint: str | None = None,
         stop: int | None = None,
         epochs: int = 6,
-        breaks: int | None = None,
+        fails_at: int | None = None,
         version: int | None = None,
     ) -> tuple[list[Any], str | None]:
         """Return the models of the run so far, and the checkpoint of its stop."""
@@ -62,7 +61,7 @@ class Runs:
         if rate is not None:
             model.save_hyperparameters({"lr": rate})
         stopper = EarlyRankingStopper(stop_epoch=stop or 3, promoted=stop is None)
-        callbacks = [SoTLMonitor(), stopper, *([] if breaks is None else [Break(breaks)])]
+        callbacks = [SoTLMonitor(), stopper, *([] if fails_at is None else [Fail(fails_at)])]
         run = trainer(
             self.folder,
             callbacks=callbacks,
@@ -70,7 +69,7 @@ class Runs:
             max_epochs=epochs,
             enable_checkpointing=True,
         )
-        if breaks is None:
+        if fails_at is None:
             run.fit(model, loader(4), ckpt_path=checkpoint)
         else:
             with pytest.raises(ZeroDivisionError, match=r"^mine$"):
@@ -81,7 +80,7 @@ class Runs:
         return read_logs(self.folder / "logs", LogKeys(**keys))
 
     def forget_parents(self) -> None:
-        """Make the records those of a version that did not name what a session resumed from."""
+        """Rewrite the records as an older version wrote them, without the parents of sessions."""
         for path in self.folder.rglob("sotl.jsonl"):
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             for line in lines:
@@ -95,9 +94,9 @@ def curve(models: list[Any]) -> list[float]:
 
 
 def check(runs: Runs, expected: dict[str, list[Any]], *, validated: bool = True) -> None:
-    """Compare the runs with the losses that their models returned, by their records.
+    """Compare the recorded runs with the losses that their models returned.
 
-    The second time these are as an older version wrote them, and stay so.
+    Then compare them again without the parents of sessions, which stay removed.
     """
     for _ in range(2):
         found = runs.found(val_loss="val_loss" if validated else None)
@@ -116,7 +115,7 @@ LOGGERS = [pl.loggers.CSVLogger, pl.loggers.TensorBoardLogger]
 
 
 @pytest.mark.parametrize("logger", LOGGERS)
-def test_three_forks_in_directories_of_their_own_are_three_runs(
+def test_three_forks_in_separate_directories_are_three_runs(
     tmp_path: Path, logger: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = Runs(tmp_path, logger)
@@ -159,27 +158,28 @@ def test_a_winner_that_is_promoted_twice_in_one_directory_is_two_runs(tmp_path: 
     third, _ = runs.train(*base, rate=0.5, checkpoint=checkpoint, version=0)
     expected = {"version_0": first, "version_0#3": second, "version_0#4": third}
     check(runs, expected, validated=False)
-    said = "'version_0' holds 3 runs; its logs cannot be distinguished, so only the records count."
-    assert said in Runs(tmp_path).found().notes.warnings
+    assert (
+        "'version_0' holds 3 runs; its logs cannot be distinguished, so only the records count."
+    ) in Runs(tmp_path).found().notes.warnings
 
 
-def test_one_that_broke_off_and_was_followed_by_another_is_one_run(tmp_path: Path) -> None:
+def test_a_failed_promotion_and_its_repetition_are_one_run(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     base, checkpoint = runs.train(rate=0.1, stop=3)
-    runs.train(*base, rate=0.1, checkpoint=checkpoint, breaks=4)
+    runs.train(*base, rate=0.1, checkpoint=checkpoint, fails_at=4)
     again, _ = runs.train(*base, rate=0.1, checkpoint=checkpoint)
     check(runs, {"version_0": again})
 
 
-def test_one_that_broke_off_counts_beside_one_with_another_rate(tmp_path: Path) -> None:
+def test_a_failed_promotion_and_one_with_another_rate_are_two_runs(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     base, checkpoint = runs.train(rate=0.1, stop=3)
-    broken, _ = runs.train(*base, rate=0.2, checkpoint=checkpoint, breaks=4)
+    broken, _ = runs.train(*base, rate=0.2, checkpoint=checkpoint, fails_at=4)
     other, _ = runs.train(*base, rate=0.5, checkpoint=checkpoint)
     check(runs, {"version_0": broken, "version_2": other})
 
 
-def test_forks_of_forks_have_the_epochs_of_all_before_them(tmp_path: Path) -> None:
+def test_forks_of_forks_have_the_epochs_of_all_their_ancestors(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     base, at_three = runs.train(rate=0.1, stop=3)
     middle, at_four = runs.train(*base, rate=0.2, checkpoint=at_three, stop=4)
@@ -192,7 +192,7 @@ def test_forks_of_forks_have_the_epochs_of_all_before_them(tmp_path: Path) -> No
     assert found.curves.checkpoints == (at_four, at_three, at_four)
 
 
-def test_a_finished_run_with_a_larger_budget_stays_one(tmp_path: Path) -> None:
+def test_a_finished_run_that_resumes_with_a_larger_budget_stays_one_run(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     whole, _ = runs.train(rate=0.1)
     (saved,) = (tmp_path / "logs/version_0/checkpoints").glob("*.ckpt")
@@ -200,7 +200,7 @@ def test_a_finished_run_with_a_larger_budget_stays_one(tmp_path: Path) -> None:
     check(runs, {"version_0": longer})
 
 
-def test_values_of_the_base_behind_the_fork_belong_to_the_base(tmp_path: Path) -> None:
+def test_values_of_the_base_after_the_fork_belong_only_to_the_base(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     saves = pl.callbacks.ModelCheckpoint(tmp_path / "saved", save_top_k=-1, filename="{epoch}")
     model = scripted_model(loss=lambda epoch, batch: 9.0 - epoch, val=True)
@@ -222,7 +222,7 @@ def test_values_of_the_base_behind_the_fork_belong_to_the_base(tmp_path: Path) -
 
 
 class Kill(pl.Callback):
-    """Ends a trial as Ray does: from outside, in the first batch of an epoch."""
+    """Ends a trial in the first batch of an epoch, as Ray does from another process."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -232,8 +232,8 @@ class Kill(pl.Callback):
             raise SystemExit
 
 
-def test_population_based_training_is_a_run_for_each_line(tmp_path: Path) -> None:
-    """Three trials exploit each other's checkpoints after epochs 2 and 4, each in its folder."""
+def test_each_lineage_of_population_based_training_is_a_run(tmp_path: Path) -> None:
+    """Three trials with separate folders exploit each other's checkpoints after epochs 2 and 4."""
     found: list[Any] = []
 
     def trial(name: str, rate: float, *before: Any, checkpoint: Any = None, until: int = 6) -> Any:

@@ -33,7 +33,7 @@ def rows(ranking: Ranking) -> list[tuple[int, str, float | None, int]]:
     return [(run.rank, run.run_id, run.estimate, run.epochs) for run in ranking.runs]
 
 
-def test_lower_losses_stand_first_and_diverged_runs_last() -> None:
+def test_lower_losses_rank_first_and_diverged_runs_last() -> None:
     ranking = rank(found_of([[3.0, 2.0], [3.0, np.inf], [3.0, 1.0]]))
     assert rows(ranking) == [(1, "r2", 1.0, 2), (2, "r0", 2.0, 2), (3, "r1", None, 2)]
     assert ranking.notes == [
@@ -50,7 +50,7 @@ def test_ties_share_the_lowest_rank() -> None:
     ]
 
 
-def test_of_runs_that_a_policy_has_ended_those_that_went_on_furthest_stand_first() -> None:
+def test_runs_that_trained_longest_rank_first_if_a_policy_ended_the_others() -> None:
     nan = np.nan
     losses = [[3.0, nan, nan], [1.0, 1.5, nan], [2.0, 2.0, nan], [5.0, 4.0, 0.9], [1.0, 1.0, 1.1]]
     losses.append([1.0, 1.0, np.inf])
@@ -73,7 +73,7 @@ def test_of_runs_that_a_policy_has_ended_those_that_went_on_furthest_stand_first
     assert [run.run_id for run in rank(found, at=2).runs][:3] == ["r4", "r5", "r1"]
 
 
-def test_default_t_is_the_limit_also_where_a_pruner_ended_runs_and_others_were_promoted() -> None:
+def test_the_default_t_is_the_limit_even_if_a_pruner_ended_other_runs() -> None:
     nan = np.nan
     losses = [[3.0, 2.0, 0.5], [3.0, 1.5, nan], [4.0, nan, nan]]
     pruned, finished = {"stopping_reason": "policy"}, {"stopping_reason": "stop_epoch_reached"}
@@ -83,7 +83,7 @@ def test_default_t_is_the_limit_also_where_a_pruner_ended_runs_and_others_were_p
     assert not any("policy" in note for note in ranking.notes)
 
 
-def test_default_t_is_where_the_stopper_ended_runs_also_after_promotion() -> None:
+def test_the_default_t_is_the_limit_even_after_promotion() -> None:
     nan = np.nan
     losses = [[3.0, 2.0, 0.5], [3.0, 1.5, 0.7], [3.0, 2.5, nan]]
     found = found_of(losses, stopped_at=(2, 2, 2))
@@ -92,7 +92,7 @@ def test_default_t_is_where_the_stopper_ended_runs_also_after_promotion() -> Non
     assert [run.run_id for run in ranking.runs] == ["r1", "r0", "r2"]
 
 
-def test_default_t_without_a_stopper_is_what_three_quarters_completed() -> None:
+def test_the_default_t_without_a_limit_is_reached_by_three_quarters_of_the_runs() -> None:
     nan = np.nan
     losses = [[3.0, 2.0, nan], [3.0, 1.0, nan], [3.0, 2.5, 1.0], [3.0, nan, nan]]
     ranking = rank(found_of(losses))
@@ -104,8 +104,8 @@ def test_default_t_without_a_stopper_is_what_three_quarters_completed() -> None:
     )
 
 
-def test_estimate_that_is_logged_counts_where_there_is_no_record() -> None:
-    # The CSVLogger has deleted the first row, so that SoTL cannot be summed any more.
+def test_a_logged_estimate_ranks_a_run_without_a_record() -> None:
+    # The CSVLogger has deleted the first row, so SoTL cannot be computed.
     found = found_of(
         [[np.nan, 1.0], [2.0, 1.5]],
         others={"sotl": np.array([[np.nan, 4.0], [9.0, 9.0]])},
@@ -120,7 +120,7 @@ def test_any_logged_key_ranks_in_its_own_direction() -> None:
     assert rows(ranking) == [(1, "r1", 0.7, 1), (2, "r0", 0.5, 1)]
 
 
-def test_losses_near_zero_are_said() -> None:
+def test_losses_near_zero_cause_a_warning() -> None:
     notes = rank(found_of([[0.05], [0.01], [0.5]])).notes
     assert notes == [
         "2 of 3 runs have L(e) < 0.1 after 1 epoch. So close to zero, the order of training losses "
@@ -147,21 +147,21 @@ def test_losses_near_zero_are_said() -> None:
         ([[1.0]], "sotl_e1", 0, "Expected `at` to be a positive integer but got 0."),
     ],
 )
-def test_what_allows_no_ranking_is_said(
+def test_runs_that_cannot_be_ranked_are_an_error(
     losses: list[list[float]], monitor: str, at: int | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         rank(found_of(losses), monitor, at=at)
 
 
-def test_single_run_is_ranked_with_a_word_of_warning() -> None:
+def test_a_single_run_is_ranked_with_a_warning() -> None:
     assert rank(found_of([[1.0]])).notes == [
         "There is only one run, so there is nothing to compare it with."
     ]
 
 
 @pytest.mark.parametrize("monitor", ["sotl", "sotl_e1", "sotl_e2", "sotl_ema0.5"])
-def test_records_and_logs_give_one_order(tmp_path: Path, monitor: str) -> None:
+def test_records_and_logs_give_the_same_order(tmp_path: Path, monitor: str) -> None:
     curves = np.random.default_rng(0).uniform(0.2, 2, size=(8, 4))
     for number, losses in enumerate(curves.tolist()):
         write_record(tmp_path / f"records/v{number}", losses)

@@ -1,4 +1,4 @@
-"""The order that `rank` prints against the values that were seen live, on real trainings."""
+"""`rank` on real runs, compared with the values that the callbacks had in training."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ EXAMPLE = EXAMPLES / "rank_runs.py"
 def train(
     folder: Path, run: int, kind: Any, *, record: bool, resume: str | None = None
 ) -> tuple[float, str | None]:
-    """Train a run to T = 2, or from there to the end; return its live value and checkpoint."""
+    """Train a run to T = 2, or from there to the end; return its last estimate and checkpoint."""
     monitor = SoTLMonitor(record=record)
     stopper = EarlyRankingStopper(stop_epoch=2, promoted=resume is not None)
     level = (run * 7) % 5 + 1
-    # After T the order turns round, so that a ranking at the wrong T would show.
+    # The order is reversed after T, so that a ranking at the wrong T fails the test.
     model = scripted_model(
         loss=lambda epoch, batch: (level if epoch < 2 else 9 - level) / (epoch + 1) + batch / 8
     )
@@ -52,29 +52,29 @@ def ranked(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, 
     return json.loads(capsys.readouterr().out)
 
 
-# ModelCheckpoint's word on a promoted run that logs into a folder of its own.
+# ModelCheckpoint warns of a promoted run, because it logs into another folder.
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
 @pytest.mark.parametrize("record", [True, False])
-def test_order_is_the_live_one_before_and_after_promotion(
+def test_the_order_is_that_of_the_values_in_training_before_and_after_promotion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Any, record: bool
 ) -> None:
-    live, checkpoints = {}, {}
+    estimates, checkpoints = {}, {}
     for run in range(4):
         value, checkpoint = train(tmp_path, run, kind, record=record)
-        live[f"version_{run}"], checkpoints[f"version_{run}"] = value, checkpoint
-    expected = sorted(live, key=live.__getitem__)
+        estimates[f"version_{run}"], checkpoints[f"version_{run}"] = value, checkpoint
+    expected = sorted(estimates, key=estimates.__getitem__)
     logs = tmp_path / "logs" / "sweep"
     before = ranked(capsys, logs)
     assert before["at"] == 2
     assert [row["run_id"] for row in before["runs"]] == expected
     for row in before["runs"]:
         exact = 0.0 if record or kind is CSVLogger else 1e-6
-        assert row["estimate"] == pytest.approx(live[row["run_id"]], rel=exact, abs=0.0)
+        assert row["estimate"] == pytest.approx(estimates[row["run_id"]], rel=exact, abs=0.0)
         if record:
             assert row["checkpoint"] == checkpoints[row["run_id"]]
     if not record:
-        return  # logs cannot say that a new folder goes on with an old run
+        return  # logs do not show that a new folder continues an old run
     best = expected[0]
     train(tmp_path, int(best[-1]), kind, record=True, resume=checkpoints[best])
     after = ranked(capsys, logs)
@@ -132,7 +132,7 @@ class Data(LightningDataModule):
     ],
     ids=["nested", "loss", "data", "batch"],
 )
-def test_what_module_data_and_loaders_differ_in_is_told_and_groups(
+def test_differences_of_module_data_and_loaders_are_reported_and_group_the_runs(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     models: list[dict[str, Any]],
@@ -151,9 +151,9 @@ def test_what_module_data_and_loaders_differ_in_is_told_and_groups(
     assert main(["rank", str(tmp_path), "--json"]) == 0
     one, other = values.split()
     assert capsys.readouterr().err.splitlines()[0] == (
-        "warning: The runs differ in what their training losses depend on, so their order may not "
-        f"show which is better: {field} ({one}: 1, {other}: 1). Group by a field to rank only like "
-        "with like."
+        "warning: The runs differ in settings that change the training loss, so their order may "
+        f"not show which is better: {field} ({one}: 1, {other}: 1). Group the runs by such a field "
+        "(`--group-by`) to compare like with like."
     )
     assert main(["rank", str(tmp_path), "--json", "--group-by", field]) == 0
     groups = json.loads(capsys.readouterr().out)

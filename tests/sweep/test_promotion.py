@@ -157,8 +157,9 @@ def test_winners_among_incomparable_runs_cause_a_warning(tmp_path: Path) -> None
     for name, size in (("a", 8), ("b", 16)):
         write_record(tmp_path / name, [2.0], batch_size=size, checkpoint=f"{name}.ckpt")
     message = (
-        "The runs differ in what their training losses depend on, so their order may not show "
-        "which is better: batch_size (8: 1, 16: 1). Group by a field to rank only like with like."
+        "The runs differ in settings that change the training loss, so their order may not show "
+        "which is better: batch_size (8: 1, 16: 1). Group the runs by such a field (`--group-by`) "
+        "to compare like with like."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         find_winners(tmp_path, 1)
