@@ -108,7 +108,7 @@ class MonitoredMetric:
             )
 
     def explain_missing(self, problem: str = "is not logged; available") -> str:
-        """Return a message that lists the logged metrics and says how to get this one."""
+        """Return a message that lists the logged metrics and explains how to get this one."""
         logged = quote_all(list(self._trainer().callback_metrics))
         return f"`{self._argument}={self.name!r}` {problem}: {logged}.{self._advice()}"
 

@@ -129,8 +129,8 @@ class SoTLMonitor:
         name: The run's name in `rank` and other output, for example if its logger has no versions.
         params: The parameters that distinguish this run from the other runs of its sweep, for
             example `trial.params`. `rank` shows them, and a `Winner` returns them as `params`. They
-            must survive a JSON round trip unchanged. None stands for the hyper-parameters that the
-            module and the DataModule save.
+            must survive a JSON round trip unchanged. With None, the hyper-parameters that the
+            module and the DataModule save are used instead.
         directory: The folder for the record, regardless of the logger. Runs that train at the same
             time need separate folders.
 

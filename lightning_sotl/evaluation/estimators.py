@@ -75,8 +75,8 @@ def epochs_to_loss(losses: Table, *, threshold: float = 0.1) -> Table:
         threshold: The loss to reach, in the loss's own unit; 0.1 in the paper.
 
     Returns:
-        float64 array of the same shape. Entry `T - 1` is the number of epochs as known after T
-        epochs, `+inf` if no loss has reached the threshold yet. Non-finite losses never reach it.
+        float64 array of the same shape. Entry `T - 1` is the result after T epochs, or `+inf` if no
+        loss has reached the threshold yet. Non-finite losses never reach it.
 
     Examples:
         >>> epochs_to_loss(np.array([0.5, 0.09, 0.2])).tolist()

@@ -19,10 +19,10 @@ class Generator:
     Attributes:
         key: The key that the runs share.
         runs: The number of runs of the group with a finite target.
-        score: The mean of the early scores; not finite if one of the runs has diverged.
-        score_se: Its standard error, NaN for a single run.
-        target: Mean of the final metric.
-        target_se: Its standard error, NaN for a single run.
+        score: The mean of the early scores. It is not finite if one of the runs has diverged.
+        score_se: The standard error of `score`, or NaN for a single run.
+        target: The mean of the final metric.
+        target_se: The standard error of `target`, or NaN for a single run.
     """
 
     key: str
@@ -39,7 +39,7 @@ class GeneratorSelection:
 
     Attributes:
         generators: The groups by mean score, best first; groups with a diverged run come last.
-        correlation: Oriented rank correlation between the means of score and target.
+        correlation: The oriented rank correlation between the means of score and target.
         left_out: The number of runs without a finite target.
     """
 
@@ -61,7 +61,8 @@ def select_generator(
 
     Args:
         scores: An early score of each run, for example SoTL-E at T, shape `(runs,)`.
-        target: Final result of each run, shape `(runs,)`. Runs without a finite one are left out.
+        target: The final result of each run, shape `(runs,)`. Runs without a finite target are
+            left out.
         keys: The origin of each run, `runs` entries. Runs with equal keys form a group.
         method: As in `rank_correlation`.
         mode: "min" if lower scores are better.
@@ -82,7 +83,7 @@ def select_generator(
     names = [str(key) for key in keys]
     if values.ndim != 1 or values.shape != goal.shape or len(names) != values.size:
         raise ValueError(
-            "Expected `scores`, `target` and `keys` to have one entry a run but got the shapes "
+            "Expected `scores`, `target` and `keys` to have one entry per run but got the shapes "
             f"{values.shape}, {goal.shape} and ({len(names)},)."
         )
     known = np.flatnonzero(np.isfinite(goal))

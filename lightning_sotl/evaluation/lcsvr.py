@@ -18,10 +18,10 @@ _FEWEST = 2 * _FOLDS
 class LcSVR:
     """Predicts the final metric from the first T epochs of the validation curve by nu-SVR.
 
-    Inputs of the regression, each standardized: the validation metric of epochs 0 to T - 1, its
-    first and second differences, mean and standard deviation of each of the three, and the
-    `features` of the runs (architecture and hyper-parameters) if the table has them. A random
-    search with 3-fold cross-validation finds the hyper-parameters C, nu and gamma.
+    The inputs of the regression are the validation metric of epochs 0 to T - 1, its first and
+    second differences, the mean and standard deviation of each of the three, and the `features` of
+    the runs (architecture and hyper-parameters) if the table has them. Each input is standardized.
+    A random search with 3-fold cross-validation finds the hyper-parameters C, nu and gamma.
 
     Unlike the other estimators, it is trained on finished runs: `training_runs` of them, drawn at
     random.
@@ -35,7 +35,7 @@ class LcSVR:
     Attributes:
         training_rows_: After `fit`, the rows of the table that were used for training. Leave them
             out when you evaluate predictions.
-        at_: After `fit`, the number T of epochs it was fitted on.
+        at_: After `fit`, T, the number of epochs that the inputs cover.
 
     Raises:
         ModuleNotFoundError: If scikit-learn is not installed.
@@ -128,7 +128,7 @@ class LcSVR:
         expected = self._model.n_features_in_
         if inputs.shape[1] != expected:
             raise ValueError(
-                f"Expected {expected} inputs a run, as in `fit`, but got {inputs.shape[1]}: the "
+                f"Expected {expected} inputs per run, as in `fit`, but got {inputs.shape[1]}: the "
                 "features differ."
             )
         predictions = np.full(curves.runs, np.nan)

@@ -17,7 +17,7 @@ Signal = Literal["train", "validation"]
 
 # A single leader may lead by luck, and the mean of many leaders does not follow the winner.
 _LEADERS = 2  # `_movement` calls `argpartition` for exactly two
-# The movement is measured at this many epochs of the last doubling. More epochs add nothing.
+# The movement is measured at this many epochs of the last doubling. More do not help.
 _SAMPLES = 4
 _LEAST_DRIFT = 2.0  # per doubling: if the order never changes, half continue at each doubling
 # Switching to the validation is costly, because a run then has to rank well in both curves. The
@@ -321,7 +321,7 @@ class _Cohort:
 
 
 def _epochs_of(values: NDArray[np.float64]) -> int:
-    """Return how many epochs a run has completed, which is up to its last value."""
+    """Return how many epochs a run has completed: those up to its last value."""
     reached = np.flatnonzero(~np.isnan(values))
     return int(reached[-1]) + 1 if reached.size else 0
 
@@ -363,7 +363,7 @@ def _first_sample(epoch: int) -> int:
 
 
 def _first_needed(epoch: int) -> int:
-    """Return the first epoch on whose values the movement depends."""
+    """Return the first epoch with values that the movement depends on."""
     return max(1, _first_sample(epoch) // 2)
 
 
@@ -405,12 +405,12 @@ def _mean_movement(
 def _movement(
     curve: NDArray[np.float64], target: NDArray[np.float64], epoch: int, first: int
 ) -> tuple[float, float, float, float] | None:
-    """Return how far behind the leaders after `epoch` epochs were earlier.
+    """Return how far behind the leaders at `epoch` were in earlier epochs.
 
     Args:
         curve: As in `_mean_movement`.
         target: As in `_mean_movement`.
-        epoch: The number of completed epochs at which the leaders lead.
+        epoch: The number of completed epochs at which the leaders are determined.
         first: The number of completed epochs in the first row of both curves.
 
     Returns:

@@ -208,7 +208,8 @@ def order_stability(
 ) -> float:
     """Return the rank correlation between the order at T/2 and the order at T.
 
-    Near 1, the order has settled, and more epochs would change little. No target is needed.
+    A value near 1 means that the order has settled, and more epochs would change little. No target
+    is needed.
 
     Args:
         scores: A score of each run after each epoch, shape `(runs, epochs)`.
@@ -245,10 +246,10 @@ def order_stability(
 
 
 def check_method(method: object) -> None:
-    """Raise if `method` is not one of `METHODS`.
+    """Check that `method` is one of `METHODS`.
 
     Raises:
-        ValueError: If it is unknown.
+        ValueError: If it is not.
     """
     if method not in METHODS:
         raise ValueError(

@@ -90,10 +90,10 @@ def rank_correlation_difference(
     others_mode: Mode | None = None,
     target_mode: Mode = "max",
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return how much better scores order runs than other scores do, with a bootstrap interval.
+    """Return how much better some scores rank the runs than others, with a bootstrap interval.
 
     Both use the same resamples of the runs, so the interval is that of a paired difference. If it
-    excludes 0, one of them orders these runs better, even if their separate intervals overlap.
+    excludes 0, one of them ranks these runs better, even if their separate intervals overlap.
 
     Args:
         scores: A score of each run, shape `(runs,)`, or after each epoch, `(runs, epochs)`.

@@ -11,10 +11,10 @@ Mode = Literal["min", "max"]
 
 
 def check_mode(name: str, mode: object) -> None:
-    """Raise if `mode` is no direction.
+    """Check that `mode` is "min" or "max".
 
     Raises:
-        ValueError: If it is neither "min" nor "max".
+        ValueError: If it is neither.
     """
     if mode not in ("min", "max"):
         raise ValueError(f"Expected `{name}` to be 'min' or 'max' but got {mode!r}.")
@@ -76,7 +76,7 @@ def best_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def tie_bounds(ascending: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where the group of equal values of each entry begins and ends.
+    """Return, for each entry, where its group of equal values begins and ends.
 
     Args:
         ascending: Sorted numbers without NaN, shape `(..., n)`.

@@ -45,7 +45,7 @@ def test_runs_without_a_target_are_left_out_and_counted() -> None:
     [
         (
             ([1.0, 2.0], [1.0, 2.0], ["a"]),
-            "Expected `scores`, `target` and `keys` to have one entry a run but got the shapes "
+            "Expected `scores`, `target` and `keys` to have one entry per run but got the shapes "
             "(2,), (2,) and (1,).",
         ),
         (
