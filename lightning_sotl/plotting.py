@@ -209,7 +209,7 @@ def draw_replay(result: Replay) -> Any:
     return figure
 
 
-def picture_format(path: str | Path) -> str:
+def figure_format(path: str | Path) -> str:
     """Return the file format that the ending of a file name selects.
 
     Raises:
@@ -220,8 +220,7 @@ def picture_format(path: str | Path) -> str:
     ending = Path(path).suffix.removeprefix(".").lower()
     if ending not in known:
         raise ValueError(
-            f"Expected the picture's file name to end in one of {quote_all(known)} but got "
-            f"'{path}'."
+            f"Expected the figure's file name to end in one of {quote_all(known)} but got '{path}'."
         )
     return ending
 
@@ -233,7 +232,7 @@ def save(figure: Any, path: str | Path) -> None:
         OSError: If it cannot be written; an older file is then unchanged.
         ValueError: If matplotlib does not know the ending, or there is none.
     """
-    path, ending = Path(path), picture_format(path)
+    path, ending = Path(path), figure_format(path)
     content = io.BytesIO()
     with warnings.catch_warnings():
         # Characters that the font lacks are drawn as boxes; the printed ranking shows them.
@@ -271,7 +270,7 @@ def _style(name: str) -> dict[str, str]:
 
 
 def _matplotlib(module: str) -> Any:
-    return extras.require(f"matplotlib.{module}", extra="plot", purpose="draw pictures")
+    return extras.require(f"matplotlib.{module}", extra="plot", purpose="draw figures")
 
 
 def _figure() -> tuple[Any, Any]:

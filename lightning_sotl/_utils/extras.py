@@ -12,13 +12,13 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     Args:
         module: Its dotted name.
         extra: The extra of `lightning-sotl` that installs it.
-        purpose: What it is needed for, a verb phrase such as "draw pictures".
+        purpose: What it is needed for, a verb phrase such as "draw figures".
 
     Raises:
         ModuleNotFoundError: If it is not installed; the message names the `pip install`.
 
     Examples:
-        >>> require("json", extra="plot", purpose="draw pictures").__name__
+        >>> require("json", extra="plot", purpose="draw figures").__name__
         'json'
     """
     package = module.partition(".")[0]

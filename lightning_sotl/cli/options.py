@@ -87,7 +87,7 @@ class RankOptions:
         """
         _check_at_least("--top", 1, self.top)
         _check_at_least("--at", 1, self.at)
-        _check_picture(self.output, self.group_by)
+        _check_figure(self.output, self.group_by)
         _check_monitor_mode(self.monitor, self.query)
 
 
@@ -116,7 +116,7 @@ class EvaluateOptions:
         _check_at_least("--at", 1, *self.at)
         _check_at_least("--resamples", 1, self.resamples)
         _check_at_least("--seed", 0, self.seed)
-        _check_picture(self.output, self.group_by)
+        _check_figure(self.output, self.group_by)
         for name in self.estimators:
             if name not in (FINAL_LOSS, LCSVR):
                 named_estimator(name)
@@ -148,7 +148,7 @@ class ReplayOptions:
         _check_at_least("--runs", 2, self.runs)
         _check_at_least("--repeats", 2, self.repeats)
         _check_at_least("--seed", 0, self.seed)
-        _check_picture(self.output)
+        _check_figure(self.output)
         if not (math.isfinite(self.validation_cost) and self.validation_cost >= 0):
             raise ValueError(
                 "Expected --validation-cost to be a finite number of at least 0 but got "
@@ -165,13 +165,13 @@ def _check_at_least(flag: str, least: int, *values: int | None) -> None:
             raise ValueError(f"Expected {flag} to be at least {least} but got {value}.")
 
 
-def _check_picture(output: Output, group_by: tuple[str, ...] = ()) -> None:
+def _check_figure(output: Output, group_by: tuple[str, ...] = ()) -> None:
     """Raise if --plot is combined with --group-by, or if matplotlib lacks the file format."""
     if not output.plot:
         return
     if group_by:
         raise ValueError("--plot draws one group of runs and cannot be combined with --group-by.")
-    plotting.picture_format(output.plot)
+    plotting.figure_format(output.plot)
 
 
 def _check_target(query: Query) -> None:

@@ -163,7 +163,7 @@ def test_help_imports_no_slow_module() -> None:
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_module_runs_as_a_program(sweep: Path) -> None:
+def test_the_module_runs_as_a_program(sweep: Path) -> None:
     command = [sys.executable, "-m", "lightning_sotl", "rank", str(sweep), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -93,7 +93,7 @@ def test_evaluate_warns_of_a_window_beyond_the_epochs(
 
 
 @needs_shared_data
-def test_benchmark_is_evaluated_from_its_zip(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_is_evaluated_from_its_zip(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(
         capsys,
         "evaluate",

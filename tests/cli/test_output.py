@@ -23,20 +23,20 @@ from tests.support.run_folders import csv_rows, write_csv_log, write_record
 
 # Clears the screen, sets the window title (twice, the second time with C1 codes), returns to the
 # start of the line, reverses the text that follows, ends lines, and has unprintable characters.
-NASTY = "a\x1b[2J\x1b]0;x\x07\x9d0;x\x9c\rb\u202ec\n\u2028\x85\u200f\x7f"
-HARMLESS = (
+UNPRINTABLE = "a\x1b[2J\x1b]0;x\x07\x9d0;x\x9c\rb\u202ec\n\u2028\x85\u200f\x7f"
+ESCAPED = (
     r"a\x1b[2J\x1b]0;x\x07\x9d0;x\x9c\rb\u202ec\n\u2028\x85\u200f\x7f"  # as in a Python string
 )
 
 
-def is_harmless(text: str) -> bool:
+def is_printable(text: str) -> bool:
     return all(line.isprintable() for line in text.split("\n"))
 
 
 def test_unprintable_characters_are_escaped() -> None:
-    assert visible(NASTY) == HARMLESS
+    assert visible(UNPRINTABLE) == ESCAPED
     assert visible("\ud800\U000e0041 \xa0é漢") == r"\ud800\U000e0041 \xa0é漢"
-    assert is_harmless(visible("".join(map(chr, range(0, 0x110000, 13)))))
+    assert is_printable(visible("".join(map(chr, range(0, 0x110000, 13)))))
 
 
 def test_quoted_text_has_a_bounded_length() -> None:
@@ -47,41 +47,41 @@ def test_quoted_text_has_a_bounded_length() -> None:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Return runs in which everything with a name has a nasty one."""
-    for place in range(2):
-        folder = tmp_path / f"{place}{NASTY}"
-        losses = [2.0 + place, 1.0 + place]
-        hparams = {"dropout": f"{NASTY}{place}", f"drop_out{NASTY}": place}
+    """Return runs with unprintable characters in all their names."""
+    for number in range(2):
+        folder = tmp_path / f"{number}{UNPRINTABLE}"
+        losses = [2.0 + number, 1.0 + number]
+        hparams = {"dropout": f"{UNPRINTABLE}{number}", f"drop_out{UNPRINTABLE}": number}
         write_record(
             folder,
             losses,
             hparams=hparams,
-            checkpoint=f"{NASTY}.ckpt",
-            run_id=NASTY * 2 + str(place),
+            checkpoint=f"{UNPRINTABLE}.ckpt",
+            run_id=UNPRINTABLE * 2 + str(number),
         )
-        write_csv_log(folder, csv_rows(losses, acc=[0.1, 0.2 + place]))
+        write_csv_log(folder, csv_rows(losses, acc=[0.1, 0.2 + number]))
         with (folder / "sotl.jsonl").open("a") as file:
             file.write("{")
-    (tmp_path / f"link{NASTY}").mkdir()
-    (tmp_path / f"link{NASTY}" / "sotl.jsonl").symlink_to(f"nowhere{NASTY}")
+    (tmp_path / f"link{UNPRINTABLE}").mkdir()
+    (tmp_path / f"link{UNPRINTABLE}" / "sotl.jsonl").symlink_to(f"nowhere{UNPRINTABLE}")
     return tmp_path
 
 
 COMMANDS = [
     ["rank"],
-    ["rank", "--stability", "--group-by", "hparams.dropout", f"hparams.drop_out{NASTY}"],
+    ["rank", "--stability", "--group-by", "hparams.dropout", f"hparams.drop_out{UNPRINTABLE}"],
     ["rank", "--monitor", "acc", "--metric-mode", "max"],
-    ["rank", "--monitor", f"no{NASTY}", "--metric-mode", "max"],
-    ["rank", "--monitor", f"no{NASTY}"],
-    ["rank", "--group-by", f"no{NASTY}"],
-    ["rank", "--plot", f"no{NASTY}"],
+    ["rank", "--monitor", f"no{UNPRINTABLE}", "--metric-mode", "max"],
+    ["rank", "--monitor", f"no{UNPRINTABLE}"],
+    ["rank", "--group-by", f"no{UNPRINTABLE}"],
+    ["rank", "--plot", f"no{UNPRINTABLE}"],
     ["evaluate", "--target", "acc"],
-    ["evaluate", "--target", f"no{NASTY}"],
-    ["evaluate", "--target", "acc", "--estimator", f"no{NASTY}"],
-    ["evaluate", f"no{NASTY}"],
+    ["evaluate", "--target", f"no{UNPRINTABLE}"],
+    ["evaluate", "--target", "acc", "--estimator", f"no{UNPRINTABLE}"],
+    ["evaluate", f"no{UNPRINTABLE}"],
     ["replay", "--target", "acc", "--repeats", "2", "--policy", "full", "fixed-t1-top1"],
-    ["replay", "--target", f"no{NASTY}"],
-    ["replay", "--target", "acc", "--policy", f"no{NASTY}"],
+    ["replay", "--target", f"no{UNPRINTABLE}"],
+    ["replay", "--target", "acc", "--policy", f"no{UNPRINTABLE}"],
 ]
 
 
@@ -92,8 +92,8 @@ def test_names_never_control_the_terminal(
     main([command[0], str(sweep), *command[1:]])
     out, err = capsys.readouterr()
     assert out + err
-    assert is_harmless(out)
-    assert is_harmless(err)
+    assert is_printable(out)
+    assert is_printable(err)
 
 
 def test_the_table_escapes_names_and_json_keeps_them(
@@ -101,11 +101,11 @@ def test_the_table_escapes_names_and_json_keeps_them(
 ) -> None:
     assert main(["rank", str(sweep)]) == 0
     rows = capsys.readouterr().out.split("\n")
-    assert rows[1].split() == ["1", f"0{HARMLESS}", "1", "2", f"{HARMLESS}.ckpt", "(not", "found)"]
+    assert rows[1].split() == ["1", f"0{ESCAPED}", "1", "2", f"{ESCAPED}.ckpt", "(not", "found)"]
     assert main(["rank", str(sweep), "--json"]) == 0
     (first, second) = json.loads(capsys.readouterr().out)["runs"]
-    assert (first["run_id"], second["run_id"]) == (f"0{NASTY}", f"1{NASTY}")
-    assert first["checkpoint"] == f"{NASTY}.ckpt"
+    assert (first["run_id"], second["run_id"]) == (f"0{UNPRINTABLE}", f"1{UNPRINTABLE}")
+    assert first["checkpoint"] == f"{UNPRINTABLE}.ckpt"
 
 
 def test_a_folder_with_an_undecodable_name_is_ranked_and_printed(tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_warnings_of_the_library_escape_names(sweep: Path) -> None:
 
 
 def test_usage_errors_escape_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rank", "x", f"--{NASTY}"]) == 2
-    assert main([NASTY]) == 2
+    assert main(["rank", "x", f"--{UNPRINTABLE}"]) == 2
+    assert main([UNPRINTABLE]) == 2
     out, err = capsys.readouterr()
-    assert (out, is_harmless(err)) == ("", True)
+    assert (out, is_printable(err)) == ("", True)
 
 
-NAMES = ["$\\frac{$", "$x$", "_hidden", NASTY, "x" * 10**5, "漢字", "\\$"]
+NAMES = ["$\\frac{$", "$x$", "_hidden", UNPRINTABLE, "x" * 10**5, "漢字", "\\$"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -169,12 +169,12 @@ def test_messages_of_the_callbacks_escape_folder_names(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pl = lightning()
-    logger = pl.loggers.CSVLogger(tmp_path, name=NASTY)
+    logger = pl.loggers.CSVLogger(tmp_path, name=UNPRINTABLE)
     stopper, options = EarlyRankingStopper(stop_epoch=2), {"enable_checkpointing": True}
     run = trainer(tmp_path, callbacks=[SoTLMonitor(), stopper], logger=logger, **options)
 
     def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device", NASTY)
+        raise OSError(28, "No space left on device", UNPRINTABLE)
 
     monkeypatch.setattr(RunRecord, "_append", fail)
     with warnings.catch_warnings(record=True) as caught:
@@ -184,10 +184,10 @@ def test_messages_of_the_callbacks_escape_folder_names(
     ours = [text for text in logged if text.startswith("The run ends")]
     ours += [str(one.message) for one in caught if "record" in str(one.message)]
     assert len(ours) == 2
-    assert all(HARMLESS in text and text.isprintable() for text in ours)
-    with pytest.raises(NotADirectoryError, match=r"^Expected a directory of runs but") as gone:
-        find_winners(tmp_path / f"no{NASTY}", 1)
-    assert str(gone.value).isprintable()
+    assert all(ESCAPED in text and text.isprintable() for text in ours)
+    with pytest.raises(NotADirectoryError, match=r"^Expected a directory of runs but") as raised:
+        find_winners(tmp_path / f"no{UNPRINTABLE}", 1)
+    assert str(raised.value).isprintable()
 
 
 class Terminal(io.StringIO):
@@ -206,7 +206,7 @@ def test_progress_is_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert " 2/2 [" in terminal.getvalue()
 
 
-def test_progress_is_not_shown_for_short_work_or_off_a_terminal(
+def test_progress_is_not_shown_for_short_work_or_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())

@@ -15,7 +15,7 @@ SOURCE += ["--train-loss", "e", "--metric-mode", "min", "--target-mode", "max"]
 QUERY = Query((Path("x"),), "auto", "a", "b", "c", "d", "e", "min", "max")
 
 
-def test_every_option_of_rank_arrives() -> None:
+def test_every_option_of_rank_is_parsed() -> None:
     arguments = ["--monitor", "m", "--at", "3", "--top", "2", "--group-by", "f", "g"]
     found = parse_options(
         ["rank", "x", *SOURCE, *arguments, "--stability", "--json", "--plot", "p.svg"]
@@ -24,7 +24,7 @@ def test_every_option_of_rank_arrives() -> None:
     assert parse_options(["rank", "x", "--params"]).params
 
 
-def test_every_option_of_evaluate_arrives() -> None:
+def test_every_option_of_evaluate_is_parsed() -> None:
     arguments = ["--at", "3", "4", "--at", "5", "--estimator", "s", "t", "--estimator", "u"]
     arguments += ["--method", "kendall", "--resamples", "7", "--seed", "8", "--group-by", "f"]
     found = parse_options(["evaluate", "x", *SOURCE, *arguments, "--grid", "--json"])
@@ -33,14 +33,14 @@ def test_every_option_of_evaluate_arrives() -> None:
     )
 
 
-def test_every_option_of_replay_arrives() -> None:
+def test_every_option_of_replay_is_parsed() -> None:
     arguments = ["--policy", "s", "t", "--policy", "s", "--runs", "3", "--repeats", "4"]
     arguments += ["--workers", "5", "--seed", "6", "--validation-cost", "0.5", "--plot", "p.svg"]
     found = parse_options(["replay", "x", *SOURCE, *arguments])
     assert found == ReplayOptions(QUERY, Output(False, "p.svg"), ("s", "t", "s"), 3, 4, 5, 6, 0.5)
 
 
-def test_defaults() -> None:
+def test_options_have_defaults() -> None:
     query, output = Query((Path("x"),)), Output()
     assert parse_options(["rank", "x"]) == RankOptions(
         query, output, "sotl_e1", None, None, (), False, False

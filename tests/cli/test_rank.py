@@ -191,7 +191,7 @@ def test_rank_groups_runs_that_are_not_comparable(
     assert "batch_size (" not in err
 
 
-def test_group_that_allows_no_ranking_is_said(
+def test_a_group_that_cannot_be_ranked_causes_a_warning(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_record(sweep / "v3", [float("nan")] * 2, batch_size=64)
@@ -204,7 +204,7 @@ def test_group_that_allows_no_ranking_is_said(
     )
 
 
-def test_group_is_still_checked_for_what_else_differs(
+def test_other_differences_within_a_group_still_cause_a_warning(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_record(sweep / "v3", [1.0, 0.5], hparams={"dropout": 0.5})
@@ -227,7 +227,7 @@ def test_an_error_does_not_hide_what_was_left_out(
 
 @pytest.fixture
 def named(tmp_path: Path) -> Path:
-    """Runs of two sizes; the last two have a name, and parameters of their own."""
+    """Four runs of two sizes. The last two have a name and `params`."""
     model = {"model": {"sizes": [8, 4]}, "lr": 0.1}
     write_record(tmp_path / "v0", [3.0], hparams={**model, "act": "relu"})
     write_record(tmp_path / "v1", [4.0], hparams=model)

@@ -33,7 +33,9 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "x.npz"
 
 
-def test_document_has_the_fixed_shape(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_document_has_its_fixed_shape(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ("--policy", "fixed-t1-top1", "full", "--repeats", 3, "--validation-cost", 0.5)
     code, out, err = run(capsys, table, *options, "--json")
     assert code == 0
@@ -57,7 +59,7 @@ def test_document_has_the_fixed_shape(table: Path, capsys: pytest.CaptureFixture
     )
 
 
-def test_table_is_sorted_by_cost_and_marks_the_frontier(
+def test_the_table_is_sorted_by_cost_and_marks_the_frontier(
     table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("full", "fixed-t2-top3", "fixed-t3-top3", "fixed-t1-top1")
@@ -76,7 +78,7 @@ def test_table_is_sorted_by_cost_and_marks_the_frontier(
     ]
 
 
-def test_directory_of_runs_is_read_by_its_keys(
+def test_a_directory_of_runs_is_read_by_its_keys(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, losses, accuracy in zip("abcd", TRAIN.tolist(), ACCURACY.tolist(), strict=True):
@@ -99,7 +101,7 @@ def test_directory_of_runs_is_read_by_its_keys(
     )
 
 
-def test_seed_gives_the_same_document_again(
+def test_the_same_seed_gives_the_same_document(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     many_runs().save(tmp_path / "x.npz")
@@ -118,7 +120,7 @@ def test_a_policy_that_is_named_twice_counts_once(
     assert list(document["policies"]) == ["halving", "full"]
 
 
-def test_one_policy_of_each_kind_by_default(
+def test_one_policy_of_each_kind_is_replayed_by_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     many_runs(10).save(tmp_path / "x.npz")
@@ -160,7 +162,7 @@ def test_all_policies_have_their_variants() -> None:
     ]
 
 
-def test_picture_has_a_point_for_each_policy_and_the_frontier(
+def test_the_figure_has_a_point_for_each_policy_and_the_frontier(
     tmp_path: Path, table: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
@@ -180,10 +182,10 @@ def test_picture_has_a_point_for_each_policy_and_the_frontier(
     np.testing.assert_allclose(frontier, [[7 / 16, 2 / 3], [13 / 16, 0]])
     assert axes.get_xscale() == "log"
 
-    picture = tmp_path / "new" / "x.svg"
-    code, *_ = run(capsys, table, "--policy", "halving", "--repeats", 2, "--plot", picture)
+    figure_path = tmp_path / "new" / "x.svg"
+    code, *_ = run(capsys, table, "--policy", "halving", "--repeats", 2, "--plot", figure_path)
     assert code == 0
-    assert "<svg" in picture.read_text()
+    assert "<svg" in figure_path.read_text()
 
 
 def no_target(folder: Path) -> list[object]:
@@ -218,7 +220,7 @@ def absent(folder: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (no_target, "Expected the curves to have `final_metric`, the target, but it is absent."),
         (
@@ -248,16 +250,16 @@ def absent(folder: Path) -> list[object]:
         ),
     ],
 )
-def test_data_that_do_not_allow_it_give_1_and_a_message(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: object, said: str
+def test_unsuitable_data_exit_with_1_and_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: object, message: str
 ) -> None:
     code, out, err = run(capsys, *make(tmp_path))
     assert (code, out) == (1, "")
-    assert err.splitlines()[-1] == f"lightning-sotl replay: {said.format(folder=tmp_path)}"
+    assert err.splitlines()[-1] == f"lightning-sotl replay: {message.format(folder=tmp_path)}"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--runs", "1"], "Expected --runs to be at least 2 but got 1."),
         (["--repeats", "1"], "Expected --repeats to be at least 2 but got 1."),
@@ -285,14 +287,14 @@ def test_data_that_do_not_allow_it_give_1_and_a_message(
         ),
     ],
 )
-def test_wrong_usage_gives_2_and_a_message(
-    table: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+def test_wrong_usage_exits_with_2_and_a_message(
+    table: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
-    assert run(capsys, table, *options) == (2, "", f"lightning-sotl replay: {said}\n")
+    assert run(capsys, table, *options) == (2, "", f"lightning-sotl replay: {message}\n")
 
 
 @pytest.mark.parametrize(("policy", "extra"), [("optuna-median", "optuna"), ("ray-asha", "ray")])
-def test_absent_extra_is_named(
+def test_a_missing_extra_is_named(
     table: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

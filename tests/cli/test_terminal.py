@@ -1,4 +1,4 @@
-"""The command line on terminals, pipes and streams of every kind."""
+"""The command line on terminals, on pipes, on a full disk and with closed streams."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def on_terminal(*arguments: object, **environment: str) -> str:
-    """Return what the program shows on a terminal, and check that it ends well."""
+    """Return what the program shows on a terminal, and check that it succeeds."""
     pty = pytest.importorskip("pty", reason="no pseudo-terminals on this system")
     control, terminal = pty.openpty()
     done = subprocess.Popen(
@@ -38,7 +38,7 @@ def on_terminal(*arguments: object, **environment: str) -> str:
     )
     os.close(terminal)
     shown = b""
-    with contextlib.suppress(OSError):  # how a closed terminal ends on Linux
+    with contextlib.suppress(OSError):  # on Linux, reading from a closed terminal raises
         while chunk := os.read(control, 4096):
             shown += chunk
     os.close(control)
@@ -55,11 +55,11 @@ def on_terminal(*arguments: object, **environment: str) -> str:
     ],
     ids=str,
 )
-def test_terminal_gets_no_escape_sequences(sweep: Path, environment: dict[str, str]) -> None:
+def test_a_terminal_receives_no_escape_sequences(sweep: Path, environment: dict[str, str]) -> None:
     shown = on_terminal("rank", sweep, **environment)
     assert "\x1b" not in shown
     assert " lr:100:a " in shown  # no emoji
-    assert len(shown.splitlines()) == 4  # also the dumb one is 120 wide
+    assert len(shown.splitlines()) == 4  # no line is wrapped
 
 
 def test_tables_fit_a_terminal(tmp_path: Path) -> None:
@@ -69,17 +69,17 @@ def test_tables_fit_a_terminal(tmp_path: Path) -> None:
     shown = on_terminal("evaluate", tmp_path / "x.npz", COLUMNS="80", TERM="dumb")
     lines = shown.splitlines()
     tables = [line for line in lines if line.strip().startswith("sotl-e1 ")]
-    assert len(tables) == 4  # eight T's, two side by side
+    assert len(tables) == 4  # eight columns of T, two per table
     assert all(len(line.rstrip()) <= 80 and line.count("[") == 2 for line in tables)
 
 
-def test_path_is_whole_on_a_narrow_terminal(sweep: Path) -> None:
+def test_a_path_is_not_cut_on_a_narrow_terminal(sweep: Path) -> None:
     shown = on_terminal("rank", sweep, COLUMNS="40")
     assert "/shared/" + 50 * "x" in shown
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["rank"], ["rank", "--json"]])
-def test_nobody_is_told_that_the_reader_has_gone(sweep: Path, arguments: list[str]) -> None:
+def test_a_reader_that_exits_early_causes_no_error(sweep: Path, arguments: list[str]) -> None:
     path = [str(sweep)] if "rank" in arguments else []
     read, write = os.pipe()
     os.close(read)
@@ -91,7 +91,7 @@ def test_nobody_is_told_that_the_reader_has_gone(sweep: Path, arguments: list[st
 
 
 def with_full(stream: str, arguments: list[str], *, unbuffered: str = "") -> tuple[int, str]:
-    """Return the exit code with one stream on a full disk, and what comes out of the other one."""
+    """Return the exit code with one stream on a full disk, and the text on the other stream."""
     if not Path("/dev/full").exists():
         pytest.skip("this system has no device that is always full")
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -118,17 +118,17 @@ def test_help_and_version_that_cannot_be_written_are_an_error(
     assert done == (1, f"lightning-sotl: {FULL}")
 
 
-def test_output_to_a_full_disk_is_an_error_and_no_traceback(sweep: Path) -> None:
+def test_output_to_a_full_disk_is_an_error_without_a_traceback(sweep: Path) -> None:
     assert with_full("stdout", ["rank", str(sweep)]) == (1, f"lightning-sotl rank: {FULL}")
 
 
-def test_errors_that_cannot_be_written_are_errors_still() -> None:
+def test_the_exit_code_is_right_if_the_error_cannot_be_written() -> None:
     assert with_full("stderr", []) == (1, "")
-    assert with_full("stderr", ["sort"]) == (2, "")  # argparse's own way
+    assert with_full("stderr", ["sort"]) == (2, "")  # argparse writes this error
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the shell's syntax")
-def test_closed_streams_are_no_error(sweep: Path) -> None:
+def test_closed_streams_cause_no_error(sweep: Path) -> None:
     shell = f'"{sys.executable}" -m lightning_sotl rank "{sweep}"'
     done = subprocess.run(["sh", "-c", f"{shell} >&-"], capture_output=True, check=False)  # noqa: S607
     assert (done.returncode, done.stderr) == (0, b"")
@@ -146,7 +146,7 @@ def test_ctrl_c_ends_at_once_without_a_traceback(
 
     monkeypatch.setattr("lightning_sotl.cli.inputs.read_logs", interrupted)
     target = [] if command == "rank" else ["--target", "acc"]
-    # Ray leaves a handler of its own behind where it has run before.
+    # Ray replaces the handler if an earlier test of this process has run it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert main([command, str(sweep), *target]) == 130

@@ -38,7 +38,7 @@ def test_scores_by_hand(name: str) -> None:
     np.testing.assert_allclose(scores, EXPECTED[name], rtol=1e-12)
 
 
-def test_families_are_those_of_the_paper() -> None:
+def test_the_families_are_those_of_the_paper() -> None:
     assert list(ESTIMATORS) == [
         "sotl",
         "sotl-e",
@@ -52,7 +52,7 @@ def test_families_are_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("family", ESTIMATORS)
-def test_better_run_ranks_first_by_default(family: str) -> None:
+def test_the_better_run_ranks_first_by_default(family: str) -> None:
     better = np.array([2.0, 1.0, 0.05])
     worse = np.array([2.5, 2.0, 1.5])
     losses = np.stack([better, worse])
@@ -63,7 +63,7 @@ def test_better_run_ranks_first_by_default(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ESTIMATORS)
-def test_value_after_k_epochs_uses_exactly_k(family: str) -> None:
+def test_the_score_after_k_epochs_depends_on_those_k_epochs_only(family: str) -> None:
     losses = np.random.default_rng(0).uniform(0.01, 1, size=(4, 6))
     whole = LearningCurves(losses, val_loss=losses, val_metric=losses)
     scores = named_estimator(family).scores(whole)
@@ -75,7 +75,7 @@ def test_value_after_k_epochs_uses_exactly_k(family: str) -> None:
         )
 
 
-def test_metric_that_shall_be_low_diverges_upwards() -> None:
+def test_a_diverged_metric_is_infinite_if_lower_is_better() -> None:
     estimator = named_estimator("val-metric")
     low = table(metric_mode="min")
     assert estimator.mode_in(low) == "min"
@@ -96,7 +96,7 @@ def test_epochs_without_any_validation_make_scores_unavailable() -> None:
         assert (~np.isnan(scores).all(axis=0)).tolist() == expected, name
 
 
-def test_threshold_is_reached_when_equalled() -> None:
+def test_a_loss_equal_to_the_threshold_reaches_it() -> None:
     assert epochs_to_loss(np.array([0.2, 0.1])).tolist() == [np.inf, 2.0]
     assert epochs_to_loss(np.array([-np.inf, np.nan])).tolist() == [np.inf, np.inf]
 
@@ -113,7 +113,7 @@ def test_threshold_is_reached_when_equalled() -> None:
         ("val-metric", "val-metric", 1),
     ],
 )
-def test_names_say_what_is_computed(name: str, canonical: str, first: int) -> None:
+def test_a_name_contains_the_parameter(name: str, canonical: str, first: int) -> None:
     assert named_estimator(name).name == canonical
     assert named_estimator(name).first_epoch == first
 
@@ -150,18 +150,18 @@ def test_names_say_what_is_computed(name: str, canonical: str, first: int) -> No
         ("sotl10", "Expected 'sotl' without a number but got 'sotl10'."),
     ],
 )
-def test_wrong_names_say_what_was_expected(name: str, message: str) -> None:
+def test_wrong_names_are_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         named_estimator(name)
 
 
-def test_missing_curve_is_named() -> None:
+def test_a_missing_curve_is_named() -> None:
     with pytest.raises(
         ValueError, match=r"^'sovl' requires `val_loss`, but the curves have none\.$"
     ):
         named_estimator("sovl").scores(LearningCurves(LOSSES))
 
 
-def test_table_of_estimators_cannot_be_changed() -> None:
+def test_the_table_of_estimators_is_read_only() -> None:
     with pytest.raises(TypeError, match="does not support item assignment"):
         ESTIMATORS["sotl"] = ESTIMATORS["sovl"]

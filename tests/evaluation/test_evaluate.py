@@ -34,7 +34,7 @@ def noisy_table(runs: int = 60, epochs: int = 12, seed: int = 0) -> LearningCurv
     )
 
 
-def test_correlations_are_those_of_scipy() -> None:
+def test_the_correlations_are_those_of_scipy() -> None:
     curves = noisy_table()
     result = evaluate(curves, at=[3, 12], estimators=["sotl", "sotl-e2"], resamples=50)
     for epoch in (3, 12):
@@ -47,7 +47,7 @@ def test_correlations_are_those_of_scipy() -> None:
             assert found.low < found.rho < found.high
 
 
-def test_json_has_the_fixed_shape() -> None:
+def test_the_json_document_has_its_fixed_shape() -> None:
     result = evaluate(noisy_table(), at=[2, 12], estimators=["sotl-e10", "final-loss"])
     document = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert list(document) == [
@@ -65,7 +65,7 @@ def test_json_has_the_fixed_shape() -> None:
     assert set(document["recommended"]) == {"estimator", "window", "epoch"}
 
 
-def test_undefined_correlation_is_null_and_said() -> None:
+def test_an_undefined_correlation_is_null_and_causes_a_note() -> None:
     curves = noisy_table()
     result = evaluate(curves, at=[12], estimators=["epochs-to-loss99"])
     (values,) = result.to_json()["estimators"].values()
@@ -75,7 +75,7 @@ def test_undefined_correlation_is_null_and_said() -> None:
     )
 
 
-def test_recommendation_is_the_cheapest_that_is_not_worse() -> None:
+def test_the_cheapest_pair_that_is_not_worse_is_recommended() -> None:
     quality = np.linspace(0, 1, 40)
     exact = np.repeat((2 - quality)[:, np.newaxis], 6, axis=1)
     curves = LearningCurves(exact, final_metric=quality)
@@ -83,7 +83,7 @@ def test_recommendation_is_the_cheapest_that_is_not_worse() -> None:
     assert (found.window, found.epoch) == (1, 2)
 
 
-def test_recommendation_waits_for_an_order_that_is_clearly_better() -> None:
+def test_a_later_t_is_recommended_if_it_is_significantly_better() -> None:
     generator = np.random.default_rng(0)
     quality = np.linspace(0, 1, 200)
     losses = np.stack([generator.normal(size=200), *([2 - quality] * 3)], axis=1)
@@ -92,13 +92,13 @@ def test_recommendation_waits_for_an_order_that_is_clearly_better() -> None:
     assert (found.window, found.epoch) == (1, 2)
 
 
-def test_without_any_order_nothing_is_recommended() -> None:
+def test_nothing_is_recommended_if_all_runs_tie() -> None:
     curves = LearningCurves(np.ones((20, 3)), final_metric=np.arange(20.0))
     assert evaluate(curves, resamples=10).recommended is None
 
 
 @pytest.mark.parametrize(("runs", "is_advised"), [(19, False), (20, True)])
-def test_nothing_is_advised_where_the_intervals_are_too_narrow(runs: int, is_advised: bool) -> None:
+def test_a_recommendation_from_too_few_runs_is_not_advised(runs: int, is_advised: bool) -> None:
     quality = np.arange(float(runs))
     curves = LearningCurves(-quality[:, np.newaxis], final_metric=quality)
     result = evaluate(curves, resamples=10)
@@ -106,7 +106,7 @@ def test_nothing_is_advised_where_the_intervals_are_too_narrow(runs: int, is_adv
     assert result.is_advised is is_advised
 
 
-def test_run_without_target_is_left_out_and_one_without_losses_ranks_last() -> None:
+def test_a_run_without_a_target_is_left_out_and_one_without_losses_ranks_last() -> None:
     losses = [[1.0], [2.0], [np.nan], [0.1]]
     curves = LearningCurves(losses, final_metric=[0.9, 0.8, 0.1, np.nan])
     result = evaluate(curves, resamples=20, estimators=["sotl-e1", "epochs-to-loss"])
@@ -121,7 +121,7 @@ def test_run_without_target_is_left_out_and_one_without_losses_ranks_last() -> N
     ]
 
 
-def test_epochs_to_a_loss_that_no_run_reaches_are_no_estimator_by_default() -> None:
+def test_a_threshold_that_no_run_reaches_is_not_evaluated_by_default() -> None:
     target = [0.9, 0.8, np.nan]
     losses = [[1.0, 0.5, 0.09], [2.0, 0.6, 0.3], [0.1, 0.1, 0.1]]
     curves = LearningCurves(losses, final_metric=target)
@@ -129,31 +129,31 @@ def test_epochs_to_a_loss_that_no_run_reaches_are_no_estimator_by_default() -> N
     assert "epochs-to-loss" in evaluate(curves, at=[1, 2, 3], resamples=2).estimators
 
 
-def test_runs_without_a_target_that_ended_early_may_not_have_been_chosen() -> None:
+def test_runs_that_ended_early_without_a_target_cause_a_warning() -> None:
     losses = np.ones((10, 3))
     losses[0, 2] = np.nan
     target = np.arange(10.0)
     target[0] = np.nan
     shorter = LearningCurves(losses, final_metric=target)
-    assert len(selection_notes(shorter, [False] * 10)) == 1  # of no record, but shorter
+    assert len(selection_notes(shorter, [False] * 10)) == 1  # without a record, but shorter
     losses[0, 2] = np.inf
     diverged = LearningCurves(losses, final_metric=target)
-    assert selection_notes(diverged, [False] * 10) == []  # trained to its end
+    assert selection_notes(diverged, [False] * 10) == []  # all trained to the end
     assert len(selection_notes(diverged, [True] * 10)) == 1
-    # One of eleven that broke off chooses nothing.
+    # 1 of 11 runs that failed is below the tenth that causes the warning.
     rows = [*range(10), 5]
     once_more = LearningCurves(shorter.train_loss[rows], final_metric=target[rows])
     assert selection_notes(once_more, [False] * 11) == []
 
 
-def test_estimator_without_a_value_at_any_t_is_named() -> None:
+def test_an_estimator_without_a_value_at_any_t_is_named() -> None:
     curves = noisy_table()
     result = evaluate(curves, at=[2, 5], estimators=["sotl-e10", "sotl"], resamples=10)
     assert list(result.estimators) == ["sotl"]
     assert notes(result, curves) == ["Left out 'sotl-e10': it has no value at T = 2, 5."]
 
 
-def test_curves_have_a_value_for_each_epoch() -> None:
+def test_correlation_curves_have_a_value_for_each_epoch() -> None:
     curves = noisy_table()
     found = correlation_curves(curves, ["sotl-e2"])["sotl-e2"]
     assert found.shape == (12,)
@@ -166,7 +166,9 @@ def test_curves_have_a_value_for_each_epoch() -> None:
     ("epochs", "expected"),
     [(1, (1,)), (2, (1, 2)), (10, (1, 2, 3, 5, 8, 10)), (50, (2, 3, 5, 10, 15, 25, 38, 50))],
 )
-def test_default_epochs(epochs: int, expected: tuple[int, ...]) -> None:
+def test_the_default_epochs_are_shares_of_the_longest_run(
+    epochs: int, expected: tuple[int, ...]
+) -> None:
     assert default_epochs(epochs) == expected
 
 
@@ -183,14 +185,14 @@ def test_default_epochs(epochs: int, expected: tuple[int, ...]) -> None:
         ({"at": [1.5]}, TypeError, "Expected `at` to be a positive integer but got 1.5."),
     ],
 )
-def test_wrong_epochs_are_named(
+def test_wrong_epochs_are_refused(
     options: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         evaluate(noisy_table(), **options)
 
 
-def test_missing_target_is_named() -> None:
+def test_a_missing_target_is_named() -> None:
     with pytest.raises(
         ValueError,
         match=r"^Expected the curves to have `final_metric`, the target, but it is absent\.$",
@@ -198,7 +200,7 @@ def test_missing_target_is_named() -> None:
         evaluate(LearningCurves([[1.0], [2.0]]))
 
 
-def test_missing_curve_is_named() -> None:
+def test_a_missing_curve_is_named() -> None:
     curves = LearningCurves([[1.0], [2.0]], final_metric=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"^'sovl' requires `val_loss`, but the curves have none"):
         evaluate(curves, estimators=["sovl"])
@@ -217,7 +219,7 @@ def test_missing_curve_is_named() -> None:
         ("taskset", 25, (0.955, 0.925, 0.957, 0.926)),
     ],
 )
-def test_recorded_curves_give_the_known_correlations(
+def test_curves_of_a_benchmark_give_the_known_correlations(
     name: str, epoch: int, expected: tuple[float, ...]
 ) -> None:
     if name == "nlp":

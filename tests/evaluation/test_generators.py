@@ -26,7 +26,7 @@ def test_groups_have_the_moments_and_correlation_of_numpy_and_scipy() -> None:
     assert [group.key for group in found.generators] == [str(k) for k in np.argsort(means[:, 0])]
 
 
-def test_group_with_a_diverged_run_stands_last() -> None:
+def test_a_group_with_a_diverged_run_ranks_last() -> None:
     found = select_generator([1.0, np.nan, 5.0, 6.0], [0.9, 0.8, 0.5, 0.4], ["a", "a", "b", "b"])
     assert [group.key for group in found.generators] == ["b", "a"]
     assert found.generators[1].score == np.inf
@@ -54,6 +54,6 @@ def test_runs_without_a_target_are_left_out_and_counted() -> None:
         ),
     ],
 )
-def test_wrong_calls_say_what_was_expected(arguments: tuple[object, ...], message: str) -> None:
+def test_wrong_arguments_are_refused(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         select_generator(*arguments)

@@ -17,7 +17,7 @@ from lightning_sotl.evaluation.lcsvr import _inputs
 
 
 def saturating(runs: int = 150, seed: int = 0, *, mode: str = "max") -> LearningCurves:
-    """Return curves whose end follows from level and slope, but not from the level alone."""
+    """Return curves with an end that depends on level and slope, not on the level alone."""
     generator = np.random.default_rng(seed)
     end, speed = generator.uniform(0.4, 0.9, runs), generator.uniform(0.05, 0.5, runs)
     epochs = np.arange(1, 21)
@@ -30,7 +30,7 @@ def saturating(runs: int = 150, seed: int = 0, *, mode: str = "max") -> Learning
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_extrapolation_beats_the_value_at_t(mode: str) -> None:
+def test_its_predictions_rank_runs_better_than_the_value_at_t(mode: str) -> None:
     curves = saturating(mode=mode)
     model = LcSVR(training_runs=80, searches=15).fit(curves, at=6)
     rest = np.setdiff1d(np.arange(curves.runs), model.training_rows_)
@@ -41,7 +41,7 @@ def test_extrapolation_beats_the_value_at_t(mode: str) -> None:
     assert svr > 0.95 > early
 
 
-def test_inputs_are_curve_differences_and_their_moments() -> None:
+def test_the_inputs_are_the_curve_its_differences_and_their_moments() -> None:
     curves = LearningCurves([[1.0, 1.0, 1.0]], val_metric=[[1.0, 2.0, 4.0]], features=[[7.0]])
     np.testing.assert_allclose(
         _inputs(curves, 3),
@@ -50,19 +50,19 @@ def test_inputs_are_curve_differences_and_their_moments() -> None:
     np.testing.assert_allclose(_inputs(curves, 1), [[1, 1, 0, 7]])
 
 
-def test_two_hundred_runs_are_learned_from_by_default_and_fewer_if_there_are_fewer() -> None:
+def test_it_trains_on_200_runs_by_default_or_on_all_if_there_are_fewer() -> None:
     assert LcSVR().training_runs == 200
     assert LcSVR(searches=1).fit(saturating(20), at=2).training_rows_.size == 20
 
 
-def test_same_seed_predicts_the_same() -> None:
+def test_the_same_seed_gives_the_same_predictions() -> None:
     curves = saturating(40)
     once = LcSVR(training_runs=20, searches=3, seed=4).fit(curves, at=3).predict(curves, at=3)
     again = LcSVR(training_runs=20, searches=3, seed=4).fit(curves, at=3).predict(curves, at=3)
     np.testing.assert_array_equal(once, again)
 
 
-def test_diverged_runs_are_not_learned_from_and_have_no_prediction() -> None:
+def test_diverged_runs_are_not_used_for_training_and_have_no_prediction() -> None:
     curves = saturating(30)
     metric, final = curves.val_metric.copy(), curves.final_metric.copy()
     metric[3, 1], final[5] = np.nan, np.inf
@@ -124,14 +124,12 @@ def test_diverged_runs_are_not_learned_from_and_have_no_prediction() -> None:
         ),
     ],
 )
-def test_wrong_calls_say_what_was_expected(
-    call: object, error: type[Exception], message: str
-) -> None:
+def test_wrong_arguments_are_refused(call: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()
 
 
-def test_its_import_does_not_load_scikit_learn() -> None:
+def test_importing_it_does_not_load_scikit_learn() -> None:
     code = (
         "import sys; from lightning_sotl.evaluation import LcSVR; print('sklearn' in sys.modules)"
     )

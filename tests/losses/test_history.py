@@ -107,11 +107,11 @@ def test_a_second_windowed_family_fits_beside_sotl_e():
     family = Family("sotl-worst", "_worst", worst, parameter="window", default=1)
     estimates = [LoggedEstimate(family, 2), LoggedEstimate(FAMILIES["sotl-e"], 2)]
     online = LossHistory({estimate.name: estimate for estimate in estimates})
-    seen = []
+    estimates_so_far = []
     for epoch, loss in enumerate([3.0, 1.0, 2.0, 0.5]):
         online.close(epoch, loss, 1)
-        seen.append(online.estimates())
-    assert seen == [
+        estimates_so_far.append(online.estimates())
+    assert estimates_so_far == [
         {},
         {"sotl_worst2": 3.0, "sotl_e2": 4.0},
         {"sotl_worst2": 2.0, "sotl_e2": 3.0},

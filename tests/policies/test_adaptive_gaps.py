@@ -51,10 +51,10 @@ def test_runs_that_never_report_are_not_compared_and_do_not_count_as_started():
 def test_curves_of_different_lengths_are_compared_at_the_epoch_of_the_run():
     train = [[3.0, 3.0, 3.0], [2.0, 2.0, NAN], [1.0, NAN, NAN], [0.5, 0.5, 4.0]]
     policy = AdaptivePolicy(max_epochs=8, first=2)
-    seen = [policy.decide(run, train) for run in range(4)]
-    assert [decision.epoch for decision in seen] == [3, 2, 1, 3]
-    assert [decision.compared for decision in seen] == [2, 3, 0, 2]
-    assert [decision.place for decision in seen] == [1, 2, None, 2]
+    decisions = [policy.decide(run, train) for run in range(4)]
+    assert [decision.epoch for decision in decisions] == [3, 2, 1, 3]
+    assert [decision.compared for decision in decisions] == [2, 3, 0, 2]
+    assert [decision.place for decision in decisions] == [1, 2, None, 2]
 
 
 def test_runs_without_the_metric_are_compared_by_the_other_curve():

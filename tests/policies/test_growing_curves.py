@@ -5,7 +5,7 @@ import numpy as np
 from lightning_sotl.policies.growing_curves import GrowingCurves
 
 
-def test_runs_and_epochs_come_in_any_order_and_number():
+def test_runs_and_epochs_are_put_in_any_order_and_number():
     generator = np.random.default_rng(0)
     expected = generator.normal(size=(100, 40))
     curves = GrowingCurves(max_epochs=40)

@@ -30,5 +30,5 @@ def test_a_finished_run_is_compared_by_its_last_three_validations(values, score)
     assert final_score(np.array(values)) == score
 
 
-def test_a_huge_growth_leads_straight_to_the_end():
+def test_after_a_huge_growth_the_next_rung_is_the_last():
     assert rungs(3, 30, growth=1e308) == [3, 30]

@@ -24,18 +24,18 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def by_hand(policy: AdaptivePolicy, curves: list[np.ndarray], workers: int) -> list[int]:
     """Return how many epochs each run trains, with a table that is filled epoch by epoch."""
-    seen = [np.full(curve.shape, math.nan) for curve in curves]
+    reported = [np.full(curve.shape, math.nan) for curve in curves]
     runs, epochs = curves[0].shape
     waiting, running, done = list(range(runs)), [], [0] * runs
     while waiting or running:
         while waiting and len(running) < workers:
             running.append(waiting.pop(0))
         for run in running:
-            for table, curve in zip(seen, curves, strict=True):
+            for table, curve in zip(reported, curves, strict=True):
                 table[run, done[run]] = curve[run, done[run]]
             done[run] += 1
         running = [
-            run for run in running if done[run] < epochs and policy.decide(run, *seen).goes_on
+            run for run in running if done[run] < epochs and policy.decide(run, *reported).goes_on
         ]
     return done
 

@@ -39,7 +39,7 @@ def oracle(x: np.ndarray, y: np.ndarray, method: str) -> float:
 
 @pytest.mark.parametrize("method", ["spearman", "kendall", "weighted-tau"])
 @given(pair=PAIRS)
-def test_correlation_with_ties_is_that_of_scipy(
+def test_the_correlation_with_ties_equals_that_of_scipy(
     method: str, pair: tuple[np.ndarray, np.ndarray]
 ) -> None:
     x, y = pair
@@ -53,7 +53,7 @@ def test_correlation_with_ties_is_that_of_scipy(
     ("mode", "target_mode", "sign"),
     [("min", "max", -1), ("max", "min", -1), ("min", "min", 1), ("max", "max", 1)],
 )
-def test_correlation_is_oriented(method: str, mode: str, target_mode: str, sign: int) -> None:
+def test_the_correlation_is_oriented(method: str, mode: str, target_mode: str, sign: int) -> None:
     rising = np.arange(6.0)
     value = rank_correlation(rising, rising, method=method, mode=mode, target_mode=target_mode)
     assert value == pytest.approx(sign)
@@ -66,7 +66,7 @@ def test_lower_loss_and_higher_accuracy_agree_by_default() -> None:
 @pytest.mark.parametrize("method", ["spearman", "kendall", "weighted-tau"])
 @pytest.mark.parametrize("diverged", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_diverged_run_ranks_last_and_never_wins(method: str, diverged: float, mode: str) -> None:
+def test_a_diverged_run_ranks_last(method: str, diverged: float, mode: str) -> None:
     worst = 9.0 if mode == "min" else -9.0
     scores, target = [0.3, diverged, 0.1, 0.2], [3.0, 1.0, 2.0, 4.0]
     finite = [worst if not np.isfinite(score) else score for score in scores]
@@ -74,12 +74,12 @@ def test_diverged_run_ranks_last_and_never_wins(method: str, diverged: float, mo
     assert rank_correlation(scores, target, method=method, mode=mode) == expected
 
 
-def test_run_without_a_finite_target_is_left_out() -> None:
+def test_a_run_without_a_finite_target_is_left_out() -> None:
     full = rank_correlation([1.0, 2.0, 4.0], [3.0, 1.0, 2.0])
     assert rank_correlation([1.0, 0.0, 2.0, 4.0], [3.0, np.nan, 1.0, 2.0]) == full
 
 
-def test_estimate_that_no_run_has_yet_correlates_with_nothing() -> None:
+def test_the_correlation_is_undefined_before_any_run_has_a_score() -> None:
     curve = rank_correlation_curve([[np.nan, 1.0], [np.nan, 2.0]], [2.0, 1.0])
     np.testing.assert_array_equal(curve, [np.nan, 1.0])
     np.testing.assert_array_equal(
@@ -92,11 +92,11 @@ def test_estimate_that_no_run_has_yet_correlates_with_nothing() -> None:
 
 @pytest.mark.parametrize("method", ["spearman", "kendall", "weighted-tau"])
 @pytest.mark.parametrize("scores", [[1.0, 1.0, 1.0], [np.inf, np.inf, np.nan]])
-def test_correlation_of_a_constant_is_undefined(method: str, scores: list[float]) -> None:
+def test_the_correlation_of_equal_scores_is_undefined(method: str, scores: list[float]) -> None:
     assert np.isnan(rank_correlation(scores, [1.0, 2.0, 3.0], method=method))
 
 
-def test_curve_is_the_correlation_after_each_epoch() -> None:
+def test_the_curve_is_the_correlation_after_each_epoch() -> None:
     generator = np.random.default_rng(0)
     scores, target = generator.normal(size=(20, 5)), generator.normal(size=20)
     expected = [-stats.spearmanr(scores[:, k], target).statistic for k in range(5)]
@@ -143,11 +143,11 @@ def test_regret_in_ranks_counts_ties_at_the_lowest_rank() -> None:
     assert float(selection_regret(picks_the_third, target, unit="rank")) == 0.25
 
 
-def test_regret_never_picks_a_diverged_run_while_another_is_left() -> None:
+def test_a_diverged_run_is_picked_only_if_no_other_run_is_left() -> None:
     assert float(selection_regret([-np.inf, np.nan, 5.0], [1.0, 0.8, 0.5])) == 0.5
 
 
-def test_stability_compares_half_of_t_with_t() -> None:
+def test_stability_compares_the_orders_at_half_of_t_and_at_t() -> None:
     scores = np.array([[9.0, 3.0, 9.0, 9.0, 1.0], [9.0, 1.0, 9.0, 9.0, 2.0], [9.0, 2, 9, 9, 3.0]])
     expected = stats.spearmanr([3.0, 1.0, 2.0], [1.0, 2.0, 3.0]).statistic
     assert order_stability(scores, at=5) == pytest.approx(expected)
@@ -222,6 +222,6 @@ def test_stability_is_undefined_before_the_score_exists() -> None:
         ),
     ],
 )
-def test_wrong_calls_say_what_was_expected(call: object, message: str) -> None:
+def test_wrong_arguments_are_refused(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call()

@@ -20,7 +20,7 @@ from lightning_sotl.stats.intervals import (
 def resampled_by_scipy(
     scores: np.ndarray, target: np.ndarray, *, resamples: int, seed: int
 ) -> np.ndarray:
-    """Draw as the fast path does (runs in the order of the target) and rank each draw anew."""
+    """Draw as the fast code does, with the runs in the order of the target, and rank each draw."""
     order = np.argsort(target, kind="stable")
     scores, target = scores[order], target[order]
     generator = np.random.default_rng(seed)
@@ -43,7 +43,7 @@ def resampled_by_scipy(
     ),
     seed=st.integers(0, 99),
 )
-def test_fast_resamples_are_those_that_scipy_ranks_anew(
+def test_the_fast_resamples_equal_those_ranked_by_scipy(
     pair: tuple[np.ndarray, np.ndarray], seed: int
 ) -> None:
     scores, target = pair
@@ -60,7 +60,7 @@ def test_columns_share_their_resamples() -> None:
     np.testing.assert_array_equal(together[:, 1], alone[:, 0])
 
 
-def test_diverged_scores_tie_at_the_end_in_resamples() -> None:
+def test_diverged_scores_tie_in_last_place_in_resamples() -> None:
     scores, target = np.arange(12.0), np.random.default_rng(0).normal(size=12)
     diverged = np.where(scores > 8, np.nan, scores)
     last = np.where(scores > 8, 99.0, scores)
@@ -71,7 +71,7 @@ def test_diverged_scores_tie_at_the_end_in_resamples() -> None:
 
 
 @pytest.mark.parametrize("method", ["spearman", "kendall", "weighted-tau"])
-def test_interval_holds_the_estimate_and_narrows_with_runs(method: str) -> None:
+def test_the_interval_contains_the_estimate_and_narrows_with_more_runs(method: str) -> None:
     generator = np.random.default_rng(1)
     widths = []
     for runs in (30, 300):
@@ -86,7 +86,7 @@ def test_interval_holds_the_estimate_and_narrows_with_runs(method: str) -> None:
     assert widths[1] < widths[0] / 2
 
 
-def test_interval_covers_the_true_correlation_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_correlation_at_about_its_confidence() -> None:
     # For normal pairs with correlation r, Spearman's rho is 6 / pi * asin(r / 2).
     generator, r, hits = np.random.default_rng(2), 0.6, 0
     truth = 6 / np.pi * np.arcsin(r / 2)
@@ -98,7 +98,7 @@ def test_interval_covers_the_true_correlation_about_as_often_as_it_says() -> Non
     assert 0.88 <= hits / 200 <= 0.99
 
 
-def test_unknown_columns_have_no_interval() -> None:
+def test_columns_without_scores_have_no_interval() -> None:
     scores = np.array([[np.nan, 1.0], [np.nan, 2.0], [np.nan, 3.0]])
     low, high = rank_correlation_interval(scores, [3.0, 2.0, 1.0], resamples=50)
     assert np.isnan(low[0])
@@ -106,14 +106,14 @@ def test_unknown_columns_have_no_interval() -> None:
     assert high[1] == 1.0
 
 
-def test_resamples_without_any_order_do_not_count() -> None:
+def test_resamples_in_which_all_runs_tie_are_ignored() -> None:
     samples = np.array([[np.nan, np.nan], [1.0, np.nan], [3.0, np.nan]])
     low, high = percentile_bounds(samples, confidence=0.5)
     np.testing.assert_array_equal(low, [1.5, np.nan])
     np.testing.assert_array_equal(high, [2.5, np.nan])
 
 
-def test_difference_is_that_of_scipy_on_the_same_resamples() -> None:
+def test_the_difference_equals_that_of_scipy_on_the_same_resamples() -> None:
     generator = np.random.default_rng(3)
     losses, accuracies, target = generator.normal(size=(3, 40))
     gap, low, high = rank_correlation_difference(
@@ -127,12 +127,12 @@ def test_difference_is_that_of_scipy_on_the_same_resamples() -> None:
     assert gap == pytest.approx(rho[0] - rho[1])
 
 
-def test_all_epochs_are_compared_with_one_score_that_is_no_better_than_itself() -> None:
+def test_each_epoch_is_compared_with_one_score_and_a_score_equals_itself() -> None:
     generator = np.random.default_rng(4)
     target = generator.normal(size=60)
     scores = np.stack([generator.normal(size=60), -target, np.full(60, np.nan)], axis=1)
     gap, low, high = rank_correlation_difference(scores, -target, target, resamples=50)
-    assert high[0] < 0  # surely worse
+    assert high[0] < 0  # significantly worse
     assert (gap[1], low[1], high[1]) == (0, 0, 0)
     assert np.isnan([gap[2], low[2], high[2]]).all()
 
@@ -164,7 +164,7 @@ def test_all_epochs_are_compared_with_one_score_that_is_no_better_than_itself() 
         ({"seed": None}, TypeError, "Expected `seed` to be a non-negative integer but got None."),
     ],
 )
-def test_wrong_arguments_say_what_was_expected(
+def test_wrong_arguments_are_refused(
     arguments: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
@@ -172,7 +172,7 @@ def test_wrong_arguments_say_what_was_expected(
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (2,), ()])
-def test_others_of_another_shape_are_named(shape: tuple[int, ...]) -> None:
+def test_other_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     message = (
         f"Expected `others` to have the shape (3,) or that of `scores`, (3, 5), but got {shape}."
     )

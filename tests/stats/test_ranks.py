@@ -17,12 +17,12 @@ TABLES = hnp.arrays(
 
 
 @given(TABLES)
-def test_midranks_are_those_of_scipy(table: np.ndarray) -> None:
+def test_midranks_equal_those_of_scipy(table: np.ndarray) -> None:
     np.testing.assert_array_equal(midranks(table), stats.rankdata(table, axis=-1))
 
 
 @given(TABLES)
-def test_best_ranks_are_those_of_scipy(table: np.ndarray) -> None:
+def test_best_ranks_equal_those_of_scipy(table: np.ndarray) -> None:
     np.testing.assert_array_equal(best_ranks(table), stats.rankdata(table, "min", axis=-1))
 
 
@@ -30,11 +30,13 @@ def test_best_ranks_are_those_of_scipy(table: np.ndarray) -> None:
     ("mode", "expected"),
     [("min", [1.0, np.inf, np.inf, np.inf]), ("max", [-1.0, np.inf, np.inf, np.inf])],
 )
-def test_badness_puts_last_whatever_is_not_finite(mode: str, expected: list[float]) -> None:
+def test_oriented_values_that_are_not_finite_are_the_worst(
+    mode: str, expected: list[float]
+) -> None:
     assert oriented([1.0, np.nan, np.inf, -np.inf], mode=mode).tolist() == expected
 
 
-def test_tie_bounds_name_first_and_last_of_each_group() -> None:
+def test_tie_bounds_are_the_first_and_last_index_of_each_group() -> None:
     first, last = tie_bounds(np.array([1.0, 1.0, 2.0, np.inf, np.inf]))
     assert first.tolist() == [0, 0, 2, 3, 3]
     assert last.tolist() == [1, 1, 2, 4, 4]
