@@ -1,4 +1,4 @@
-"""Settings of all tests, and of the processes that they start."""
+"""Settings for all tests and for the processes that they start."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from tests.support.paths import EXAMPLES, PAPER
 
-# Before torch is imported. The tests' networks are so small that more threads only wait for each
-# other, for minutes where other programs want the same cores.
+# This must be set before torch is imported. The networks of the tests are so small that more
+# threads only wait for each other, which takes minutes on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# An example imports the modules beside it, as a script can.
+# Examples import modules from their own folder, as scripts do.
 sys.path += [str(EXAMPLES), str(PAPER)]
 
-# The files that take longest. They come first, so that no process waits for one of them at the end.
+# The files that take longest. They run first, so that no process waits for one of them at the end.
 LONGEST = [
     "test_ray_sweeps.py",
     "test_pages.py",
@@ -27,16 +27,16 @@ LONGEST = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    """Run the files that take longest first."""
+    positions = {name: position for position, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: positions.get(item.path.name, len(positions)))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many processes `-n auto` starts: one a core, but none for a single file.
+    """Return how many processes `-n auto` starts: one per core up to 4, or none for a single file.
 
-    For one file the processes would take longer to start than the tests take. More than four
-    would wait for the tests that start processes themselves.
+    The tests of a single file often take less time than starting the processes. With more than four
+    processes, the tests that start processes themselves would be slowed down.
     """
     files = {argument.partition("::")[0] for argument in config.args}
     if len(files) == 1 and Path(files.pop()).is_file():

@@ -111,11 +111,11 @@ def rank_runs(
             finite estimate, or if `monitor` is neither an estimate nor a logged key.
     """
     chosen = np.arange(found.curves.runs) if rows is None else np.asarray(rows)
+    facts = [found.facts[run] for run in chosen]
     scores, completed = _scores(found, monitor, estimate)
     scores, completed = scores[chosen], completed[chosen]
-    names = [found.curves.names[run] for run in chosen]
-    reasons = Counter(found.facts[run].get("stopping_reason") for run in chosen)
-    by_policy, paused = reasons["policy"], reasons["paused"]
+    reasons = [header.get("stopping_reason") for header in facts]
+    by_policy, paused = reasons.count("policy"), reasons.count("paused")
     notes: list[str] = []
     if at is None:
         # A logged key may be missing in some epochs, for example that of a rare validation.
@@ -123,44 +123,60 @@ def rank_runs(
         stops = {stop for run in chosen if (stop := found.stopped_at[run])}
         at, notes = _default_at(reached, sorted(stops), by_policy, paused)
     _check_at(at, int(completed.max()), monitor, estimate)
+    unit = unit_of(monitor)
     values = scores[:, at - 1]
     costs = oriented(np.where(completed >= at, values, np.inf), mode=mode)
     if np.isinf(costs).all():
         raise ValueError(
-            f"No run has a finite '{monitor}' after {pluralize(at, unit_of(monitor))}, so there is "
-            "nothing to rank."
+            f"No run has a finite '{monitor}' after {pluralize(at, unit)}, so there is nothing to "
+            "rank."
         )
     order = np.argsort(costs, kind="stable")
     if by_policy or paused:
-        newest = oriented(scores[np.arange(len(scores)), np.minimum(completed, at) - 1], mode=mode)
-        # A policy ends runs that it ranks low, so the runs that trained longest come first.
-        order = np.lexsort((newest, -np.minimum(completed, at), ~np.isfinite(newest)))
+        order = _longest_first(scores, np.minimum(completed, at), mode)
     ranks = best_ranks(costs)
+    ids = [found.curves.names[run] for run in chosen]
+    given = [_given_name(header) for header in facts]
     checkpoints = found.curves.checkpoints or ()
     runs = tuple(
         RankedRun(
             rank=int(ranks[row]),
-            run_id=names[row],
+            run_id=ids[row],
             estimate=float(values[row]) if math.isfinite(costs[row]) else None,
             epochs=int(completed[row]),
             checkpoint=checkpoints[chosen[row]],
-            name=_given_name(found.facts[chosen[row]]),
-            params=run_params(found.facts[chosen[row]]),
+            name=given[row],
+            params=run_params(facts[row]),
         )
         for row in order
     )
-    shown = shown_names(
-        (_given_name(found.facts[run]), name) for run, name in zip(chosen, names, strict=True)
-    )
-    is_paused = [found.facts[run].get("stopping_reason") == "paused" for run in chosen]
-    short = (completed < at) & ~np.array(is_paused)  # a sweep pauses runs before T on purpose
+    shown = shown_names(zip(given, ids, strict=True))
+    is_paused = np.array([reason == "paused" for reason in reasons])
+    short = (completed < at) & ~is_paused  # a sweep pauses runs before T on purpose
     diverged = (completed >= at) & np.isinf(costs)
-    notes += _notes_on_last(shown, short, diverged, at, unit_of(monitor))
-    notes += repeats_notes(shown, [found.facts[run] for run in chosen])
+    notes += _notes_on_last(shown, short, diverged, at, unit)
+    notes += repeats_notes(shown, facts)
     if estimate is not None:
-        notes += near_zero_notes(found.curves.train_loss[chosen], at=at, unit=unit_of(monitor))
+        notes += near_zero_notes(found.curves.train_loss[chosen], at=at, unit=unit)
     notes += tie_notes(costs, monitor=monitor)
     return Ranking(monitor, at, runs, scores[order], notes)
+
+
+def _longest_first(
+    scores: NDArray[np.float64], epochs: NDArray[np.int64], mode: Mode
+) -> NDArray[np.int64]:
+    """Return the order of runs if a policy ended or a sweep paused some of them.
+
+    A policy ends runs that it ranks low, so the runs that trained longest come first. Runs of the
+    same length are in the order of their last value. Diverged runs are last.
+
+    Args:
+        scores: The values after each epoch, shape `(runs, epochs)`.
+        epochs: The number of epochs of each run, at most T.
+        mode: "min" if lower values are better.
+    """
+    last = oriented(scores[np.arange(len(scores)), epochs - 1], mode=mode)
+    return np.lexsort((last, -epochs, ~np.isfinite(last)))
 
 
 def shown_names(runs: Iterable[tuple[str | None, str]]) -> list[str]:

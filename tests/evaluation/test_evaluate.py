@@ -20,7 +20,7 @@ from tests.support.shared_data import SHARED_DATA, needs_shared_data
 
 
 def noisy_table(runs: int = 60, epochs: int = 12, seed: int = 0) -> LearningCurves:
-    """Return runs whose curves follow a hidden quality the better the longer they train."""
+    """Return runs with curves that follow a hidden quality more closely the longer they train."""
     generator = np.random.default_rng(seed)
     quality = generator.uniform(size=(runs, 1))
     noise = generator.normal(size=(runs, epochs)) / np.arange(1, epochs + 1)
