@@ -12,7 +12,7 @@ import pytest
 
 from lightning_sotl.cli import main
 from tests.support.adaptive_jobs import POLICY, curve
-from tests.support.adaptive_rule import epochs_by_the_rule
+from tests.support.adaptive_rule import expected_epochs
 
 FIRST, SECOND = [2.0, 3.0], [1.0, 4.0, 1.5]
 KILLED, EPOCHS = 1.0, 5  # the level of the killed run, and its completed epochs at that time
@@ -31,7 +31,7 @@ def start(folder: Path, shift: float, levels: list[float], *options: str) -> tup
 def by_the_rule(*restarted: list[float]) -> list[int]:
     """Return the epochs of all runs; those of the second process come last."""
     others = [curve(level, SHIFT) for level in SECOND if level != KILLED]
-    return epochs_by_the_rule(POLICY, [*map(curve, FIRST), *restarted, *others])
+    return expected_epochs(POLICY, [*map(curve, FIRST), *restarted, *others])
 
 
 @pytest.mark.slow

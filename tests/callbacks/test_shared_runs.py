@@ -11,7 +11,7 @@ from lightning_sotl import AdaptivePolicy, EarlyRankingStopper, SoTLMonitor
 from lightning_sotl.callbacks._shared_runs import SharedRuns
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.record.writer import RunRecord
-from tests.support.adaptive_rule import epochs_by_the_rule
+from tests.support.adaptive_rule import expected_epochs
 from tests.support.helpers import (
     door,
     lightning,
@@ -43,7 +43,7 @@ def fit(folder, level, *, stopper=None, monitor=None, model=None, ckpt_path=None
 def test_consecutive_runs_end_where_the_rule_ends_them(tmp_path):
     runs = [fit(tmp_path, level) for level in LEVELS]
     curves = [[level + 1.0 / (epoch + 1) for epoch in range(6)] for level in LEVELS]
-    assert [len(returned_epoch_losses(model)) for _, model, _ in runs] == epochs_by_the_rule(
+    assert [len(returned_epoch_losses(model)) for _, model, _ in runs] == expected_epochs(
         POLICY, curves
     )
     stopped, _, run = runs[2]  # 4.0 is the worst of three
@@ -123,7 +123,7 @@ def test_blocks_of_batches_are_compared_with_blocks(tmp_path):
         fit(tmp_path, level, stopper=stopper, monitor=monitor, model=model)
         return stopper, len(model.returned)
 
-    reached = epochs_by_the_rule(policy, [[float(level)] * 12 for level in range(1, 8)])
+    reached = expected_epochs(policy, [[float(level)] * 12 for level in range(1, 8)])
     runs = [run(float(level)) for level in range(1, 8)]
     assert [batches for _, batches in runs] == [2 * blocks for blocks in reached]
     stopper, batches = runs[2]
@@ -434,5 +434,5 @@ def test_forks_of_one_checkpoint_end_by_the_rule(tmp_path):
     ]
     stoppers = [fork(level) for level in (2.0, 1.0, 4.0, 1.5, 5.0)]
     reached = [stopper.epochs_completed or 6 for stopper in stoppers]
-    assert reached == epochs_by_the_rule(policy, curves)
+    assert reached == expected_epochs(policy, curves)
     assert {str(stopper.stopping_reason) for stopper in stoppers} == {"not_stopped", "policy"}

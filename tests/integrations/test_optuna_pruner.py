@@ -13,7 +13,7 @@ from pytorch_lightning import Callback
 
 from lightning_sotl import AdaptivePolicy
 from lightning_sotl.integrations.optuna import AdaptivePruner, OptunaReporter
-from tests.support.adaptive_rule import epochs_by_the_rule
+from tests.support.adaptive_rule import expected_epochs
 from tests.support.helpers import door, loader, returned_epoch_losses, scripted_model, trainer
 from tests.support.optuna_runs import storage
 
@@ -52,7 +52,7 @@ def test_trials_are_pruned_where_the_rule_says_so_in_either_direction(sign):
     curves = np.cumsum(np.random.default_rng(0).normal(size=(30, 12)), axis=1)
     study = study_with(policy, direction="minimize" if sign == 1 else "maximize")
     epochs = replay(study, sign * curves)
-    assert epochs == epochs_by_the_rule(policy, curves)
+    assert epochs == expected_epochs(policy, curves)
     assert 1 < min(epochs) < max(epochs) == 12
 
 
@@ -90,7 +90,7 @@ def test_one_pruner_serves_threads_another_study_and_a_pickle():
     pruner = pickle.loads(pickle.dumps(first.pruner))  # noqa: S301
     for again in (first.pruner, pruner):
         other = optuna.create_study(pruner=again, sampler=RandomSampler(seed=0))
-        assert replay(other, curves) == epochs_by_the_rule(policy, curves)
+        assert replay(other, curves) == expected_epochs(policy, curves)
 
 
 def test_a_study_of_the_same_name_elsewhere_is_another_one():
@@ -98,7 +98,7 @@ def test_a_study_of_the_same_name_elsewhere_is_another_one():
     good_last = [[float(8 - run)] * 6 for run in range(8)]
     for curves in (good_last[::-1], good_last):
         study = optuna.create_study(study_name="same", pruner=pruner, sampler=RandomSampler(seed=0))
-        assert replay(study, curves) == epochs_by_the_rule(pruner.policy, curves)
+        assert replay(study, curves) == expected_epochs(pruner.policy, curves)
 
 
 def test_many_threads_that_open_a_study_with_many_trials_read_it_once_each(tmp_path):
@@ -178,8 +178,8 @@ def test_a_validation_metric_is_looked_at_too_where_the_reporter_notes_it(tmp_pa
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     costs = np.nan_to_num(-np.array(accuracies, dtype=np.float32), nan=math.inf)
-    assert reached == epochs_by_the_rule(policy, losses, costs.tolist())
-    assert reached != epochs_by_the_rule(policy, losses)
+    assert reached == expected_epochs(policy, losses, costs.tolist())
+    assert reached != expected_epochs(policy, losses)
     noted = study.trials[5].user_attrs["lightning_sotl:validation"]
     assert noted["0"] == pytest.approx(-0.1)
     assert noted.get("1") is None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_sotl import AdaptivePolicy
-from tests.support.adaptive_rule import STEADY, after, continuing_runs
+from tests.support.adaptive_rule import STEADY, continuing_runs, first_epochs
 
 NAN, INF = math.nan, math.inf
 
@@ -30,13 +30,13 @@ NAN, INF = math.nan, math.inf
 )
 def test_if_the_order_never_changes_half_continue_at_each_doubling(epochs, keep, expected):
     policy = AdaptivePolicy(max_epochs=8, keep=keep, first=2)
-    assert continuing_runs(policy, after(epochs, STEADY)) == expected
+    assert continuing_runs(policy, first_epochs(epochs, STEADY)) == expected
 
 
 def test_by_default_the_first_decision_waits_until_noise_and_drift_can_be_distinguished():
     policy = AdaptivePolicy(max_epochs=12, keep=0.5)
-    assert continuing_runs(policy, after(2, STEADY)) == list(range(8))
-    assert continuing_runs(policy, after(3, STEADY)) == [0, 1]
+    assert continuing_runs(policy, first_epochs(2, STEADY)) == list(range(8))
+    assert continuing_runs(policy, first_epochs(3, STEADY)) == [0, 1]
 
 
 def test_more_runs_continue_if_the_order_has_reversed():
@@ -134,8 +134,10 @@ def test_a_misleading_training_loss_is_not_used():
 def test_two_runs_continue_until_half_of_training_and_a_single_run_always_does():
     two = [[2.0] * 7, [1.0] * 7]
     policy = AdaptivePolicy(max_epochs=8, first=2)
-    assert [continuing_runs(policy, after(epoch, two)) for epoch in (1, 2, 4, 7)] == [[0, 1]] * 4
-    assert continuing_runs(AdaptivePolicy(max_epochs=8, keep=0.5, first=2), after(4, two)) == [1]
+    continuing = [continuing_runs(policy, first_epochs(epoch, two)) for epoch in (1, 2, 4, 7)]
+    assert continuing == [[0, 1]] * 4
+    strict = AdaptivePolicy(max_epochs=8, keep=0.5, first=2)
+    assert continuing_runs(strict, first_epochs(4, two)) == [1]
     assert continuing_runs(policy, [[1.0, 2.0, 3.0]]) == [0]
 
 

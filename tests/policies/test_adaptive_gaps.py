@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_sotl import AdaptivePolicy
-from tests.support.adaptive_rule import STEADY, after, continuing_runs
+from tests.support.adaptive_rule import STEADY, continuing_runs, first_epochs
 
 NAN, INF = math.nan, math.inf
 
@@ -26,7 +26,7 @@ def test_a_diverged_run_ranks_last_and_if_all_diverged_none_continues():
 
 
 def test_late_runs_are_compared_with_all_earlier_runs():
-    train = [*after(8, STEADY), [NAN] * 8]
+    train = [*first_epochs(8, STEADY), [NAN] * 8]
     train[8][:2] = [1.0, 7.5]  # a new run, the best after 2 epochs
     late = AdaptivePolicy(max_epochs=16, first=2).decide(8, train)
     assert (late.epoch, late.place, late.compared) == (2, 1, 9)
@@ -34,7 +34,7 @@ def test_late_runs_are_compared_with_all_earlier_runs():
 
 def test_runs_that_never_report_are_not_compared_and_do_not_count_as_started():
     silent = [[NAN] * 2] * 6
-    train = [*after(2, STEADY)[:4], *silent]
+    train = [*first_epochs(2, STEADY)[:4], *silent]
     assert AdaptivePolicy(max_epochs=4, keep=0.5, first=2).decide(3, train).compared == 4
     # 4 of 16 runs have started, so a quarter of the 8 places remains.
     decision = AdaptivePolicy(max_epochs=16, runs=16, first=2).decide(2, train)
@@ -58,7 +58,7 @@ def test_curves_of_different_lengths_are_compared_at_the_epoch_of_the_run():
 
 
 def test_runs_without_the_metric_are_compared_by_the_other_curve():
-    train = after(2, STEADY)
+    train = first_epochs(2, STEADY)
     validation = [[float(run)] * 2 for run in range(8)]
     validation[7] = [NAN, NAN]
     decision = AdaptivePolicy(max_epochs=4, first=2).decide(7, train, validation)
@@ -109,7 +109,7 @@ def test_runs_with_a_gap_can_still_be_leaders():
 
 
 def test_minus_infinity_is_as_bad_as_infinity():
-    train = np.array(after(3, STEADY))
+    train = np.array(first_epochs(3, STEADY))
     placed = []
     for value in (INF, -INF):
         train[7, 2] = value

@@ -1,4 +1,4 @@
-"""The adaptive rule on tables: whom it lets go on, and what tools that ask it are held to."""
+"""The adaptive policy on tables of losses: which runs continue, and for how many epochs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from lightning_sotl import AdaptivePolicy
 STEADY = [[9.0 - epoch + run for epoch in range(8)] for run in range(8)]  # run 0 always leads
 
 
-def after(epochs: int, table: list[list[float]]) -> list[list[float]]:
-    """Return what of a table is there after so many epochs."""
+def first_epochs(epochs: int, table: list[list[float]]) -> list[list[float]]:
+    """Return the table as it is after `epochs` epochs."""
     return [row[:epochs] for row in table]
 
 
 def continuing_runs(policy: AdaptivePolicy, train: Any, validation: Any = None) -> list[int]:
-    """Return the runs that continue by the rule."""
+    """Return the runs that the policy continues."""
     runs = range(len(train if train is not None else validation))
     return [run for run in runs if policy.decide(run, train, validation).goes_on]
 
 
-def epochs_by_the_rule(policy: AdaptivePolicy, *curves: Any) -> list[int]:
-    """Return how many epochs each run gets, on tables that are filled one run after another."""
+def expected_epochs(policy: AdaptivePolicy, *curves: Any) -> list[int]:
+    """Return the number of epochs of each run, if the runs are trained one after another."""
     tables = [np.full(np.shape(values), math.nan) for values in curves]
     epochs = []
     for run in range(len(curves[0])):
