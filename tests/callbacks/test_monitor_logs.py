@@ -10,7 +10,7 @@ from tests.support.helpers import (
     scripted_model,
     trainer,
 )
-from tests.support.written_logs import csv_points, record, scalars, third
+from tests.support.written_logs import csv_points, inexact_loss, record, scalars
 
 pl = lightning()
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 def test_events_and_rows_contain_one_point_per_epoch(tmp_path):
     loggers = [pl.loggers.TensorBoardLogger(tmp_path), pl.loggers.CSVLogger(tmp_path)]
-    monitor, model = SoTLMonitor(), scripted_model(val=True, loss=third)
+    monitor, model = SoTLMonitor(), scripted_model(val=True, loss=inexact_loss)
     trainer(tmp_path, callbacks=[monitor], logger=loggers, log_every_n_steps=50).fit(
         model, loader(50)
     )
@@ -42,7 +42,7 @@ def test_events_and_rows_contain_one_point_per_epoch(tmp_path):
 
 def test_the_epoch_axis_is_logged_on_request(tmp_path):
     logger = pl.loggers.TensorBoardLogger(tmp_path)
-    monitor, model = SoTLMonitor(epoch_axis=True), scripted_model(loss=third)
+    monitor, model = SoTLMonitor(epoch_axis=True), scripted_model(loss=inexact_loss)
     trainer(tmp_path, callbacks=[monitor], logger=logger).fit(model, loader(4))
     means = returned_epoch_losses(model)
     tags = scalars(logger.log_dir)
@@ -90,7 +90,7 @@ def test_a_resume_completes_the_record_and_the_logs(tmp_path, into, saved_at):
             pl.loggers.CSVLogger(tmp_path, version=version),
             pl.loggers.TensorBoardLogger(tmp_path, version=f"tb{version}"),
         ]
-        model = scripted_model(loss=third, val=True)
+        model = scripted_model(loss=inexact_loss, val=True)
         saves = [] if checkpoint else [SaveAt(saved_at, tmp_path / "x.ckpt")]
         run = trainer(tmp_path, callbacks=[*saves, SoTLMonitor()], logger=loggers, max_epochs=4)
         run.fit(model, loader(4), ckpt_path=checkpoint)

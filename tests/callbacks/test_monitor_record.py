@@ -18,7 +18,7 @@ from tests.support.helpers import (
     scripted_model,
     trainer,
 )
-from tests.support.written_logs import record, third
+from tests.support.written_logs import inexact_loss, record
 
 pl = lightning()
 
@@ -30,7 +30,7 @@ pytestmark = [
 
 def test_the_record_contains_float64_losses_and_the_settings_that_runs_must_share(tmp_path):
     logger = pl.loggers.CSVLogger(tmp_path)
-    monitor, model = SoTLMonitor(), scripted_model(loss=third)
+    monitor, model = SoTLMonitor(), scripted_model(loss=inexact_loss)
     model.save_hyperparameters({"width": 8, "weight_decay": 0.1})
     run = trainer(tmp_path, callbacks=[monitor], logger=logger, accumulate_grad_batches=2)
     run.fit(model, loader(8, batch_size=2))

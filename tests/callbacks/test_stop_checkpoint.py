@@ -49,7 +49,7 @@ class SaveAfterEpochZero(pl.Callback):
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "last batch.ckpt")
 
 
-@pytest.mark.parametrize("name", ["order of the loader's own", "middle of the second epoch"])
+@pytest.mark.parametrize("name", ["loader that draws its order", "middle of the second epoch"])
 def test_a_run_that_was_killed_at_an_epochs_last_batch_can_be_stopped_and_promoted(tmp_path, name):
     setting = SETTINGS[name]
     saving = Setting(setting.data, block=setting.block, callbacks=lambda: [SaveAfterEpochZero()])
@@ -82,7 +82,7 @@ def test_a_stopped_run_that_is_not_promoted_trains_nothing_more(tmp_path, name):
 
 def test_a_promotion_from_a_checkpoint_of_an_already_stopped_run_is_bit_equal(tmp_path):
     """After a kill between a stop and its promotion, the newest checkpoint is not the stop's."""
-    setting = SETTINGS["order of the loader's own"]
+    setting = SETTINGS["loader that draws its order"]
     last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
     saving = Setting(setting.data, max_epochs=4, **last)
     whole, curve = setting.fit(tmp_path / "whole")
@@ -157,7 +157,7 @@ def loaders_in(checkpoint):
 def test_an_already_stopped_run_saves_the_loader_states_that_it_loaded(tmp_path):
     """For example after a kill between Lightning's own save at T and the stop's."""
     newest = tmp_path / "last.ckpt"
-    setting = SETTINGS["order of the loader's own"]
+    setting = SETTINGS["loader that draws its order"]
     last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
     saving = Setting(setting.data, max_epochs=4, **last)
     saving.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))

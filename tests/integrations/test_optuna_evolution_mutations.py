@@ -1,4 +1,4 @@
-"""What regularised evolution changes in a parent, and how a value is drawn."""
+"""The parameter that regularized evolution changes in a parent, and how its new value is drawn."""
 
 import math
 from collections import Counter
@@ -8,17 +8,24 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import chisquare, kstest
 
-from tests.support.evolution_studies import EDGES, GENES, evolution, run, shared, study_of
+from tests.support.evolution_studies import (
+    EDGES,
+    GENES,
+    evolution_sampler,
+    run_trials,
+    shared_values,
+    study_of,
+)
 
 
-def test_each_parameter_and_each_other_value_is_as_likely():
+def test_each_parameter_and_each_other_value_is_equally_likely():
     study = optuna.create_study()
     study.add_trial(
         optuna.create_trial(params=dict.fromkeys(EDGES, "c"), distributions=EDGES, value=1.0)
     )
     counts = Counter()
     for seed in range(1200):
-        study.sampler = evolution(1, seed=seed)
+        study.sampler = evolution_sampler(1, seed=seed)
         (change,) = {(k, v) for k, v in study.ask(EDGES).params.items() if v != "c"}
         counts[change] += 1
     assert len(counts) == 6 * 4
@@ -34,23 +41,23 @@ NAN = float("nan")
         (IntDistribution(1, 4), 2, {1, 3, 4}),
         (IntDistribution(2, 11, step=3), 11, {2, 5, 8}),
         (IntDistribution(1, 4, log=True), 1, {2, 3, 4}),
-        # Whose logarithms are one float.
+        # The logarithms of both values are the same float.
         (IntDistribution(10**15, 10**15 + 1, log=True), 10**15, {10**15 + 1}),
         (FloatDistribution(0.5, 1.5, step=0.25), 1.0, {0.5, 0.75, 1.25, 1.5}),
         (CategoricalDistribution([None, "a", True, 1]), None, {"a", True}),
         (CategoricalDistribution(["a", NAN]), NAN, {"a"}),
     ],
-    # A set of strings has another order in each process, and xdist compares the names.
+    # The order of a set of strings differs between processes, and xdist compares test names.
     ids=lambda value: None if isinstance(value, set) else str(value),
 )
-def test_a_discrete_value_changes_to_any_other(distribution, value, others):
+def test_a_discrete_value_changes_to_any_other_value(distribution, value, others):
     study = optuna.create_study()
     study.add_trial(
         optuna.create_trial(params={"x": value}, distributions={"x": distribution}, value=1.0)
     )
     found = set()
     for seed in range(60):
-        study.sampler = evolution(1, seed=seed)
+        study.sampler = evolution_sampler(1, seed=seed)
         found.add(study.ask({"x": distribution}).params["x"])
     assert found == others
 
@@ -64,28 +71,28 @@ def test_a_float_is_drawn_uniformly_from_its_range(log, start):
         study.add_trial(optuna.create_trial(params={"x": 0.1}, distributions=space, value=1.0))
     found = []
     for seed in range(300):
-        study.sampler = evolution(1, seed=seed)
+        study.sampler = evolution_sampler(1, seed=seed)
         found.append(study.ask(space).params["x"])
     shares = [1 + math.log10(x) / 4 for x in found] if log else found
     assert kstest(shares, "uniform").pvalue > 0.001
 
 
-def test_a_parameter_without_another_value_is_never_chosen():
+def test_a_parameter_with_a_single_value_is_never_changed():
     space = {
         "alone": CategoricalDistribution(["relu"]),
         "twins": CategoricalDistribution(["relu", "relu"]),
         "fixed": IntDistribution(3, 3),
         "free": IntDistribution(0, 10**6),
     }
-    trials = run(optuna.create_study(sampler=evolution(1)), range(20), space)
+    trials = run_trials(optuna.create_study(sampler=evolution_sampler(1)), range(20), space)
     values = [trial.params.pop("free") for trial in trials]
     assert all(new != old for new, old in zip(values[1:], values, strict=False))
     del space["free"]
-    study = optuna.create_study(sampler=evolution(1))
-    assert run(study, range(3), space)[2].params == trials[0].params
+    study = optuna.create_study(sampler=evolution_sampler(1))
+    assert run_trials(study, range(3), space)[2].params == trials[0].params
 
 
-def test_a_conditional_space_has_one_changed_choice_and_what_it_brings_is_random():
+def test_in_a_conditional_space_new_parameters_appear_only_with_a_changed_condition():
     wide = 10**6
 
     def objective(trial):
@@ -96,7 +103,7 @@ def test_a_conditional_space_has_one_changed_choice_and_what_it_brings_is_random
         trial.suggest_int("epochs", 0, wide)
         return trial.number
 
-    study = optuna.create_study(sampler=evolution(1))  # so the parent is the trial before
+    study = optuna.create_study(sampler=evolution_sampler(1))  # the parent is the previous trial
     study.optimize(objective, n_trials=60)
     changes = Counter()
     for parent, child in zip(study.trials, study.trials[1:], strict=False):
@@ -108,8 +115,8 @@ def test_a_conditional_space_has_one_changed_choice_and_what_it_brings_is_random
     assert len(changes) == 6
 
 
-def test_a_value_outside_of_a_range_that_depends_on_another_is_drawn_anew():
-    study = optuna.create_study(sampler=evolution(1))
+def test_a_value_outside_a_range_that_changed_is_drawn_again():
+    study = optuna.create_study(sampler=evolution_sampler(1))
 
     def objective(trial):
         layers = trial.suggest_int("layers", 1, 50)
@@ -117,23 +124,28 @@ def test_a_value_outside_of_a_range_that_depends_on_another_is_drawn_anew():
         return 0.0
 
     study.optimize(objective, n_trials=40)
+    drawn_again = 0
     for parent, child in zip(study.trials, study.trials[1:], strict=False):
-        if child.params["layers"] >= parent.params["skip"]:
+        if child.params["layers"] < parent.params["skip"]:
+            drawn_again += 1
+        else:
             assert (child.params["layers"] == parent.params["layers"]) != (
                 child.params["skip"] == parent.params["skip"]
             )
+    assert drawn_again > 0
 
 
 @pytest.mark.filterwarnings("ignore:PartialFixedSampler is experimental")
-def test_fixed_parameters_stay_and_another_choice_is_changed():
+def test_fixed_parameters_keep_their_values_and_another_parameter_changes():
     study = study_of(1.0)
     for seed in range(20):
-        study.sampler = evolution(1, seed=seed)
+        study.sampler = evolution_sampler(1, seed=seed)
         study.enqueue_trial({"gene_1": 77})
         child = study.ask(GENES)
         assert child.params["gene_1"] == 77
-        assert shared(child, study.trials[0]) == 4
-        study.sampler = optuna.samplers.PartialFixedSampler({"gene_1": 77}, evolution(1, seed=seed))
+        assert shared_values(child, study.trials[0]) == 4
+        fixed = {"gene_1": 77}
+        study.sampler = optuna.samplers.PartialFixedSampler(fixed, study.sampler)
         child = study.ask(GENES)
         assert child.params["gene_1"] == 77
-        assert shared(child, study.trials[0]) == 4
+        assert shared_values(child, study.trials[0]) == 4

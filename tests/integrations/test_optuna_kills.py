@@ -18,7 +18,7 @@ from lightning_sotl.integrations._optuna import restart
 from lightning_sotl.integrations._optuna.storage import ask_pruner_again
 from lightning_sotl.integrations.optuna import OptunaReporter, requeue_interrupted
 from tests.support.helpers import door, loader, returned_epoch_losses, scripted_model, trainer
-from tests.support.optuna_runs import NEVER, fit, storage
+from tests.support.optuna_runs import NEVER_PRUNES, fit, storage
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
@@ -99,7 +99,7 @@ def test_a_trial_that_reached_its_limit_is_complete_though_the_pruner_would_have
 
 
 def test_a_trial_of_the_stoppers_own_policy_is_pruned_after_kills(tmp_path):
-    trial = new_trial(tmp_path, NEVER)
+    trial = new_trial(tmp_path, NEVER_PRUNES)
     ends = stopper()
 
     class Policy(Callback):
@@ -199,7 +199,7 @@ def test_a_halving_pruner_answers_again_as_it_did_at_first(tmp_path, pruner):
 
 
 def test_a_trial_that_diverged_from_its_start_reports_no_more_after_a_kill(tmp_path):
-    trial = new_trial(tmp_path, NEVER)
+    trial = new_trial(tmp_path, NEVER_PRUNES)
     model = partial(scripted_model, loss=lambda epoch, batch: math.nan)
     again(tmp_path, trial, model=model())
     reporter, trained = again(tmp_path, trial, model=model())
@@ -211,7 +211,7 @@ def test_a_trial_that_diverged_from_its_start_reports_no_more_after_a_kill(tmp_p
 @pytest.mark.parametrize("budget", [2, 5])
 def test_a_metric_of_the_module_has_its_value_after_a_kill(tmp_path, budget):
     """Also where T is the whole budget, so that Lightning resumes a run that is over."""
-    trial = new_trial(tmp_path, NEVER, direction="maximize")
+    trial = new_trial(tmp_path, NEVER_PRUNES, direction="maximize")
     newest = tmp_path / "newest.ckpt"
     for place in range(3):
         reporter = OptunaReporter(trial, monitor="score")
@@ -225,7 +225,7 @@ def test_a_metric_of_the_module_has_its_value_after_a_kill(tmp_path, budget):
 
 
 def test_a_value_that_the_study_has_is_kept_by_a_run_that_is_trained_anew(tmp_path):
-    trial = new_trial(tmp_path, NEVER)
+    trial = new_trial(tmp_path, NEVER_PRUNES)
     fit(tmp_path, trial)
     with pytest.warns(UserWarning, match="The study has the value 4.28125 for this trial at"):
         reporter, _ = fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
@@ -247,7 +247,7 @@ def test_checkpoints_of_trials_load_without_pickle(tmp_path):
 def test_a_requeued_trial_is_found_again_if_its_process_dies_before_it_has_a_reporter(
     tmp_path, monkeypatch
 ):
-    trial = new_trial(tmp_path, NEVER)
+    trial = new_trial(tmp_path, NEVER_PRUNES)
     dead = "|".join([restart.own_identity().split("|")[0], "999999999", ""])
     trial.set_user_attr(restart.process_key(0), dead)
     monkeypatch.setattr(restart, "own_identity", lambda: f"{dead[:-1]}|also gone")
@@ -284,7 +284,7 @@ def test_a_copied_reporter_reports_to_the_trial_itself(tmp_path, kind):
 
 
 def test_a_reporter_has_the_results_of_the_copy_that_trained_last(tmp_path):
-    trial = new_trial(tmp_path, NEVER)
+    trial = new_trial(tmp_path, NEVER_PRUNES)
     reporter = OptunaReporter(trial)
     message = "The run ended before `sotl_e1` was available, so it has no value. This "
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}OptunaReporter was not in the"):

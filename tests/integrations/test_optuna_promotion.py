@@ -17,7 +17,7 @@ from tests.support.helpers import (
     scripted_model,
     trainer,
 )
-from tests.support.optuna_runs import NEVER, fit
+from tests.support.optuna_runs import NEVER_PRUNES, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
@@ -77,7 +77,7 @@ def test_a_winner_whose_checkpoint_is_gone_is_named_before_any_training(tmp_path
 def test_a_run_killed_between_its_stop_and_the_save_is_promoted_from_what_it_was_resumed(tmp_path):
     saves = lightning().callbacks.ModelCheckpoint(tmp_path, filename="newest")
     stopper = door().EarlyRankingStopper(stop_epoch=2)
-    study = optuna.create_study(pruner=NEVER)
+    study = optuna.create_study(pruner=NEVER_PRUNES)
     trial = study.ask()
     fit(tmp_path, trial, stopper, saves, enable_checkpointing=True)
     Path(stopper.checkpoint_path).unlink()  # it was never written
@@ -94,7 +94,7 @@ def test_a_run_killed_between_its_stop_and_the_save_is_promoted_from_what_it_was
 
 
 def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
-    study, models = optuna.create_study(pruner=NEVER), {}
+    study, models = optuna.create_study(pruner=NEVER_PRUNES), {}
     for number in range(3):
         trial = study.ask()
         level = trial.suggest_float("level", number, number)

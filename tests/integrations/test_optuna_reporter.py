@@ -17,7 +17,7 @@ from tests.support.helpers import (
     scripted_model,
     trainer,
 )
-from tests.support.optuna_runs import NEVER, fit, storage
+from tests.support.optuna_runs import NEVER_PRUNES, fit, storage
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
@@ -36,9 +36,9 @@ class AfterStep(optuna.pruners.BasePruner):
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
 @pytest.mark.parametrize("package", PACKAGES)
 def test_each_epoch_is_reported_once_at_its_own_step(tmp_path, package, kind, first):
-    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER)
+    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER_PRUNES)
     trial = study.ask()
-    reporter, model = fit(tmp_path, trial, package=package, first=first)
+    reporter, model = fit(tmp_path, trial, package=package, reporter_first=first)
     value = reporter.finish()
     study.tell(trial, value)
     expected = returned_epoch_losses(model)
@@ -66,7 +66,7 @@ def test_a_run_that_has_reached_its_limit_is_complete_and_names_its_checkpoint(t
 
 
 def test_a_resumed_run_reports_no_epoch_twice(tmp_path):
-    study = optuna.create_study(pruner=NEVER)
+    study = optuna.create_study(pruner=NEVER_PRUNES)
     trial = study.ask()
     stopper = door().EarlyRankingStopper(stop_epoch=2)
     fit(tmp_path, trial, stopper, enable_checkpointing=True)
@@ -83,7 +83,7 @@ def test_a_resumed_run_reports_no_epoch_twice(tmp_path):
 
 
 def test_a_trial_that_was_stopped_but_not_told_keeps_its_value_on_a_restart(tmp_path):
-    study = optuna.create_study(storage=storage("sqlite", tmp_path), pruner=NEVER)
+    study = optuna.create_study(storage=storage("sqlite", tmp_path), pruner=NEVER_PRUNES)
     trial = study.ask()
     stopper = door().EarlyRankingStopper(stop_epoch=2)
     fit(tmp_path, trial, stopper, enable_checkpointing=True)
@@ -101,7 +101,7 @@ def test_a_trial_that_was_stopped_but_not_told_keeps_its_value_on_a_restart(tmp_
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
 def test_a_run_of_nan_ends_at_once_and_is_complete_with_infinity(tmp_path, kind):
-    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER)
+    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER_PRUNES)
     trial = study.ask()
     model = scripted_model(loss=lambda epoch, batch: math.nan)
     reporter, _ = fit(tmp_path, trial, model=model, max_epochs=5)
@@ -149,7 +149,7 @@ def test_studies_that_cannot_be_ranked_by_it_are_refused():
 
 
 def test_a_trial_that_is_trained_anew_keeps_its_first_reports_and_says_so(tmp_path):
-    study = optuna.create_study(pruner=NEVER)
+    study = optuna.create_study(pruner=NEVER_PRUNES)
     trial = study.ask()
     fit(tmp_path, trial, max_epochs=2)
     message = "The study has the value 4.28125 for this trial at step 0, but the run now has 2"
@@ -166,7 +166,7 @@ class LogsPerEpoch(Callback):
 
 
 def test_a_metric_is_reported_only_in_the_epochs_in_which_it_is_logged(tmp_path):
-    study = optuna.create_study(direction="maximize", pruner=NEVER)
+    study = optuna.create_study(direction="maximize", pruner=NEVER_PRUNES)
     reporter = for_pytorch_lightning.OptunaReporter(study.ask(), monitor="score")
     trainer(
         tmp_path, callbacks=[LogsPerEpoch(), reporter], max_epochs=5, check_val_every_n_epoch=2
@@ -178,7 +178,7 @@ def test_a_metric_is_reported_only_in_the_epochs_in_which_it_is_logged(tmp_path)
 def test_a_metric_of_the_modules_own_epoch_end_is_not_reported_at_a_wrong_step(tmp_path):
     model = scripted_model()
     model.on_train_epoch_end = lambda: model.log("score", 100.0 + model.current_epoch)
-    study = optuna.create_study(direction="maximize", pruner=NEVER)
+    study = optuna.create_study(direction="maximize", pruner=NEVER_PRUNES)
     reporter = for_pytorch_lightning.OptunaReporter(study.ask(), monitor="score")
     message = (
         "`monitor='score'` was never reported because training and validation steps do not log it; "
@@ -203,7 +203,7 @@ def test_a_run_that_diverges_late_is_complete_also_if_it_was_pruned(tmp_path):
 def test_optunas_own_callback_reports_each_epoch_at_its_step(tmp_path, first):
     from optuna_integration import PyTorchLightningPruningCallback
 
-    study = optuna.create_study(pruner=NEVER)
+    study = optuna.create_study(pruner=NEVER_PRUNES)
     theirs = PyTorchLightningPruningCallback(study.ask(), monitor="sotl_e1")
     callbacks = [theirs, door(PACKAGES[1]).SoTLMonitor()]
     model = scripted_model(PACKAGES[1], val=True)
@@ -236,7 +236,7 @@ def test_a_prune_decision_waits_for_lightnings_minima_and_cuts_no_epoch(tmp_path
 
 
 def test_a_reporter_without_a_monitor_or_a_trainer_is_told_of(tmp_path):
-    study = optuna.create_study(pruner=NEVER)
+    study = optuna.create_study(pruner=NEVER_PRUNES)
     reporter = for_pytorch_lightning.OptunaReporter(study.ask())
     refused = (
         "Expected `monitor` to be a metric that this Trainer logs but got 'sotl_e1'. A SoTLMonitor "

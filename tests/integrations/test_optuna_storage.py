@@ -9,12 +9,12 @@ from optuna.storages._grpc.server import make_server
 from pytorch_lightning import Callback
 
 from tests.support.helpers import returned_epoch_losses
-from tests.support.optuna_runs import NEVER, fit, storage
+from tests.support.optuna_runs import NEVER_PRUNES, fit, storage
 
 
 def test_a_storage_that_fails_for_a_moment_loses_no_report(tmp_path, monkeypatch):
     kept = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(storage=kept, pruner=NEVER)
+    study = optuna.create_study(storage=kept, pruner=NEVER_PRUNES)
     write, fails = kept.set_trial_intermediate_value, iter([True] * 3)
 
     def flaky(*args):
@@ -58,7 +58,7 @@ def test_a_grpc_storage_that_is_gone_for_an_epoch_loses_no_report(tmp_path):
     outage = Outage(storage("sqlite", tmp_path), port)
     proxy = optuna.storages.GrpcStorageProxy(port=port)
     proxy.wait_server_ready(timeout=30)
-    study = optuna.create_study(storage=proxy, pruner=NEVER)
+    study = optuna.create_study(storage=proxy, pruner=NEVER_PRUNES)
     trial = study.ask()
     with pytest.warns(UserWarning, match=r"^The trial's storage failed three times \(_InactiveRpc"):
         reporter, model = fit(tmp_path, trial, outage)

@@ -1,9 +1,9 @@
-"""Plain loop over runs of an adaptive sweep, started by test_restarted_sweeps.py as a script.
+"""A loop over the runs of an adaptive sweep. test_restarted_sweeps.py starts it as a script.
 
     python -m tests.support.adaptive_jobs FOLDER SHIFT LEVELS [--resume] [--kill LEVEL EPOCH]
 
-The loss of a run in epoch e is its level + SHIFT + 1 / (e + 1). It prints the level and the
-completed epochs of each run.
+The loss of a run in epoch e is its level + SHIFT + 1 / (e + 1). The script prints the level and
+the number of completed epochs of each run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def curve(level: float, shift: float = 0.0) -> list[float]:
 
 
 def main() -> None:
-    """Train the runs, or be killed in the first batch of an epoch of one of them."""
+    """Train the runs. With `--kill`, the process kills itself at the start of that epoch."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("shift", type=float)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def train(folder: Path, level: float, loss: Any, *, resume: bool) -> int:
-    """Return how many epochs a run has completed."""
+    """Train a run and return its number of completed epochs."""
     model = scripted_model(loss=loss)
     model.save_hyperparameters({"level": level})
     home = folder / f"level_{level}"

@@ -1,4 +1,4 @@
-"""Modules for LightningCLI, which are imported by their path when a checkpoint is loaded."""
+"""Modules for LightningCLI. Loading a checkpoint imports them by their path."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ class OtherData(_Data, lightning.pytorch.LightningDataModule):
 
 
 def cli_classes(package: str) -> tuple[Any, Any]:
-    """Return the module's and the DataModule's class for a Lightning package."""
+    """Return the classes of the module and of the data module for a Lightning package."""
     return (Net, Data) if package == "pytorch_lightning" else (OtherNet, OtherData)

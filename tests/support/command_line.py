@@ -1,4 +1,4 @@
-"""The command line in this process, and a small sweep for it."""
+"""Run the command line in this process, on a small sweep."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.support.run_folders import write_csv_log, write_record
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Return the exit code of a command, and what stands on standard output and error."""
+    """Run a command; return its exit code, its standard output and its standard error."""
     code = main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
 
 def write_sweep(folder: Path) -> Path:
-    """Write three runs v0, v1 and v2, of which v1 has the lowest loss and the best accuracy."""
+    """Write the runs v0, v1 and v2. v1 has the lowest loss and the best accuracy."""
     for name, losses, acc in [("v0", [3, 2], 0.7), ("v1", [3, 1], 0.9), ("v2", [3, 4], 0.5)]:
         write_record(folder / name, [float(x) for x in losses], checkpoint=f"{name}.ckpt")
         write_csv_log(folder / name, [{"epoch": 2, "test_acc": acc}])

@@ -1,8 +1,8 @@
-"""Runs with 2 gloo processes, started by test_distributed.py as a script.
+"""Runs in 2 gloo processes. test_distributed.py starts this module as a script.
 
     python -m tests.support.distributed_jobs ddp|spawn FOLDER
 
-Each rank writes what it saw into FOLDER/rank-<r>.json, the parent of spawned ranks into
+Each rank writes its results into FOLDER/rank-<r>.json. The parent of spawned ranks writes them into
 FOLDER/parent.json.
 """
 
@@ -27,12 +27,12 @@ from tests.support.helpers import Batches, StatefulLoader, trainer
 
 
 def rank_loss(rank: int, epoch: int, batch: int) -> float:
-    """Return a loss that no power of two divides, so that every rounding shows."""
+    """Return a loss that no binary fraction represents, so that a rounding error is visible."""
     return 3.0 / (epoch + 1) + 0.1 * ((5 * epoch + 3 * batch + 7 * rank) % 11)
 
 
 class RankModel(pl.LightningModule):
-    """Returns `rank_loss`, with noise drawn on each rank if asked, and notes it."""
+    """Returns `rank_loss`, plus noise if requested, and stores each returned loss."""
 
     def __init__(self, *, noise: float = 0.0, diverges: bool = False, fails_at: int = -1) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class RankModel(pl.LightningModule):
 
 
 class SaveAtStep(pl.Callback):
-    """Saves after some steps; listed before the monitor."""
+    """Saves a checkpoint after the given steps, before the monitor's hook."""
 
     def __init__(self, folder: Path, steps: tuple[int, ...]) -> None:
         self.folder, self.steps = folder, steps
@@ -67,7 +67,7 @@ class SaveAtStep(pl.Callback):
 
 
 class ReadOnRankZero(pl.Callback):
-    """Reads the metrics on one rank only, as a progress reporter would."""
+    """Reads the metrics on rank 0 only, as a progress reporter would."""
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:
@@ -84,7 +84,7 @@ def run(
     strategy: str = "ddp",
     **options: Any,
 ) -> dict[str, Any]:
-    """Fit on 2 ranks and return what this rank saw."""
+    """Fit on 2 ranks and return the results of this rank."""
     model, monitor = model or RankModel(), monitor or SoTLMonitor(window=(1, 2))
     fit = trainer(
         folder,
@@ -109,7 +109,7 @@ def run(
 
 
 def ddp_jobs(folder: Path) -> dict[str, Any]:
-    """Run all scenarios one after the other in the same 2 processes."""
+    """Run all jobs, one after another, in the same 2 processes."""
     jobs: dict[str, Any] = {}
     logger = pl.loggers.CSVLogger(folder, version=0)
     stopper = EarlyRankingStopper(stop_epoch=3)
@@ -147,7 +147,7 @@ def ddp_jobs(folder: Path) -> dict[str, Any]:
 
 
 def pruned_job(folder: Path) -> dict[str, Any]:
-    """Report to a study in SQLite from rank 0; its pruner ends the run at its second report."""
+    """Report from rank 0 to a study in SQLite. Its pruner ends the run at the second report."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     trial = None
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
@@ -166,7 +166,7 @@ def pruned_job(folder: Path) -> dict[str, Any]:
 
 
 def policy_job(folder: Path) -> dict[str, Any]:
-    """Compare with a run that rank 0 has found better: it reads the records, all ranks end."""
+    """Train a run that its policy stops, since the directory has the record of a better run."""
     sweep = folder / "policy"
     rival = RunRecord(sweep / "rival" / "sotl.jsonl")
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
@@ -179,7 +179,7 @@ def policy_job(folder: Path) -> dict[str, Any]:
 
 
 def promoted_jobs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Stop, promote, and never stop, with noise that each rank draws for itself."""
+    """Return a stopped run, its promotion, and an uninterrupted run. Each rank draws its noise."""
 
     def noisy(*callbacks: Any, seed: int = 0, checkpoint: str | None = None) -> dict[str, Any]:
         rank = int(os.environ.get("LOCAL_RANK", 0))
@@ -200,14 +200,14 @@ def promoted_jobs(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[st
 
 
 def spawn_job(folder: Path) -> dict[str, Any]:
-    """Fit in spawned processes; what is returned is what the parent knows."""
+    """Fit in spawned processes; return the results that reach the parent."""
     stopper = EarlyRankingStopper(stop_epoch=2, hp_metric=True)
     monitor = SoTLMonitor(window=(1, 2))
-    # The callbacks hold another run already; its results must not be taken for the new ones.
+    # The callbacks already have results, which must not be mistaken for those of the new run.
     fit = trainer(folder, callbacks=[stopper, monitor], max_epochs=1, logger=False)
     fit.fit(RankModel(), DataLoader(Batches(4), batch_size=1))
-    assert list(monitor.epoch_losses) == [0]  # a script of the tests
-    # The study in memory is the hardest: the child has a copy, and only the parent's counts.
+    assert list(monitor.epoch_losses) == [0]  # only tests run this script
+    # A study in memory is the hardest case: the child reports to a copy of it.
     study = optuna.create_study(pruner=optuna.pruners.NopPruner())
     trial = study.ask()
     reporter = OptunaReporter(trial)

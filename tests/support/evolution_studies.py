@@ -1,4 +1,4 @@
-"""Spaces in which a child betrays its parent, and studies on them, for the tests of evolution."""
+"""Search spaces in which a child shows its parent, and studies on them, for tests of evolution."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_sotl.integrations.optuna import RegularizedEvolutionSampler
 
-SURE = 500  # a tournament so large that the best of a small population is drawn in any case
+LARGE_TOURNAMENT = 500  # so many draws contain the best of a small population almost surely
 # Six genes of a million values: two trials that share one are parent and child.
 GENES = {f"gene_{i}": IntDistribution(0, 10**6) for i in range(6)}
 EDGES = {f"edge_{i}": CategoricalDistribution(list("abcde")) for i in range(6)}
 
 
-def evolution(population_size: int, tournament_size: int = SURE, seed: int = 0) -> Any:
+def evolution_sampler(
+    population_size: int, tournament_size: int = LARGE_TOURNAMENT, seed: int = 0
+) -> Any:
     return RegularizedEvolutionSampler(
         population_size=population_size, tournament_size=tournament_size, seed=seed
     )
 
 
-def run(study: optuna.Study, values: Iterable[float], space: Any = GENES) -> list[FrozenTrial]:
-    """Ask and tell one trial after the other, and return the trials."""
+def run_trials(
+    study: optuna.Study, values: Iterable[float], space: Any = GENES
+) -> list[FrozenTrial]:
+    """Run one trial per value, one after another, and return all trials."""
     for value in values:
         study.tell(study.ask(space), value)
     return study.trials
 
 
 def genes(number: int) -> dict[str, int]:
-    """Return six genes that no other number has."""
+    """Return six genes that no trial with another number has."""
     return dict.fromkeys(GENES, number)
 
 
-def add(study: optuna.Study, *outcomes: float | TrialState) -> None:
-    """Add finished or unfinished trials, each given by its value or its state."""
+def add_trials(study: optuna.Study, *outcomes: float | TrialState) -> None:
+    """Add a trial for each outcome: its value, or its state if it has no value."""
     for outcome in outcomes:
         number = len(study.trials)
         done = {"state": outcome} if isinstance(outcome, TrialState) else {"value": outcome}
@@ -45,14 +49,15 @@ def add(study: optuna.Study, *outcomes: float | TrialState) -> None:
 
 def study_of(*outcomes: float | TrialState) -> optuna.Study:
     study = optuna.create_study()
-    add(study, *outcomes)
+    add_trials(study, *outcomes)
     return study
 
 
-def shared(child: FrozenTrial, parent: FrozenTrial) -> int:
+def shared_values(child: FrozenTrial, parent: FrozenTrial) -> int:
+    """Return the number of parameters with the same value in both trials."""
     return sum(child.params[name] == value for name, value in parent.params.items())
 
 
-def parents(child: FrozenTrial, candidates: Iterable[FrozenTrial]) -> list[int]:
-    """Return the numbers of the candidates that the child has all genes but one from."""
-    return [other.number for other in candidates if shared(child, other) == len(GENES) - 1]
+def possible_parents(child: FrozenTrial, candidates: Iterable[FrozenTrial]) -> list[int]:
+    """Return the numbers of the candidates that differ from the child in exactly one gene."""
+    return [other.number for other in candidates if shared_values(child, other) == len(GENES) - 1]

@@ -29,7 +29,7 @@ def scripted_loss(epoch: int, batch: int) -> float:
 
 
 class Batches(torch.utils.data.Dataset[torch.Tensor]):
-    """`n` samples, each its own index."""
+    """`n` samples. The value of each sample is its index."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -42,7 +42,7 @@ class Batches(torch.utils.data.Dataset[torch.Tensor]):
 
 
 class Stream(IterableDataset[torch.Tensor]):
-    """`n` samples without a length."""
+    """The same `n` samples in a dataset without a length."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -57,7 +57,7 @@ def loader(n: int = 4, **kwargs: Any) -> DataLoader[torch.Tensor]:
 
 
 class StatefulLoader:
-    """A loader of `n` batches that can be resumed in the middle, as Lightning's protocol asks."""
+    """A loader of `n` batches that Lightning can resume in the middle of an epoch."""
 
     def __init__(self, n: int = 4) -> None:
         self.n = n
@@ -83,8 +83,8 @@ class StatefulLoader:
         self.resumed = True
 
 
-def _optimise_by_hand(module: Any, loss: torch.Tensor) -> None:
-    """Step each optimizer, as a module with manual optimization does."""
+def _optimize_by_hand(module: Any, loss: torch.Tensor) -> None:
+    """Step each optimizer, as a module does under manual optimization."""
     optimizers = module.optimizers()
     for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
         optimizer.zero_grad()
@@ -105,13 +105,15 @@ def scripted_model(
     val: bool = False,
     by_batch: bool = False,
 ) -> Any:
-    """Return a module whose step returns `output(loss(epoch, batch))` and notes what it returned.
+    """Return a module whose step returns `output(loss(epoch, batch))`.
+
+    Its `returned` lists (epoch, batch index, loss) for each step.
 
     Args:
-        package: Of which Lightning package.
-        loss: (epoch, batch index) -> value.
-        output: What the step makes of the 0-d loss with graph.
-        automatic: Whether Lightning optimises.
+        package: The Lightning package of the module.
+        loss: (epoch, batch index) -> the loss, or None for a step without a loss.
+        output: The 0-d loss, with its graph -> the output of the step.
+        automatic: Whether Lightning optimizes.
         val: Whether there is a validation step.
         by_batch: Whether the batch index is read from the batch, for loaders that resume.
     """
@@ -133,7 +135,7 @@ def scripted_model(
             tensor = self.weight * 0 + value
             self.returned.append((epoch, index, float(tensor.detach())))
             if not automatic:
-                _optimise_by_hand(self, tensor)
+                _optimize_by_hand(self, tensor)
             return output(tensor)
 
         def configure_optimizers(self) -> Any:
@@ -149,7 +151,7 @@ def scripted_model(
 
 
 def returned_epoch_losses(*models: Any) -> dict[int, float]:
-    """Return e -> mean of what the models returned in epoch e, added in float64."""
+    """Return e -> the mean of the losses that the models returned in epoch e, in float64."""
     sums: dict[int, list[float]] = {}
     for model in models:
         for epoch, _, value in model.returned:
@@ -175,6 +177,6 @@ def trainer(tmp_path: Any, package: str = "pytorch_lightning", **kwargs: Any) ->
 
 
 def message_with(caught: Any, text: str) -> str:
-    """Return the one caught warning that contains `text`; Lightning and torch warn beside ours."""
+    """Return the only caught warning that contains `text`. Lightning and torch also warn."""
     (message,) = {str(entry.message) for entry in caught if text in str(entry.message)}
     return message

@@ -1,4 +1,4 @@
-"""What TensorBoard's HPARAMS tab shows of a log directory, asked from TensorBoard itself."""
+"""The contents of TensorBoard's HPARAMS tab for a log directory, from TensorBoard's own code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams.list_session_groups import Handler
 
 
 def hparams_tab(folder: Path) -> dict[str, tuple[dict[str, Any], float | None]]:
-    """Return run -> (its hyper-parameters, `hp_metric`), in ascending order of the latter."""
+    """Return run -> (hyper-parameters, `hp_metric`), in ascending order of `hp_metric`."""
     runs = EventMultiplexer()
     runs.AddRunsFromDirectory(str(folder))
     runs.Reload()

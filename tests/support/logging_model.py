@@ -1,4 +1,4 @@
-"""A module that logs known values by step or by epoch, and notes what it has logged."""
+"""A module that logs known values by step or by epoch, and stores them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from tests.support.helpers import loader, scripted_loss
 
 
 class LoggingModel(pl.LightningModule):
-    """Logs `train_loss` as `how` says, and `val_acc` after each validation.
+    """Logs `train_loss` in each step and `val_acc` after each validation.
 
     Args:
-        factor: The losses are those of `scripted_loss` times this.
-        how: Arguments of `log` for the loss.
-        before: Further keys that each step logs before the loss, by name: a function of the module.
-        batches: How many batches an epoch has.
+        factor: The loss is `scripted_loss` times this factor.
+        how: Arguments of `log` for the loss, such as `on_epoch`.
+        before: Further metrics that each step logs before the loss: name -> a function of the
+            module that returns the value.
+        batches: The number of batches per epoch.
     """
 
     def __init__(

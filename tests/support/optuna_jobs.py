@@ -1,4 +1,4 @@
-"""A sweep that a test starts in a process of its own, and may let kill itself.
+"""A sweep that a test starts in a separate process, which may kill itself.
 
     python optuna_jobs.py STORAGE FOLDER TRIALS [KILL_AT_TRIAL]
 
@@ -25,7 +25,7 @@ STOP_EPOCH = 4
 
 
 def open_study(kind: str, folder: Path) -> optuna.Study:
-    """Return the study, made if need be."""
+    """Return the study. Create it if it does not exist."""
     return optuna.create_study(
         storage=storage(kind, folder),
         study_name="sweep",
@@ -36,12 +36,12 @@ def open_study(kind: str, folder: Path) -> optuna.Study:
 
 
 def loss_of(trial_level: float, epoch: int, batch: int) -> float:
-    """Return the loss of a step; falls over the epochs."""
+    """Return the loss of a step. It falls from epoch to epoch."""
     return trial_level + 4.0 / (epoch + 1) + batch / 8
 
 
 def objective(folder: Path, trained: dict[int, list[int]], kill_at: int | None = None) -> Any:
-    """Return an objective that goes on from the checkpoint of its trial, if there is one."""
+    """Return an objective that resumes from the checkpoint of its trial, if there is one."""
 
     def train(trial: optuna.Trial) -> float:
         level = trial.suggest_float("level", 0.0, 1.0)
@@ -67,7 +67,7 @@ def objective(folder: Path, trained: dict[int, list[int]], kill_at: int | None =
 
 
 def sweep(kind: str, folder: Path, trials: int, kill_at: int | None = None) -> dict[int, list[int]]:
-    """Run the interrupted trials and new ones; return which epochs each has trained."""
+    """Run `trials` trials, the interrupted ones first; return trial -> the trained epochs."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study, trained = open_study(kind, folder), {}
     requeue_interrupted(study)

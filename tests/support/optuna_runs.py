@@ -1,4 +1,4 @@
-"""Storages, and real runs with a reporter, that the tests of Optuna share."""
+"""Storages, pruners and real runs with a reporter, which the tests of Optuna share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,44 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from pytorch_lightning import Callback
 
 from tests.support.helpers import PACKAGES, door, loader, scripted_model, trainer
 
-NEVER = optuna.pruners.NopPruner()
+NEVER_PRUNES = optuna.pruners.NopPruner()
+
+
+class PrunesFrom(optuna.pruners.BasePruner):
+    """Prunes at and after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        return trial.last_step is not None and trial.last_step >= self.step
+
+
+class PrunesOnlyAt(optuna.pruners.BasePruner):
+    """Prunes at one step, or never, and stores the steps at which it was asked."""
+
+    def __init__(self, step: int | None = None) -> None:
+        self.step = step
+        self.asked: list[int | None] = []
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        self.asked.append(trial.last_step)
+        return trial.last_step == self.step
+
+
+class LogsScore(Callback):
+    """Logs the metric "score", 100 + e, in the validation of epoch e."""
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.log("score", 100.0 + trainer.current_epoch)
 
 
 def storage(kind: str, folder: Path) -> Any:
-    """Return a new storage, or the one that the folder has already."""
+    """Return the storage in a folder. Create it if it does not exist."""
     if kind == "memory":
         return optuna.storages.InMemoryStorage()
     if kind == "sqlite":
@@ -24,7 +54,7 @@ def storage(kind: str, folder: Path) -> Any:
 
 
 def optuna_door(package: str = PACKAGES[0]) -> Any:
-    """Return our module for Optuna; a process imports only the package that it needs."""
+    """Return our Optuna module for a Lightning package."""
     name = "optuna_lightning" if package == "lightning.pytorch" else "optuna"
     return importlib.import_module(f"lightning_sotl.integrations.{name}")
 
@@ -35,24 +65,25 @@ def fit(
     *callbacks: Any,
     package: str = PACKAGES[0],
     model: Any = None,
-    first: bool = True,
+    reporter_first: bool = True,
     **options: Any,
 ) -> tuple[Any, Any]:
     """Fit a run that reports to a trial; return the reporter and the model.
 
     Args:
-        folder: Where the run writes.
+        folder: The folder of the run.
         trial: The trial.
-        *callbacks: Further ones, behind the monitor.
-        package: Which Lightning.
-        model: By default a scripted one.
-        first: Whether the reporter stands before all other callbacks, or behind them.
-        **options: The Trainer's, and `ckpt_path`.
+        *callbacks: Further callbacks, after the monitor.
+        package: The Lightning package.
+        model: The module; a scripted model by default.
+        reporter_first: Whether the reporter is the first callback, or else the last.
+        **options: Arguments of the Trainer, and `ckpt_path`.
     """
     reporter = optuna_door(package).OptunaReporter(trial)
     others = [door(package).SoTLMonitor(), *callbacks]
-    listed = [reporter, *others] if first else [*others, reporter]
+    ordered = [reporter, *others] if reporter_first else [*others, reporter]
     model = model or scripted_model(package)
     ckpt_path = options.pop("ckpt_path", None)
-    trainer(folder, package, callbacks=listed, **options).fit(model, loader(4), ckpt_path=ckpt_path)
+    run = trainer(folder, package, callbacks=ordered, **options)
+    run.fit(model, loader(4), ckpt_path=ckpt_path)
     return reporter, model

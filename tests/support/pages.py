@@ -2,12 +2,12 @@
 
 A comment in the line above a fenced block says what the tests do with it:
 
-- `<!-- prints -->`: the Python block above prints these lines, among others.
+- `<!-- prints -->`: the Python block above prints these lines, possibly among others.
 - `<!-- run here -->`: the `lightning-sotl` command of this block runs after the blocks above it, in
-  the same folder, and prints the lines that follow it. `...` stands for any text.
+  the same folder, and prints the lines below it. `...` matches any text.
 - `<!-- continues README -->`, once on a page: its code starts from the README's first block, which
   defines `Net`, `train_loader` and `val_loader`.
-- `<!-- slow -->`, once on a page: its code is run by the slow tests only.
+- `<!-- slow -->`, once on a page: only the slow tests run its code.
 - `<!-- not run: REASON -->`: the block cannot run here; its names and arguments are checked.
 
 All other Python blocks of a page run in order, as one program.
@@ -40,7 +40,7 @@ class Block:
     language: str
     text: str
     comment: str
-    """What the HTML comment directly above it contains, or nothing."""
+    """The text of the HTML comment directly above the block, or an empty string."""
 
 
 def pages() -> list[Path]:
@@ -72,12 +72,15 @@ def blocks(page: Path) -> list[Block]:
 
 
 def is_slow(page: Path) -> bool:
-    """Return whether only the slow tests run the code of a page."""
+    """Return whether a page has code that only the slow tests run."""
     return "<!-- slow -->" in page.read_text()
 
 
 def program(page: Path) -> list[Block]:
-    """Return the blocks that run as one program: those of the page, after the README's first."""
+    """Return the blocks of a page that run as one program, in order.
+
+    If the page continues the README, the README's first block comes first.
+    """
     own = [block for block in blocks(page) if _runs(block)]
     if own and "<!-- continues README -->" in page.read_text():
         return [first_block(), *own]
@@ -96,7 +99,7 @@ def first_block() -> Block:
 
 
 def printed_by(page: Path) -> dict[int, str]:
-    """Return the lines that a page shows as printed, by the place of the block in its program."""
+    """Return the output that a page shows: index of the block in `program(page)` -> its lines."""
     shown = {}
     place = sum(block.page != page for block in program(page)) - 1
     for block in blocks(page):
@@ -109,7 +112,7 @@ def printed_by(page: Path) -> dict[int, str]:
 
 
 def commands(page: Path) -> dict[str, str]:
-    """Return what a page shows of each `$ COMMAND`; the command is on one line in the result."""
+    """Return the commands of a page, each joined to one line, and the output shown for them."""
     shown = {}
     for block in blocks(page):
         if block.language == "console":
@@ -121,5 +124,5 @@ def commands(page: Path) -> dict[str, str]:
 
 def command_below(comment: str) -> str:
     """Return the README's command below `<!-- COMMENT -->`."""
-    (block,) = (one for one in blocks(README) if one.comment == comment)
+    (block,) = (block for block in blocks(README) if block.comment == comment)
     return block.text.strip()

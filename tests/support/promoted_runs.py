@@ -1,4 +1,4 @@
-"""Trainings with every usual source of randomness, to be stopped and promoted."""
+"""Runs with every usual source of randomness, which tests stop and promote."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ callbacks = pl.callbacks
 
 
 class Augmented(Dataset):
-    """Samples that draw from all three of Python's usual generators."""
+    """Samples that draw from the global generators of Python, NumPy and torch."""
 
     def __len__(self):
         return 20
@@ -27,7 +27,7 @@ class Augmented(Dataset):
 
 
 class Stream(StatefulLoader):
-    """Random batches from a loader that can be resumed in the middle."""
+    """Random batches from a loader that can be resumed in the middle of an epoch."""
 
     def __iter__(self):
         for batch in super().__iter__():
@@ -35,7 +35,7 @@ class Stream(StatefulLoader):
 
 
 class OwnOrder(StatefulLoader):
-    """Draws the order of each epoch itself, and keeps in its state how many it has drawn."""
+    """Draws the order of each epoch, and saves the number of orders drawn."""
 
     def __init__(self, n):
         super().__init__(n)
@@ -56,7 +56,7 @@ class OwnOrder(StatefulLoader):
 
 
 class OwnGenerator(Sampler):
-    """Draws the order of each epoch from a generator of its own."""
+    """Draws the order of each epoch from its own generator."""
 
     def __init__(self, rng, draw):
         self.rng = rng
@@ -71,7 +71,7 @@ class OwnGenerator(Sampler):
 
 
 class ShuffledInPlace(Sampler):
-    """Shuffles its indices in place, so that each epoch's order depends on the one before."""
+    """Shuffles its indices in place. Each epoch's order depends on the order before it."""
 
     def __init__(self, rng, indices):
         self.rng, self.indices = rng, indices
@@ -85,7 +85,7 @@ class ShuffledInPlace(Sampler):
 
 
 class Noisy(Augmented):
-    """Adds noise from a generator of its own; `collate` adds more."""
+    """Adds noise from its own generator; `collate` adds more."""
 
     def __init__(self):
         self.rng = np.random.default_rng(3)
@@ -98,7 +98,7 @@ class Noisy(Augmented):
 
 
 class Mixing:
-    """A collate function with a generator of its own."""
+    """A collate function with its own generator."""
 
     def __init__(self):
         self.python = random.Random(7)  # noqa: S311
@@ -112,7 +112,7 @@ def sampled(rng, draw=lambda rng: rng.random()):
 
 
 class Net(pl.LightningModule):
-    """Dropout, Adam and a schedule; notes each loss and learning rate."""
+    """A network with dropout, Adam and a schedule. It stores each loss and learning rate."""
 
     def __init__(self, schedule=None):
         super().__init__()
@@ -137,7 +137,7 @@ class Net(pl.LightningModule):
         schedulers = torch.optim.lr_scheduler
         if self.schedule is None:
             return optimizer
-        if self.schedule == "plateau":  # the wrong way round, so that it steps at each epoch
+        if self.schedule == "plateau":  # with "max", a falling loss lowers the rate in each epoch
             schedule = schedulers.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=0)
             config = {"scheduler": schedule, "monitor": "train_loss"}
         else:
@@ -238,7 +238,7 @@ SETTINGS = {
     "accumulation": Setting(accumulate_grad_batches=2),
     "max_steps": Setting(max_steps=20, max_epochs=-1, schedule="plateau"),
     "cut by max_steps": Setting(max_steps=18, max_epochs=-1),
-    "order of the loader's own": Setting(lambda: OwnOrder(5)),
+    "loader that draws its order": Setting(lambda: OwnOrder(5)),
     "new loader each epoch": Setting(reload_dataloaders_every_n_epochs=1),
     "new loader every 3 epochs": Setting(reload_dataloaders_every_n_epochs=3),
     "SWA": Setting(

@@ -1,4 +1,4 @@
-"""Tables and policies that the tests of the replay share."""
+"""Tables and policies that the tests of `replay` share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_sotl import LearningCurves
 from lightning_sotl.replay.policy import Observations, Policy
 from lightning_sotl.replay.simulation import Outcome, simulate
 
-# Four runs of four epochs, small enough to go through by hand.
+# Four runs of four epochs, few enough to check by hand.
 TRAIN = np.array(
     [
         [4.0, 3.0, 2.0, 1.0],
@@ -49,7 +49,7 @@ def many_runs(runs: int = 60, epochs: int = 12, *, seed: int = 0) -> LearningCur
 
 
 class Logged:
-    """A policy that writes down each question, what could be seen then, and the answer."""
+    """A policy that logs each question, the losses that it could see, and its answer."""
 
     def __init__(self, policy: Policy) -> None:
         self.name, self.validated_from = policy.name, policy.validated_from
@@ -61,7 +61,7 @@ class Logged:
         return self
 
     def decide(self, reports: Sequence[tuple[int, int]]) -> Sequence[bool]:
-        # Answers must be a policy's own, whatever it does with what it was given.
+        # The policy gets a copy, so that it cannot change the logged reports.
         answers = list(self.policy_run.decide(copy.copy(reports)))
         self.log.append((list(reports), self.observations.train.copy(), answers))
         return answers
@@ -80,19 +80,19 @@ class Logged:
 
     @property
     def decisions(self) -> list[tuple[Any, ...]]:
-        """The log without what could be seen."""
+        """The questions and answers of the log, without the tables."""
         return [(question, answer) for question, _, answer in self.log]
 
 
 def assert_no_look_ahead(policy: Policy, *, workers: int) -> None:
-    """Check that values which were never reported, or not yet, do not change a decision."""
+    """Check that no decision depends on a value that was not reported before it."""
     curves = many_runs(20)
     train, validation = curves.train_loss, curves.val_loss
     first = Logged(policy)
     outcome = simulate(first, train, validation, workers=workers)
     assert_same(outcome, _with_garbage(policy, curves, outcome, workers))
     for instant in (1, 2, 5):
-        later = np.isnan(first.log[instant - 1][1])  # not reported by then
+        later = np.isnan(first.log[instant - 1][1])  # not reported at that time
         again = Logged(policy)
         simulate(again, _replaced(train, later), _replaced(validation, later), workers=workers)
         assert again.decisions[:instant] == first.decisions[:instant]

@@ -1,4 +1,4 @@
-"""Folders of runs as the monitor and Lightning's loggers write them, without a training."""
+"""Folders of runs as the monitor and Lightning's loggers write them, made without training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_record(
     name: str = "sotl.jsonl",
     **facts: Any,
 ) -> None:
-    """Append one session to the record in `folder`; the checkpoint is one after the last unit."""
+    """Append one session to the record in `folder`. The last unit names the checkpoint."""
     record = RunRecord(folder / name)
     header = {"unit": "epoch", "batch_size": 8, "loss_key": "loss", "hparams": {}, **facts}
     record.header(run_id or folder.name, **header)
@@ -32,7 +32,7 @@ def write_record(
 
 
 def write_csv_log(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a `metrics.csv` as CSVLogger does: all columns in each row, blank where absent."""
+    """Write a `metrics.csv` as CSVLogger does: all columns in each row, blank where missing."""
     folder.mkdir(parents=True, exist_ok=True)
     columns = sorted({name for row in rows for name in row})
     lines = [",".join(columns)]
@@ -41,7 +41,7 @@ def write_csv_log(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def csv_rows(losses: Sequence[float], **others: Sequence[float]) -> list[dict[str, object]]:
-    """Return one row an epoch with `sotl_e1` and other columns."""
+    """Return one row per epoch with `sotl_e1` and other columns."""
     return [
         {
             "epoch": epoch,
@@ -77,7 +77,7 @@ def write_events(
 def event_rows(
     losses: Sequence[float], *, first: int = 0, **others: Sequence[float]
 ) -> list[tuple[int, dict[str, float]]]:
-    """Return one row an epoch, with `epoch` last as Lightning has it."""
+    """Return one row per epoch, with `epoch` last, as Lightning writes it."""
     return [
         (
             4 * (first + place) + 3,

@@ -1,9 +1,9 @@
-"""Run the Python blocks of pages, a page after the other, and print what each block printed.
+"""Run the code of pages, one page after another, and print the output of each block as JSON.
 
     python -m tests.support.run_pages FOLDER PAGE [PAGE ...]
 
-Each page runs as a program of its own in a new folder below FOLDER. The result is one JSON object:
-by page, the lines of each block, and the traceback of the block that failed.
+Each page runs as a separate program in a new folder below FOLDER. The JSON object has, for each
+page, the output of each block and the traceback of the block that failed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where real curves lie that are not part of the project, and the mark of tests that need them."""
+"""The folder of recorded curves outside the project, and the mark of tests that need it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has left on disk, read by others' readers: events, CSV rows, lines of the record."""
+"""Read the files of a run without our readers: event files, CSV files and records."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 
-def third(epoch, batch):
-    """Return a loss whose mean has no end in binary, so that float32 shows."""
+def inexact_loss(epoch, batch):
+    """Return a loss that no binary fraction represents, so that rounding to float32 is visible."""
     return (epoch + 1 + batch) / 3
 
 
@@ -29,7 +29,7 @@ def csv_points(logger, name):
 
 
 def record(folder, name="sotl.jsonl"):
-    """Return the headers, e -> last line, and the statuses of a record."""
+    """Return the headers of a record, e -> its last line of epoch e, and the status lines."""
     lines = [json.loads(line) for line in Path(folder, name).read_text().splitlines()]
     headers = [line for line in lines if "schema" in line]
     units = {line["e"]: line for line in lines if "e" in line}
