@@ -1,7 +1,7 @@
-"""What a process that was killed leaves of a trial, and how the next process ends it.
+"""Trials whose process was killed, and how the next process ends them.
 
-A process that is killed at some moment is one that was not asked for more: these tests begin again
-with another reporter for the same trial. `campaigns/killed_studies.py` kills real processes.
+To simulate a kill, a test stops using the reporter of a trial and continues with a new one.
+`campaigns/killed_studies.py` kills real processes.
 """
 
 import copy
@@ -18,38 +18,36 @@ from lightning_sotl.integrations._optuna import restart
 from lightning_sotl.integrations._optuna.storage import ask_pruner_again
 from lightning_sotl.integrations.optuna import OptunaReporter, requeue_interrupted
 from tests.support.helpers import door, loader, returned_epoch_losses, scripted_model, trainer
-from tests.support.optuna_runs import NEVER_PRUNES, fit, storage
+from tests.support.optuna_runs import (
+    NEVER_PRUNES,
+    LogsScore,
+    PrunesFrom,
+    PrunesOnlyAt,
+    fit,
+    storage,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
 LOSSES = {0: 4.28125, 1: 2.375, 2: 1.6302083730697632}  # of `scripted_loss`, in float32
 
 
-class AfterStep(optuna.pruners.BasePruner):
-    """Prunes once a step was reported."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def prune(self, study, trial):
-        return trial.last_step is not None and trial.last_step >= self.step
-
-
-class LogsPerEpoch(Callback):
-    """Logs 100 + e."""
-
-    def on_validation_epoch_end(self, trainer, pl_module):
-        pl_module.log("score", 100.0 + trainer.current_epoch)
-
-
 def new_trial(folder, pruner, **options):
     return optuna.create_study(storage=storage("sqlite", folder), pruner=pruner, **options).ask()
 
 
-def again(folder, trial, *stoppers, every="epoch", **options):
-    """Fit a trial from its newest checkpoint; return the reporter and the model."""
+def start(folder, trial, *callbacks, every="epoch", **options):
+    """Fit a trial, from its newest checkpoint if there is one; return the reporter and the model.
+
+    Args:
+        folder: The folder of the checkpoint.
+        trial: The trial.
+        *callbacks: Further callbacks.
+        every: "epoch" or "batch" to save after each epoch or 4 batches, None to save nothing.
+        **options: Arguments of `fit`.
+    """
     save = {"epoch": {}, "batch": {"every_n_train_steps": 4}}.get(every)
-    callbacks = [*stoppers]
+    callbacks = [*callbacks]
     if save is not None:
         callbacks.append(ModelCheckpoint(folder, "newest", enable_version_counter=False, **save))
     newest = folder / "newest.ckpt"
@@ -68,10 +66,10 @@ def stopper(**options):
 
 
 @pytest.mark.parametrize("stops", [True, False])
-def test_a_pruned_trial_is_pruned_after_any_number_of_kills(tmp_path, stops):
-    trial = new_trial(tmp_path, AfterStep(1))
+def test_a_pruned_trial_stays_pruned_after_several_kills(tmp_path, stops):
+    trial = new_trial(tmp_path, PrunesFrom(1))
     for place in range(4):
-        reporter, model = again(tmp_path, trial, *([stopper()] if stops else []))
+        reporter, model = start(tmp_path, trial, *([stopper()] if stops else []))
         assert len(model.returned) == (0 if place else 8)
     with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 1\.$"):
         reporter.finish()
@@ -82,93 +80,77 @@ def test_a_pruned_trial_is_pruned_after_any_number_of_kills(tmp_path, stops):
 
 
 @pytest.mark.parametrize("stops", [True, False])
-def test_a_pruned_trial_without_a_checkpoint_ends_where_the_pruner_ended_it(tmp_path, stops):
-    trial = new_trial(tmp_path, AfterStep(1))
+def test_a_pruned_trial_without_a_checkpoint_ends_at_the_same_step_again(tmp_path, stops):
+    trial = new_trial(tmp_path, PrunesFrom(1))
     for _ in range(2):
-        reporter, model = again(tmp_path, trial, *([stopper()] if stops else []), every=None)
+        reporter, model = start(tmp_path, trial, *([stopper()] if stops else []), every=None)
         assert set(returned_epoch_losses(model)) == {0, 1}
     with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 1\.$"):
         reporter.finish()
 
 
-def test_a_trial_that_reached_its_limit_is_complete_though_the_pruner_would_have_ended_it(tmp_path):
-    trial = new_trial(tmp_path, AfterStep(1))
+def test_a_trial_that_reached_its_limit_is_complete_even_if_the_pruner_would_end_it(tmp_path):
+    trial = new_trial(tmp_path, PrunesFrom(1))
     for _ in range(4):
-        reporter, _ = again(tmp_path, trial, stopper(stop_epoch=2))
+        reporter, _ = start(tmp_path, trial, stopper(stop_epoch=2))
     assert reporter.finish() == LOSSES[1]
 
 
-def test_a_trial_of_the_stoppers_own_policy_is_pruned_after_kills(tmp_path):
+def test_a_trial_that_was_stopped_by_a_policy_is_pruned_after_kills(tmp_path):
     trial = new_trial(tmp_path, NEVER_PRUNES)
-    ends = stopper()
+    policy_stopper = stopper()
 
     class Policy(Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             if trainer.current_epoch == 1:
-                ends.end_by_policy(trainer, 2)
+                policy_stopper.end_by_policy(trainer, 2)
 
-    again(tmp_path, trial, ends, Policy())
+    start(tmp_path, trial, policy_stopper, Policy())
     for _ in range(3):
-        reporter, model = again(tmp_path, trial, stopper())
+        reporter, model = start(tmp_path, trial, stopper())
         assert model.returned == []
         with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 1\.$"):
             reporter.finish()
 
 
-def test_a_decision_that_waits_for_lightnings_minimum_outlives_a_kill(tmp_path):
-    class OnlyAtStep0(optuna.pruners.BasePruner):
-        def prune(self, study, trial):
-            return trial.last_step == 0
-
-    trial = new_trial(tmp_path, OnlyAtStep0())
-    again(tmp_path, trial, max_epochs=2, min_epochs=2)  # a kill after the second epoch
-    # Its second epoch is the last that it must train.
-    reporter, model = again(tmp_path, trial, min_epochs=3)
+def test_a_decision_that_min_epochs_delays_survives_a_kill(tmp_path):
+    trial = new_trial(tmp_path, PrunesOnlyAt(0))
+    start(tmp_path, trial, max_epochs=2, min_epochs=2)  # killed after the second epoch
+    # `min_epochs` requires one more epoch.
+    reporter, model = start(tmp_path, trial, min_epochs=3)
     assert set(returned_epoch_losses(model)) == {2}
     with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 2\.$"):
         reporter.finish()
 
 
 @pytest.mark.parametrize("every", ["epoch", None])
-def test_a_report_without_the_pruners_answer_is_decided_after_the_kill(tmp_path, every):
-    asked = []
-
-    class Asked(optuna.pruners.BasePruner):
-        def prune(self, study, trial):
-            asked.append(trial.last_step)
-            return trial.last_step == 1
-
-    trial = new_trial(tmp_path, Asked())
-    again(tmp_path, trial, every=every, max_epochs=1)
-    trial.report(LOSSES[1], 1)  # and then the process was killed
-    reporter, model = again(tmp_path, trial, every=every)
-    assert asked == [0, 1]
+def test_a_report_that_was_not_judged_before_a_kill_is_judged_after_it(tmp_path, every):
+    pruner = PrunesOnlyAt(1)
+    trial = new_trial(tmp_path, pruner)
+    start(tmp_path, trial, every=every, max_epochs=1)
+    trial.report(LOSSES[1], 1)  # killed before the pruner was asked
+    reporter, model = start(tmp_path, trial, every=every)
+    assert pruner.asked == [0, 1]
     assert max(returned_epoch_losses(model)) == 1
     with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 1\.$"):
         reporter.finish()
 
 
-def test_an_answered_report_is_not_asked_about_again(tmp_path):
-    asked = []
-
-    class Asked(optuna.pruners.BasePruner):
-        def prune(self, study, trial):
-            asked.append(trial.last_step)
-            return False
-
-    trial = new_trial(tmp_path, Asked())
-    again(tmp_path, trial, max_epochs=2)
-    again(tmp_path, trial, max_epochs=4)
-    assert asked == [0, 1, 2, 3]
+def test_a_judged_report_is_not_judged_again(tmp_path):
+    pruner = PrunesOnlyAt(None)
+    trial = new_trial(tmp_path, pruner)
+    start(tmp_path, trial, max_epochs=2)
+    start(tmp_path, trial, max_epochs=4)
+    assert pruner.asked == [0, 1, 2, 3]
 
 
-def test_an_epoch_whose_end_lightning_does_not_repeat_is_reported_and_decided(tmp_path):
-    """Lightning takes a checkpoint of an epoch's last batch for one between two epochs."""
-    study = optuna.create_study(pruner=AfterStep(1))
-    again(tmp_path, study.ask(), every="batch", max_epochs=2)  # ends with such a checkpoint
+def test_an_epoch_whose_end_lightning_does_not_repeat_is_reported_and_judged(tmp_path):
+    """From a checkpoint of an epoch's last batch, Lightning resumes in the next epoch."""
+    study = optuna.create_study(pruner=PrunesFrom(1))
+    start(tmp_path, study.ask(), every="batch", max_epochs=2)  # saves such a checkpoint last
     trial = study.ask()
     trial.report(LOSSES[0], 0)
-    reporter, model = again(tmp_path, trial, every="batch")
+    reporter, model = start(tmp_path, trial, every="batch")
     assert model.returned == []
     assert study.trials[1].intermediate_values == {0: LOSSES[0], 1: LOSSES[1]}
     with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 1\.$"):
@@ -182,41 +164,41 @@ def test_an_epoch_whose_end_lightning_does_not_repeat_is_reported_and_decided(tm
         optuna.pruners.HyperbandPruner(min_resource=1, max_resource=4, reduction_factor=2),
     ],
 )
-def test_a_halving_pruner_answers_again_as_it_did_at_first(tmp_path, pruner):
+def test_a_halving_pruner_repeats_its_answer(tmp_path, pruner):
     answers = []
-    study = optuna.create_study(storage=storage("sqlite", tmp_path), pruner=pruner)
+    study = optuna.create_study(storage=storage("journal", tmp_path), pruner=pruner)
     for level in (5, 4, 6, 3, 7, 2, 8, 1) * 3:
-        trial, first = study.ask(), False
+        trial = study.ask()
         for step in range(5):
-            if not first:
-                trial.report(level, step)
-                first = trial.should_prune()
-                assert ask_pruner_again(trial) == first
-                answers.append(first)
+            trial.report(level, step)
+            answer = trial.should_prune()
+            assert ask_pruner_again(trial) == answer
+            answers.append(answer)
+            if answer:
+                break
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    assert True in answers
-    assert False in answers
+    assert set(answers) == {True, False}
 
 
-def test_a_trial_that_diverged_from_its_start_reports_no_more_after_a_kill(tmp_path):
+def test_a_diverged_trial_reports_nothing_more_after_a_kill(tmp_path):
     trial = new_trial(tmp_path, NEVER_PRUNES)
     model = partial(scripted_model, loss=lambda epoch, batch: math.nan)
-    again(tmp_path, trial, model=model())
-    reporter, trained = again(tmp_path, trial, model=model())
+    start(tmp_path, trial, model=model())
+    reporter, trained = start(tmp_path, trial, model=model())
     assert trained.returned == []
     assert reporter.finish() == math.inf
     assert trial.study.trials[0].intermediate_values == {0: math.inf}
 
 
 @pytest.mark.parametrize("budget", [2, 5])
-def test_a_metric_of_the_module_has_its_value_after_a_kill(tmp_path, budget):
-    """Also where T is the whole budget, so that Lightning resumes a run that is over."""
+def test_a_trial_keeps_the_value_of_its_own_metric_after_a_kill(tmp_path, budget):
+    """With a budget of 2, Lightning resumes a run that has already ended."""
     trial = new_trial(tmp_path, NEVER_PRUNES, direction="maximize")
     newest = tmp_path / "newest.ckpt"
     for place in range(3):
         reporter = OptunaReporter(trial, monitor="score")
         saves = ModelCheckpoint(tmp_path, "newest", enable_version_counter=False)
-        callbacks = [LogsPerEpoch(), stopper(stop_epoch=2, monitor="score"), reporter, saves]
+        callbacks = [LogsScore(), stopper(stop_epoch=2, monitor="score"), reporter, saves]
         trainer(tmp_path, callbacks=callbacks, max_epochs=budget, enable_checkpointing=True).fit(
             scripted_model(val=True), loader(4), ckpt_path=newest if place else None
         )
@@ -224,21 +206,13 @@ def test_a_metric_of_the_module_has_its_value_after_a_kill(tmp_path, budget):
     assert trial.study.trials[0].intermediate_values == {0: 100.0, 1: 101.0}
 
 
-def test_a_value_that_the_study_has_is_kept_by_a_run_that_is_trained_anew(tmp_path):
-    trial = new_trial(tmp_path, NEVER_PRUNES)
-    fit(tmp_path, trial)
-    with pytest.warns(UserWarning, match="The study has the value 4.28125 for this trial at"):
-        reporter, _ = fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
-    assert reporter.finish() == trial.study.trials[0].intermediate_values[2] == LOSSES[2]
-
-
 def test_checkpoints_of_trials_load_without_pickle(tmp_path):
-    """Optuna's percentile pruners answer with a bool of NumPy's."""
+    """Optuna's percentile pruners return a NumPy bool, which the state must not contain."""
     study = optuna.create_study(pruner=optuna.pruners.MedianPruner(n_startup_trials=1))
     first = study.ask()
     first.report(9.0, 0)
     study.tell(first, 9.0)
-    again(tmp_path, study.ask(), max_epochs=1)
+    start(tmp_path, study.ask(), max_epochs=1)
     saved = torch.load(tmp_path / "newest.ckpt", weights_only=True)
     (state,) = (saved["callbacks"][key] for key in saved["callbacks"] if "OptunaReporter" in key)
     assert state["pruned"] is False
@@ -255,9 +229,9 @@ def test_a_requeued_trial_is_found_again_if_its_process_dies_before_it_has_a_rep
     with monkeypatch.context() as killed:
         killed.setattr(restart, "requeue_trial", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError, match="division"):
-            requeue_interrupted(trial.study)  # between its claim and the queue
+            requeue_interrupted(trial.study)  # killed between its claim and the queue
     assert requeue_interrupted(trial.study) == [0]
-    assert trial.study.ask().number == 0  # and then the process was killed
+    assert trial.study.ask().number == 0  # and the process was killed again
     assert requeue_interrupted(trial.study) == [0]
 
 
@@ -266,7 +240,7 @@ def test_a_requeued_trial_is_found_again_if_its_process_dies_before_it_has_a_rep
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
 def test_a_copied_reporter_reports_to_the_trial_itself(tmp_path, kind):
-    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=AfterStep(1))
+    study = optuna.create_study(storage=storage(kind, tmp_path), pruner=PrunesFrom(1))
 
     def objective(trial):
         callbacks = [door().SoTLMonitor(), OptunaReporter(trial)]

@@ -1,4 +1,4 @@
-"""Winners of an Optuna study, and their way to the end."""
+"""Promotion: the best trials of an Optuna study are trained to the end."""
 
 import math
 import re
@@ -72,9 +72,11 @@ def test_a_winner_whose_checkpoint_is_gone_is_named_before_any_training(tmp_path
         promote(study, 2, pytest.fail)
 
 
-# ModelCheckpoint's word on a run that saves elsewhere.
+# ModelCheckpoint warns about a run that saves into another folder.
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_a_run_killed_between_its_stop_and_the_save_is_promoted_from_what_it_was_resumed(tmp_path):
+def test_a_run_killed_before_its_stop_was_saved_is_promoted_from_the_checkpoint_it_resumed(
+    tmp_path,
+):
     saves = lightning().callbacks.ModelCheckpoint(tmp_path, filename="newest")
     stopper = door().EarlyRankingStopper(stop_epoch=2)
     study = optuna.create_study(pruner=NEVER_PRUNES)
@@ -82,7 +84,7 @@ def test_a_run_killed_between_its_stop_and_the_save_is_promoted_from_what_it_was
     fit(tmp_path, trial, stopper, saves, enable_checkpointing=True)
     Path(stopper.checkpoint_path).unlink()  # it was never written
     again = door().EarlyRankingStopper(stop_epoch=2)
-    newest = str(tmp_path / "newest.ckpt")  # of `on_train_epoch_end` at T, before the stopper's
+    newest = str(tmp_path / "newest.ckpt")  # saved at T, before the stopper's hook
     assert not torch.load(newest, weights_only=False)["callbacks"][again.state_key][
         "checkpoint_path"
     ]
@@ -114,7 +116,7 @@ def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
 
     results = promote(study, 2, train)
     assert [(winner.run_id, epochs) for winner, epochs in results] == [("0", [2]), ("1", [2])]
-    # Started again, the script trains nothing twice.
+    # A second run of the script trains nothing again.
     again = promote(study, 2, pytest.fail)
     assert [(winner.run_id, epochs) for winner, epochs in again] == [("0", [2]), ("1", [2])]
     assert (
@@ -124,4 +126,4 @@ def test_one_call_trains_the_best_trials_to_the_end(tmp_path):
     )
     third = promote(study, 3, train)
     assert [(winner.run_id, epochs) for winner, epochs in third][2] == ("2", [2])
-    assert promote(study, 1, lambda winner: "anew", retrain=True)[0][1] == "anew"
+    assert promote(study, 1, lambda winner: "again", retrain=True)[0][1] == "again"

@@ -1,4 +1,4 @@
-"""The adaptive rule as an Optuna pruner, asked through real studies."""
+"""AdaptivePruner in real studies."""
 
 import math
 import pickle
@@ -19,7 +19,7 @@ from tests.support.optuna_runs import storage
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # a promoted run has its own
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # a promoted run has a new folder
 ]
 POLICY = AdaptivePolicy(max_epochs=6)
 
@@ -31,7 +31,7 @@ def study_with(policy, **options):
 
 
 def replay(study, curves):
-    """Run curves as trials one after another; return the epochs that each got."""
+    """Run each curve as a trial, one after another; return the number of epochs of each."""
     epochs = []
     for curve in curves:
         trial = study.ask()
@@ -47,7 +47,7 @@ def replay(study, curves):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_trials_are_pruned_where_the_rule_says_so_in_either_direction(sign):
+def test_trials_are_pruned_by_the_policy_in_either_direction(sign):
     policy = AdaptivePolicy(max_epochs=12, keep=0.5, runs=30, first=2)
     curves = np.cumsum(np.random.default_rng(0).normal(size=(30, 12)), axis=1)
     study = study_with(policy, direction="minimize" if sign == 1 else "maximize")
@@ -56,7 +56,7 @@ def test_trials_are_pruned_where_the_rule_says_so_in_either_direction(sign):
     assert 1 < min(epochs) < max(epochs) == 12
 
 
-def test_values_that_are_not_finite_are_the_worst():
+def test_values_that_are_not_finite_rank_last():
     study = study_with(AdaptivePolicy(max_epochs=4, keep=0.5, first=2))
     good = [[1.0, 0.9, 0.8, 0.7], [1.1, 1.0, 0.9, 0.8]]
     assert replay(study, [*good, [0.5, math.nan, 0.1, 0.1], [0.5, math.inf, 0.1, 0.1]]) == [
@@ -67,7 +67,7 @@ def test_values_that_are_not_finite_are_the_worst():
     ]
 
 
-def test_trials_that_have_failed_or_are_under_way_are_rivals_as_far_as_they_have_come():
+def test_failed_and_running_trials_are_compared_at_the_steps_that_they_reported():
     policy = AdaptivePolicy(max_epochs=4, keep=0.5, first=2)
     study = study_with(policy)
     failed, running = study.ask(), study.ask()
@@ -80,7 +80,7 @@ def test_trials_that_have_failed_or_are_under_way_are_rivals_as_far_as_they_have
     assert not running.should_prune()
 
 
-def test_one_pruner_serves_threads_another_study_and_a_pickle():
+def test_a_pruner_works_in_threads_in_another_study_and_after_pickling():
     policy = AdaptivePolicy(max_epochs=6, keep=0.5, first=2)
     curves = np.cumsum(np.random.default_rng(1).normal(size=(40, 6)), axis=1)
     first = study_with(policy)
@@ -93,7 +93,7 @@ def test_one_pruner_serves_threads_another_study_and_a_pickle():
         assert replay(other, curves) == expected_epochs(policy, curves)
 
 
-def test_a_study_of_the_same_name_elsewhere_is_another_one():
+def test_a_study_of_the_same_name_in_another_storage_is_a_different_study():
     pruner = AdaptivePruner(AdaptivePolicy(max_epochs=6, keep=0.3, first=2))
     good_last = [[float(8 - run)] * 6 for run in range(8)]
     for curves in (good_last[::-1], good_last):
@@ -101,7 +101,7 @@ def test_a_study_of_the_same_name_elsewhere_is_another_one():
         assert replay(study, curves) == expected_epochs(pruner.policy, curves)
 
 
-def test_many_threads_that_open_a_study_with_many_trials_read_it_once_each(tmp_path):
+def test_threads_that_open_a_long_study_at_the_same_time_prune_their_trials():
     policy = AdaptivePolicy(max_epochs=6)
     study = study_with(policy)
     for number in range(300):
@@ -111,20 +111,19 @@ def test_many_threads_that_open_a_study_with_many_trials_read_it_once_each(tmp_p
     for trial in trials:
         for step in range(3):
             trial.report(float(trial.number), step)
-    study.pruner._reset()
+    study.pruner = AdaptivePruner(policy)  # as in a new process, which has read nothing yet
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda trial: trial.should_prune(), trials)) == [True] * 4
 
 
-def test_only_a_policy_will_do():
+def test_only_a_policy_is_accepted():
     with pytest.raises(
         TypeError, match=re.escape("Expected `policy` to be an AdaptivePolicy but got 10.")
     ):
         AdaptivePruner(10)
 
 
-def test_a_real_run_that_is_pruned_gives_policy_as_the_reason_and_can_go_on(tmp_path):
-    """With its checkpoint, in the record, and bit for bit."""
+def test_a_pruned_run_is_recorded_with_its_checkpoint_and_can_be_promoted(tmp_path):
     policy = AdaptivePolicy(max_epochs=6, keep=0.5, first=2)
     study = study_with(policy)
     replay(study, [[0.1] * 6, [0.2] * 6])
@@ -153,10 +152,10 @@ def test_a_real_run_that_is_pruned_gives_policy_as_the_reason_and_can_go_on(tmp_
     assert {**losses, **rest} == pytest.approx(fit([]))
 
 
-def test_a_validation_metric_is_looked_at_too_where_the_reporter_notes_it(tmp_path):
-    """Training losses say the opposite of it: by them alone other trials would have gone on."""
+def test_a_pruner_uses_the_validation_metric_that_a_reporter_stores(tmp_path):
+    """The training losses alone would prune other trials, since they rank them the other way."""
     policy = AdaptivePolicy(max_epochs=4, keep=0.3, first=2)
-    study = study_with(policy, storage=storage("sqlite", tmp_path))
+    study = study_with(policy, storage=storage("journal", tmp_path))
     reached = []
     losses = [[6.0 - number] * 4 for number in range(6)]
     accuracies = [[0.9 - 0.1 * number] * 4 for number in range(5)] + [[0.1, math.nan, 0.1, 0.1]]
@@ -180,16 +179,18 @@ def test_a_validation_metric_is_looked_at_too_where_the_reporter_notes_it(tmp_pa
     costs = np.nan_to_num(-np.array(accuracies, dtype=np.float32), nan=math.inf)
     assert reached == expected_epochs(policy, losses, costs.tolist())
     assert reached != expected_epochs(policy, losses)
-    noted = study.trials[5].user_attrs["lightning_sotl:validation"]
-    assert noted["0"] == pytest.approx(-0.1)
-    assert noted.get("1") is None
-    for mode in ("up", None):  # which end is better is never guessed
-        message = re.escape(f"Expected `validation_mode` to be 'min' or 'max' but got {mode!r}.")
-        with pytest.raises(ValueError, match=message):
-            OptunaReporter(study.ask(), validation="val_acc", validation_mode=mode)
+    stored = study.trials[5].user_attrs["lightning_sotl:validation"]
+    assert stored == {"0": pytest.approx(-0.1), "1": None, "2": pytest.approx(-0.1)}
 
 
-def test_a_validation_that_is_never_logged_is_named(tmp_path):
+@pytest.mark.parametrize("mode", ["up", None])
+def test_a_validation_metric_needs_a_mode(mode):
+    message = re.escape(f"Expected `validation_mode` to be 'min' or 'max' but got {mode!r}.")
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        OptunaReporter(study_with(POLICY).ask(), validation="val_acc", validation_mode=mode)
+
+
+def test_a_validation_metric_that_is_never_logged_causes_a_warning(tmp_path):
     reporter = OptunaReporter(study_with(POLICY).ask(), validation="val_ac", validation_mode="max")
     message = re.escape(
         "`validation='val_ac'` was never reported because no epoch logged it before its end; "

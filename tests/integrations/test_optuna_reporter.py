@@ -1,4 +1,4 @@
-"""Optuna trials that report SoTL-E of real runs."""
+"""Real runs that report SoTL-E to an Optuna trial."""
 
 import math
 import re
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from pytorch_lightning import Callback
 
 from lightning_sotl.integrations import optuna as for_pytorch_lightning
 from tests.support.helpers import (
@@ -17,28 +16,25 @@ from tests.support.helpers import (
     scripted_model,
     trainer,
 )
-from tests.support.optuna_runs import NEVER_PRUNES, fit, storage
+from tests.support.optuna_runs import (
+    NEVER_PRUNES,
+    LogsScore,
+    PrunesFrom,
+    PrunesOnlyAt,
+    fit,
+    storage,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
 
-class AfterStep(optuna.pruners.BasePruner):
-    """Prunes once a step was reported."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def prune(self, study, trial):
-        return trial.last_step is not None and trial.last_step >= self.step
-
-
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("reporter_first", [True, False])
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
 @pytest.mark.parametrize("package", PACKAGES)
-def test_each_epoch_is_reported_once_at_its_own_step(tmp_path, package, kind, first):
+def test_each_epoch_is_reported_once_at_its_own_step(tmp_path, package, kind, reporter_first):
     study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER_PRUNES)
     trial = study.ask()
-    reporter, model = fit(tmp_path, trial, package=package, reporter_first=first)
+    reporter, model = fit(tmp_path, trial, package=package, reporter_first=reporter_first)
     value = reporter.finish()
     study.tell(trial, value)
     expected = returned_epoch_losses(model)
@@ -47,15 +43,15 @@ def test_each_epoch_is_reported_once_at_its_own_step(tmp_path, package, kind, fi
 
 
 def test_a_pruned_run_ends_without_an_exception_in_fit_and_finish_raises(tmp_path):
-    study = optuna.create_study(pruner=AfterStep(1))
+    study = optuna.create_study(pruner=PrunesFrom(1))
     reporter, model = fit(tmp_path, study.ask(), max_epochs=5)
     assert set(returned_epoch_losses(model)) == {0, 1}
     with pytest.raises(optuna.TrialPruned, match=r"^Pruned after step 1\.$"):
         reporter.finish()
 
 
-def test_a_run_that_has_reached_its_limit_is_complete_and_names_its_checkpoint(tmp_path):
-    study = optuna.create_study(pruner=AfterStep(1))
+def test_a_run_that_reached_its_limit_is_complete_and_stores_its_checkpoint(tmp_path):
+    study = optuna.create_study(pruner=PrunesFrom(1))
     trial = study.ask()
     stopper = door().EarlyRankingStopper(stop_epoch=2)
     reporter, _ = fit(tmp_path, trial, stopper, max_epochs=5, enable_checkpointing=True)
@@ -82,7 +78,7 @@ def test_a_resumed_run_reports_no_epoch_twice(tmp_path):
     assert sorted(study.trials[0].intermediate_values) == [0, 1, 2]
 
 
-def test_a_trial_that_was_stopped_but_not_told_keeps_its_value_on_a_restart(tmp_path):
+def test_a_stopped_trial_that_is_still_running_in_the_study_keeps_its_value_on_a_restart(tmp_path):
     study = optuna.create_study(storage=storage("sqlite", tmp_path), pruner=NEVER_PRUNES)
     trial = study.ask()
     stopper = door().EarlyRankingStopper(stop_epoch=2)
@@ -100,7 +96,7 @@ def test_a_trial_that_was_stopped_but_not_told_keeps_its_value_on_a_restart(tmp_
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "journal"])
-def test_a_run_of_nan_ends_at_once_and_is_complete_with_infinity(tmp_path, kind):
+def test_a_run_that_diverges_in_its_first_epoch_ends_there_with_the_value_infinity(tmp_path, kind):
     study = optuna.create_study(storage=storage(kind, tmp_path), pruner=NEVER_PRUNES)
     trial = study.ask()
     model = scripted_model(loss=lambda epoch, batch: math.nan)
@@ -112,8 +108,8 @@ def test_a_run_of_nan_ends_at_once_and_is_complete_with_infinity(tmp_path, kind)
     assert frozen.intermediate_values == {0: math.inf}
 
 
-def test_blocks_are_reported_at_their_own_index_and_pruned_between_blocks(tmp_path):
-    study = optuna.create_study(pruner=AfterStep(2))
+def test_blocks_are_reported_at_their_index_and_pruned_between_blocks(tmp_path):
+    study = optuna.create_study(pruner=PrunesFrom(2))
     trial = study.ask()
     reporter = for_pytorch_lightning.OptunaReporter(trial, monitor="sotl_b3_e1")
     monitor = door().SoTLMonitor(every_n_train_batches=3)
@@ -127,12 +123,12 @@ def test_blocks_are_reported_at_their_own_index_and_pruned_between_blocks(tmp_pa
         reporter.finish()
 
 
-def test_a_fixed_trial_runs_to_its_end_and_gives_its_value(tmp_path):
+def test_a_run_of_a_fixed_trial_ends_and_returns_its_value(tmp_path):
     reporter, model = fit(tmp_path, optuna.trial.FixedTrial({"width": 4}))
     assert reporter.finish() == pytest.approx(returned_epoch_losses(model)[2], rel=1e-12)
 
 
-def test_studies_that_cannot_be_ranked_by_it_are_refused():
+def test_studies_that_cannot_rank_by_the_estimate_are_refused():
     message = (
         "Expected a study with one objective but got 2: Optuna cannot prune trials with several "
         "objectives. Return `stopper.estimate` as one of the objectives instead."
@@ -148,34 +144,31 @@ def test_studies_that_cannot_be_ranked_by_it_are_refused():
         for_pytorch_lightning.OptunaReporter(optuna.create_study(direction="maximize").ask())
 
 
-def test_a_trial_that_is_trained_anew_keeps_its_first_reports_and_says_so(tmp_path):
+@pytest.mark.parametrize(("epochs", "last"), [(2, 2.0), (3, 1.6302083730697632)])
+def test_a_trial_that_starts_again_without_a_checkpoint_keeps_its_first_reports(
+    tmp_path, epochs, last
+):
     study = optuna.create_study(pruner=NEVER_PRUNES)
     trial = study.ask()
-    fit(tmp_path, trial, max_epochs=2)
+    fit(tmp_path, trial, max_epochs=epochs)
     message = "The study has the value 4.28125 for this trial at step 0, but the run now has 2"
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}: it did not resume from the"):
-        fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
-    assert study.trials[0].intermediate_values == {0: 4.28125, 1: 2.375, 2: 2.0}
-
-
-class LogsPerEpoch(Callback):
-    """Logs 100 + e: from the validation, or in the module's own end of the epoch."""
-
-    def on_validation_epoch_end(self, trainer, pl_module):
-        pl_module.log("score", 100.0 + trainer.current_epoch)
+        reporter, _ = fit(tmp_path, trial, model=scripted_model(loss=lambda epoch, batch: 2.0))
+    assert study.trials[0].intermediate_values == {0: 4.28125, 1: 2.375, 2: last}
+    assert reporter.finish() == last
 
 
 def test_a_metric_is_reported_only_in_the_epochs_in_which_it_is_logged(tmp_path):
     study = optuna.create_study(direction="maximize", pruner=NEVER_PRUNES)
     reporter = for_pytorch_lightning.OptunaReporter(study.ask(), monitor="score")
     trainer(
-        tmp_path, callbacks=[LogsPerEpoch(), reporter], max_epochs=5, check_val_every_n_epoch=2
+        tmp_path, callbacks=[LogsScore(), reporter], max_epochs=5, check_val_every_n_epoch=2
     ).fit(scripted_model(val=True), loader(4))
     assert study.trials[0].intermediate_values == {1: 101.0, 3: 103.0}
     assert reporter.finish() == 103.0
 
 
-def test_a_metric_of_the_modules_own_epoch_end_is_not_reported_at_a_wrong_step(tmp_path):
+def test_a_metric_that_is_logged_at_the_end_of_an_epoch_is_not_reported_at_a_wrong_step(tmp_path):
     model = scripted_model()
     model.on_train_epoch_end = lambda: model.log("score", 100.0 + model.current_epoch)
     study = optuna.create_study(direction="maximize", pruner=NEVER_PRUNES)
@@ -191,65 +184,61 @@ def test_a_metric_of_the_modules_own_epoch_end_is_not_reported_at_a_wrong_step(t
     assert reporter.finish() == 103.0
 
 
-def test_a_run_that_diverges_late_is_complete_also_if_it_was_pruned(tmp_path):
-    study = optuna.create_study(pruner=AfterStep(2))
+def test_a_run_that_diverges_late_is_complete_even_if_it_was_pruned(tmp_path):
+    study = optuna.create_study(pruner=PrunesFrom(2))
     model = scripted_model(loss=lambda epoch, batch: math.nan if epoch else 1.0)
     reporter, _ = fit(tmp_path, study.ask(), model=model, max_epochs=6)
     assert study.trials[0].intermediate_values == {0: 1.0, 1: math.inf, 2: math.inf}
     assert reporter.finish() == math.inf
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_optunas_own_callback_reports_each_epoch_at_its_step(tmp_path, first):
+@pytest.mark.parametrize("order", [1, -1], ids=["pruning callback first", "monitor first"])
+def test_optunas_own_callback_reports_each_epoch_at_its_step(tmp_path, order):
     from optuna_integration import PyTorchLightningPruningCallback
 
     study = optuna.create_study(pruner=NEVER_PRUNES)
-    theirs = PyTorchLightningPruningCallback(study.ask(), monitor="sotl_e1")
-    callbacks = [theirs, door(PACKAGES[1]).SoTLMonitor()]
+    pruning = PyTorchLightningPruningCallback(study.ask(), monitor="sotl_e1")
+    callbacks = [pruning, door(PACKAGES[1]).SoTLMonitor()][::order]
     model = scripted_model(PACKAGES[1], val=True)
-    listed = callbacks if first else callbacks[::-1]
-    trainer(tmp_path, PACKAGES[1], callbacks=listed).fit(model, loader(4))
+    trainer(tmp_path, PACKAGES[1], callbacks=callbacks).fit(model, loader(4))
     expected = returned_epoch_losses(model)
     assert study.trials[0].intermediate_values == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("options", "epochs"), [({"min_epochs": 3}, 3), ({"min_steps": 6}, 2)])
-def test_a_prune_decision_waits_for_lightnings_minima_and_cuts_no_epoch(tmp_path, options, epochs):
-    asked = []
-
-    class OnceThenNever(optuna.pruners.BasePruner):
-        def prune(self, study, trial):
-            asked.append(trial.last_step)
-            return trial.last_step == 0
-
-    reporter = for_pytorch_lightning.OptunaReporter(
-        optuna.create_study(pruner=OnceThenNever()).ask()
-    )
+def test_a_pruned_run_trains_to_lightnings_minimum_and_to_the_end_of_its_epoch(
+    tmp_path, options, epochs
+):
+    pruner = PrunesOnlyAt(0)
+    reporter = for_pytorch_lightning.OptunaReporter(optuna.create_study(pruner=pruner).ask())
     model = scripted_model()
     trainer(tmp_path, callbacks=[door().SoTLMonitor(), reporter], max_epochs=6, **options).fit(
         model, loader(4)
     )
     assert len(model.returned) == 4 * epochs
-    assert asked[0] == 0
-    with pytest.raises(optuna.TrialPruned, match="Pruned after step"):
+    assert pruner.asked[0] == 0
+    with pytest.raises(optuna.TrialPruned, match=rf"^Pruned after step {epochs - 1}\.$"):
         reporter.finish()
 
 
-def test_a_reporter_without_a_monitor_or_a_trainer_is_told_of(tmp_path):
-    study = optuna.create_study(pruner=NEVER_PRUNES)
-    reporter = for_pytorch_lightning.OptunaReporter(study.ask())
-    refused = (
+def test_a_trainer_without_a_monitor_is_refused(tmp_path):
+    reporter = for_pytorch_lightning.OptunaReporter(optuna.create_study().ask())
+    message = (
         "Expected `monitor` to be a metric that this Trainer logs but got 'sotl_e1'. A SoTLMonitor "
         "logs it, but this Trainer has no SoTLMonitor."
     )
-    with pytest.raises(RuntimeError, match=f"^{re.escape(refused)}$"):
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         trainer(tmp_path, callbacks=[reporter], max_epochs=1).fit(scripted_model(), loader(4))
+
+
+def test_finish_raises_if_the_run_has_no_value_or_the_reporter_no_trainer(tmp_path):
+    study = optuna.create_study(pruner=NEVER_PRUNES)
     message = "The run ended before `sotl_e1` was available, so it has no value."
-    monitor = door().SoTLMonitor()
+    monitor, reporter = door().SoTLMonitor(), for_pytorch_lightning.OptunaReporter(study.ask())
     trainer(tmp_path, callbacks=[reporter, monitor], max_steps=2).fit(scripted_model(), loader(4))
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         reporter.finish()
-    forgotten = for_pytorch_lightning.OptunaReporter(study.ask())
+    unused = for_pytorch_lightning.OptunaReporter(study.ask())
     message += " This OptunaReporter was not in the callbacks of a Trainer."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
-        forgotten.finish()
+        unused.finish()

@@ -1,4 +1,4 @@
-"""Sweeps in several processes, of which one is killed."""
+"""Studies in several processes, one of which is killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.optuna_jobs import STOP_EPOCH, loss_of, open_study, sweep
 from tests.support.paths import ROOT
 
 JOB = ["-m", "tests.support.optuna_jobs"]
-# ModelCheckpoint's word on the folder that a resumed trial has already filled.
+# ModelCheckpoint warns about the folder of a resumed trial, because it is not empty.
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
 
@@ -29,7 +29,7 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-W", "ignore", *JOB, *map(str, arguments)], cwd=ROOT)
 
 
-def assert_whole(trial: optuna.trial.FrozenTrial) -> None:
+def assert_complete(trial: optuna.trial.FrozenTrial) -> None:
     level = trial.params["level"]
     expected = {
         epoch: sum(loss_of(level, epoch, batch) for batch in range(3)) / 3
@@ -41,9 +41,10 @@ def assert_whole(trial: optuna.trial.FrozenTrial) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("journal", marks=pytest.mark.slow)])
-def test_after_a_kill_no_finished_trial_is_lost_and_no_epoch_counted_twice(
-    tmp_path: Path, kind: str
+def test_after_a_kill_no_trial_is_lost_and_no_epoch_is_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    monkeypatch.setattr(restart, "_CLAIM_SECONDS", 0.0)  # no other process claims a trial
     assert start(kind, tmp_path, 3, 1).wait() == -signal.SIGKILL
     before = open_study(kind, tmp_path).trials
     assert [trial.state.name for trial in before] == ["COMPLETE", "RUNNING"]
@@ -54,7 +55,7 @@ def test_after_a_kill_no_finished_trial_is_lost_and_no_epoch_counted_twice(
     after = open_study(kind, tmp_path).trials
     assert [trial.number for trial in after] == [0, 1, 2]
     for trial in after:
-        assert_whole(trial)
+        assert_complete(trial)
     assert after[0] == before[0]
     assert after[1].params == before[1].params
     assert trained == {1: [1, 2, 3], 2: [0, 1, 2, 3]}
@@ -69,15 +70,15 @@ def test_two_processes_share_a_study(tmp_path: Path, kind: str) -> None:
     trials = open_study(kind, tmp_path).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     for trial in trials:
-        assert_whole(trial)
+        assert_complete(trial)
     assert list(own.values()) == [[0, 1, 2, 3]] * 2
 
 
-def test_trials_of_living_processes_and_other_hosts_stay_as_they_are(tmp_path: Path) -> None:
+def test_trials_of_live_processes_and_other_hosts_are_left_alone(tmp_path: Path) -> None:
     study = open_study("journal", tmp_path)
-    mine, elsewhere, _ = (study.ask() for _ in range(3))
-    OptunaReporter(mine)
-    elsewhere.set_user_attr(process_key(1), "another-host|1|")
+    own, remote, _ = (study.ask() for _ in range(3))
+    OptunaReporter(own)
+    remote.set_user_attr(process_key(1), "another-host|1|")
     message = (
         "Left out 2 running trials of another host or of no known process: 1, 2. If no other "
         "process works on this study, `alone=True` requeues all running trials."
@@ -91,36 +92,35 @@ def test_trials_of_living_processes_and_other_hosts_stay_as_they_are(tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore:Left out 1 running trial of another host")
-def test_a_copy_of_an_interrupted_trial_is_not_taken_for_one(tmp_path: Path) -> None:
+def test_a_copy_of_an_interrupted_trial_is_not_requeued(tmp_path: Path) -> None:
     study = open_study("journal", tmp_path)
-    copied = {process_key(7): gone()}  # as Optuna's RetryFailedTrialCallback copies attributes
-    study.ask().set_user_attr(*next(iter(copied.items())))
+    # Optuna's RetryFailedTrialCallback copies the attributes of the interrupted trial.
+    study.ask().set_user_attr(process_key(7), identity_of_ended_process())
     assert requeue_interrupted(study) == []
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
-def test_of_several_that_look_at_once_one_takes_a_trial(tmp_path: Path, kind: str) -> None:
+def test_only_one_of_several_processes_requeues_a_trial(tmp_path: Path, kind: str) -> None:
     for _ in range(4):
         trial = open_study(kind, tmp_path).ask()
-        trial.set_user_attr(process_key(trial.number), gone())
+        trial.set_user_attr(process_key(trial.number), identity_of_ended_process())
     together = threading.Barrier(3)
-    # Threads of one process have one name, so each gets another one, as processes have.
-    names = {}
+    # Each thread gets a different identity, as if it were a separate process.
+    identities = {}
 
-    def take(place: int) -> list[int]:
-        names[threading.get_ident()] = f"{own_identity()}/{place}"
+    def requeue(place: int) -> list[int]:
+        identities[threading.get_ident()] = f"{own_identity()}/{place}"
         study = open_study(kind, tmp_path)
         together.wait()
         return requeue_interrupted(study)
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool:
-        patch.setattr(restart, "own_identity", lambda: names[threading.get_ident()])
-        taken = [number for numbers in pool.map(take, range(3)) for number in numbers]
-    assert sorted(taken) == [0, 1, 2, 3]
+        patch.setattr(restart, "own_identity", lambda: identities[threading.get_ident()])
+        requeued = [number for numbers in pool.map(requeue, range(3)) for number in numbers]
+    assert sorted(requeued) == [0, 1, 2, 3]
 
 
-def gone() -> str:
-    """Return the name of a process that has ended."""
+def identity_of_ended_process() -> str:
     child = os.fork()
     if child == 0:
         os._exit(0)
@@ -129,9 +129,9 @@ def gone() -> str:
     return "|".join([host, str(child), ""])
 
 
-def test_a_process_that_took_the_same_id_later_is_another_one() -> None:
+def test_a_process_that_reuses_a_process_id_is_a_different_process() -> None:
     host, pid, started = own_identity().split("|")
     assert not is_gone("|".join([host, pid, started]))
     assert is_gone("|".join([host, pid, "an earlier boot/1"]))
     assert not is_gone("|".join(["elsewhere", pid, "an earlier boot/1"]))
-    assert is_gone(gone())
+    assert is_gone(identity_of_ended_process())

@@ -1,4 +1,4 @@
-"""Runs that report to an Optuna storage which is gone for a while."""
+"""Runs that report to an Optuna storage that fails for a while."""
 
 import re
 import socket
@@ -13,16 +13,16 @@ from tests.support.optuna_runs import NEVER_PRUNES, fit, storage
 
 
 def test_a_storage_that_fails_for_a_moment_loses_no_report(tmp_path, monkeypatch):
-    kept = optuna.storages.InMemoryStorage()
-    study = optuna.create_study(storage=kept, pruner=NEVER_PRUNES)
-    write, fails = kept.set_trial_intermediate_value, iter([True] * 3)
+    memory = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=memory, pruner=NEVER_PRUNES)
+    write, fails = memory.set_trial_intermediate_value, iter([True] * 3)
 
     def flaky(*args):
         if next(fails, False):
             raise ConnectionError("gone")
         write(*args)
 
-    monkeypatch.setattr(kept, "set_trial_intermediate_value", flaky)
+    monkeypatch.setattr(memory, "set_trial_intermediate_value", flaky)
     message = "The trial's storage failed three times (ConnectionError: gone); the run continues"
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}"):
         reporter, _ = fit(tmp_path, study.ask())
@@ -31,15 +31,15 @@ def test_a_storage_that_fails_for_a_moment_loses_no_report(tmp_path, monkeypatch
 
 
 class Outage(Callback):
-    """Ends a gRPC server after epoch 0 and starts it again after epoch 1."""
+    """Stops a gRPC server after epoch 0 and starts it again after epoch 1."""
 
-    def __init__(self, behind, port):
-        self.behind, self.port = behind, port
+    def __init__(self, storage, port):
+        self.storage, self.port = storage, port
         self.server = self.start()
 
     def start(self):
-        # Optuna's public function for it blocks for ever.
-        server = make_server(self.behind, "localhost", self.port)
+        # Optuna's public function blocks until the server ends.
+        server = make_server(self.storage, "localhost", self.port)
         server.start()
         return server
 
@@ -50,11 +50,11 @@ class Outage(Callback):
             self.server = self.start()
 
 
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # Optuna's own word
-def test_a_grpc_storage_that_is_gone_for_an_epoch_loses_no_report(tmp_path):
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        port = found.getsockname()[1]
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # of the gRPC proxy
+def test_a_grpc_server_that_is_down_for_an_epoch_loses_no_report(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
     outage = Outage(storage("sqlite", tmp_path), port)
     proxy = optuna.storages.GrpcStorageProxy(port=port)
     proxy.wait_server_ready(timeout=30)
@@ -65,7 +65,7 @@ def test_a_grpc_storage_that_is_gone_for_an_epoch_loses_no_report(tmp_path):
     proxy.wait_server_ready(timeout=30)
     study.tell(trial, reporter.finish())
     outage.server.stop(None).wait()
-    (frozen,) = optuna.load_study(study_name=study.study_name, storage=outage.behind).trials
+    (frozen,) = optuna.load_study(study_name=study.study_name, storage=outage.storage).trials
     expected = returned_epoch_losses(model)
     assert frozen.intermediate_values == pytest.approx(expected, rel=1e-12)
     assert frozen.value == pytest.approx(expected[2], rel=1e-12)
