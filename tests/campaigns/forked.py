@@ -1,6 +1,6 @@
-"""Runs in forked processes: importing torch and Lightning takes seconds, a fork milliseconds.
+"""Runs in forked processes. Importing torch and Lightning takes seconds, a fork milliseconds.
 
-The parent has imported everything and computes nothing itself, so that no thread is lost in a fork.
+The parent imports everything and computes nothing, because a fork would lose its threads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PHASES = (
 
 
 class Phase:
-    """What a child is doing, in memory that its parent still sees after its death."""
+    """The current phase of a child, in memory that its parent can still read after a kill."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1)
@@ -50,7 +50,7 @@ class Phase:
 
 
 def fork(function: Callable[[], Any], log: Path, **variables: str) -> int:
-    """Start `function` in a child with these environment variables; its output goes to `log`."""
+    """Start `function` in a child with these environment variables, with its output in `log`."""
     pid = os.fork()
     if pid:
         return pid
@@ -74,7 +74,7 @@ def fork(function: Callable[[], Any], log: Path, **variables: str) -> int:
 
 
 def ended(pid: int, seconds: float) -> int | None:
-    """Wait for a child; return its exit code (negative: the signal), or None if it still runs."""
+    """Wait for a child up to `seconds`; return its exit code (or -signal), or None if it runs."""
     deadline = time.monotonic() + seconds
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -87,6 +87,6 @@ def ended(pid: int, seconds: float) -> int | None:
 
 
 def kill(pid: int) -> int:
-    """Kill a child and return how it ended: it may have been quicker."""
+    """Kill a child and return its exit code. It may have ended before the kill."""
     os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,4 +1,4 @@
-"""A training that is killed at random moments, and goes on from its newest checkpoint."""
+"""A run that is killed at random times and resumes from its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EPOCHS, BATCHES, STOP = 6, 8, 4
 
 
 class ShuffledLoader:
-    """Batches in an order of its own for each epoch; goes on in the middle after a resume."""
+    """Batches in a different order in each epoch. It can be resumed in the middle of an epoch."""
 
     def __init__(self, seed: int, rank: int = 0, ranks: int = 1) -> None:
         self.seed, self.rank, self.ranks = seed, rank, ranks
@@ -57,7 +57,7 @@ class ShuffledLoader:
 
 
 class Net(pl.LightningModule):
-    """Learns the sum of its inputs: each loss depends on all steps before it."""
+    """Learns the sum of its inputs. Each loss depends on all earlier steps."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Net(pl.LightningModule):
 
 
 class NotePhases(pl.Callback):
-    """Writes what the run is doing into shared memory."""
+    """Writes the phase of the run into shared memory."""
 
     def __init__(self, phase: forked.Phase) -> None:
         self.phase = phase
@@ -102,7 +102,7 @@ class NotePhases(pl.Callback):
 
 
 class NotingIO(TorchCheckpointIO):
-    """Notes when a checkpoint is being written."""
+    """Sets the phase while a checkpoint is written."""
 
     def __init__(self, phase: forked.Phase) -> None:
         self.phase = phase
@@ -114,13 +114,13 @@ class NotingIO(TorchCheckpointIO):
 
 @dataclass(frozen=True)
 class Plan:
-    """One run: where it lies, what its losses come from, and how it is trained."""
+    """One run: its folder, the seed of its losses, and its settings."""
 
     folder: Path
     seed: int
-    stops: bool = False  # at STOP, then promoted to the end
+    stops: bool = False  # whether it stops at STOP and is then promoted
     logger: str = "csv"
-    same_version: bool = True  # whether each process logs into the folder of the one before
+    same_version: bool = True  # whether each process logs into the same folder
 
     @property
     def checkpoints(self) -> Path:
@@ -139,20 +139,20 @@ def newest_checkpoint(plan: Plan) -> Path | None:
 
 
 def note_writes(phase: forked.Phase) -> None:
-    """Note from now on, in this process, when a line is being written to a record."""
+    """From now on, set the phase in this process while a line is written to a record."""
     write = RunRecord._append
 
     def noted(record: RunRecord, line: dict[str, Any]) -> None:
         with phase.inside("in a write to the record"):
             write(record, line)
 
-    RunRecord._append = noted  # type: ignore[method-assign]  # this process does nothing else
+    RunRecord._append = noted  # type: ignore[method-assign]  # only in this child
 
 
 def train(
     plan: Plan, phase: forked.Phase, *, rank: int = 0, ranks: int = 1, **options: Any
 ) -> None:
-    """Train from the newest checkpoint to the end; each rank's results go into files."""
+    """Train from the newest checkpoint to the end, and write the results of each rank to files."""
     note_writes(phase)
     stages = [False, True] if plan.stops else [None]
     if (plan.folder / "stopped.json").exists():
@@ -194,7 +194,7 @@ def epoch_losses(plan: Plan, name: str = "finished") -> dict[int, float]:
 def killed_run(
     plan: Plan, kills: int, seconds: float, rng: np.random.Generator, tally: Tally
 ) -> None:
-    """Kill a run `kills` times, each at a moment within `seconds` of its start; let it end."""
+    """Kill a run `kills` times, each within `seconds` of its start, and then let it end."""
     plan.folder.mkdir(parents=True)
     phase, log = forked.Phase(), plan.folder / "log.txt"
     for left in range(kills, -1, -1):
@@ -219,13 +219,13 @@ def unreadable_checkpoints(plan: Plan) -> int:
     for path in plan.checkpoints.glob("*.ckpt"):
         try:
             torch.load(path, weights_only=True)
-        except Exception:  # whatever a half-written archive gives
+        except Exception:  # a half-written archive may raise anything
             unreadable += 1
     return unreadable
 
 
 def compare(plan: Plan, whole: Plan, tally: Tally) -> None:
-    """Compare a run that was killed with the one that was not, live and as the readers see it."""
+    """Compare the results and the record of a killed run with those of an uninterrupted run."""
     if not (plan.folder / "finished.json").exists():
         return
     name, expected = plan.folder.name, epoch_losses(whole)
@@ -235,23 +235,23 @@ def compare(plan: Plan, whole: Plan, tally: Tally) -> None:
         tally.expect(f"{name}: losses at the stop", epoch_losses(plan, "stopped"), before)
     found = read_logs(plan.folder, LogKeys(val_loss="val_loss" if has_validations(plan) else None))
     if found.curves.val_loss is None:
-        tally.count("runs of which the last process deleted all validation losses")
+        tally.count("runs whose last process deleted all validation losses")
     tally.expect(f"{name}: record", found.curves.train_loss.tolist(), [list(expected.values())])
     tally.expect(f"{name}: stops", found.stopped_at, (STOP if plan.stops else None,))
     tally.expect(f"{name}: wrong validation losses", list(wrong_values(found, whole)), [])
     units = [line for path in plan.folder.rglob("sotl.jsonl") for line in recorded(path)]
-    tally.count("lines of the record beyond one an epoch", len(units) - len(set(units)))
+    tally.count("record lines in addition to one per epoch", len(units) - len(set(units)))
 
 
 def has_validations(plan: Plan) -> bool:
-    """Return whether the logs hold any validation loss.
+    """Return whether the logs must have validation losses.
 
-    A CSVLogger that resumes into its own version deletes all rows, and where only the run's end was
-    left to do, it writes no others. All other logs have to hold some.
+    A CSVLogger that resumes in the same version deletes all rows. If the run had nothing left to
+    train, it writes no new ones. All other logs must have some.
     """
-    may_be_gone = plan.logger == "csv" and plan.same_version
+    may_be_empty = plan.logger == "csv" and plan.same_version
     tables = plan.folder.rglob("metrics.csv")
-    return not may_be_gone or any("val_loss" in table.read_text() for table in tables)
+    return not may_be_empty or any("val_loss" in table.read_text() for table in tables)
 
 
 def recorded(path: Path) -> Iterator[int]:
@@ -261,14 +261,14 @@ def recorded(path: Path) -> Iterator[int]:
 
 
 def wrong_values(found: FoundRuns, whole: Plan) -> Iterator[tuple[int, float]]:
-    """Yield the validation losses that are neither absent nor those of the whole run."""
+    """Yield the validation losses that are present and differ from those of the whole run."""
     truth = read_logs(whole.folder, LogKeys(val_loss="val_loss")).curves.val_loss
     values = found.curves.val_loss
     assert truth is not None
     if values is None:
         return
-    for epoch, (value, right) in enumerate(zip(values[0], truth[0], strict=True)):
-        if not np.isnan(value) and np.float32(value) != np.float32(right):
+    for epoch, (value, expected) in enumerate(zip(values[0], truth[0], strict=True)):
+        if not np.isnan(value) and np.float32(value) != np.float32(expected):
             yield epoch, float(value)
 
 

@@ -1,4 +1,4 @@
-"""Optuna studies whose processes are killed, at random and at chosen places, and started again."""
+"""Optuna studies whose processes are killed, at random times or chosen points, and restarted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.support.helpers import trainer
 from tests.support.optuna_runs import storage
 
 TRIALS, EPOCHS, STOP = 7, 4, 3
-KILL_AT = "KILL_AT"  # "place:n": the process kills itself the n-th time that it is there
+KILL_AT = "KILL_AT"  # "point:n": the process kills itself when it reaches the point the n-th time
 
 PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
     "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=2),
@@ -45,7 +45,7 @@ PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
         min_resource=1, max_resource=2, reduction_factor=2
     ),
     "adaptive": lambda: AdaptivePruner(AdaptivePolicy(max_epochs=EPOCHS, runs=TRIALS)),
-    # Of itself alone, so that the trials of processes at once have the same fate in any order.
+    # Ignores other trials, so that the order of parallel trials does not matter.
     "threshold": lambda: optuna.pruners.ThresholdPruner(upper=1.4),
 }
 SAVES: dict[str, dict[str, Any]] = {
@@ -57,12 +57,12 @@ SAVES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """How a study is made."""
+    """The storage, pruner and objective of a study."""
 
     storage: str
     pruner: str
     saves: str = "at an epoch's end"
-    stops: bool = True  # at STOP, or else trained to the end
+    stops: bool = True  # whether trials stop at STOP instead of training to the end
     monitor: str = "sotl_e1"
     workers: int = 1
 
@@ -80,7 +80,7 @@ SETTINGS = (
 
 
 class Network(Net):
-    """Learns fast or slowly, or has diverged from the start."""
+    """Learns fast or slowly, or diverges from the start."""
 
     def __init__(self, seed: int, rate: float, start: float) -> None:
         super().__init__(seed)
@@ -93,41 +93,41 @@ class Network(Net):
 
 
 class OrderedLoader(ShuffledLoader):
-    """Batches in one order, since no resume restores the shuffles of a loader between epochs."""
+    """Batches in the same order in each epoch, because a resume does not restore the next order."""
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         self.epoch = 0 if self.resumed and self.position < BATCHES else -1
         return super().__iter__()
 
 
-class Places:
-    """Counts how often a process comes to each place, and kills it at the one it was told."""
+class Points:
+    """Counts how often a process reaches each point, and kills it at the chosen one."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        place, _, times = os.environ.get(KILL_AT, "").partition(":")
-        self.place, self.times = place, int(times or 0)
+        point, _, times = os.environ.get(KILL_AT, "").partition(":")
+        self.point, self.times = point, int(times or 0)
 
-    def pass_by(self, place: str) -> None:
-        self.counts[place] += 1
-        if place == self.place and self.counts[place] == self.times:
+    def reach(self, point: str) -> None:
+        self.counts[point] += 1
+        if point == self.point and self.counts[point] == self.times:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class PassingIO(TorchCheckpointIO):
-    """Passes by the saves of checkpoints."""
+class WatchedIO(TorchCheckpointIO):
+    """Has a point before and after each save of a checkpoint."""
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
+    def __init__(self, points: Points) -> None:
+        self.points = points
 
     def save_checkpoint(self, *args: Any, **options: Any) -> None:
-        self.places.pass_by("before a checkpoint's save")
+        self.points.reach("before a checkpoint's save")
         super().save_checkpoint(*args, **options)
-        self.places.pass_by("after a checkpoint's save")
+        self.points.reach("after a checkpoint's save")
 
 
-def watch(places: Places, study: optuna.Study) -> None:
-    """Pass by what Optuna does from now on, in this process, which does nothing else."""
+def watch(points: Points, study: optuna.Study) -> None:
+    """From now on, have points in this process before and after what Optuna does."""
 
     def around(owner: Any, name: str, name_of: Callable[..., str | None]) -> None:
         method = getattr(owner, name)
@@ -135,10 +135,10 @@ def watch(places: Places, study: optuna.Study) -> None:
         def watched(*args: Any, **options: Any) -> Any:
             what = name_of(*args, **options)
             if what:
-                places.pass_by(f"before {what}")
+                points.reach(f"before {what}")
             result = method(*args, **options)
             if what:
-                places.pass_by(f"after {what}")
+                points.reach(f"after {what}")
             return result
 
         setattr(owner, name, watched)
@@ -162,15 +162,15 @@ def watch(places: Places, study: optuna.Study) -> None:
 
     def prune(pruner: Any, *args: Any) -> bool:
         decision = decide(pruner, *args)
-        places.pass_by("after the pruner's yes" if decision else "after the pruner's no")
+        points.reach("after the pruner's yes" if decision else "after the pruner's no")
         return decision
 
     type(study.pruner).prune = prune  # type: ignore[method-assign]
 
 
-def objective(folder: Path, setting: Setting, places: Places, trial: optuna.Trial) -> float:
-    """Train a trial from its newest checkpoint, as the README's recipe does."""
-    places.pass_by("before the reporter is made")
+def objective(folder: Path, setting: Setting, points: Points, trial: optuna.Trial) -> float:
+    """Train a trial from its newest checkpoint, as the documentation recommends."""
+    points.reach("before the reporter is made")
     reporter, home = OptunaReporter(trial, setting.monitor), folder / f"trial_{trial.number}"
     if setting.pruner == "adaptive":
         reporter = OptunaReporter(trial, setting.monitor, "val_loss", "min")
@@ -188,7 +188,7 @@ def objective(folder: Path, setting: Setting, places: Places, trial: optuna.Tria
         callbacks=callbacks,
         enable_checkpointing=True,
         max_epochs=EPOCHS,
-        plugins=[PassingIO(places)],
+        plugins=[WatchedIO(points)],
     )
     newest = home / "newest.ckpt"
     run.fit(
@@ -197,16 +197,17 @@ def objective(folder: Path, setting: Setting, places: Places, trial: optuna.Tria
         ckpt_path=newest if newest.exists() else None,
         weights_only=True,
     )
-    places.pass_by("after the end of fit")
+    points.reach("after the end of fit")
     try:
         return reporter.finish()
     finally:
-        places.pass_by("after finish")
+        points.reach("after finish")
 
 
 def open_study(folder: Path, setting: Setting, seed: int) -> optuna.Study:
-    # The draws of a trial follow from its number, and with several processes from nothing else.
-    # Hyperband shows the sampler all brackets until its process has asked it once.
+    # With parallel processes, the draws of a trial must depend on its number only, so all trials
+    # are random. The same holds for Hyperband, which shows the sampler all brackets until its
+    # process has asked the pruner once.
     population = 4 if setting.workers == 1 and setting.pruner != "hyperband" else 1000
     return optuna.create_study(
         storage=storage(setting.storage, folder),
@@ -220,31 +221,32 @@ def open_study(folder: Path, setting: Setting, seed: int) -> optuna.Study:
 
 
 def work(folder: Path, setting: Setting, seed: int, *, alone: bool, place: int = 0) -> None:
-    """Run the interrupted trials and new ones until there are TRIALS; note what was passed by."""
+    """Run the interrupted trials and new ones up to TRIALS; write down the reached points."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    places, study = Places(), open_study(folder, setting, seed)
-    watch(places, study)
+    points, study = Points(), open_study(folder, setting, seed)
+    watch(points, study)
     requeue_interrupted(study, alone=alone)
     while len(trials := study.get_trials(deepcopy=False)) < TRIALS or any(
         trial.state == TrialState.WAITING for trial in trials
     ):
-        study.optimize(partial(objective, folder, setting, places), n_trials=1)
-    (folder / f"places{place}.json").write_text(json.dumps(places.counts))
+        study.optimize(partial(objective, folder, setting, points), n_trials=1)
+    (folder / f"points{place}.json").write_text(json.dumps(points.counts))
 
 
 def run_workers(
     folder: Path, setting: Setting, seed: int, kill_at: str | float | None = None
 ) -> list[int]:
-    """Run a study's processes; return how they ended.
+    """Run the processes of a study; return their exit codes.
 
     Args:
-        folder: The study's.
-        setting: How it is made.
-        seed: Of its sampler.
-        kill_at: Where the first process kills itself, or after how many seconds it is killed.
+        folder: The folder of the study.
+        setting: The setting of the study.
+        seed: The seed of its sampler.
+        kill_at: The point at which the first process kills itself, or the seconds after which it is
+            killed.
     """
     log = folder / "log.txt"
-    # Two processes cannot both make the tables of a database.
+    # Two processes cannot both create the tables of a database.
     child = forked.fork(partial(open_study, folder, setting, seed), log)
     assert forked.ended(child, 60) == 0, log.read_text()
     job = partial(work, folder, setting, seed, alone=setting.workers == 1)
@@ -262,23 +264,23 @@ def run_workers(
 
 
 def outcome(folder: Path, setting: Setting, seed: int) -> dict[int, tuple[Any, ...]]:
-    """Return of each trial's number what a kill must not change."""
+    """Return, for each trial's number, the results that a kill must not change."""
     return {
         t.number: (t.state.name, t.values, dict(t.intermediate_values), dict(t.params))
         for t in open_study(folder, setting, seed).trials
-        if t.number < TRIALS  # two processes may both make a last one
+        if t.number < TRIALS  # two processes may both start a last trial
     }
 
 
 def campaign(folder: Path, kills: int, seed: int) -> Tally:
-    """Kill the processes of studies `kills` times, every other time at a chosen place.
+    """Kill the processes of studies `kills` times, every other time at a chosen point.
 
-    All trials have to be those of the same study that was never killed.
+    All trials must equal those of an uninterrupted study.
     """
     rng, tally = np.random.default_rng(seed), Tally()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     whole: dict[Setting, dict[int, tuple[Any, ...]]] = {}
-    passed: dict[Setting, dict[str, int]] = {}
+    points: dict[Setting, dict[str, int]] = {}
     seconds: dict[Setting, float] = {}
     seen: Counter[str] = Counter()
     while tally.counts["kills"] < kills:
@@ -290,7 +292,7 @@ def campaign(folder: Path, kills: int, seed: int) -> Tally:
             codes = run_workers(home, setting, seed)
             seconds[setting] = time.monotonic() - begun
             tally.expect(f"{setting} ended", codes, [0] * setting.workers)
-            passed[setting] = json.loads((home / "places0.json").read_text())
+            points[setting] = json.loads((home / "points0.json").read_text())
             whole[setting] = outcome(home, setting, seed)
             states = {trial[0] for trial in whole[setting].values()}
             tally.expect(f"{setting} has states", {"PRUNED", "COMPLETE"} <= states, True)
@@ -298,15 +300,15 @@ def campaign(folder: Path, kills: int, seed: int) -> Tally:
         home.mkdir(parents=True)
         name = f"{home.name} ({setting})"
         tally.count("studies")
-        known = dict(passed[setting])
-        wanted = int(rng.integers(1, 4))  # kills, in processes one after the other
-        for _ in range(min(wanted, kills - tally.counts["kills"])):
+        known = dict(points[setting])
+        most = int(rng.integers(1, 4))  # kills, in consecutive processes
+        for _ in range(min(most, kills - tally.counts["kills"])):
             kill_at: str | float = float(rng.uniform(0, seconds[setting]))
             if tally.counts["kills"] % 2:
-                # The place that was chosen least, and any of the times that it is passed by.
-                place = min(known, key=lambda each: (seen[each], rng.random()))
-                seen[place] += 1
-                kill_at = f"{place}:{rng.integers(1, known[place] + 1)}"
+                # The least used point, at a random one of its occurrences.
+                point = min(known, key=lambda each: (seen[each], rng.random()))
+                seen[point] += 1
+                kill_at = f"{point}:{rng.integers(1, known[point] + 1)}"
             code, *others = run_workers(home, setting, seed, kill_at)
             where = kill_at.partition(":")[0] if isinstance(kill_at, str) else "at random"
             if code == -signal.SIGKILL:
@@ -317,7 +319,7 @@ def campaign(folder: Path, kills: int, seed: int) -> Tally:
                 tally.fault(f"{name}: {code}, {others}: {(home / 'log0.txt').read_text()[-500:]}")
             if code == 0:
                 break
-        # The last process is alone, and takes what is left of trials without a reporter.
+        # The last process is alone, so it also requeues trials that had no reporter yet.
         log = home / "last.txt"
         last = partial(work, home, setting, seed, alone=True)
         tally.expect(f"{name}: the last process", forked.ended(forked.fork(last, log), 180), 0)

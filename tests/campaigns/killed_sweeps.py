@@ -1,4 +1,4 @@
-"""Sweeps that are killed at random moments and at each write, and go on when they start again."""
+"""Sweeps that are killed at random times and at each write, and resume when they start again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One sweep: where it lies, and of which kind it is."""
+    """One sweep: its folder and its kind."""
 
     folder: Path
     kind: str
@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def unit(self) -> int:
-        """Batches of an epoch or a block."""
+        """The number of batches of an epoch or a block."""
         return BATCHES - 1 if self.kind == "blocks" else BATCHES
 
 
@@ -93,14 +93,14 @@ class Net(pl.LightningModule):
 
 
 class EndsEarly(pl.Callback):
-    """Ends a run after five epochs, as an EarlyStopping does."""
+    """Ends a run after five epochs, as EarlyStopping would."""
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         trainer.should_stop |= trainer.current_epoch == 4
 
 
 class Notes:
-    """Appends to a file what a process does, one line at a time."""
+    """Appends the turns and steps of a process to a file, one line each."""
 
     def __init__(self, path: Path, process: int) -> None:
         self.path, self.process, self.turn = path, process, ""
@@ -113,28 +113,28 @@ class Notes:
 
 
 class Points:
-    """The moments before, inside and after each write, at one of which this process is killed.
+    """The points before, inside and after each write, at one of which this process is killed.
 
-    It wraps what writes in this process, which does nothing else. Without a moment to be killed
-    at, it writes the names of all of them into a file.
+    It wraps the functions that write in this process. If `kill_at` is None, it writes the names of
+    all points into a file.
     """
 
-    def __init__(self, kill_at: tuple[str, int] | None, listed: Path) -> None:
-        self.kill_at, self.listed = kill_at, listed
+    def __init__(self, kill_at: tuple[str, int] | None, names: Path) -> None:
+        self.kill_at, self.names = kill_at, names
         self.seen: Counter[str] = Counter()
         self.turn = "at the start"
 
     def here(self, name: str) -> bool:
-        """Return whether this is the moment."""
+        """Count a point; return whether the process is to be killed here."""
         name = f"{name}, {self.turn}"
         self.seen[name] += 1
         if self.kill_at is None:
-            with self.listed.open("a") as file:
+            with self.names.open("a") as file:
                 file.write(f"{name}\n")
         return self.kill_at == (name, self.seen[name])
 
     def at(self, name: str) -> None:
-        """Die if this is the moment."""
+        """Count a point, and kill the process if it is the chosen one."""
         if self.here(name):
             die()
 
@@ -166,7 +166,7 @@ class Points:
             append(record, line)
             self.at(f"after {what}")
 
-        RunRecord._append = appended  # type: ignore[method-assign]  # this process does nothing else
+        RunRecord._append = appended  # type: ignore[method-assign]  # only in this child
 
     def _wrap_checkpoint(self) -> None:
         save = pl.Trainer.save_checkpoint
@@ -204,8 +204,7 @@ class Points:
 
 
 def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    os.kill(os.getpid(), signal.SIGKILL)  # it does not return
 
 
 def _kind(line: dict[str, Any]) -> str:
@@ -218,8 +217,8 @@ def _kind(line: dict[str, Any]) -> str:
     return "of validations" if "metrics" in line else "of a loss"
 
 
-def job(plan: Plan, process: int, kill_at: tuple[str, int] | None, moment: forked.Phase) -> None:
-    """Be the user's script: train the sweep to its end, and write down what came out."""
+def job(plan: Plan, process: int, kill_at: tuple[str, int] | None, phase: forked.Phase) -> None:
+    """Train the sweep to its end, as a user's script would, and write down the result."""
     note, points = Notes(plan.steps, process), Points(kill_at, plan.folder / "points.txt")
     points.wrap()
     policy = AdaptivePolicy(max_epochs=MOST, first=2)
@@ -227,11 +226,11 @@ def job(plan: Plan, process: int, kill_at: tuple[str, int] | None, moment: forke
 
     def train(turn: Any) -> None:
         number = turn.params["number"]
-        place = "a first turn" if turn.checkpoint_path is None else "a later turn"
-        points.turn = "in a last turn" if turn.stop_epoch == MOST else f"in {place}"
+        which = "a first turn" if turn.checkpoint_path is None else "a later turn"
+        points.turn = "in a last turn" if turn.stop_epoch == MOST else f"in {which}"
         note.turn = turn.run_id
         note(start=turn.start_epoch, stop=turn.stop_epoch)
-        moment.set("in a training step")
+        phase.set("in a training step")
         pl.seed_everything(number, verbose=False)
         if number == RAISES:
             raise ArithmeticError("this candidate always raises")
@@ -247,10 +246,10 @@ def job(plan: Plan, process: int, kill_at: tuple[str, int] | None, moment: forke
             num_sanity_val_steps=0,
         )
         turn.fit(trainer, Net(number, turn.params["lr"], note), *loaders(plan, number))
-        moment.set("between epochs")
+        phase.set("between epochs")
 
     best = sweep.run(train)
-    moment.set("at the run's end")
+    phase.set("at the run's end")
     result = {
         "best": [best.run_id, best.params, best.estimate.hex()],
         "checkpoint": best.checkpoint_path,
@@ -270,11 +269,11 @@ def loaders(plan: Plan, seed: int) -> list[Any]:
 
 
 class Reading:
-    """What the files say, read without any of the package: the records, the steps."""
+    """The records and the trained steps of a sweep, read without the package."""
 
     def __init__(self, plan: Plan) -> None:
         self.losses: dict[tuple[str, int], str] = {}  # run, e -> L(e)
-        self.closed: dict[str, int] = {}  # run -> units after which its newest checkpoint is named
+        self.closed: dict[str, int] = {}  # run -> number of units at its newest recorded checkpoint
         for path in sorted(plan.sweep.glob("run_*/sotl.jsonl")):
             run = path.parent.name
             for line in lines_of(path):
@@ -289,17 +288,17 @@ class Reading:
         return [note for note in self.notes if "step" in note]
 
     def trained(self) -> dict[tuple[str, int], str]:
-        """Return (run, step) -> the loss in the newest training of it."""
+        """Return (run, step) -> the loss of the step when it was last trained."""
         return {(note["run"], note["step"]): note["loss"] for note in self.steps()}
 
     def open_turn(self, process: int) -> tuple[str, int] | None:
-        """Return the run and the first unit of the turn that a process began last."""
+        """Return the run and the first unit of the last turn that a process started."""
         turns = [note for note in self.notes if note["process"] == process and "start" in note]
         return (turns[-1]["run"], turns[-1]["start"]) if turns else None
 
 
 def lines_of(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a file of JSON lines."""
+    """Yield the complete lines of a file of JSON lines."""
     for text in path.read_text().splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
             yield json.loads(text)
@@ -307,7 +306,7 @@ def lines_of(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class Kill:
-    """A process that was killed, what was complete then, and how much was noted."""
+    """A killed process, and the completed units and the number of notes at that time."""
 
     process: int
     closed: dict[str, int]
@@ -315,7 +314,7 @@ class Kill:
 
 
 def check_steps(plan: Plan, kills: list[Kill], tally: Tally) -> None:
-    """Check that only the open turn of a kill was trained again, and with the same losses."""
+    """Check that only the turn that a kill interrupted was trained again, with the same losses."""
     found, name = Reading(plan), plan.folder.name
     by_process = {kill.process: kill for kill in kills}
     known: dict[tuple[str, int], tuple[str, int]] = {}
@@ -335,14 +334,14 @@ def check_steps(plan: Plan, kills: list[Kill], tally: Tally) -> None:
             if loss != note["loss"]:
                 tally.fault(f"{name}: {key} gave {note['loss']}, {loss} before")
         known[key] = (note["loss"], note["process"])
-    for kill in kills:  # what was complete at a kill is never trained again
+    for kill in kills:  # units that were complete at a kill are never trained again
         for note in found.notes[kill.notes :]:
             if note.get("step", math.inf) < kill.closed.get(note["run"], 0) * plan.unit:
                 tally.fault(f"{name}: {note} was complete when process {kill.process} was killed")
 
 
 def check_result(plan: Plan, whole: Plan, process: int, tally: Tally) -> None:
-    """Compare a sweep with one that was never killed: winner, losses, weights, rank, disk."""
+    """Compare the winner, losses, weights, ranking and files with an uninterrupted sweep."""
     name = plan.folder.name
     path = plan.folder / f"result{process}.json"
     if not path.exists():
@@ -375,7 +374,7 @@ def check_result(plan: Plan, whole: Plan, process: int, tally: Tally) -> None:
 
 
 def weights(path: Path) -> dict[str, bytes]:
-    """Return the bits of a checkpoint's weights, which may be NaN."""
+    """Return the bytes of a checkpoint's weights, so that NaNs compare as equal."""
     state = torch.load(path, weights_only=True)["state_dict"]
     return {name: value.numpy().tobytes() for name, value in state.items()}
 
@@ -392,14 +391,14 @@ def start(
     plan: Plan, process: int, kill_at: tuple[str, int] | None = ("", 0)
 ) -> tuple[int, forked.Phase]:
     """Start the script as a child."""
-    moment = forked.Phase()
-    moment.set("before the first step")
-    child = partial(job, plan, process, kill_at, moment)
-    return forked.fork(child, plan.folder / f"log{process}.txt"), moment
+    phase = forked.Phase()
+    phase.set("before the first step")
+    child = partial(job, plan, process, kill_at, phase)
+    return forked.fork(child, plan.folder / f"log{process}.txt"), phase
 
 
 def whole_sweep(plan: Plan) -> tuple[float, Counter[str]]:
-    """Train without a kill; return the seconds it took, and the moments at which one may come."""
+    """Train without a kill; return the duration in seconds, and the points for kills."""
     plan.folder.mkdir(parents=True)
     begun = time.monotonic()
     child, _ = start(plan, 0, None)
@@ -413,21 +412,21 @@ def killed_sweep(
     plan: Plan,
     whole: Plan,
     kill_at: tuple[str, int],
-    moments: list[float],
+    delays: list[float],
     tally: Tally,
 ) -> None:
-    """Kill a sweep at a place and then at moments, in seconds after a start; let it end."""
+    """Kill a sweep at a point, then once after each delay in seconds, and then let it end."""
     plan.folder.mkdir(parents=True)
     kills: list[Kill] = []
-    for process in range(len(moments) + 2):
-        last = process == len(moments) + 1
-        child, moment = start(plan, process, ("", 0) if process else kill_at)
-        seconds = 120 if last or process == 0 else moments[process - 1]
+    for process in range(len(delays) + 2):
+        last = process == len(delays) + 1
+        child, phase = start(plan, process, ("", 0) if process else kill_at)
+        seconds = 120 if last or process == 0 else delays[process - 1]
         code = forked.ended(child, seconds)
         if code is None:
             code = forked.kill(child)
             if code < 0:
-                tally.count(f"kills {moment.get()}")
+                tally.count(f"kills {phase.get()}")
         elif code < 0:
             tally.count(f"kills {kill_at[0].partition(',')[0]}")
         if code == 0:
@@ -450,7 +449,7 @@ def killed(plan: Plan, process: int) -> Kill:
 def shared_sweep(
     plan: Plan, whole: Plan, processes: int, victim: int, after: float, tally: Tally
 ) -> None:
-    """Start the script several times at once, kill one of them, and let the others end."""
+    """Start the script in several processes, kill one of them, and let the others end."""
     plan.folder.mkdir(parents=True)
     children = [start(plan, process)[0] for process in range(processes)]
     code = forked.ended(children[victim], after)
@@ -475,28 +474,28 @@ def shared_sweep(
 
 
 def campaign(folder: Path, kills: int, shared: int, seed: int) -> Tally:
-    """Kill sweeps at `kills` of their writes and as often at random, then one of 2 and of 4.
+    """Kill `kills` sweeps at a write and at a random time; then kill one of 2 or 4 processes.
 
-    All writes are a few hundred, and each kill is at another one.
+    There are a few hundred points at writes, and each sweep is killed at a different one.
     """
     rng, tally = np.random.default_rng(seed), Tally()
     done: dict[str, tuple[Plan, float, Counter[str]]] = {}
     for kind in list(KINDS)[: max(kills, shared)]:
         whole = Plan(folder / f"whole-{kind}", kind)
         done[kind] = (whole, *whole_sweep(whole))
-    places = [(kind, point) for kind in done for point in sorted(done[kind][2])]
-    tally.measures["places at which a sweep may be killed"] = str(len(places))
-    for number, place in enumerate(rng.permutation(len(places))[:kills]):
-        kind, point = places[place]
+    all_points = [(kind, point) for kind in done for point in sorted(done[kind][2])]
+    tally.measures["points at which a sweep may be killed"] = str(len(all_points))
+    for number, index in enumerate(rng.permutation(len(all_points))[:kills]):
+        kind, point = all_points[index]
         whole, seconds, points = done[kind]
         occurrence = int(rng.integers(1, points[point] + 1))
-        moments = [float(rng.uniform(0, seconds))]
+        delays = [float(rng.uniform(0, seconds))]
         plan = Plan(folder / f"sweep{number}-{kind}", kind)
         tally.count("sweeps")
         before = len(tally.faults)
-        killed_sweep(plan, whole, (point, occurrence), moments, tally)
-        for index in range(before, len(tally.faults)):
-            tally.faults[index] += f" [killed {point}, {occurrence}; {moments}]"
+        killed_sweep(plan, whole, (point, occurrence), delays, tally)
+        for fault in range(before, len(tally.faults)):
+            tally.faults[fault] += f" [killed {point}, {occurrence}; {delays}]"
     for number in range(shared):
         kind, processes = list(done)[number % len(done)], 2 + 2 * (number // len(done) % 2)
         whole, seconds, _ = done[kind]

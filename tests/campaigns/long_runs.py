@@ -1,4 +1,4 @@
-"""A run of very many steps: whether memory or the time of a step grows."""
+"""Runs of very many steps: neither the memory nor the time per step may grow."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.campaigns.tally import Tally
 from tests.support.helpers import trainer
 
 PARTS = 100
-# What may be more in the last tenth than in the first: noise of a shared machine, and the numbers
-# that a run keeps of each of its units.
+# Limits for the growth from the first tenth of a run to the last. They allow for the noise of a
+# shared machine, and for the losses that a run keeps for each unit.
 MORE_SECONDS, MORE_BYTES = 1.25, 2_000_000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -42,7 +42,7 @@ class Trivial(pl.LightningModule):
 
 
 class Measure(pl.Callback):
-    """Notes the time and the memory at each hundredth of the run."""
+    """Stores the time and the memory after each hundredth of the run."""
 
     def __init__(self, steps: int, *, traces: bool) -> None:
         self.every, self.traces = steps // PARTS, traces
@@ -77,9 +77,9 @@ def train(folder: Path, steps: int, block: int | None, *, monitored: bool, trace
 
 
 def campaign(folder: Path, steps: int) -> Tally:
-    """Train `steps` steps in epochs and in blocks; compare the last tenth with the first.
+    """Train `steps` steps in epochs and in blocks, and compare the last tenth with the first.
 
-    A step whose memory is traced takes four times as long, so those runs have a tenth of the steps.
+    Tracing memory makes a step four times as slow, so those runs have a tenth of the steps.
     """
     tally = Tally()
     kinds = {
@@ -105,7 +105,7 @@ def campaign(folder: Path, steps: int) -> Tally:
 
 
 def report(name: str, rows: Any, steps: int, units: int, traces: bool, tally: Tally) -> None:
-    """Compare the last tenth of the run with its first; times by the fastest of ten parts."""
+    """Compare the last tenth of the run with the first, each by its fastest hundredth."""
     tenth = PARTS // 10
     seconds = np.diff(rows[:, 0]) / (steps / PARTS)
     first, last = seconds[:tenth].min(), seconds[-tenth:].min()
@@ -115,7 +115,7 @@ def report(name: str, rows: Any, steps: int, units: int, traces: bool, tally: Ta
         text += f"{traced / 1e3:+.0f} kB traced"
         tally.expect(f"{name}: kB more in traced memory", traced > MORE_BYTES, False)
     else:
-        text += f"{first * 1e6:.0f} us a step at first, {last * 1e6:.0f} at last"
+        text += f"{first * 1e6:.0f} us per step at first, {last * 1e6:.0f} at last"
         tally.expect(f"{name}: slower", last > MORE_SECONDS * first, False)
         tally.expect(f"{name}: kB more in resident memory", resident > MORE_BYTES, False)
     tally.measures[name] = f"{text}, {resident / 1e3:+.0f} kB resident"

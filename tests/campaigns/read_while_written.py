@@ -1,4 +1,4 @@
-"""A directory of many runs that is ranked while some of them are being written."""
+"""A directory of many runs that is ranked while another process writes some of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = ("record", "csv", "events")
 
 
 def loss(run: int, epoch: int) -> float:
-    """Return L(e): exact in float32, since event files hold no more, and different for each."""
+    """Return L(e). It is exact in float32, as in event files, and unique to each run and epoch."""
     return float(np.float32(3.0 / (epoch + 1) + run / 1024))
 
 
@@ -38,7 +38,7 @@ def losses(run: int, epochs: int) -> list[float]:
 
 
 def write_whole(folder: Path, run: int, epochs: int) -> None:
-    """Write a run's files as they are after some epochs."""
+    """Write the files of a run as they are after some epochs."""
     values = losses(run, epochs)
     kind = KINDS[run % len(KINDS)]
     if kind == "record":
@@ -49,15 +49,15 @@ def write_whole(folder: Path, run: int, epochs: int) -> None:
         write_events(folder, event_rows(values))
 
 
-def write_on(folder: Path, live: list[int], seed: int) -> None:
-    """Append epochs to the live runs, most in two halves; begin a run anew when it is whole."""
+def keep_writing(folder: Path, live: list[int], seed: int) -> None:
+    """Append epochs to the live runs, most in several parts; start a complete run again."""
     rng = np.random.default_rng(seed)
     done, rest = dict.fromkeys(live, 1), dict.fromkeys(live, b"")
     while True:
         run = int(rng.choice(live))
         target = next((folder / f"run{run}").iterdir())
         if not rest[run]:
-            # A CSVLogger that resumes into its own version makes its file anew.
+            # A CSVLogger that resumes in the same version also starts its file again.
             done[run] = done[run] % EPOCHS + 1
             if done[run] == 1:
                 target.write_bytes(b"")
@@ -66,19 +66,18 @@ def write_on(folder: Path, live: list[int], seed: int) -> None:
         with target.open("ab") as file:
             file.write(rest[run][:cut])
         rest[run] = rest[run][cut:]
-        time.sleep(0.001)
 
 
 def new_bytes(scratch: Path, run: int, epochs: int) -> bytes:
-    """Return what the run's file has after some epochs, and had not one epoch before."""
-    folder = scratch / f"run{run}"  # its name is the run's id in the record
+    """Return the bytes that the last of `epochs` epochs appends to the file of a run."""
+    folder = scratch / f"run{run}"  # the folder's name is the run's id in the record
     write_whole(folder, run, epochs)
     path = next(folder.iterdir())
     new = path.read_bytes()
     path.unlink()
     if epochs == 1:
         return new
-    if KINDS[run % len(KINDS)] == "record":  # its header has the time, of no fixed length
+    if KINDS[run % len(KINDS)] == "record":  # the time in the header has no fixed length
         return new.splitlines(keepends=True)[-1]
     write_whole(folder, run, epochs - 1)
     old = path.stat().st_size
@@ -87,7 +86,7 @@ def new_bytes(scratch: Path, run: int, epochs: int) -> bytes:
 
 
 def ranked(folder: Path, at: int) -> tuple[int, dict[str, Any] | None, str]:
-    """Call the command line in this process."""
+    """Run `rank` in this process; return the exit code, the document and standard error."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(["rank", str(folder), "--at", str(at), "--json"])
@@ -95,23 +94,23 @@ def ranked(folder: Path, at: int) -> tuple[int, dict[str, Any] | None, str]:
 
 
 def wrong_rows(document: dict[str, Any], at: int, live: set[int]) -> Iterator[str]:
-    """Yield the rows that are neither right nor, of a live run, those of fewer epochs."""
+    """Yield the wrong rows. A live run may have fewer epochs and no estimate."""
     for row in document["runs"]:
         run = int(row["run_id"].removeprefix("run"))
         absent = row["estimate"] is None and row["epochs"] < at and run in live
-        # A CSV keeps 16 digits, all that a float32 has.
+        # The 16 digits in a CSV file are enough for a float32.
         if not absent and (row["estimate"] != loss(run, at - 1) or row["epochs"] < at):
             yield f"{row} at T = {at}"
 
 
 def campaign(folder: Path, runs: int, reads: int, live: int, seed: int) -> Tally:
-    """Rank `runs` runs `reads` times, `live` of them being written by another process."""
+    """Rank `runs` runs `reads` times while another process writes `live` of them."""
     tally, rng = Tally(), np.random.default_rng(seed)
     directory = folder / "runs"
-    moving = sorted(map(int, rng.choice(runs, size=live, replace=False)))
+    live_runs = sorted(map(int, rng.choice(runs, size=live, replace=False)))
     for run in range(runs):
-        write_whole(directory / f"run{run}", run, 1 if run in moving else EPOCHS)
-    job = partial(write_on, directory, moving, seed)
+        write_whole(directory / f"run{run}", run, 1 if run in live_runs else EPOCHS)
+    job = partial(keep_writing, directory, live_runs, seed)
     writer = forked.fork(job, folder / "log.txt")
     seconds = []
     try:
@@ -125,16 +124,16 @@ def campaign(folder: Path, runs: int, reads: int, live: int, seed: int) -> Tally
             tally.expect("tracebacks", "Traceback" in err, False)
             rows = document["runs"] if document else []
             tally.count("rows", len(rows))
-            # Of a live run that is just being begun anew there may be no epoch yet.
+            # A live run that has just been started again may have no epoch yet.
             names = {row["run_id"] for row in rows}
-            whole = {f"run{run}" for run in range(runs) if run not in moving}
-            tally.expect("whole runs that are missing", whole - names, set())
-            tally.count("rows of runs in the making", len(names - whole))
-            tally.count("half lines met", err.count("could not be read"))
-            for text in wrong_rows(document or {"runs": []}, at, set(moving)):
+            whole = {f"run{run}" for run in range(runs) if run not in live_runs}
+            tally.expect("complete runs that are missing", whole - names, set())
+            tally.count("rows of live runs", len(names - whole))
+            tally.count("half-written lines read", err.count("could not be read"))
+            for text in wrong_rows(document or {"runs": []}, at, set(live_runs)):
                 tally.fault(f"wrong row: {text}")
-            tally.expect("the writer lives", forked.ended(writer, 0), None)
+            tally.expect("exit code of the writer", forked.ended(writer, 0), None)
     finally:
         forked.kill(writer)
-    tally.measures["seconds a read, median"] = f"{np.median(seconds):.2f}"
+    tally.measures["median seconds per read"] = f"{np.median(seconds):.2f}"
     return tally

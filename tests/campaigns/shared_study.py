@@ -1,4 +1,4 @@
-"""Many processes that each run a trial of one Optuna study, all at once."""
+"""Many processes that each run a trial of one Optuna study at the same time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP = 3
 
 
 class NotingNet(Net):
-    """Notes the losses that it returns, which the trial's values are compared with."""
+    """Stores the losses that it returns, to compare them with the values of the trial."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
@@ -50,10 +50,10 @@ def work(kind: str, folder: Path, trials: int) -> None:
 
 
 def campaign(folder: Path, kind: str, processes: int, trials: int = 1) -> Tally:
-    """Run `processes` at once, `trials` trials each, in a storage of one kind."""
+    """Run `processes` processes at the same time, with `trials` trials each, in one storage."""
     tally = Tally()
     folder.mkdir(parents=True, exist_ok=True)
-    # Each process opens the study itself; one has to have made it, as in any sweep.
+    # Each process opens the study, which has to exist before.
     child = forked.fork(partial(open_study, kind, folder), folder / "log.txt")
     assert forked.ended(child, 60) == 0, (folder / "log.txt").read_text()
     begun = time.monotonic()
@@ -72,10 +72,10 @@ def campaign(folder: Path, kind: str, processes: int, trials: int = 1) -> Tally:
         own = dict(json.loads(noted.read_text())) if noted.exists() else {}
         values = trial.intermediate_values
         tally.expect(f"{name} has steps", list(values), list(range(STOP)))
-        # The model's own mean is added in another order than the monitor's.
+        # The model's mean is added in a different order than the monitor's.
         wrong = {e: v for e, v in values.items() if abs(v - own.get(e, 0)) > 1e-12}
         tally.expect(f"{name}: wrong values", wrong, {})
         tally.expect(f"{name}: value", trial.value, values.get(STOP - 1))
     warned = [p for p in folder.glob("log*.txt") if "storage failed" in p.read_text()]
-    tally.count(f"processes that gave {kind} up", len(warned))
+    tally.count(f"processes whose {kind} storage failed", len(warned))
     return tally

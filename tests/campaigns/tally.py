@@ -1,4 +1,4 @@
-"""What a campaign has done, and what of it was wrong."""
+"""The counts, measurements and faults of a campaign."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Tally:
-    """Counts, measured values and faults, in the order in which they came."""
+    """Counts, measurements and faults, in order of occurrence."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -21,18 +21,18 @@ class Tally:
         self.faults.append(text)
 
     def expect(self, what: str, found: Any, expected: Any) -> None:
-        """Note a fault if something is not what it should be."""
+        """Count a comparison, and add a fault if `found` is not `expected`."""
         self.count("comparisons")
         if found != expected:
             self.fault(f"{what}: {found}, not {expected}")
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return a table of all, the faults last."""
+        """Return the rows of a table, with the number of faults last."""
         counts = [(what, str(times)) for what, times in self.counts.items()]
         return [*counts, *self.measures.items(), ("faults", str(len(self.faults)))]
 
     def add(self, other: Tally) -> None:
-        """Take over what another one has."""
+        """Add the counts, measurements and faults of another tally."""
         self.counts.update(other.counts)
         self.measures.update(other.measures)
         self.faults += other.faults

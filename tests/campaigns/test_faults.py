@@ -1,4 +1,4 @@
-"""Faults and load for half a minute; `campaigns/faults.py` has the same for many minutes."""
+"""Short versions of the campaigns in `campaigns/faults.py`."""
 
 import gc
 import re
@@ -18,7 +18,7 @@ SCRIPT = ["-m", "tests.campaigns.faults"]
 
 @pytest.mark.timeout(400)
 @pytest.mark.slow
-def test_killed_runs_and_ranks_go_on_exactly_and_runs_in_the_making_are_ranked_right():
+def test_killed_runs_resume_exactly_and_runs_are_ranked_correctly_while_they_are_written():
     names = ["killed-runs", "killed-ranks", "killed-studies", "killed-sweeps", "read-while-written"]
     done = subprocess.run(
         [sys.executable, *SCRIPT, *names, "--lean"],
@@ -32,7 +32,7 @@ def test_killed_runs_and_ranks_go_on_exactly_and_runs_in_the_making_are_ranked_r
     restarts = [int(number) for number in re.findall(r"restarts +(\d+)", done.stdout)]
     assert restarts[0] >= 4
     assert restarts[1] == 1
-    assert restarts[2] >= 2  # of sweeps, each killed at a write
+    assert restarts[2] >= 2  # two sweeps, each killed at a write
     assert re.findall(r"  kills +(\d+)", done.stdout) == ["3"]
 
 
