@@ -1,4 +1,4 @@
-"""The user's callbacks have the results of copies that a library trained or pickled."""
+"""The user's callbacks get the results of copies that a library trained or pickled."""
 
 import copy
 import importlib
@@ -9,6 +9,7 @@ import torch
 
 from lightning_sotl import AdaptivePolicy
 from tests.support.helpers import (
+    PACKAGES,
     door,
     lightning,
     loader,
@@ -17,8 +18,6 @@ from tests.support.helpers import (
     scripted_model,
     trainer,
 )
-
-PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 

@@ -1,4 +1,4 @@
-"""Two gloo processes on the CPU: both ranks have the mean over all returned losses."""
+"""Two gloo processes on the CPU. Both ranks have the mean of all returned losses."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def start(job, folder):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """Return the folder, and the jobs' results on rank 0 and 1."""
+    """Return the folder, and the results of all jobs on rank 0 and on rank 1."""
     folder = tmp_path_factory.mktemp("ddp")
     one = trainer(folder, callbacks=[SaveAtStep(folder, (6,)), SoTLMonitor()])
     one.fit(RankModel(), DataLoader(Batches(4), batch_size=1))
@@ -47,7 +47,7 @@ def ranks(tmp_path_factory):
 
 
 def means(*returned, epochs=None):
-    """Return e -> exact mean of the losses that all ranks returned."""
+    """Return e -> the exact mean of the losses that all ranks returned."""
     values = {}
     for epoch, _, value in [step for steps in returned for step in steps]:
         values.setdefault(epoch, []).append(value)
@@ -72,7 +72,7 @@ def test_both_ranks_have_the_mean_of_all_losses(ranks, job):
     assert one["metrics"]["sotl_e1"] == one["estimates"]["sotl_e1"]
 
 
-def test_all_ranks_stop_with_one_checkpoint(ranks):
+def test_both_ranks_stop_with_one_checkpoint(ranks):
     one, two = (rank["plain"]["stopper"][0] for rank in ranks[1])
     assert one == two
     estimate, epochs, reason, checkpoint = one
@@ -122,7 +122,7 @@ def test_a_run_can_be_resumed_with_fewer_ranks(ranks, tmp_path):
     assert monitor.epoch_losses == pytest.approx(means(*before, model.returned), rel=1e-12)
 
 
-def test_a_run_with_one_diverged_rank_is_diverged_on_all_ranks(ranks):
+def test_a_run_that_diverges_on_one_rank_has_diverged_on_all_ranks(ranks):
     for rank in ranks[1]:
         estimate, epochs, reason, _ = rank["diverged"]["stopper"][0]
         assert (estimate, epochs, reason) == (math.inf, 2, "non_finite_estimate")
@@ -138,7 +138,7 @@ def test_blocks_are_counted_on_each_rank_and_summed_over_all(ranks):
     assert one["stopper"][0][:3] == [losses(two)[1], 1, "stop_batches_reached"]
 
 
-def test_a_promoted_run_has_every_ranks_random_state(ranks):
+def test_a_promoted_run_restores_the_random_state_of_each_rank(ranks):
     for rank in ranks[1]:
         steps = rank["stopped"]["returned"] + rank["promoted"]["returned"]
         assert steps == rank["whole"]["returned"]
@@ -170,7 +170,7 @@ def test_a_pruned_trial_ends_on_all_ranks_and_is_reported_by_one(ranks):
     assert "stored" not in two
 
 
-def test_a_policy_is_asked_on_rank_zero_and_ends_all_ranks(ranks):
+def test_a_policy_decides_on_rank_zero_and_ends_all_ranks(ranks):
     one, two = (rank["by policy"] for rank in ranks[1])
     assert losses(one) == losses(two) == means(one["returned"], two["returned"])
     assert list(losses(one)) == [0, 1]
@@ -191,7 +191,7 @@ def test_rank_zero_alone_shows_the_estimate_in_tensorboard(ranks):
 def test_results_of_spawned_processes_reach_the_parent(tmp_path):
     start("spawn", tmp_path)
     parent = json.loads((tmp_path / "parent.json").read_text())
-    assert parent["returned"] == []  # the module's own lists stay in the child
+    assert parent["returned"] == []  # the list of the module stays in the child
     steps = [
         (epoch, batch, float(torch.tensor(rank_loss(rank, epoch, batch))))
         for rank in (0, 1)

@@ -44,11 +44,6 @@ def test_arguments_are_kept_as_they_were_given():
     )
 
 
-def test_a_new_monitor_has_no_results():
-    monitor = SoTLMonitor()
-    assert (monitor.epoch_losses, monitor.estimates, monitor.units_completed) == ({}, {}, 0)
-
-
 INTEGER = "Expected `{}` to be a positive integer but got {!r}."
 DECAY = "Expected `ema_decay` to be a number in (0, 1] but got {!r}."
 TEXT = "Expected `{}` to be a string but got {!r}."

@@ -1,4 +1,4 @@
-"""Unusual ways to train: cut or extra epochs, tuning and validation never become an L(e)."""
+"""Unusual ways to train. Cut or extra epochs, tuning and validation never become an L(e)."""
 
 from datetime import timedelta
 
@@ -39,10 +39,6 @@ def fit(tmp_path, *callbacks, model=None, batches=5, **options):
 def stop_in_batch_7(trainer, pl_module, outputs, batch, batch_idx):
     if trainer.global_step == 7:
         trainer.should_stop = True
-
-
-def end_epoch_1_early(trainer, pl_module, batch, batch_idx):
-    return -1 if (trainer.current_epoch, batch_idx) == (1, 2) else None
 
 
 @pytest.mark.parametrize(
@@ -119,9 +115,9 @@ def test_epochs_of_different_lengths_are_means(tmp_path):
 
 
 class Tunable(pl.LightningModule):
-    """A module with a learning rate, a batch size and BatchNorm that stores its losses."""
+    """A module with BatchNorm, and with a learning rate and a batch size to tune."""
 
-    def __init__(self, with_val=False):
+    def __init__(self):
         super().__init__()
         self.lr, self.batch_size = 0.01, 2
         self.layer = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.BatchNorm1d(2))
@@ -236,7 +232,7 @@ def test_a_barebones_trainer_still_shows_the_estimate(tmp_path):
     assert float(run.callback_metrics["sotl_e1"]) == monitor.estimates["sotl_e1"]
 
 
-def test_a_step_that_takes_the_iterator(tmp_path):
+def test_a_step_that_takes_the_iterator_gives_the_returned_losses(tmp_path):
     class Iterates(pl.LightningModule):
         def __init__(self):
             super().__init__()

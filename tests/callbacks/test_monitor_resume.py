@@ -137,8 +137,8 @@ def test_checkpoints_of_a_run_that_was_resumed_at_an_epochs_end_resume_too(tmp_p
         assert resumed.epoch_losses == expected.epoch_losses, path
 
 
-OTHERWISE = {
-    # Lightning starts a loader without length from its beginning in the middle of an epoch.
+DIFFERENT = {
+    # In the middle of an epoch, Lightning starts a loader without a length from its beginning.
     "no length": Script(lambda: DataLoader(Stream(4), batch_size=1)),
     "no length, limit above": Script(
         lambda: DataLoader(Stream(4), batch_size=1), limit_train_batches=9
@@ -148,7 +148,7 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("script", OTHERWISE.values(), ids=OTHERWISE)
+@pytest.mark.parametrize("script", DIFFERENT.values(), ids=DIFFERENT)
 def test_losses_of_the_batches_that_lightning_really_trains_count(tmp_path, script):
     model, _, saver, _ = script.whole(tmp_path)
     for path, before in saver.trained_before.items():

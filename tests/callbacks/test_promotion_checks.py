@@ -79,12 +79,13 @@ def fit(
     return str(stopper.checkpoint_path)
 
 
-def message(listed: str) -> str:
+def message(differences: str) -> str:
     return (
         "^"
         + re.escape(
-            f"The settings of the promoted run differ from those of the stopped run: {listed}. Its "
-            "rank and the states of its optimizers and schedules come from the stopped run."
+            "The settings of the promoted run differ from those of the stopped run: "
+            f"{differences}. Its rank and the states of its optimizers and schedules come from the "
+            "stopped run."
         )
         + "$"
     )
@@ -94,9 +95,9 @@ def message(listed: str) -> str:
 def test_another_budget_and_learning_rate_are_named(tmp_path: Path, package: str) -> None:
     net = make_net(package)
     path = fit(tmp_path, net(), package=package)
-    listed = "`max_epochs` was 4 and is now 8; `lr` was 0.1 and is now 0.5"
+    differences = "`max_epochs` was 4 and is now 8; `lr` was 0.1 and is now 0.5"
     promoted = net(lr=0.5)
-    with pytest.warns(UserWarning, match=message(listed)) as caught:
+    with pytest.warns(UserWarning, match=message(differences)) as caught:
         fit(tmp_path, promoted, checkpoint=path, package=package, max_epochs=8)
     (ours,) = [entry for entry in caught if "promoted run" in str(entry.message)]
     assert ours.filename == __file__
@@ -107,7 +108,7 @@ def test_another_budget_and_learning_rate_are_named(tmp_path: Path, package: str
 
 
 @pytest.mark.parametrize(
-    ("options", "listed"),
+    ("options", "differences"),
     [
         ({"max_steps": 15}, "`max_steps` was -1 and is now 15"),
         ({"accumulate_grad_batches": 2}, "`accumulate_grad_batches` was 1 and is now 2"),
@@ -124,22 +125,22 @@ def test_another_budget_and_learning_rate_are_named(tmp_path: Path, package: str
     ids=lambda value: str(value)[:20],
 )
 def test_another_schedule_or_other_data_are_named(
-    tmp_path: Path, options: dict[str, Any], listed: str
+    tmp_path: Path, options: dict[str, Any], differences: str
 ) -> None:
     path = fit(tmp_path, make_net()())
-    with pytest.warns(UserWarning, match=message(listed)):
+    with pytest.warns(UserWarning, match=message(differences)):
         fit(tmp_path, make_net()(), checkpoint=path, **options)
 
 
 def test_other_hyper_parameters_of_module_and_data_are_named(tmp_path: Path) -> None:
     net, data = make_net(), make_data()
     path = fit(tmp_path, net(sizes=(16, 8), old=1), data(noise=0.1))
-    listed = (
+    differences = (
         "`batch_size` was 2 and is now 4; `num_training_batches` was 4 and is now 2; `sizes` was "
         "(16, 8) and is now [16, 4]; `old` was 1 and is now absent; `new` was absent and is now 2; "
         "`noise` was 0.1 and is now 0.2"
     )
-    with pytest.warns(UserWarning, match=message(listed)):
+    with pytest.warns(UserWarning, match=message(differences)):
         fit(tmp_path, net(sizes=[16, 4], new=2), data(noise=0.2, batch_size=4), path)
 
 

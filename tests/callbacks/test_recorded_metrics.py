@@ -113,7 +113,7 @@ POLICY = AdaptivePolicy(max_epochs=6, keep=0.5, first=2)
 
 
 def sweep(folder, accuracies, **options):
-    """Train runs one after another; the run with number 0 has the lowest losses, and so on."""
+    """Train runs one after another. Run 0 has the lowest losses, and the last run the highest."""
     trained = []
     for number, accuracy in enumerate(accuracies):
         stopper = EarlyRankingStopper(policy=POLICY, directory=folder, **options)
@@ -131,19 +131,18 @@ def sweep(folder, accuracies, **options):
 
 @pytest.mark.parametrize(("mode", "sign"), [("max", 1.0), ("min", -1.0)])
 def test_a_policy_reads_both_curves(tmp_path, mode, sign):
-    accuracies = [
-        sign * (0.5 + number / 32) for number in range(6)
-    ]  # the best is last, contrary to the losses
+    # The last run has the best validations, and the first run the lowest losses.
+    accuracies = [sign * (0.5 + number / 32) for number in range(6)]
     found = sweep(tmp_path, accuracies, validation="val_acc", validation_mode=mode)
     losses = np.full((6, 6), np.nan)
-    worse = np.full((6, 6), np.nan)  # validations, lower is better
+    validations = np.full((6, 6), np.nan)  # lower is better
     expected = []
     for number in range(6):
         for epoch in range(6):
             losses[number, epoch] = number + 1 / (epoch + 1)
-            worse[number, epoch] = -sign * accuracies[number]
+            validations[number, epoch] = -sign * accuracies[number]
             begun = slice(0, number + 1)
-            decision = POLICY.decide(number, losses[begun], worse[begun])
+            decision = POLICY.decide(number, losses[begun], validations[begun])
             if not decision.goes_on:
                 break
         expected.append(epoch + 1)
@@ -152,7 +151,7 @@ def test_a_policy_reads_both_curves(tmp_path, mode, sign):
     assert [decision for _, decision in alone] != [decision for _, decision in found]
 
 
-def test_a_validation_that_is_not_recorded_is_refused_before_training(tmp_path):
+def test_a_validation_metric_that_is_not_recorded_is_refused_before_training(tmp_path):
     model = scripted_model(val=True)
     stopper = EarlyRankingStopper(
         policy=POLICY, directory=tmp_path, validation="val_acc", validation_mode="max"
@@ -169,7 +168,7 @@ def test_a_validation_that_is_not_recorded_is_refused_before_training(tmp_path):
     assert not model.returned
 
 
-def test_a_validation_needs_a_policy_and_a_direction():
+def test_a_validation_metric_needs_a_policy_and_a_mode():
     with pytest.raises(ValueError, match=r"^Expected a `policy` with `validation` but got "):
         EarlyRankingStopper(3, validation="val_acc", validation_mode="max")
     with pytest.raises(ValueError, match=r"^Expected `validation` and `validation_mode` to be "):

@@ -28,15 +28,15 @@ def start(folder: Path, shift: float, levels: list[float], *options: str) -> tup
     return done.returncode, [int(epochs) for _, epochs in lines]
 
 
-def by_the_rule(*restarted: list[float]) -> list[int]:
-    """Return the epochs of all runs; those of the second process come last."""
+def expected_with(*restarted: list[float]) -> list[int]:
+    """Return the expected epochs of all runs, with these curves in place of the killed run's."""
     others = [curve(level, SHIFT) for level in SECOND if level != KILLED]
     return expected_epochs(POLICY, [*map(curve, FIRST), *restarted, *others])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False], ids=["resumed", "from the beginning"])
-def test_a_killed_loop_that_is_started_again_ends_where_the_rule_ends_it(
+def test_a_restarted_loop_ends_its_runs_as_the_policy_decides(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: bool
 ) -> None:
     flags = ["--resume"] if resume else []
@@ -47,13 +47,13 @@ def test_a_killed_loop_that_is_started_again_ends_where_the_rule_ends_it(
     again = curve(KILLED, SHIFT)
     if resume:
         again = [*curve(KILLED)[:EPOCHS], *again[EPOCHS:]]
-    expected = by_the_rule(again)
+    expected = expected_with(again)
     assert (code, [*first, *second]) == (0, expected)
-    # If it were compared with its dead record, it would end earlier.
-    assert by_the_rule(curve(KILLED), curve(KILLED, SHIFT))[3] < expected[2]
+    # If the run were compared with the record of its killed process, it would end earlier.
+    assert expected_with(curve(KILLED), curve(KILLED, SHIFT))[3] < expected[2]
     assert main(["rank", str(tmp_path), "--json"]) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]
-    dead = [] if resume else [EPOCHS]
-    assert sorted(run["epochs"] for run in runs) == sorted([*expected, *dead])
+    killed = [] if resume else [EPOCHS]
+    assert sorted(run["epochs"] for run in runs) == sorted([*expected, *killed])
     if resume:  # another start trains nothing
         assert start(tmp_path, SHIFT, SECOND, *flags) == (0, second)

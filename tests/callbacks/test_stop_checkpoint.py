@@ -81,7 +81,7 @@ def test_a_stopped_run_that_is_not_promoted_trains_nothing_more(tmp_path, name):
 
 
 def test_a_promotion_from_a_checkpoint_of_an_already_stopped_run_is_bit_equal(tmp_path):
-    """After a kill between a stop and its promotion, the newest checkpoint is not the stop's."""
+    """After a kill between a stop and its promotion, the newest checkpoint is a later one."""
     setting = SETTINGS["loader that draws its order"]
     last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
     saving = Setting(setting.data, max_epochs=4, **last)
@@ -155,7 +155,7 @@ def loaders_in(checkpoint):
 
 
 def test_an_already_stopped_run_saves_the_loader_states_that_it_loaded(tmp_path):
-    """For example after a kill between Lightning's own save at T and the stop's."""
+    """For example after a kill between Lightning's save at T and the save of the stop."""
     newest = tmp_path / "last.ckpt"
     setting = SETTINGS["loader that draws its order"]
     last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
@@ -171,14 +171,13 @@ def test_an_already_stopped_run_saves_the_loader_states_that_it_loaded(tmp_path)
 
 
 def test_a_run_past_its_limit_without_a_state_of_a_stopper_trains_nothing_more(tmp_path):
-    setting = SETTINGS["validation"]
-    saved = callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}")
-    setting.callbacks = lambda: [saved]
-    _, monitor = setting.fit(tmp_path)
-    setting.callbacks = lambda: [callbacks.ModelCheckpoint(tmp_path, save_top_k=-1)]
+    def setting(**options):
+        saves = callbacks.ModelCheckpoint(tmp_path, save_top_k=-1, **options)
+        return Setting(callbacks=lambda: [saves])
+
+    _, monitor = setting(filename="{epoch}").fit(tmp_path)
     stopper = EarlyRankingStopper(stop_epoch=2)
-    model, _ = setting.fit(tmp_path, stopper, checkpoint=tmp_path / "epoch=2.ckpt")
-    setting.callbacks = lambda: []
+    model, _ = setting().fit(tmp_path, stopper, checkpoint=tmp_path / "epoch=2.ckpt")
     assert (model.steps, stopper.stopping_reason) == ([], "already_stopped")
     assert (stopper.estimate, stopper.epochs_completed) == (monitor.epoch_losses[2], 3)
 
@@ -234,7 +233,7 @@ def test_the_checkpoint_is_beside_lightnings_own_under_a_unique_name(tmp_path):
     assert all(path.name.startswith("stopped-epoch=2-") for path in paths)
 
 
-def test_the_checkpoint_can_be_loaded_without_trust(tmp_path):
+def test_the_checkpoint_can_be_loaded_with_weights_only(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
     SETTINGS["validation"].fit(tmp_path, stopper)
     saved = torch.load(stopper.checkpoint_path, weights_only=True)

@@ -82,7 +82,7 @@ def test_lightnings_own_minima_are_met_without_cutting_an_epoch(tmp_path, option
     model.training_step = logs_each_step
     fit(tmp_path, stopper, model=model, logger=logger, log_every_n_steps=0, **options)
     assert (stopper.epochs_completed, len(model.returned)) == (epochs, 4 * epochs)
-    # `should_stop` set too early would have every step logged.
+    # If `should_stop` were set too early, Lightning would log each step.
     rows = Path(logger.log_dir, "metrics.csv").read_text()
     assert "step_metric" not in rows
 
@@ -265,7 +265,7 @@ def test_min_epochs_above_the_limit_warn_before_training(tmp_path):
     assert stopper.epochs_completed == 3
 
 
-def test_fast_dev_run_is_left_alone(tmp_path):
+def test_fast_dev_run_is_not_stopped(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=1, monitor="never logged")
     fit(tmp_path, stopper, fast_dev_run=2)
     assert stopper.stopping_reason == "not_stopped"

@@ -19,7 +19,7 @@ from tests.support.stopped_runs import fit
 pl = lightning()
 
 
-def test_one_stopper_in_two_runs_holds_the_newer(tmp_path):
+def test_a_stopper_in_two_runs_has_the_results_of_the_newer(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
     for factor in (1.0, 0.5):
         model = scripted_model(loss=lambda e, b, f=factor: f * scripted_loss(e, b))
@@ -27,7 +27,7 @@ def test_one_stopper_in_two_runs_holds_the_newer(tmp_path):
         assert stopper.estimate == returned_epoch_losses(model)[1]
 
 
-def test_copies_after_fit_hold_the_results(tmp_path):
+def test_copies_after_fit_have_the_results(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
     fit(tmp_path, stopper)
     for twin in (copy.deepcopy(stopper), pickle.loads(pickle.dumps(stopper))):  # noqa: S301
@@ -73,7 +73,7 @@ class SaveEachStep(pl.Callback):
     ],
     ids=["epoch", "min_steps", "min_epochs", "blocks", "blocks at a border", "blocks, min_epochs"],
 )
-def test_a_run_that_crashed_ends_where_it_would_have(tmp_path, stopper, monitor, options):
+def test_a_crashed_run_ends_where_it_would_have_ended(tmp_path, stopper, monitor, options):
     def run(*callbacks, checkpoint=None):
         own, model = EarlyRankingStopper(**stopper), scripted_model(val=True)
         trainer(
