@@ -62,7 +62,7 @@ def read_logs(
     """Read all runs below one or several directories.
 
     L(e) comes from a run's record, in float64. Without a record, it comes from the logged
-    `<prefix>_e1`, of which a CSVLogger keeps about 16 digits and TensorBoard a float32. Other
+    `<prefix>_e1`, which a CSVLogger stores with about 16 digits and TensorBoard as a float32. Other
     logged means do not give L(e) exactly. A run that does not log `<prefix>_e1` is left out, unless
     `keys.train_loss` names the key to use. The target of a run does not count if its record shows
     that it was not trained to the end.

@@ -20,8 +20,8 @@ class RunRecord:
     Each process begins with a header (`schema`, `run_id`, ...). A resumed run keeps its `run_id`.
     Each completed unit adds a line `{"e", "loss", "steps", "checkpoint"}`, and its validation adds
     a second line with "metrics". Each change of status adds a line `{"status", ...}`. If an `e` is
-    repeated under the same `run_id`, the last line counts. Losses are float64, of which JSON keeps
-    all digits. A loss that is not finite is null.
+    repeated under the same `run_id`, the last line counts. Losses are float64, and JSON keeps all
+    their digits. A loss that is not finite is null.
 
     A line belongs to the header above it. The header is repeated after a failed write, and after
     lines of another process.

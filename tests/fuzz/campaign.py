@@ -3,14 +3,14 @@
     python -m tests.fuzz.campaign READER [--inputs 100000] [--engine mutate] [--seed 0]
         [--keep FOLDER]
 
-prints how many inputs it took, how many of them were read and how many refused, and each crash
-once by where it happened, with the smallest input that shows it. A crash is whatever a reader does
-not document: another exception than a ValueError that names the file, an impossible result, more
-than `MOST_SECONDS` for one input, or more than `MOST_BYTES` of memory.
+prints how many inputs were given, read and refused. It also prints each place that crashed, with
+the smallest input that shows it. A crash is anything that a reader does not document: another
+exception than a ValueError that names the file, an impossible result, more than `MOST_SECONDS` for
+one input, or more than `MOST_BYTES` of memory.
 
-Engines: "mutate" damages valid files by structure (`mutations.py`), `--seed` makes it repeatable;
-"atheris" (`pip install atheris`) lets libFuzzer's coverage choose which of them to go on from.
-Files lie in memory where the machine has /dev/shm.
+Engines: "mutate" damages valid files by structure (`mutations.py`), and `--seed` makes it
+repeatable. With "atheris" (`pip install atheris`), the coverage of libFuzzer decides which damaged
+files to change further. Files are kept in memory if the machine has /dev/shm.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MOST_BYTES = 4 * 2**30
 
 
 class Campaign:
-    """The inputs that one reader was given so far, and what it did with them."""
+    """Gives inputs to one reader, counts what it does, and keeps the crashes."""
 
     def __init__(self, name: str, folder: Path) -> None:
         from tests.fuzz.readers import READERS
@@ -57,11 +57,11 @@ class Campaign:
         self.counts["inputs"] += 1
         if found is None:
             return
-        where, said = found
+        where, message = found
         self.counts["crashes"] += 1
         known = self.crashes.get(where)
         if known is None or len(data) < len(known[0]):
-            self.crashes[where] = (data, said)
+            self.crashes[where] = (data, message)
 
     def crash(self, data: bytes) -> tuple[str, str] | None:
         """Return where and how the reader crashed on an input, or None."""
@@ -78,7 +78,7 @@ class Campaign:
         return None
 
     def smallest(self, where: str) -> bytes:
-        """Return an input that still crashes there, after taking away all that can go."""
+        """Return the smallest input found that still crashes there."""
         data = self.crashes[where][0]
         size = len(data) // 2
         while size:
@@ -94,14 +94,14 @@ class Campaign:
         return data
 
     def report(self, keep: Path | None) -> dict[str, Any]:
-        """Return the numbers, and each crash with its smallest input, also as files in `keep`."""
+        """Return the counts and the smallest input of each crash; write these inputs to `keep`."""
         seconds = round(time.monotonic() - self.began, 1)
         document: dict[str, Any] = {"reader": self.name, **self.counts, "seconds": seconds}
         document["slowest_input_seconds"] = round(self.slowest, 3)
         document["peak_MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         smallest = {where: self.smallest(where) for where in self.crashes}
         document["found"] = {
-            where: {"said": self.crashes[where][1], "input": repr(data)[:2000]}
+            where: {"message": self.crashes[where][1], "input": repr(data)[:2000]}
             for where, data in smallest.items()
         }
         if keep is not None:
@@ -114,7 +114,7 @@ class Campaign:
 
 def mutate(campaign: Campaign, inputs: int, seed: int) -> None:
     """Give a reader `inputs` files, damaged by structure."""
-    rng = random.Random(seed)  # noqa: S311  # repeatable, and no secret
+    rng = random.Random(seed)  # noqa: S311  # repeatable, not a secret
     for data in campaign.reader.valid():
         campaign.take(data)
     while campaign.counts["inputs"] < inputs:
@@ -122,7 +122,7 @@ def mutate(campaign: Campaign, inputs: int, seed: int) -> None:
 
 
 def cover(campaign: Campaign, inputs: int, seed: int, folder: Path, keep: Path | None) -> None:
-    """Give a reader `inputs` files that libFuzzer's coverage has led to, then leave the process."""
+    """Give a reader `inputs` files chosen by libFuzzer's coverage, then end the process."""
     import atheris
 
     corpus = folder / "corpus"
@@ -130,14 +130,14 @@ def cover(campaign: Campaign, inputs: int, seed: int, folder: Path, keep: Path |
     for place, data in enumerate(campaign.reader.valid()):
         (corpus / str(place)).write_bytes(data)
 
-    def one(data: bytes) -> None:
+    def take(data: bytes) -> None:
         campaign.take(data)
         if campaign.counts["inputs"] >= inputs:
             print(json.dumps(campaign.report(keep)), flush=True)
-            os._exit(0)  # libFuzzer has no other end that returns
+            os._exit(0)  # libFuzzer does not return otherwise
 
     def mutator(data: bytes, most: int, seed: int) -> bytes:
-        rng = random.Random(seed)  # noqa: S311  # repeatable, and no secret
+        rng = random.Random(seed)  # noqa: S311  # repeatable, not a secret
         changed: bytes = data
         for _ in range(rng.choice((1, 2, 3))):
             if rng.random() < 0.2:
@@ -147,8 +147,8 @@ def cover(campaign: Campaign, inputs: int, seed: int, folder: Path, keep: Path |
         return changed[:most]
 
     options = ["-max_len=100000", f"-seed={seed or 1}", "-runs=-1", "-verbosity=0"]
-    options += ["-rss_limit_mb=0", "-timeout=0"]  # `take` watches both
-    atheris.Setup([sys.argv[0], *options, str(corpus)], one, custom_mutator=mutator)
+    options += ["-rss_limit_mb=0", "-timeout=0"]  # `take` limits both
+    atheris.Setup([sys.argv[0], *options, str(corpus)], take, custom_mutator=mutator)
     atheris.Fuzz()
 
 
@@ -159,16 +159,18 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--engine", choices=["mutate", "atheris"], default="mutate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write what crashes there")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="write the smallest input of each crash there"
+    )
     options = parser.parse_args()
     if options.engine == "atheris":
         import atheris
 
         with atheris.instrument_imports(include=["lightning_sotl"]):
-            import tests.fuzz.readers  # noqa: F401  # what is imported here is instrumented
+            import tests.fuzz.readers  # noqa: F401  # modules imported here are instrumented
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     signal.signal(signal.SIGALRM, _too_slow)
-    warnings.simplefilter("ignore")  # of zipfile, of what the mutations ask it to write
+    warnings.simplefilter("ignore")  # zipfile warns about what the mutations write
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # a folder below it
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         (Path(folder) / "files").mkdir()
@@ -181,7 +183,7 @@ def main() -> None:
 
 
 def _watch(seconds: float) -> None:
-    if signal.getsignal(signal.SIGALRM) is _too_slow:  # in a test that alarm is pytest's
+    if signal.getsignal(signal.SIGALRM) is _too_slow:  # in a test, the alarm belongs to pytest
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile variants of a valid file: its bytes, lines, values, members and headers."""
+"""Damages a valid file in its bytes, lines, values, members or headers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def linewise(rng: random.Random, data: bytes) -> bytes:
 
 
 def cellwise(rng: random.Random, data: bytes) -> bytes:
-    """Replace cells of a CSV, header included, by odd numbers and texts."""
+    """Replace cells of a CSV, including the header, by odd numbers and texts."""
     rows = [line.split(",") for line in data.decode("utf-8", "replace").split("\n")]
     for _ in range(rng.choice((1, 1, 2, 3))):
         row = rng.choice(rows)
@@ -98,7 +98,7 @@ def cellwise(rng: random.Random, data: bytes) -> bytes:
 
 
 def jsonwise(rng: random.Random, data: bytes) -> bytes:
-    """Replace, drop, double or rename values in documents, one a line."""
+    """Replace, drop, double or rename values in JSON documents, one per line."""
     lines = data.split(b"\n")
     at = rng.randrange(len(lines))
     try:
@@ -135,13 +135,13 @@ def _changed(rng: random.Random, value: Any) -> Any:
 
 
 def memberwise(inner: Sequence[Mutation]) -> Mutation:
-    """Return what changes one member's content, name or header, and leaves the zip whole."""
+    """Return a mutation of one member's content or name that keeps the zip valid."""
 
     def mutate(rng: random.Random, data: bytes) -> bytes:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 members = [(info.filename, archive.read(info)) for info in archive.infolist()]
-        except Exception:  # any archive of an earlier mutation
+        except Exception:  # an earlier mutation may have damaged the archive
             return bytewise(rng, data)
         if not members:
             return bytewise(rng, data)
@@ -175,7 +175,7 @@ def _zipped(rng: random.Random, members: list[tuple[str, bytes]]) -> bytes:
                 info.compress_type = packing
                 with archive.open(info, "w") as file:
                     file.write(content)
-    except ValueError:  # a name that no zip can have
+    except ValueError:  # a zip cannot have this name
         return packed.getvalue()
     return packed.getvalue()
 
@@ -199,12 +199,12 @@ def headerwise(rng: random.Random, data: bytes) -> bytes:
         at = rng.randrange(len(header) + 1)
         header = header[:at] + rng.choice(["(" * 500, "-" * 5000, "{", "'", "\n"]) + header[at:]
     encoded = header.encode("latin-1")[:60000]
-    said = len(encoded) if rng.random() < 0.9 else rng.randrange(65536)
-    return data[:8] + struct.pack("<H", said) + encoded + rest
+    declared = len(encoded) if rng.random() < 0.9 else rng.randrange(65536)
+    return data[:8] + struct.pack("<H", declared) + encoded + rest
 
 
 def eventwise(checksum: Callable[[bytes], int]) -> Mutation:
-    """Return what changes one record of an event file and mends the checksums, as mostly."""
+    """Return a mutation of one record of an event file that corrects the checksums."""
 
     def mutate(rng: random.Random, data: bytes) -> bytes:
         records, at = [], 0

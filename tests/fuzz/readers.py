@@ -1,4 +1,4 @@
-"""Each reader under test: its valid files, how they are damaged, and what it may do with them."""
+"""The readers under test: their valid files, how to damage these, and what a reader may do."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Reader:
     """One reader.
 
     Attributes:
-        file: Its file's name below a folder of its own.
-        valid: Valid files.
-        mutations: How they are damaged.
-        read: Reads the file at a path, and raises AssertionError where the result is impossible.
+        file: The name of its file, in a folder of its own.
+        valid: Returns valid files.
+        mutations: The ways to damage them.
+        read: Reads the file at a path, and raises AssertionError if the result is impossible.
         raises: Whether a damaged file may be refused, by a ValueError that names it.
     """
 
@@ -59,8 +59,8 @@ class Reader:
         """Read `data` and return whether it was accepted.
 
         Raises:
-            AssertionError: If the reader does what it says that it does not.
-            Exception: Whatever the reader raises and does not document.
+            AssertionError: If the reader breaks its promises.
+            Exception: Anything that the reader raises and does not document.
         """
         path.write_bytes(data)
         try:
@@ -73,11 +73,11 @@ class Reader:
         return True
 
     def _check_refusal(self, error: ValueError, path: Path) -> None:
-        # Another subclass, as UnicodeDecodeError, was not meant to reach a user.
+        # Another subclass, such as UnicodeDecodeError, should not reach a user.
         assert type(error) in (ValueError, UnreadableFileError), repr(error)
         assert self.raises, f"refused: {error}"
         assert str(path.parent) in str(error), f"The message names no file: {error}"
-        assert len(str(error)) < 100_000, "The message has no end."
+        assert len(str(error)) < 100_000, "The message is too long."
 
 
 @cache
@@ -127,7 +127,7 @@ def _npz(path: Path) -> None:
 
 
 def _command_line(path: Path) -> None:
-    """Have the command line read a folder and print harmless text and valid JSON."""
+    """Check that the command line reads a folder and prints harmless text and valid JSON."""
     for options in (["--json"], []):
         out, err = io.StringIO(), io.StringIO()
         arguments = ["rank", str(path.parent), "--group-by", "hparams.dropout", *options]
@@ -137,11 +137,11 @@ def _command_line(path: Path) -> None:
         for text in (out.getvalue(), err.getvalue()):
             assert all(line.isprintable() for line in text.split("\n")), repr(text)
         if options and code == 0:
-            json.loads(out.getvalue(), parse_constant=_no_constant)
+            json.loads(out.getvalue(), parse_constant=_refuse_constant)
         assert code == 0 or err.getvalue()
 
 
-def _no_constant(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise AssertionError(f"JSON has no {name}.")
 
 

@@ -1,4 +1,4 @@
-"""Small valid files of every format that is read, from which the hostile ones are made."""
+"""Small valid files of every format, from which the hostile ones are made."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WIDE = b"run,train_loss_1,train_loss_2,acc,lr\na,2.0,1.0,0.75,0.1\nb,3.0,,,0.2\n
 
 
 def csv_logs() -> list[bytes]:
-    """Return a `metrics.csv` with values by epoch and a final one."""
+    """Return variants of a `metrics.csv` with values by epoch and a final value."""
     with TemporaryDirectory() as folder:
         write_csv_log(Path(folder), [*csv_rows([2.0, 1.0], acc=[0.1, 0.2]), {"test_acc": 0.5}])
         text = (Path(folder) / "metrics.csv").read_bytes()
@@ -34,7 +34,7 @@ def csv_logs() -> list[bytes]:
 
 
 def records() -> list[bytes]:
-    """Return records of a plain run, and of one that was stopped and resumed."""
+    """Return the records of a plain run and of a run that was stopped and resumed."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_record(folder / "a", [2.0, 1.0], hparams={"dropout": 0.1, "layers": [1, 2]})
@@ -51,7 +51,7 @@ def events() -> list[bytes]:
 
 
 def framed(data: bytes) -> bytes:
-    """Return one record as an event file holds it, with right checksums."""
+    """Return a record of an event file, with correct checksums."""
     length = struct.pack("<Q", len(data))
     sums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
     return length + next(sums) + data + next(sums)
@@ -75,7 +75,7 @@ def _tensor_event() -> bytes:
 
 
 def tables() -> list[bytes]:
-    """Return `.npz` files with all fields, and with the one that is needed."""
+    """Return `.npz` files with all fields, and with the required field only."""
     losses = np.array([[2.0, 1.0], [3.0, np.nan]])
     full = LearningCurves(
         losses,
@@ -96,7 +96,7 @@ def tables() -> list[bytes]:
 
 
 def nlp_documents() -> list[bytes]:
-    """Return documents of NAS-Bench-NLP of two runs, the second unfinished."""
+    """Return NAS-Bench-NLP documents of two runs, the second shorter than the first."""
     return [
         json.dumps(
             {
@@ -113,7 +113,7 @@ def nlp_documents() -> list[bytes]:
 
 
 def nlp_archives() -> list[bytes]:
-    """Return a zip of these documents beside a text that is none."""
+    """Return a zip of these documents and another text file."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for place, document in enumerate(nlp_documents()):

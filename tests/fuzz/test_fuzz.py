@@ -1,7 +1,7 @@
-"""Damaged files of every format: those that once crashed a reader, and some new ones each time.
+"""Damaged files of every format: those that once crashed a reader, and some new ones.
 
-A whole campaign is `python -m tests.fuzz.campaign READER`; the files in `corpus` are the smallest
-that it has found for each crash.
+`python -m tests.fuzz.campaign READER` runs a whole campaign. The files in `corpus` are the smallest
+that it found for each crash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*/*.bin"))
 
 
 @pytest.mark.parametrize("file", CORPUS, ids=lambda file: f"{file.parent.name}-{file.stem}")
-def test_what_once_crashed_a_reader_is_read_or_refused(tmp_path: Path, file: Path) -> None:
+def test_a_file_that_once_crashed_a_reader_is_read_or_refused(tmp_path: Path, file: Path) -> None:
     reader = READERS[file.parent.name]
     reader.check(tmp_path / reader.file, file.read_bytes())
 
@@ -32,9 +32,9 @@ def test_valid_files_are_read(tmp_path: Path, name: str) -> None:
         assert reader.check(tmp_path / reader.file, data)
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")  # of zipfile, which writes it nevertheless
+@pytest.mark.filterwarnings("ignore:Duplicate name")  # from zipfile, which still writes it
 @pytest.mark.parametrize("name", READERS)
-def test_a_short_campaign_finds_nothing(tmp_path: Path, name: str) -> None:
+def test_a_short_campaign_finds_no_crash(tmp_path: Path, name: str) -> None:
     campaign = Campaign(name, tmp_path)
     mutate(campaign, 30 if name == "command-line" else 100, seed=20)
     assert campaign.crashes == {}
@@ -57,20 +57,22 @@ def test_any_bytes_are_read_or_refused(
     reader.check(tmp_path_factory.getbasetemp() / reader.file, data)
 
 
-def test_a_crash_is_found_and_made_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_is_found_and_its_input_is_minimized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     campaign = Campaign("record", tmp_path)
     monkeypatch.setattr("lightning_sotl.record.reader.MOST_UNITS", "no number")
     for data in campaign.reader.valid():
         campaign.take(data)
-    ((where, (_, said)),) = campaign.crashes.items()
+    ((where, (_, message)),) = campaign.crashes.items()
     assert where.startswith("TypeError reader.py:")
-    assert "'<' not supported" in said
+    assert "'<' not supported" in message
     smallest = campaign.smallest(where)
     assert len(smallest) < 100
     assert b'"e":' in smallest
 
 
-def test_damaged_files_repeat_with_their_seed() -> None:
+def test_a_seed_repeats_the_damaged_files() -> None:
     for reader in READERS.values():
         first, again = (reader.damaged(random.Random(3)) for _ in range(2))  # noqa: S311
-        assert first == again or reader.file.endswith(("npz", "zip"))  # which hold the time
+        assert first == again or reader.file.endswith(("npz", "zip"))  # which contain the time
