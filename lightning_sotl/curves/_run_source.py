@@ -90,8 +90,11 @@ class RunSource:
         """The record's header, and why the run was stopped. Empty without a record."""
         if self.record is None:
             return {}
-        reason = self.record.status.get("reason")
-        return {**self.record.facts, **({} if reason is None else {"stopping_reason": reason})}
+        facts = {**self.record.facts, "stopping_reason": self.record.status.get("reason")}
+        # A record from another writer may hold anything.
+        if not isinstance(facts["stopping_reason"], str):
+            del facts["stopping_reason"]
+        return facts
 
     @property
     def checkpoint(self) -> str | None:

@@ -31,6 +31,7 @@ UNIT = '{"e": 0, "loss": 1.0, "steps": 1, "checkpoint": null}\n'
         HEADER + UNIT.replace("null", '"' + "/x" * 4000 + '"'),
         HEADER + UNIT.replace("null", r'"\u0000\ud800"'),
         HEADER + '{"status": ' + "[" * 90 + "]" * 90 + "}\n" + UNIT,
+        HEADER + UNIT + '{"status": "stopped", "reason": []}\n',
     ],
 )
 def test_odd_values_in_a_record_do_not_crash(
