@@ -26,7 +26,7 @@ def why_no_values(key: str, sources: Sequence[RunSource]) -> str:
             text = quoted(source.logged.not_numbers[key])
             return f"Expected '{key}' to be logged as numbers but got {text} in '{source.name}'."
     if key in available:
-        return f"Found only blank values of '{key}' in {count_runs(sources)}; {others}"
+        return f"Found '{key}' without a usable value in {count_runs(sources)}; {others}"
     return f"Found no '{key}' in the logs of {count_runs(sources)}; {others}"
 
 

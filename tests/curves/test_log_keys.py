@@ -57,7 +57,7 @@ def test_folders_that_may_belong_to_one_run_are_not_counted_as_runs(tmp_path: Pa
         ),
         (
             "epoch,loss,acc\n0,,\n",
-            "Found only blank values of '{}' in 1 run; available: {others}.",
+            "Found '{}' without a usable value in 1 run; available: {others}.",
         ),
         (
             "loss,acc\n1,1\n",

@@ -99,7 +99,7 @@ def test_keys_that_only_the_older_training_logged_have_no_values(tmp_path: Path,
     np.testing.assert_allclose(read(tmp_path, val_metric=None).curves.train_loss, [means(newer)])
     for key in ("val_metric", "final_metric"):
         name = {"val_metric": "val_acc", "final_metric": "test_acc"}[key]
-        with pytest.raises(ValueError, match=f"^Found only blank values of '{name}' in 1 run"):
+        with pytest.raises(ValueError, match=f"^Found '{name}' without a usable value in 1 run"):
             read(tmp_path, **{"val_metric": None, key: name})
 
 
