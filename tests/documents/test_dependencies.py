@@ -1,4 +1,4 @@
-"""What pyproject.toml asks of other packages."""
+"""The requirements in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BOUND = re.compile(r"([\w.-]+)(\[[\w,-]+\])?>=\d[\w.]*")
 
 
 def requirements() -> list[str]:
-    tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
+    tomllib = pytest.importorskip("tomllib")  # since Python 3.11
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lists = [project["dependencies"], *project["optional-dependencies"].values()]
     extras = re.compile(rf"{project['name']}\[[\w,-]+\]")
@@ -24,11 +24,11 @@ def test_every_package_has_a_lower_bound_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("entry", ["a", "a==1.0", "a>=1.0,<2", "a>=1; python_version<'3.12'"])
-def test_anything_else_is_no_lower_bound(entry: str) -> None:
+def test_other_requirements_are_not_lower_bounds(entry: str) -> None:
     assert not BOUND.fullmatch(entry)
 
 
-def test_the_bounds_that_the_oldest_set_takes_are_found() -> None:
+def test_the_requirements_of_the_package_and_its_extras_are_found() -> None:
     found = {BOUND.fullmatch(entry)[1] for entry in requirements()}
     assert {"torch", "pytorch-lightning", "optuna", "ray", "pytest"} <= found
     assert any(entry.startswith("ray[tune]>=") for entry in requirements())

@@ -8,9 +8,9 @@ A comment in the line above a fenced block says what the tests do with it:
 - `<!-- continues README -->`, once on a page: its code starts from the README's first block, which
   defines `Net`, `train_loader` and `val_loader`.
 - `<!-- slow -->`, once on a page: only the slow tests run its code.
-- `<!-- not run: REASON -->`: the block cannot run here; its names and arguments are checked.
+- `<!-- not run: REASON -->`: the commands of this console block cannot run here.
 
-All other Python blocks of a page run in order, as one program.
+All Python blocks of a page run in order, as one program.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ def program(page: Path) -> list[Block]:
 
 
 def _runs(block: Block) -> bool:
-    if block.language == "python":
-        return not block.comment.startswith("not run: ")
-    return block.comment == "run here"
+    return block.language == "python" or block.comment == "run here"
 
 
 def first_block() -> Block:
