@@ -7,8 +7,6 @@ import os
 import re
 import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +21,13 @@ from lightning_sotl.record.lineage import merge_sessions
 from lightning_sotl.record.reader import read_record
 from lightning_sotl.record.recorder import Recorder
 from lightning_sotl.record.writer import RunRecord
+from tests.support.full_disk import no_file_beyond
 from tests.support.helpers import lightning, loader, scripted_loss, scripted_model, trainer
 from tests.support.paths import EXAMPLES
 
 pl = lightning()
 OLD = LearningCurves([[9.0]])
 LARGE = LearningCurves(np.random.default_rng(0).random((100, 100)))
-
-
-@contextmanager
-def no_file_beyond(size: int) -> Iterator[None]:
-    """Make each write fail that makes a file longer than `size` bytes, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_table_that_does_not_fit_on_the_disk_leaves_the_old_file(tmp_path: Path) -> None:

@@ -8,108 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_sotl import AdaptivePolicy
 from lightning_sotl.record.lineage import merge_sessions
 from lightning_sotl.record.reader import read_record
 from tests.support.command_line import run as command
 from tests.support.helpers import PACKAGES, StatefulLoader, door, lightning
-
-POLICY = AdaptivePolicy(max_epochs=6, first=2)
-CANDIDATES = [{"width": width, "lr": lr} for width in (2, 8) for lr in (0.01, 0.1, 0.5)]
-INPUTS = torch.linspace(-1, 1, 96).reshape(24, 4)
-LABELS = (INPUTS.sum(dim=1) > 0).long()
-
-
-def module(package="pytorch_lightning", *, width, lr, steps=None, plateau=False):
-    pl = lightning(package)
-
-    class Net(pl.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.save_hyperparameters({"width": width, "lr": lr})
-            self.layers = torch.nn.Sequential(
-                torch.nn.Linear(4, width),
-                torch.nn.ReLU(),
-                torch.nn.Dropout(0.2),
-                torch.nn.Linear(width, 2),
-            )
-
-        def training_step(self, batch, batch_idx):
-            loss = torch.nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
-            if steps is not None:
-                steps.append((self.trainer.current_epoch, batch_idx, float(loss.detach())))
-            return loss
-
-        def validation_step(self, batch, batch_idx):
-            correct = self.layers(batch[0]).argmax(dim=1) == batch[1]
-            self.log("val_acc", correct.float().mean())
-            self.log("val_loss", torch.nn.functional.cross_entropy(self.layers(batch[0]), batch[1]))
-
-        def configure_optimizers(self):
-            optimizer = torch.optim.SGD(self.parameters(), lr=lr, momentum=0.9)
-            if plateau:
-                schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
-                return {
-                    "optimizer": optimizer,
-                    "lr_scheduler": {"scheduler": schedule, "monitor": "val_loss"},
-                }
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6)
-            return [optimizer], [schedule]
-
-    return Net()
-
-
-def loaders():
-    data = TensorDataset(INPUTS, LABELS)
-    return DataLoader(data, batch_size=6, shuffle=True), DataLoader(data, batch_size=24)
-
-
-def trainer(folder, callbacks, package="pytorch_lightning", **options):
-    return lightning(package).Trainer(
-        accelerator="cpu",
-        default_root_dir=folder,
-        callbacks=callbacks,
-        **{
-            "max_epochs": 6,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "enable_checkpointing": False,
-            "logger": False,
-            **options,
-        },
-    )
-
-
-class Training:
-    """A `train` function that records each step of each run."""
-
-    def __init__(self, package="pytorch_lightning", *, plateau=False, loaders=loaders, **options):
-        self.loaders = loaders
-        self.package, self.plateau, self.options = package, plateau, options
-        self.steps = {}
-        self.turns = []
-
-    def __call__(self, turn):
-        self.turns.append((turn.run_id, turn.start_epoch, turn.stop_epoch))
-        steps = self.steps.setdefault(turn.run_id, [])
-        lightning(self.package).seed_everything(7, verbose=False)
-        net = module(self.package, **turn.params, steps=steps, plateau=self.plateau)
-        run = trainer(turn.directory, turn.callbacks, self.package, **self.options)
-        turn.fit(run, net, *self.loaders())
-
-    def alone(self, folder, params):
-        """Return the weights and steps of an uninterrupted run without our callbacks."""
-        steps = []
-        lightning(self.package).seed_everything(7, verbose=False)
-        net = module(self.package, **params, steps=steps, plateau=self.plateau)
-        trainer(folder, [], self.package, **self.options).fit(net, *self.loaders())
-        return net.state_dict(), steps
-
-
-def make(folder, candidates=CANDIDATES, package="pytorch_lightning", **options):
-    return door(package).Sweep(folder, candidates, policy=POLICY, **options)
+from tests.support.sweeps import (
+    CANDIDATES,
+    INPUTS,
+    LABELS,
+    Training,
+    loaders,
+    make_net,
+    make_sweep,
+    trainer,
+)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +41,7 @@ def make(folder, candidates=CANDIDATES, package="pytorch_lightning", **options):
 def test_the_winner_is_bit_equal_to_an_uninterrupted_run(tmp_path, how):
     package = how.get("package", PACKAGES[0])
     training = Training(**how)
-    sweep = make(tmp_path / "sweep", package=package)
+    sweep = make_sweep(tmp_path / "sweep", package=package)
     assert sweep.best is None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*tensorboardX")
@@ -152,7 +66,7 @@ def test_the_winner_is_bit_equal_to_an_uninterrupted_run(tmp_path, how):
 
 def test_the_best_has_the_best_mean_of_its_last_three_validations(tmp_path):
     training = Training()
-    sweep = make(tmp_path, validation="val_acc", validation_mode="max")
+    sweep = make_sweep(tmp_path, validation="val_acc", validation_mode="max")
     best = sweep.run(training)
     means = {}
     for path in sorted(tmp_path.glob("run_*/sotl.jsonl")):
@@ -171,7 +85,7 @@ def test_the_same_script_resumes_after_an_interruption(tmp_path):
         pass
 
     whole = Training()
-    expected = make(tmp_path / "whole").run(whole)
+    expected = make_sweep(tmp_path / "whole").run(whole)
     training, turns = Training(), 0
 
     def breaks(turn):
@@ -182,7 +96,7 @@ def test_the_same_script_resumes_after_an_interruption(tmp_path):
             raise Broken
 
     for _ in range(20):
-        sweep = make(tmp_path / "broken")
+        sweep = make_sweep(tmp_path / "broken")
         try:
             best = sweep.run(breaks)
             break
@@ -190,15 +104,15 @@ def test_the_same_script_resumes_after_an_interruption(tmp_path):
             continue
     assert (best.run_id, best.estimate) == (expected.run_id, expected.estimate)
     assert training.steps == whole.steps
-    assert make(tmp_path / "broken").run(pytest.fail) == best  # nothing is left to train
+    assert make_sweep(tmp_path / "broken").run(pytest.fail) == best  # nothing is left to train
 
 
 def test_a_loop_is_the_same_as_run(tmp_path):
     first, second = Training(), Training()
-    sweep = make(tmp_path / "loop")
+    sweep = make_sweep(tmp_path / "loop")
     for turn in sweep:
         first(turn)
-    assert sweep.best.run_id == make(tmp_path / "run").run(second).run_id
+    assert sweep.best.run_id == make_sweep(tmp_path / "run").run(second).run_id
     assert first.turns == second.turns
 
 
@@ -208,7 +122,7 @@ def newest_loss(folder):
 
 
 def test_rank_prints_the_order_of_ranking(tmp_path, capsys):
-    sweep = make(tmp_path)
+    sweep = make_sweep(tmp_path)
     sweep.run(Training(logger=True, log_every_n_steps=1))
     ranking = sweep.ranking()
     epochs = [run.epochs for run in ranking]
@@ -224,17 +138,17 @@ def test_rank_prints_the_order_of_ranking(tmp_path, capsys):
 
 
 def test_new_candidates_train_through_the_earlier_rungs(tmp_path):
-    make(tmp_path, CANDIDATES[:4]).run(Training())
+    make_sweep(tmp_path, CANDIDATES[:4]).run(Training())
     training = Training()
-    sweep = make(tmp_path, [CANDIDATES[0], CANDIDATES[5]])  # the others stay
+    sweep = make_sweep(tmp_path, [CANDIDATES[0], CANDIDATES[5]])  # the others remain
     sweep.run(training)
     assert training.turns[0] == ("run_004", 0, 2)
     stored = json.loads((tmp_path / "sweep.json").read_text())
     assert stored["candidates"] == [*CANDIDATES[:4], CANDIDATES[5]]
 
 
-def test_the_same_candidate_counts_once(tmp_path):
-    make(tmp_path, [CANDIDATES[0], dict(reversed(CANDIDATES[0].items())), CANDIDATES[1]])
+def test_equal_candidates_count_once(tmp_path):
+    make_sweep(tmp_path, [CANDIDATES[0], dict(reversed(CANDIDATES[0].items())), CANDIDATES[1]])
     assert json.loads((tmp_path / "sweep.json").read_text())["candidates"] == CANDIDATES[:2]
 
 
@@ -287,17 +201,17 @@ def test_the_same_candidate_counts_once(tmp_path):
 )
 def test_bad_arguments_are_refused(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
-        make(tmp_path / "sweep", **{"candidates": CANDIDATES, **options})
+        make_sweep(tmp_path / "sweep", **{"candidates": CANDIDATES, **options})
     assert not (tmp_path / "sweep/sweep.json").exists()
 
 
 def test_changed_settings_are_refused_but_a_larger_budget_is_allowed(tmp_path):
-    make(tmp_path, max_total_epochs=20)
-    make(tmp_path, max_total_epochs=30)
+    make_sweep(tmp_path, max_total_epochs=20)
+    make_sweep(tmp_path, max_total_epochs=30)
     with pytest.raises(
         ValueError, match=r"^Expected `growth` to be 1\.5, as at the start of the sweep in '.*', "
     ):
-        make(tmp_path, growth=2.0)
+        make_sweep(tmp_path, growth=2.0)
     with pytest.raises(ValueError, match=r"^Expected `policy` to be \{'max_epochs': 6, .* but got"):
         door().Sweep(tmp_path, CANDIDATES, policy=AdaptivePolicy(max_epochs=8, first=2))
 
@@ -310,7 +224,7 @@ def test_a_candidate_that_raises_is_set_aside_and_tried_again(tmp_path, caplog):
             raise ZeroDivisionError("mine")
         training(turn)
 
-    best = make(tmp_path).run(train)
+    best = make_sweep(tmp_path).run(train)
     assert best is not None
     assert [entry.message for entry in caplog.records if "Set aside" in entry.message] == [
         f"Set aside candidate run_001: {CANDIDATES[1]}"
@@ -318,7 +232,7 @@ def test_a_candidate_that_raises_is_set_aside_and_tried_again(tmp_path, caplog):
     assert "ZeroDivisionError: mine" in caplog.text
     fails = False
     training.turns.clear()
-    make(tmp_path).run(train)
+    make_sweep(tmp_path).run(train)
     assert training.turns[0] == ("run_001", 0, 2)
 
 
@@ -327,7 +241,7 @@ def test_a_sweep_raises_if_every_candidate_failed(tmp_path):
         raise ZeroDivisionError("mine")
 
     with pytest.raises(RuntimeError, match="trained to the end") as caught:
-        make(tmp_path, CANDIDATES[:2]).run(train)
+        make_sweep(tmp_path, CANDIDATES[:2]).run(train)
     assert str(caught.value.__cause__) == "mine"
     assert str(caught.value) == (
         f"No candidate of '{tmp_path}' was trained to the end: `train` raised for 'run_000', "
@@ -341,15 +255,15 @@ def test_a_turn_that_was_not_trained_is_an_error(tmp_path):
         r"`turn\.fit\(trainer, model, \.\.\.\)` with a Trainer that has `turn\.callbacks`\.$"
     )
     with pytest.raises(RuntimeError, match=message):
-        make(tmp_path).run(lambda turn: None)
+        make_sweep(tmp_path).run(lambda turn: None)
     with pytest.raises(RuntimeError, match=message):
-        for _ in make(tmp_path):
+        for _ in make_sweep(tmp_path):
             pass
 
 
 def test_a_trainer_that_does_not_fit_the_turn_is_refused(tmp_path):
-    turn = next(iter(make(tmp_path)))
-    net = module(**turn.params)
+    turn = next(iter(make_sweep(tmp_path)))
+    net = make_net(**turn.params)
     with pytest.raises(ValueError, match=r"lacks the SoTLMonitor and EarlyRankingStopper\.$"):
         turn.fit(trainer(tmp_path, []), net, *loaders())
     with pytest.raises(ValueError, match=r"`max_epochs` to be the policy's, 6, but got 9\. "):
@@ -371,12 +285,12 @@ def test_a_run_that_another_callback_ends_is_complete(tmp_path):
         extra = [Ends()] if turn.params == CANDIDATES[2] else []
         turn.fit(
             trainer(turn.directory, [*turn.callbacks, *extra]),
-            module(**turn.params),
+            make_net(**turn.params),
             *loaders(),
         )
 
     candidates = [CANDIDATES[2], CANDIDATES[0]]
-    sweep = make(tmp_path, candidates)
+    sweep = make_sweep(tmp_path, candidates)
     sweep.run(train)
     ended = next(run for run in sweep.ranking() if run.run_id == "run_000")
     assert ended.epochs == 5
@@ -384,7 +298,7 @@ def test_a_run_that_another_callback_ends_is_complete(tmp_path):
 
 
 def test_a_budget_that_is_too_small_for_all_starts_the_first_candidates(tmp_path):
-    sweep, training = make(tmp_path, max_total_epochs=11), Training()
+    sweep, training = make_sweep(tmp_path, max_total_epochs=11), Training()
     with pytest.warns(UserWarning, match="is too small to start") as caught:
         best = sweep.run(training)
     # n runs need 2 epochs each, and one of them 4 more to the end: n = 3.
@@ -399,10 +313,10 @@ def test_a_budget_that_is_too_small_for_all_starts_the_first_candidates(tmp_path
 
 
 def test_only_the_newest_checkpoint_of_a_run_is_kept(tmp_path):
-    sweep = make(tmp_path)
+    sweep = make_sweep(tmp_path)
     sweep.run(Training())
-    for folder in tmp_path.glob("run_*"):
-        assert len(list(folder.glob("*.ckpt"))) == 1
+    counts = [len(list(folder.glob("*.ckpt"))) for folder in tmp_path.glob("run_*")]
+    assert counts == [1] * 6
 
 
 class ResumableLoader(StatefulLoader):
@@ -417,7 +331,7 @@ class ResumableLoader(StatefulLoader):
 def test_a_sweep_can_count_blocks_instead_of_epochs(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     training = Training(max_epochs=5, loaders=lambda: (ResumableLoader(4), loaders()[1]))
-    sweep = make(tmp_path, CANDIDATES[:3], monitor_args={"every_n_train_batches": 3})
+    sweep = make_sweep(tmp_path, CANDIDATES[:3], monitor_args={"every_n_train_batches": 3})
     best = sweep.run(training)  # 6 blocks of 3 batches
     assert len(training.steps[best.run_id]) == 18
     assert (best.final_epochs, best.final_estimate) == (6, best.estimate)
@@ -434,7 +348,7 @@ def test_a_sweep_can_count_blocks_instead_of_epochs(tmp_path, caplog):
 
 def test_each_rung_and_the_end_are_logged(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    sweep = make(tmp_path)
+    sweep = make_sweep(tmp_path)
     best = sweep.run(Training())
     lines = [entry.message for entry in caplog.records]
     rungs = [line for line in lines if line.startswith("After ")]
@@ -447,18 +361,18 @@ def test_each_rung_and_the_end_are_logged(tmp_path, caplog):
 
 
 def test_an_unlogged_validation_is_an_error(tmp_path):
-    sweep = make(tmp_path, validation="val_ac", validation_mode="max")
+    sweep = make_sweep(tmp_path, validation="val_ac", validation_mode="max")
     with pytest.raises(RuntimeError, match=r"needs a metric that is missing: 'val_ac' is "):
         sweep.run(Training())
 
 
 def test_a_larger_budget_names_the_runs_whose_checkpoints_are_gone(tmp_path):
-    make(tmp_path, max_total_epochs=20).run(Training())
+    make_sweep(tmp_path, max_total_epochs=20).run(Training())
     kept = {path.parent.name for path in tmp_path.rglob("*.ckpt")}
     assert len(kept) < 6
     training = Training()
     with pytest.warns(UserWarning, match="would also continue") as caught:
-        make(tmp_path).run(training)
+        make_sweep(tmp_path).run(training)
     messages = [str(entry.message) for entry in caught if "would also" in str(entry.message)]
     assert messages[0].endswith(
         "but an earlier start with a smaller budget deleted their checkpoints."

@@ -16,25 +16,25 @@ import pytest
 
 from lightning_sotl.record.writer import RunRecord
 from lightning_sotl.sweep import sweep as sweep_module
-from tests.record.test_full_disks import no_file_beyond
+from tests.support import sweeps
 from tests.support.command_line import run as command
+from tests.support.full_disk import no_file_beyond
 from tests.support.helpers import PACKAGES, lightning
-from tests.sweep import test_sweep
-from tests.sweep.test_sweep import Training, loaders, module, trainer
+from tests.support.sweeps import Training, loaders, make_net, trainer
 
-CANDIDATES = test_sweep.CANDIDATES[1::2]  # the first and the last train to the end
+CANDIDATES = sweeps.CANDIDATES[1::2]  # the first and the last train to the end
 DIVERGING = {"width": 4, "lr": 1e30}
 
 
-def make(folder: str | Path, candidates: Any = CANDIDATES, **options: Any) -> Any:
-    return test_sweep.make(folder, candidates, **options)
+def make_sweep(folder: str | Path, candidates: Any = CANDIDATES, **options: Any) -> Any:
+    return sweeps.make_sweep(folder, candidates, **options)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Training]:
     """Return the best of a sweep without a fault, and its training."""
     training = Training()
-    return make(tmp_path_factory.mktemp("whole")).run(training), training
+    return make_sweep(tmp_path_factory.mktemp("whole")).run(training), training
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -65,39 +65,39 @@ def ranked(capsys: pytest.CaptureFixture[str], folder: Path) -> list[str]:
 
 
 def test_a_winner_stays_the_winner_if_killed_before_its_last_line(tmp_path):
-    best = make(tmp_path).run(Training())
+    best = make_sweep(tmp_path).run(Training())
     folder = tmp_path / best.run_id
     assert [*lines_of(folder)[-1]][:1] == ["status"]
     cut(folder, -1)
-    assert make(tmp_path).best == best
-    assert make(tmp_path).run(pytest.fail) == best
+    assert make_sweep(tmp_path).best == best
+    assert make_sweep(tmp_path).run(pytest.fail) == best
 
 
 def test_a_diverged_run_stays_out_if_killed_before_its_last_line(tmp_path):
     candidates = [DIVERGING, *CANDIDATES[:2]]
-    best = make(tmp_path, candidates).run(Training())
+    best = make_sweep(tmp_path, candidates).run(Training())
     folder = tmp_path / "run_000"
     assert lines_of(folder)[-1]["reason"] == "non_finite_estimate"
     cut(folder, -1)
-    assert make(tmp_path, candidates).run(pytest.fail) == best
+    assert make_sweep(tmp_path, candidates).run(pytest.fail) == best
 
 
 def test_a_first_turn_that_was_killed_counts_as_one_run(tmp_path, capsys, whole):
-    for turn in make(tmp_path):
+    for turn in make_sweep(tmp_path):
         Training()(turn)
         break
     cut(tmp_path / "run_000", 2)  # the header and the first epoch
     training = Training()
-    assert same(make(tmp_path).run(training), whole[0])
+    assert same(make_sweep(tmp_path).run(training), whole[0])
     assert training.steps == whole[1].steps
     assert sorted(ranked(capsys, tmp_path)) == ["run_000", "run_001", "run_002"]
 
 
 def test_a_checkpoint_left_by_a_kill_is_deleted(tmp_path):
-    best = make(tmp_path).run(Training())
+    best = make_sweep(tmp_path).run(Training())
     folder = tmp_path / best.run_id
     (folder / "stopped-epoch=4-older.ckpt").write_bytes(b"of the turn before")
-    make(tmp_path).run(pytest.fail)
+    make_sweep(tmp_path).run(pytest.fail)
     assert checkpoints(folder) == [Path(best.checkpoint_path).name]
 
 
@@ -121,12 +121,12 @@ class Ends:
         pl.seed_everything(7, verbose=False)
         extra = [Ender()] if turn.params == self.candidate else []
         fit = trainer(turn.directory, [*turn.callbacks, *extra])
-        turn.fit(fit, module(**turn.params), *loaders())
+        turn.fit(fit, make_net(**turn.params), *loaders())
 
 
 def test_a_run_that_another_callback_ended_is_complete_once_its_checkpoint_is_recorded(tmp_path):
     candidates = [CANDIDATES[2]]
-    sweep = make(tmp_path, candidates)
+    sweep = make_sweep(tmp_path, candidates)
     best = sweep.run(Ends())
     folder = tmp_path / "run_000"
     named, status = lines_of(folder)[-2:]
@@ -134,13 +134,13 @@ def test_a_run_that_another_callback_ended_is_complete_once_its_checkpoint_is_re
     assert (status["status"], status["reason"]) == ("stopped", "trainer.should_stop")
     # A kill before the status was written.
     cut(folder, -1)
-    assert make(tmp_path, candidates).run(pytest.fail) == best
+    assert make_sweep(tmp_path, candidates).run(pytest.fail) == best
     # A kill before the checkpoint was recorded: the turn is not complete.
     path = Path(best.checkpoint_path)
     older = Path([line["checkpoint"] for line in lines_of(folder) if line.get("checkpoint")][-2])
     older.write_bytes(path.read_bytes())  # its content does not matter here
     cut(folder, -1)
-    turn = next(iter(make(tmp_path, candidates)))
+    turn = next(iter(make_sweep(tmp_path, candidates)))
     assert (turn.start_epoch, turn.stop_epoch, turn.checkpoint_path) == (4, 6, str(older))
 
 
@@ -162,7 +162,7 @@ def while_it_waits(monkeypatch):
 @pytest.mark.parametrize("dies", [False, True])
 def test_a_sweep_waits_for_a_run_of_another_process(tmp_path, while_it_waits, whole, dies, caplog):
     caplog.set_level(logging.INFO)
-    training, other = Training(), iter(make(tmp_path))
+    training, other = Training(), iter(make_sweep(tmp_path))
     turn = next(other)
 
     def act() -> None:
@@ -172,7 +172,7 @@ def test_a_sweep_waits_for_a_run_of_another_process(tmp_path, while_it_waits, wh
         other.close()  # releases the run, as the end of a process does
 
     while_it_waits += [lambda: None, act]
-    assert same(make(tmp_path).run(training), whole[0])
+    assert same(make_sweep(tmp_path).run(training), whole[0])
     assert training.steps == whole[1].steps
     assert while_it_waits == []
     messages = [entry.message for entry in caplog.records if "Waiting" in entry.message]
@@ -180,7 +180,7 @@ def test_a_sweep_waits_for_a_run_of_another_process(tmp_path, while_it_waits, wh
 
 
 def test_a_sweep_stops_waiting_for_a_run_that_raised_in_another_process(tmp_path, while_it_waits):
-    training, other = Training(), iter(make(tmp_path))
+    training, other = Training(), iter(make_sweep(tmp_path))
     turn = next(other)
 
     def act() -> None:
@@ -188,7 +188,7 @@ def test_a_sweep_stops_waiting_for_a_run_that_raised_in_another_process(tmp_path
         other.close()
 
     while_it_waits.append(act)
-    sweep = make(tmp_path)
+    sweep = make_sweep(tmp_path)
     best = sweep.run(training)
     assert best == sweep.best
     assert {run_id for run_id, *_ in training.turns} == {"run_001", "run_002"}
@@ -206,8 +206,8 @@ def test_a_candidate_that_raised_is_tried_again_when_another_script_starts(
         training(turn)
 
     # The other script starts at once, before this one continues.
-    monkeypatch.setattr(sweep_module.log, "exception", lambda *_: make(tmp_path))
-    assert same(make(tmp_path).run(train), whole[0])
+    monkeypatch.setattr(sweep_module.log, "exception", lambda *_: make_sweep(tmp_path))
+    assert same(make_sweep(tmp_path).run(train), whole[0])
     assert attempts[:2] == ["run_000", "run_000"]
 
 
@@ -220,23 +220,23 @@ def test_a_run_is_released_when_its_training_is_interrupted(tmp_path, whole, loo
 
     def run_all():
         if not loop:
-            make(tmp_path).run(train)
-        for turn in make(tmp_path):
+            make_sweep(tmp_path).run(train)
+        for turn in make_sweep(tmp_path):
             train(turn)
 
     with pytest.raises(KeyboardInterrupt, match=r"^mine$") as kept:
         run_all()
-    assert same(make(tmp_path).run(Training()), whole[0])
+    assert same(make_sweep(tmp_path).run(Training()), whole[0])
     assert kept.traceback
 
 
 def test_scripts_with_different_candidates_train_the_same_sweep(tmp_path, whole):
     training = Training()
-    first = make(tmp_path, CANDIDATES[:1])
+    first = make_sweep(tmp_path, CANDIDATES[:1])
     for turn in first:
         training(turn)
         if turn.stop_epoch == 3:
-            make(tmp_path, CANDIDATES[1:])  # another script starts
+            make_sweep(tmp_path, CANDIDATES[1:])  # another script starts
     assert same(first.best, whole[0])
     assert training.steps == whole[1].steps
     assert training.turns[1:4] == [("run_000", 2, 3), ("run_001", 0, 2), ("run_002", 0, 2)]
@@ -261,7 +261,7 @@ class FullDisk:
 
 @pytest.mark.parametrize(("run_id", "stop_epoch"), [("run_001", 2), ("run_002", 3)])
 def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_epoch, whole):
-    sweep = make(tmp_path)
+    sweep = make_sweep(tmp_path)
     message = (
         r"^'.*stopped-epoch=.*' cannot be written: File too large\. Free disk space and run the "
         r"script again; it repeats this turn\.$"
@@ -270,7 +270,7 @@ def test_a_full_disk_ends_the_script_and_loses_nothing(tmp_path, run_id, stop_ep
         sweep.run(FullDisk(run_id, stop_epoch, 4_000))
     before = checkpoints(tmp_path / run_id)
     assert [name.split("-")[1] for name in before] == ["epoch=2"][: stop_epoch - 2]
-    assert same(make(tmp_path).run(Training()), whole[0])
+    assert same(make_sweep(tmp_path).run(Training()), whole[0])
     assert not list(tmp_path.glob("*/set_aside.json"))
 
 
@@ -291,7 +291,7 @@ def test_a_full_disk_leaves_no_partial_checkpoint(tmp_path, monkeypatch, ends):
     with monkeypatch.context() as patch:
         patch.setattr(lightning().Trainer, "save_checkpoint", half)
         with pytest.raises(OSError, match=message):
-            make(tmp_path).run(Ends(0, 1) if ends else Training())
+            make_sweep(tmp_path).run(Ends(0, 1) if ends else Training())
     assert checkpoints(tmp_path / "run_000") == []
 
 
@@ -321,9 +321,9 @@ def test_a_record_that_cannot_be_written_ends_the_script_and_loses_nothing(
         pytest.warns(UserWarning, match="cannot be written"),
         pytest.raises(OSError, match=f"^{re.escape(message)}$"),
     ):
-        make(tmp_path).run(train)
+        make_sweep(tmp_path).run(train)
     full = False
-    assert same(make(tmp_path).run(training), whole[0])
+    assert same(make_sweep(tmp_path).run(training), whole[0])
     assert len(checkpoints(folder)) == 1
 
 
@@ -335,7 +335,7 @@ def test_a_user_error_caused_by_a_full_disk_ends_the_script(tmp_path):
             raise RuntimeError("mine") from error
 
     with pytest.raises(RuntimeError, match=r"^mine$"):
-        make(tmp_path).run(train)
+        make_sweep(tmp_path).run(train)
     assert not list(tmp_path.glob("*/set_aside.json"))
 
 
@@ -344,7 +344,7 @@ def test_a_user_error_caused_by_a_full_disk_ends_the_script(tmp_path):
 
 def test_a_diverged_candidate_trains_one_turn_and_never_wins(tmp_path):
     training = Training()
-    sweep = make(tmp_path, [DIVERGING, *CANDIDATES])
+    sweep = make_sweep(tmp_path, [DIVERGING, *CANDIDATES])
     best = sweep.run(training)
     assert best.run_id != "run_000"
     assert [turn for turn in training.turns if turn[0] == "run_000"] == [("run_000", 0, 2)]
@@ -353,7 +353,7 @@ def test_a_diverged_candidate_trains_one_turn_and_never_wins(tmp_path):
 
 def test_only_diverged_candidates_have_no_winner(tmp_path):
     message = f"No candidate of '{tmp_path}' was trained to the end: 'run_000', 'run_001' diverged."
-    sweep = make(tmp_path, [DIVERGING, {**DIVERGING, "width": 5}])
+    sweep = make_sweep(tmp_path, [DIVERGING, {**DIVERGING, "width": 5}])
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         sweep.run(Training())
     assert sweep.best is None
@@ -376,13 +376,13 @@ class NoValidation(Training):
 
 
 def test_a_validation_that_is_never_finite_does_not_win(tmp_path):
-    sweep = make(tmp_path, validation="val_loss", validation_mode="min")
+    sweep = make_sweep(tmp_path, validation="val_loss", validation_mode="min")
     # Its losses are the lowest.
     assert sweep.run(NoValidation(CANDIDATES[2])).params != CANDIDATES[2]
 
 
 def test_without_any_finite_validation_there_is_no_winner(tmp_path):
-    sweep = make(tmp_path, CANDIDATES[:2], validation="val_loss", validation_mode="min")
+    sweep = make_sweep(tmp_path, CANDIDATES[:2], validation="val_loss", validation_mode="min")
     message = (
         f"No candidate of '{tmp_path}' was trained to the end: 'run_000', 'run_001' ended without "
         "a finite 'val_loss'."
@@ -397,16 +397,16 @@ def test_without_any_finite_validation_there_is_no_winner(tmp_path):
 
 def test_a_sweep_that_was_moved_finds_its_checkpoints(tmp_path, capsys, whole):
     training = Training()
-    for turn in make(tmp_path / "place0"):
+    for turn in make_sweep(tmp_path / "place0"):
         training(turn)
         if turn.stop_epoch == 4:
             break
     (tmp_path / "place0").rename(tmp_path / "place1")
-    best = make(tmp_path / "place1").run(training)
+    best = make_sweep(tmp_path / "place1").run(training)
     assert same(best, whole[0])
     assert training.steps == whole[1].steps
     (tmp_path / "place1").rename(tmp_path / "place2")
-    moved = make(tmp_path / "place2").best
+    moved = make_sweep(tmp_path / "place2").best
     assert Path(moved.checkpoint_path).parent == tmp_path / "place2" / best.run_id
     assert Path(moved.checkpoint_path).exists()
     assert sorted(ranked(capsys, tmp_path / "place2")) == ["run_000", "run_001", "run_002"]
@@ -421,10 +421,10 @@ def test_a_relative_directory_survives_another_working_directory(tmp_path, monke
         monkeypatch.chdir(tmp_path / "elsewhere")  # as Hydra does
         training(turn)
 
-    best = make("sweep").run(train)
+    best = make_sweep("sweep").run(train)
     assert Path(best.checkpoint_path).parent == tmp_path / "sweep" / best.run_id
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert make(tmp_path / "sweep").best == best
+    assert make_sweep(tmp_path / "sweep").best == best
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
@@ -432,7 +432,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "sweep"):
         message = f"^'{re.escape(str(place))}' cannot be written: (File exists|Not a directory)\\.$"
         with pytest.raises(OSError, match=message):
-            make(place)
+            make_sweep(place)
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has no such permissions")
@@ -447,7 +447,7 @@ def test_a_directory_without_permission_is_named(tmp_path):
             os.seteuid(user or 65534)
             message = f"^'{re.escape(str(place))}' cannot be written: Permission denied\\.$"
             with pytest.raises(OSError, match=message):
-                make(place)
+                make_sweep(place)
         finally:
             os.seteuid(user)
 
@@ -472,7 +472,7 @@ def test_damaged_settings_raise_and_are_not_changed(tmp_path, content):
         "file is damaged or from a newer version of this package."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        make(tmp_path)
+        make_sweep(tmp_path)
     assert path.read_bytes() == content
 
 
@@ -491,7 +491,7 @@ def test_turns_cause_no_more_warnings_than_an_uninterrupted_run(tmp_path, packag
         return {str(entry.message) for entry in caught}
 
     expected = messages_of(lambda: training.alone(tmp_path / "alone", CANDIDATES[0]))
-    sweep = make(tmp_path / "sweep", package=package)
+    sweep = make_sweep(tmp_path / "sweep", package=package)
     for turn in sweep:
         found = messages_of(lambda: training(turn))  # noqa: B023  # it is called at once
         assert found <= expected, turn
