@@ -1,4 +1,4 @@
-"""The plan of a sweep, tested on tables of progress without a Trainer."""
+"""The plan of a sweep, from the progress of its runs and without a Trainer."""
 
 import math
 
@@ -11,7 +11,7 @@ RUNGS = [3, 6, 12]
 
 
 def run(epochs, loss=1.0, **options):
-    """Return a run with losses near `loss`, so that the order of runs never changes."""
+    """Return a run with losses near `loss`, so that the order of the runs never changes."""
     return Progress(epochs, losses={e: loss + 1 / (e + 1) for e in range(epochs)}, **options)
 
 
@@ -32,13 +32,13 @@ def test_all_runs_reach_a_rung_before_any_continues():
 
 
 def test_the_best_continue_and_a_run_past_the_rung_stays_admitted():
-    # If the order never changes, half of the places continue at each doubling.
+    # If the order never changes, half of the runs continue at each doubling.
     losses = [5.0, 1.0, 3.0, 2.0, 8.0, 7.0, 6.0, 4.0]
     first, second = plan([run(3, loss) for loss in losses])
     assert first.pending == []
     assert second.stop_epoch == 6
     assert second.pending == second.admitted == [1, 2, 3, 7]  # the best 12 / 3
-    # The worst run had trained further, when it was the only run.
+    # The worst run is past the rung already, because it was once the only run.
     beyond = plan([run(3, loss) for loss in losses[:4]] + [run(6, 8.0)])
     assert 4 in beyond[1].admitted
     assert 4 not in beyond[1].pending
@@ -59,7 +59,7 @@ def test_a_run_that_ended_early_is_complete():
     assert 0 not in second.admitted
 
 
-def test_a_run_that_is_set_aside_does_not_hold_up_the_rung():
+def test_a_run_that_is_set_aside_does_not_delay_the_rung():
     first, second = plan([run(0, set_aside=True), run(3), run(3)])
     assert (first.admitted, first.pending) == ([0, 1, 2], [])
     assert second.admitted == [1, 2]

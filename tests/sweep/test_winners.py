@@ -1,4 +1,4 @@
-"""The parameters, the module and the training of a winner are those of the stopped run."""
+"""A winner has the parameters and the module of its stopped run, and trains from its checkpoint."""
 
 from __future__ import annotations
 
