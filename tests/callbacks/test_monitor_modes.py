@@ -186,8 +186,8 @@ def test_finding_a_batch_size_inside_fit_does_not_count(tmp_path):
     finder = pl.callbacks.BatchSizeFinder(max_trials=2, steps_per_trial=2)
     monitor, model = SoTLMonitor(), Tunable()
     trained = []
-    note = At("on_train_start", lambda trainer, module: trained.append(len(module.returned)))
-    trainer(tmp_path, callbacks=[note, finder, monitor], enable_checkpointing=True).fit(model)
+    count = At("on_train_start", lambda trainer, module: trained.append(len(module.returned)))
+    trainer(tmp_path, callbacks=[count, finder, monitor], enable_checkpointing=True).fit(model)
     model.returned = model.returned[trained[-1] :]
     assert len(monitor.epoch_losses) == 3
     assert monitor.epoch_losses == returned_epoch_losses(model)

@@ -54,7 +54,7 @@ class SaveEverywhere(pl.Callback):
 
 
 class Script:
-    """One kind of run, created anew for each fit."""
+    """One kind of run, with a new module, monitor and Trainer for each fit."""
 
     def __init__(self, data=None, *, model=None, monitor=None, **options):
         self.data = data or (lambda: loader(4))

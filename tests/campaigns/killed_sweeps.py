@@ -30,7 +30,7 @@ from tests.campaigns import forked
 from tests.campaigns.killed_runs import ShuffledLoader
 from tests.campaigns.tally import Tally
 
-BATCHES, MOST = 4, 6
+BATCHES, MAX_EPOCHS = 4, 6
 RAISES, ENDS_EARLY, DIVERGES = 1, 2, 4
 CANDIDATES = [
     {"number": number, "lr": lr} for number, lr in enumerate((0.01, 0.1, 0.2, 0.4, 0.05, 0.02))
@@ -89,7 +89,7 @@ class Net(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
-        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, MOST)]
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, MAX_EPOCHS)]
 
 
 class EndsEarly(pl.Callback):
@@ -221,13 +221,13 @@ def job(plan: Plan, process: int, kill_at: tuple[str, int] | None, phase: forked
     """Train the sweep to its end, as a user's script would, and write down the result."""
     note, points = Notes(plan.steps, process), Points(kill_at, plan.folder / "points.txt")
     points.wrap()
-    policy = AdaptivePolicy(max_epochs=MOST, first=2)
+    policy = AdaptivePolicy(max_epochs=MAX_EPOCHS, first=2)
     sweep = Sweep(plan.sweep, CANDIDATES, policy=policy, **KINDS[plan.kind])
 
     def train(turn: Any) -> None:
         number = turn.params["number"]
         which = "a first turn" if turn.checkpoint_path is None else "a later turn"
-        points.turn = "in a last turn" if turn.stop_epoch == MOST else f"in {which}"
+        points.turn = "in a last turn" if turn.stop_epoch == MAX_EPOCHS else f"in {which}"
         note.turn = turn.run_id
         note(start=turn.start_epoch, stop=turn.stop_epoch)
         phase.set("in a training step")
@@ -236,7 +236,7 @@ def job(plan: Plan, process: int, kill_at: tuple[str, int] | None, phase: forked
             raise ArithmeticError("this candidate always raises")
         trainer = pl.Trainer(
             accelerator="cpu",
-            max_epochs=99 if plan.kind == "blocks" else MOST,
+            max_epochs=99 if plan.kind == "blocks" else MAX_EPOCHS,
             callbacks=[*turn.callbacks, *([EndsEarly()] if number == ENDS_EARLY else [])],
             logger=False,
             enable_checkpointing=False,

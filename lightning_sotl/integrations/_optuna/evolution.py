@@ -35,7 +35,7 @@ def draw(random: np.random.Generator, distribution: BaseDistribution) -> Any:
         return distribution.choices[random.integers(len(distribution.choices))]
     low, high, step, log = _range(distribution)
     if log:
-        # As in Optuna's random sampler, each integer stands for half a step on both sides.
+        # As in Optuna's random sampler, an integer covers half a step on both sides.
         half = 0.0 if step is None else 0.5
         value = math.exp(_between(random, math.log(low - half), math.log(high + half)))
         value = value if step is None else round(value)

@@ -169,10 +169,10 @@ class OptunaReporter:
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Remove the state from the checkpoint of a stop, since a promoted run reports to no trial.
+        """Remove the state from the checkpoint of a stop.
 
-        Otherwise Lightning would miss this callback in the promoted run. The storage has the
-        reports.
+        A promoted run has no reporter, and Lightning would warn about the missing callback. The
+        storage has the reports.
         """
         reasons = {stopper.stopping_reason for stopper in stoppers_of(trainer)}
         if reasons - {StoppingReason.not_stopped}:
@@ -200,7 +200,7 @@ class OptunaReporter:
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember why the run was stopped; its stopper will only know that it was stopped."""
+        """Remember why the run was stopped. Its stopper only restores that it was stopped."""
         states = checkpoint.get("callbacks", {})
         self._fit.reasons_before = {
             key: StoppingReason(states[key]["stopping_reason"])
@@ -209,7 +209,7 @@ class OptunaReporter:
         }
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
-        """Read the trial's reports; end a run that had to end already before a kill."""
+        """Read the trial's reports, and end a run if its end was decided before a kill."""
         state, fit = self._state, self._fit
         decided = set(state.reported)  # before the checkpoint was saved
         if trainer.is_global_zero:
@@ -335,7 +335,7 @@ class OptunaReporter:
     # --- a run that is resumed after a kill
 
     def _settle_stop_before(self) -> None:
-        """Store, on rank 0, whether the pruner caused the stop before a kill, if a stopper knows.
+        """On rank 0, store whether the pruner caused a stop before a kill, if a stopper knows.
 
         Later checkpoints of this run only record that it was stopped.
         """

@@ -70,7 +70,7 @@ def retry_storage(function: Callable[[], Any], *, otherwise: Any = None) -> Any:
         try:
             return function()
         except Exception as error:  # each storage has its own exceptions
-            # A damaged line in a journal is a ValueError too, but the call is right.
+            # A damaged line in a journal is a ValueError too, but the call itself is correct.
             if isinstance(error, _CALL_ERRORS) and not isinstance(error, json.JSONDecodeError):
                 raise
             if wait is None:
