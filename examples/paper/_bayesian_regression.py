@@ -1,4 +1,4 @@
-"""Bayesian linear regression, one point after the other: the model of the paper's section 5.1."""
+"""Bayesian linear regression, updated point by point, as in the paper's section 5.1."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Array = NDArray[np.float64]
 
 
 class Posterior:
-    """Normal distribution over the weights: first N(0, 1) each, then updated point by point.
+    """Normal distribution over the weights: the prior is N(0, 1), and each point updates it.
 
-    The covariance is kept as a factor F with covariance F F', and Potter's square-root update
-    changes F itself, so that rounding can never make a variance negative.
+    The covariance is stored as a factor F with covariance F F'. Potter's square-root update changes
+    F itself, so rounding cannot make a variance negative.
 
     Args:
-        weights: How many weights there are.
+        weights: The number of weights.
         noise: Variance of the observation noise, above 0.
     """
 
@@ -33,7 +33,7 @@ class Posterior:
         self.factor = np.eye(weights)
 
     def predict(self, inputs: Array) -> tuple[Array, Array]:
-        """Return mean and variance of the regression line, without noise, at each row."""
+        """Return mean and variance of the noise-free regression at each row."""
         return inputs @ self.mean, np.square(inputs @ self.factor).sum(axis=-1)
 
     def sample(self, count: int, generator: np.random.Generator) -> Array:
@@ -42,7 +42,7 @@ class Posterior:
         return self.mean + draws @ self.factor.T
 
     def update(self, row: Array, target: float) -> None:
-        """Take in one observation."""
+        """Update the distribution with one observation."""
         projected = row @ self.factor
         variance = projected @ projected + self.noise  # of the observation
         gain = self.factor @ projected / variance  # Kalman's
@@ -53,16 +53,16 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Measures:
-    """What one model makes of one data set. All in nats, all lower is better.
+    """The measures of one model on one data set, in nats; lower is better.
 
     Attributes:
-        evidence: -log P(D) of the first k points, k = 1, 2, ..., shape `(points,)`.
-        bound: -L(D) of the first k points, the same shape.
-        sotl: Sum over the first k points of the loss of weights drawn from the posterior of the
-            points before, shape `(samples, points)`.
-        final: For each n of `at`, the loss of all n points under weights drawn from their own
-            posterior, summed; shape `(samples, len(at))`.
-        fit: The same for the mean of that posterior, shape `(len(at),)`.
+        evidence: -log P(D) of the first k = 1, 2, ... points, shape `(points,)`.
+        bound: -L(D) of the first k points, shape `(points,)`.
+        sotl: Sum of the losses of the first k points, each under weights drawn from the posterior
+            of the points before it, shape `(samples, points)`.
+        final: For each n in `at`, the total loss of the first n points under weights drawn from
+            their own posterior, shape `(samples, len(at))`.
+        fit: The same under the mean of that posterior, shape `(len(at),)`.
     """
 
     evidence: Array
@@ -78,7 +78,7 @@ def log_density(residual: Array | float, variance: Array | float) -> Array:
 
 
 def total_loss(weights: Array, inputs: Array, targets: Array, noise: float) -> Array:
-    """Return the loss of all points together under given weights, shape `(..., weights)`."""
+    """Return the total loss of all points under weights of shape `(..., weights)`."""
     return -log_density(targets - weights @ inputs.T, noise).sum(axis=-1)
 
 
@@ -91,21 +91,21 @@ def measure(
     noise: float,
     generator: np.random.Generator,
 ) -> tuple[Measures, list[Posterior]]:
-    """Feed the points one by one; return the measures, and the posterior at each n of `at`.
+    """Observe the points one by one; return the measures, and the posterior at each n in `at`.
 
     Args:
         inputs: Features of each point, shape `(points, weights)`.
         targets: Shape `(points,)`.
         at: The n's, ascending, each in [1, points].
-        samples: How many weights are drawn from each posterior.
+        samples: The number of weights drawn from each posterior.
         noise: Variance of the observation noise.
-        generator: Draws the weights.
+        generator: Generator of the drawn weights.
     """
     points, weights = inputs.shape
     posterior = Posterior(weights, noise=noise)
     predictive, expected = np.empty(points), np.empty(points)
     losses = np.empty((samples, points))
-    final, fit, kept = [], [], []
+    final, fit, posteriors = [], [], []
     for index, (row, target) in enumerate(zip(inputs, targets, strict=True)):
         mean, variance = posterior.predict(row)
         predictive[index] = log_density(target - mean, variance + noise)
@@ -118,21 +118,21 @@ def measure(
             drawn = posterior.sample(samples, generator)
             final.append(total_loss(drawn, seen, known, noise))
             fit.append(total_loss(posterior.mean, seen, known, noise))
-            kept.append(copy(posterior))  # `update` replaces its arrays and changes none
+            posteriors.append(copy(posterior))  # shallow: `update` replaces the arrays
     sums = -np.cumsum(predictive), -np.cumsum(expected), sotl(losses)
-    return Measures(*sums, np.stack(final, axis=1), np.array(fit)), kept
+    return Measures(*sums, np.stack(final, axis=1), np.array(fit)), posteriors
 
 
 def check(
     found: Measures, inputs: Array, targets: Array, *, at: Sequence[int], noise: float
 ) -> None:
-    """Check the bound at every n, and the evidence at the n's of `at` against SciPy.
+    """Check the bound at every n, and the evidence at each n in `at` against SciPy.
 
-    SciPy's joint density of all targets, N(0, X X' + noise I), shares no step with the sum of
-    predictive densities.
+    SciPy computes the joint density of all targets, N(0, X X' + noise I), independently of the sum
+    of predictive densities.
 
     Raises:
-        RuntimeError: If L exceeds the evidence anywhere, or if the two evidences differ.
+        RuntimeError: If L exceeds the log evidence at any n, or if the two evidences differ.
     """
     above = (found.evidence - found.bound).max()
     if above > 1e-9:
@@ -143,6 +143,5 @@ def check(
         oracle, ours = -float(joint.logpdf(targets[:count])), float(found.evidence[count - 1])
         if not math.isclose(oracle, ours, rel_tol=1e-9, abs_tol=1e-9):
             raise RuntimeError(
-                f"Expected -log P(D) of {count} points to be {oracle!r}, as SciPy has it, but got "
-                f"{ours!r}."
+                f"Expected -log P(D) of {count} points to be SciPy's {oracle!r} but got {ours!r}."
             )

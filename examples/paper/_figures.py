@@ -1,4 +1,4 @@
-"""What the figures of rank correlation share: tables, paired comparisons, pictures, sentences."""
+"""Tables, paired comparisons, pictures and sentences for the figures of rank correlation."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lightning_sotl.stats.intervals import rank_correlation_difference
 
 WORDS = {True: "held", False: "did not hold", None: "undecided"}
 _NAMES = {"sotl": "SoTL", "sovl": "SoVL", "sova": "SoVA", "lcsvr": "LcSVR", "-e": "-E"}
-BANDS = 40  # T's at which the pictures have intervals
+BANDS = 40  # number of T's with an interval in the pictures
 
-Scores = tuple[NDArray[np.float64], Any]  # of shape (networks,), and which end is better
+Scores = tuple[NDArray[np.float64], Any]  # values of shape (networks,), and their mode
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Gap:
 
     @property
     def leads(self) -> bool | None:
-        """Whether the first is above the second; None where the interval holds 0."""
+        """Whether the first is higher; None if the interval of the difference contains 0."""
         if self.low > 0:
             return True
         return False if self.high < 0 else None
@@ -54,7 +54,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of what the paper claims, whether it held (None: undecided), and the numbers."""
+    """One part of the paper's claim, whether it held (None: undecided), and the numbers."""
 
     claim: str
     held: bool | None
@@ -62,9 +62,9 @@ class Part:
 
 
 def assess(networks: Networks, names: Iterable[str], at: Iterable[int] | None = None) -> Evaluation:
-    """Return the rank correlations of some estimators at the T's of the tables.
+    """Return the rank correlations of the named estimators at each T in `at`.
 
-    Estimators whose curve the table lacks are left out, and those that need more epochs.
+    An estimator is left out if the table lacks its curve or has too few epochs for it.
     """
     curves = networks.curves
     epochs = sorted({networks.epoch(share) for share in SHARES} if at is None else set(at))
@@ -74,12 +74,12 @@ def assess(networks: Networks, names: Iterable[str], at: Iterable[int] | None = 
         if name == FINAL_LOSS or named_estimator(name).first_epoch <= epochs[-1]
     ]
     result = evaluate(curves, at=epochs, estimators=wanted, **networks.bootstrap)
-    # What `evaluate` recommends is no part of the paper.
+    # The paper recommends no E and T from the data, as `evaluate` does.
     return dataclasses.replace(result, recommended=None)
 
 
 def show(networks: Networks, result: Evaluation) -> None:
-    """Print the table of rank correlations and what a reader should know of it."""
+    """Print the table of rank correlations and its notes."""
     curves = networks.curves
     print(" ".join([f"\nTable '{networks.name}', {curves.epochs} epochs.", *networks.notes]))
     show_evaluation(result, mode=str(curves.final_mode))
@@ -88,9 +88,9 @@ def show(networks: Networks, result: Evaluation) -> None:
 
 
 def draw(networks: Networks, result: Evaluation, title: str) -> Any:
-    """Return the picture of an evaluation, the second half shaded as in the paper's Fig. 4.
+    """Draw an evaluation, with the second half of training shaded as in the paper's Fig. 4.
 
-    The bands need intervals at more T's than the tables have.
+    The bands need intervals at more T's than the tables show.
     """
     names = [name for name in result.estimators if name != LCSVR]
     last = networks.curves.epochs
@@ -100,15 +100,22 @@ def draw(networks: Networks, result: Evaluation, title: str) -> Any:
     whole = dataclasses.replace(result, estimators={**result.estimators, **dense.estimators})
     figure = draw_evaluation(networks.curves, whole)
     axes = figure.axes[0]
-    axes.axvspan(networks.epoch(0.5), networks.curves.epochs, color="grey", alpha=0.1, zorder=0)
+    axes.axvspan(networks.epoch(0.5), networks.curves.epochs, color="gray", alpha=0.1, zorder=0)
     axes.set_title(f"{title}: {networks.name}, {result.runs} networks", fontsize=10)
     return figure
 
 
 def compare(networks: Networks, first: str, second: str, at: int, other: int = 0) -> Gap:
-    """Return the gap between two estimators after T epochs, or the second after `other` ones.
+    """Return the gap between two estimators after `at` epochs.
 
-    Both see the same resamples of the networks, so the interval is that of a paired difference.
+    Both use the same resamples of the networks, so the interval is that of a paired difference.
+
+    Args:
+        networks: The networks to rank.
+        first: Name of the first estimator.
+        second: Name of the second estimator.
+        at: The T of both.
+        other: The T of the second, if it differs.
     """
     return gap_between(
         networks, scores_of(networks, first, at), scores_of(networks, second, other or at)
@@ -116,7 +123,7 @@ def compare(networks: Networks, first: str, second: str, at: int, other: int = 0
 
 
 def scores_of(networks: Networks, name: str, at: int) -> Scores:
-    """Return an estimator's scores after T epochs, and their mode."""
+    """Return an estimator's scores after `at` epochs, and their mode."""
     if name == FINAL_LOSS:
         return networks.curves.final_loss, "min"
     entry = named_estimator(name)
@@ -124,7 +131,7 @@ def scores_of(networks: Networks, name: str, at: int) -> Scores:
 
 
 def gap_between(networks: Networks, first: Scores, second: Scores) -> Gap:
-    """Return the gap between two scores of shape `(networks,)`, each with its mode."""
+    """Return the gap between two sets of scores."""
     curves = networks.curves
     target = {"target": curves.final_metric, "target_mode": curves.final_mode}
     rho = [rank_correlation(scores, mode=mode, **target) for scores, mode in (first, second)]
@@ -135,7 +142,7 @@ def gap_between(networks: Networks, first: Scores, second: Scores) -> Gap:
 
 
 def label(name: str, networks: Networks) -> str:
-    """Return what the paper calls an estimator."""
+    """Return the paper's name for an estimator."""
     if name == FINAL_LOSS:
         return "the final test loss"
     if name == "val-metric":
@@ -146,14 +153,14 @@ def label(name: str, networks: Networks) -> str:
 
 
 def above(networks: Networks, first: str, second: str, at: int) -> Part:
-    """Return the claim that one estimator is above another after T epochs, and what was found."""
+    """Test the claim that one estimator ranks better than another after `at` epochs."""
     gap = compare(networks, first, second, at)
     names = f"{label(first, networks)} above {label(second, networks)}"
     return Part(f"{names} at T = {at}", gap.leads, gap)
 
 
 def stays_ahead(ahead: NDArray[np.float64], behind: NDArray[np.float64]) -> int | None:
-    """Return the first T from which on one correlation is at least another to the end, or None."""
+    """Return the first T from which `ahead` is at least `behind` to the end, or None."""
     at_least = ahead >= behind
     if not at_least[-1]:
         return None
@@ -161,18 +168,18 @@ def stays_ahead(ahead: NDArray[np.float64], behind: NDArray[np.float64]) -> int 
 
 
 def sentence(networks: Networks, result: Evaluation, parts: Sequence[Part]) -> str:
-    """Return in one sentence which parts of the claim held here, and by how much."""
-    told = "; ".join(f"{part.claim}: {WORDS[part.held]} ({part.numbers})" for part in parts)
+    """Return one sentence on which parts of the claim held, with the numbers."""
+    results = "; ".join(f"{part.claim}: {WORDS[part.held]} ({part.numbers})" for part in parts)
     held = sum(part.held is True for part in parts)
     return (
-        f"Over {result.runs} networks of '{networks.name}' {held} of {len(parts)} parts of the "
-        f"paper's claim held: {told}{networks.caveat}."
+        f"Over {result.runs} networks of '{networks.name}', {held} of {len(parts)} parts of the "
+        f"paper's claim held: {results}{networks.caveat}."
     )
 
 
-def finish(options: argparse.Namespace, figure: Any, stem: str, said: str) -> None:
-    """Save the picture and print where it is, and the sentence."""
+def finish(options: argparse.Namespace, figure: Any, stem: str, summary: str) -> None:
+    """Save the picture, and print its path and the summary."""
     picture = options.output / f"{stem}.png"
     save(figure, picture)
     print(f"\npicture in {os.path.relpath(picture)}\n")
-    print(said)
+    print(summary)

@@ -1,4 +1,4 @@
-"""Which run of a table stands for each cell of the space, also for cells that the table lacks."""
+"""Maps each cell of the space to a run of a table, also cells that the table lacks."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from cell_equivalence import canonical_form
 from cell_space import CELLS, OPERATIONS, Cell, all_cells, cell_index
 from numpy.typing import NDArray
 
-CHUNK = 500  # cells whose distances to all others are in memory at once
+CHUNK = 500  # cells per step; bounds the memory for distances
 
 
 def stand_ins(
     cells: Sequence[Cell], generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return for each cell of the space the row that stands for it, and how many edges differ.
+    """Return the row that evaluates each cell of the space, and the number of different edges.
 
-    A cell of the table stands for itself, by its first row. One that is the same network as a cell
-    of the table but for names has that cell's row. Any other has the row of the nearest of all
-    these, by the number of edges with another operation; which of several, the generator decides.
+    A cell of the table has its own first row. A cell that is equivalent to one of the table has
+    that cell's row. Any other cell has the row of the nearest of all these: the one with the fewest
+    different operations. Ties are broken at random.
 
     Args:
-        cells: Of the table, one a row, at least one.
-        generator: For ties, and for nothing else.
+        cells: The cells of the table, one per row, at least one.
+        generator: Generator that breaks ties.
 
     Returns:
-        Rows and distances, both by `cell_index`, shape `(15625,)`; a distance is 0 for a cell of
-        the table and its equivalents.
+        Rows and distances, both by `cell_index`, shape `(15625,)`. The distance is 0 for the cells
+        of the table and their equivalents.
 
     >>> rows, distances = stand_ins(list(all_cells()), np.random.default_rng(0))
     >>> bool((rows == np.arange(15625)).all()), int(distances.max())
@@ -36,7 +36,7 @@ def stand_ins(
     """
     rows = np.full(CELLS, -1)
     indices = np.array([cell_index(cell) for cell in cells])
-    rows[indices[::-1]] = np.arange(len(cells))[::-1]  # of several rows the first one stays
+    rows[indices[::-1]] = np.arange(len(cells))[::-1]  # the first of several rows stays
     distances = np.zeros(CELLS, dtype=np.int64)
     if (rows >= 0).all():
         return rows, distances
@@ -50,15 +50,15 @@ def stand_ins(
     return rows, distances
 
 
-def neighbours(cells: Sequence[Cell], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Return for each row of a table the row of the nearest cell that is another network.
+def neighbors(cells: Sequence[Cell], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return, for each row of a table, the row of the nearest cell with a different network.
 
-    Distances and ties as for `stand_ins`. How well a row's neighbour predicts it tells how well
-    a stand-in does.
+    Distances and ties are as in `stand_ins`. How well the neighbor predicts a row shows how well
+    `stand_ins` can replace missing cells.
 
     Args:
-        cells: Of the table, of at least two kinds.
-        generator: For ties.
+        cells: The cells of the table, with at least two different networks.
+        generator: Generator that breaks ties.
     """
     kinds = network_kinds()
     indices = np.array([cell_index(cell) for cell in cells])
@@ -70,24 +70,24 @@ def neighbours(cells: Sequence[Cell], generator: np.random.Generator) -> NDArray
 
 
 def nearest_cells(
-    asked: NDArray[np.int64],
+    wanted: NDArray[np.int64],
     known: NDArray[np.int64],
     generator: np.random.Generator,
     *,
     kinds: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return for each asked cell the known cell that differs in the fewest edges, and in how many.
+    """Return the nearest known cell of each wanted cell, and the number of different edges.
 
     Args:
-        asked: Indices of cells.
+        wanted: Indices of cells.
         known: Indices of cells, at least one.
-        generator: For ties.
-        kinds: Number of the network of every cell; if given, only another network counts.
+        generator: Generator that breaks ties.
+        kinds: Number of each cell's network; if given, only cells with another network count.
     """
     edges = np.array(np.unravel_index(np.arange(CELLS), [len(OPERATIONS)] * 6), dtype=np.int8).T
     nearest, distances = [], []
-    for start in range(0, len(asked), CHUNK):
-        part = asked[start : start + CHUNK]
+    for start in range(0, len(wanted), CHUNK):
+        part = wanted[start : start + CHUNK]
         differing = (edges[part, None] != edges[known]).sum(axis=2).astype(np.float64)
         if kinds is not None:
             differing[kinds[part, None] == kinds[known]] = np.inf
@@ -99,6 +99,6 @@ def nearest_cells(
 
 @functools.cache
 def network_kinds() -> NDArray[np.int64]:
-    """Return a number for every cell, the same exactly for cells that are the same network."""
+    """Return a number for every cell, equal for two cells exactly if they are equivalent."""
     forms = [canonical_form(cell) for cell in all_cells()]
     return np.unique(forms, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Simulates architecture search on a table of finished trainings, by its own training times."""
+"""Simulates architecture search on a table of finished trainings, with its training times."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from lightning_sotl import LearningCurves, sotl_e
 from lightning_sotl.integrations.optuna import RegularizedEvolutionSampler
 
-INITIAL = 10  # random cells at the start, as in the paper; evolution's population is as large
-TOURNAMENT = 5  # half of the population, as the sampler's default has it
-# Name -> sampler of a seed.
+INITIAL = 10  # random cells at the start, as in the paper; also evolution's population
+TOURNAMENT = 5  # half of the population, the sampler's default
+# Name -> function from a seed to a sampler.
 SEARCHES: dict[str, Callable[[int], BaseSampler]] = {
-    "regularised evolution": lambda seed: RegularizedEvolutionSampler(
+    "regularized evolution": lambda seed: RegularizedEvolutionSampler(
         population_size=INITIAL, tournament_size=TOURNAMENT, seed=seed
     ),
     "TPE": lambda seed: TPESampler(n_startup_trials=INITIAL, seed=seed),
@@ -35,12 +35,12 @@ SPACE = {
 
 @dataclass(frozen=True)
 class Guide:
-    """What a search is told of a cell, and what that costs.
+    """The value that a search minimizes, and the time that it costs.
 
     Attributes:
-        name: As "SoTL-E (T=10)".
-        values: Of each run, lower is better; +inf where there is none. Shape `(runs,)`.
-        costs: Time of each run until the value is there, in the table's unit, shape `(runs,)`.
+        name: The name, such as "SoTL-E (T=10)".
+        values: Value of each run, lower is better, +inf if missing, shape `(runs,)`.
+        costs: Training time of each run up to the value, in the table's unit, shape `(runs,)`.
     """
 
     name: str
@@ -55,9 +55,9 @@ class SearchTable:
     Attributes:
         curves: The first run of each cell that has a final test accuracy and a time.
         cells: The cell of each run.
-        row_of: The run that stands for each cell of the space, shape `(15625,)`.
-        distance: How many edges that run's network differs in, shape `(15625,)`.
-        left_out: How many runs had no final test accuracy or no time, or repeat a cell.
+        row_of: The run that evaluates each cell of the space, shape `(15625,)`.
+        distance: The number of edges in which that run's cell differs, shape `(15625,)`.
+        left_out: The number of runs without a final test accuracy or a time, or that repeat a cell.
     """
 
     curves: LearningCurves
@@ -68,22 +68,22 @@ class SearchTable:
 
     @property
     def unit(self) -> str:
-        """What time is counted in: "s", or "epochs" for a table without seconds."""
+        """The unit of time: "s", or "epochs" for a table without seconds."""
         return "epochs" if self.curves.epoch_seconds is None else "s"
 
     @property
     def full_costs(self) -> NDArray[np.float64]:
-        """The time of a training to the end, shape `(runs,)`."""
+        """The time of full training, shape `(runs,)`."""
         return self.costs(self.curves.epochs)
 
     @property
     def test_error(self) -> NDArray[np.float64]:
-        """Final test error in %, shape `(runs,)`; accuracies above 1 are taken for percent."""
+        """Final test error in %, shape `(runs,)`; accuracies above 1 are read as percent."""
         accuracy = self.curves.final_metric
         return 100 - accuracy * (1 if accuracy.max() > 1 else 100)
 
     def costs(self, epochs: int) -> NDArray[np.float64]:
-        """Return the time of so many epochs, shape `(runs,)`."""
+        """Return the time of a number of epochs, shape `(runs,)`."""
         seconds = self.curves.epoch_seconds
         return epochs * (np.ones(self.curves.runs) if seconds is None else seconds)
 
@@ -91,14 +91,14 @@ class SearchTable:
         """Return the paper's three: Val Acc at the end, and Val Acc and SoTL-E at a quarter.
 
         Raises:
-            ValueError: If no run has one of them.
+            ValueError: If no run has a value of one of them.
         """
         end, at = self.curves.epochs, math.ceil(self.curves.epochs / 4)
         accuracy, estimate = self.curves.val_metric, sotl_e(self.curves.train_loss, window=1)
         found = [("Val Acc", end, -accuracy), ("Val Acc", at, -accuracy), ("SoTL-E", at, estimate)]
         guides = []
         for name, epochs, curve in found:
-            # A run without a value is as bad as can be.
+            # A run without a value ranks last.
             values = np.where(np.isnan(curve[:, epochs - 1]), np.inf, curve[:, epochs - 1])
             if not np.isfinite(values).any():
                 raise ValueError(f"Expected {name} after {epochs} epochs in some run but got none.")
@@ -112,8 +112,8 @@ class Trajectory:
 
     Attributes:
         rows: The run of each evaluation, in order.
-        ends: When each has ended, from the start of the search.
-        errors: Final test error of the incumbent from then on.
+        ends: The time at the end of each evaluation.
+        errors: Final test error of the incumbent after each evaluation.
     """
 
     rows: NDArray[np.int64]
@@ -121,7 +121,7 @@ class Trajectory:
     errors: NDArray[np.float64]
 
     def errors_at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the incumbent's error at each time; NaN where there is no incumbent yet."""
+        """Return the incumbent's error at each time; NaN before the first evaluation ends."""
         done = np.searchsorted(self.ends, times, side="right")
         return np.concatenate([[np.nan], self.errors])[done]
 
@@ -132,9 +132,9 @@ def search_table(
     """Return a table to search in.
 
     Args:
-        curves: With `val_metric` and `final_metric`, both accuracies.
-        cells: The cell of each run; of several runs of one cell the first counts.
-        generator: For ties among the stand-ins of cells that the table lacks.
+        curves: Curves with `val_metric` and `final_metric`, both accuracies.
+        cells: The cell of each run. If a cell has several runs, the first is used.
+        generator: Generator that breaks ties between equally near cells.
 
     Raises:
         ValueError: If a column is missing, or no run has a final accuracy, or a time is not
@@ -142,11 +142,11 @@ def search_table(
     """
     for name in ("val_metric", "final_metric"):
         if getattr(curves, name) is None:
-            raise ValueError(f"Expected a table with `{name}`, which this one lacks.")
+            raise ValueError(f"Expected the table to have `{name}` but it is absent.")
     if (curves.metric_mode, curves.final_mode) != ("max", "max"):
-        raise ValueError("Expected accuracies, of which the higher is better, but got errors.")
+        raise ValueError("Expected accuracies (higher is better) but got errors (lower is better).")
     if len(cells) != curves.runs:
-        raise ValueError(f"Expected {curves.runs} cells, one a run, but got {len(cells)}.")
+        raise ValueError(f"Expected {curves.runs} cells, one per run, but got {len(cells)}.")
     usable = np.isfinite(curves.final_metric)
     if curves.epoch_seconds is not None:
         usable &= np.isfinite(curves.epoch_seconds)
@@ -161,7 +161,7 @@ def search_table(
 
 
 def _first_of_each(cells: Sequence[Cell], usable: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the rows that are the first usable ones of their cell."""
+    """Return the first usable row of each cell."""
     first: dict[Cell, int] = {}
     for row in np.flatnonzero(usable):
         first.setdefault(cells[row], int(row))
@@ -169,13 +169,13 @@ def _first_of_each(cells: Sequence[Cell], usable: NDArray[np.bool_]) -> NDArray[
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """Return the cells in a file, one a run, written as NAS-Bench-201 writes them.
+    """Return the cells in a file, one per run, in NAS-Bench-201's notation.
 
     Args:
-        path: An `.npz` with the strings under "cells", or a text file with one a line.
+        path: An `.npz` with the strings under "cells", or a text file with one cell per line.
 
     Raises:
-        ValueError: If one is no cell of the space.
+        ValueError: If a string is not a cell of the space.
     """
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as columns:
@@ -188,16 +188,16 @@ def read_cells(path: Path) -> list[Cell]:
 def run_search(
     sampler: BaseSampler, table: SearchTable, guide: Guide, *, budget: float
 ) -> Trajectory:
-    """Search until the next evaluation would not end within the budget.
+    """Search until the next evaluation would exceed the budget.
 
-    Each proposal is evaluated by the run that stands for it and charged its time, again if it
-    comes again, as in the paper's implementation of the searches.
+    Each proposal costs the time of the run that evaluates it, also if it is repeated. The paper's
+    implementation of the searches does the same.
 
     Args:
-        sampler: Of Optuna, for minimisation; it sees the guide's values only.
-        table: Where to search.
-        guide: What it is told.
-        budget: Time of all evaluations together.
+        sampler: An Optuna sampler; it sees only the guide's values and minimizes them.
+        table: The table to search in.
+        guide: The guide of the search.
+        budget: The total time of all evaluations.
     """
     study = optuna.create_study(sampler=sampler, direction="minimize")
     rows: list[int] = []
@@ -216,7 +216,7 @@ def run_search(
 
 
 def incumbents(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return where the lowest value so far stands, at each place; of equals it is the first.
+    """Return the index of the lowest value so far, at each index; the first one if values tie.
 
     >>> incumbents(np.array([3.0, 5.0, 2.0, 2.0])).tolist()
     [0, 0, 2, 2]

@@ -1,4 +1,4 @@
-"""Networks wired by random graphs, and their training by Lightning on scikit-learn's digits."""
+"""Networks wired by random graphs, trained by Lightning on scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from lightning_sotl import SoTLMonitor
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all networks of a table share.
+    """The settings that all networks of a table share.
 
-    The defaults were chosen in a pilot of six settings, one network each, by the spread of the
-    final test accuracy and by how many kept a training loss above 0.1, before any correlation:
+    The defaults were chosen in a pilot of six settings with one network each, before any
+    correlation was computed. The criteria were the spread of the final test accuracy and the number
+    of networks with a final training loss above 0.1:
 
         images  channels   test accuracy   final training loss   above 0.1
            600         8    96.8 to 98.4        0.005 to 0.056      0 of 6
@@ -40,14 +41,16 @@ class Recipe:
            200         4    43.7 to 78.8        0.348 to 1.348      6 of 6, hardly trained
 
     Attributes:
-        nodes: Of each random graph.
-        channels: Of the first cell; each further one has twice as many and half the image.
-        cells: How many random graphs in a row, each drawn anew (the paper has 3 of 32 nodes).
-        images: How many for training; a quarter of the rest is for validation.
-        epochs: Of full training, over which the learning rate falls as a cosine.
-        batch_size: Images a step.
-        learning_rate: At the first epoch, of SGD with Nesterov momentum 0.9.
-        weight_decay: The same for all.
+        nodes: Nodes of each random graph.
+        channels: Channels of the first cell. Each further cell has twice as many, and half the
+            image size.
+        cells: Number of random graphs in a row, each drawn separately (the paper has 3 of 32
+            nodes).
+        images: Training images; a quarter of the remaining images is for validation.
+        epochs: Epochs of full training; the learning rate follows a cosine over all of them.
+        batch_size: Images per step.
+        learning_rate: Learning rate at the first epoch, of SGD with Nesterov momentum 0.9.
+        weight_decay: Weight decay of SGD.
     """
 
     nodes: int = 12
@@ -61,9 +64,9 @@ class Recipe:
 
 
 class Node(nn.Module):
-    """Weighted sum of the inputs, then ReLU, separable 3 x 3 convolution and batch normalisation.
+    """Weighted sum of the inputs, then ReLU, separable 3 x 3 convolution and batch normalization.
 
-    The weights of the sum are learnt and kept in (0, 1) by a sigmoid.
+    The weights of the sum are learned; a sigmoid keeps them in (0, 1).
     """
 
     def __init__(self, inputs: int, before: int, channels: int, stride: int) -> None:
@@ -77,13 +80,13 @@ class Node(nn.Module):
         )
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Return the node's output, which all its successors get."""
+        """Return the node's output, the input of all its successors."""
         total = torch.tensordot(self.weights.sigmoid(), torch.stack(inputs), dims=1)
         return self.layers(total)
 
 
 class Cell(nn.Module):
-    """One wiring: the nodes fed by the input change size and channels, the output is a mean."""
+    """One wiring: nodes fed by the input change size and channels; the output is a mean."""
 
     def __init__(self, wiring: nx.DiGraph, before: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ class Cell(nn.Module):
         self.sources = [sorted(wiring.predecessors(node)) for node in range(last + 1)]
         self.nodes = nn.ModuleList()
         for node in range(1, last):
-            # What the input feeds has no other source.
+            # A node that the input feeds has no other source.
             sizes = (before, channels, stride) if self.sources[node] == [0] else (channels,) * 2
             self.nodes.append(Node(len(self.sources[node]), *sizes, *(1,) * (3 - len(sizes))))
 
@@ -123,7 +126,7 @@ class WiredNetwork(nn.Module):
 
 
 class Classifier(LightningModule):
-    """A wired network under the recipe; it keeps loss and accuracy of each validation."""
+    """A wired network with its recipe; it keeps loss and accuracy of each validation."""
 
     def __init__(self, network: WiredNetwork, recipe: Recipe) -> None:
         super().__init__()
@@ -167,7 +170,8 @@ class Classifier(LightningModule):
 def load_splits(images: int) -> list[TensorDataset]:
     """Return training, validation and test split of scikit-learn's 1,797 digits.
 
-    Stratified by label and always the same; of what is not for training a quarter validates.
+    The splits are stratified by label and always the same. A quarter of the images that are not for
+    training is for validation.
     """
     pixels, labels = load_digits(return_X_y=True)
     pixels = pixels.reshape(-1, 1, 8, 8).astype("float32") / 16
@@ -183,14 +187,14 @@ def load_splits(images: int) -> list[TensorDataset]:
 
 
 def make_loader(dataset: TensorDataset, batch_size: int, *, shuffle: bool = False) -> DataLoader:
-    """Return a loader that takes each batch out of the tensors at once, not image by image."""
+    """Return a loader that slices whole batches from the tensors, not single images."""
     order: Sampler[int] = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
     batches = BatchSampler(order, batch_size, drop_last=False)
     return DataLoader(dataset, sampler=batches, batch_size=None)
 
 
 def make_trainer(recipe: Recipe, monitor: SoTLMonitor) -> Trainer:
-    """Return a Trainer that writes nothing: the curves are in the monitor and the model."""
+    """Return a Trainer that writes no files; the monitor and the model keep the curves."""
     return Trainer(
         max_epochs=recipe.epochs,
         callbacks=[monitor],
@@ -205,12 +209,12 @@ def make_trainer(recipe: Recipe, monitor: SoTLMonitor) -> Trainer:
 
 
 def train_network(setting: Setting, recipe: Recipe, seed: int) -> dict[str, object]:
-    """Draw the graphs, train the network to the end, and return its curves and what it came to.
+    """Draw the graphs, train the network to the end, and return its curves and results.
 
     Args:
-        setting: Of the random graphs.
-        recipe: Of the network and its training.
-        seed: Of the graphs, the weights and the order of the batches.
+        setting: Setting of the random graphs.
+        recipe: Recipe of the network and its training.
+        seed: Seed of the graphs, the weights and the order of the batches.
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)

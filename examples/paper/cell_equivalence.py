@@ -1,8 +1,8 @@
-"""Which cells of the space are the same network but for names, so that a sample holds none twice.
+"""Finds equivalent cells, which are the same network, so that a sample has no network twice.
 
-Two cells are taken for the same if one turns into the other by: leaving out edges that lie on no
-path from input to output, taking a skip connection for the identity, reordering sums, averaging
-summand by summand (average pooling is linear) and renaming convolutions.
+Two cells are equivalent if these steps turn one into the other: removing edges on no path from
+input to output, replacing a skip connection by the identity, reordering sums, averaging term by
+term (average pooling is linear), and renaming convolutions.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ CONVOLUTIONS = ("nor_conv_1x1", "nor_conv_3x3")
 
 
 def canonical_form(cell: Cell) -> str:
-    """Return a text that is equal for two cells exactly if they are the same network but for names.
+    """Return a text that is equal for two cells exactly if they are equivalent.
 
-    The output is written as a sum of terms: "x" for the input, "avg(...)" and, with the number of
-    the convolution it stands for, "nor_conv_3x3[n](...)". Of all ways to number the convolutions
-    that text is taken which comes first.
+    The text writes the output as a sum of terms: "x" for the input, "avg(...)" for pooling, and
+    "nor_conv_3x3[n](...)" for convolution number n. Of all ways to number the convolutions, it uses
+    the one whose text sorts first.
     """
     live = live_edges(cell)
     convolutions = [position for position in live if cell[position] in CONVOLUTIONS]
@@ -36,14 +36,14 @@ def canonical_form(cell: Cell) -> str:
 
 
 def distinct_connected_cells(seed: int, count: int | None = None) -> list[int]:
-    """Return the indices of connected cells, drawn at random, of which no two are the same network.
+    """Return the indices of connected cells drawn at random, no two of them equivalent.
 
     Args:
-        seed: Of the draw. A larger `count` with the same seed adds cells behind the same others.
-        count: How many; None for one of every kind.
+        seed: Seed of the draw. With the same seed, a larger `count` appends further cells.
+        count: Number of cells; None for all networks of the space.
 
     Raises:
-        ValueError: If there are not as many.
+        ValueError: If the space has fewer networks.
     """
     seen: set[str] = set()
     chosen: list[int] = []
@@ -66,15 +66,15 @@ def _numberings(groups: list[list[int]]) -> Iterator[dict[int, int]]:
 
 
 def _edge_texts(cell: Cell, live: tuple[int, ...], numbers: dict[int, int]) -> dict[int, str]:
-    """Return what each live edge brings, as a text; under -1 what the output holds."""
+    """Return the text of each live edge, and of the output under key -1."""
     nodes: list[Counter[str]] = [Counter() for _ in range(NODES)]
     nodes[0]["x"] = 1
     texts: dict[int, str] = {}
     for position in live:
         source, target = EDGES[position]
-        brought = _terms(cell[position], nodes[source], numbers.get(position, 0))
-        texts[position] = _sum(brought)
-        nodes[target] += brought
+        terms = _terms(cell[position], nodes[source], numbers.get(position, 0))
+        texts[position] = _sum(terms)
+        nodes[target] += terms
     texts[-1] = _sum(nodes[-1])
     return texts
 

@@ -1,11 +1,11 @@
-"""The network around a cell: NAS-Bench-201's macro skeleton, made small.
+"""The network around a cell: a small version of NAS-Bench-201's macro skeleton.
 
-Stem, then stages of cells with a residual block between two stages that halves the image and
-doubles the channels, then batch norm, ReLU, global average pooling and a linear layer. Each
-convolution of a cell is ReLU, convolution, batch norm, in this order, as in the benchmark.
+The network has a stem, then stages of cells, then batch norm, ReLU, global average pooling and a
+linear layer. A residual block between two stages halves the image and doubles the channels. As in
+the benchmark, each convolution of a cell is ReLU, convolution and batch norm, in this order.
 
-Unlike the benchmark, edges that lie on no path from input to output are not built: they would cost
-time and count as parameters without changing what the network can learn.
+Unlike in the benchmark, edges on no path from input to output are not built. They would cost time
+and count as parameters, but not change what the network can learn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CLASSES = 10
 
 
 class ReLUConvBN(nn.Sequential):
-    """ReLU, convolution without bias, batch norm; keeps the size of the image at stride 1."""
+    """ReLU, convolution without bias, and batch norm; stride 1 keeps the image size."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__(
@@ -29,7 +29,7 @@ class ReLUConvBN(nn.Sequential):
 
 
 class CellModule(nn.Module):
-    """A cell of the space; images of shape `(images, channels, height, width)` keep their shape."""
+    """A cell of the space; input and output have shape `(images, channels, height, width)`."""
 
     def __init__(self, cell: Cell, channels: int) -> None:
         super().__init__()
@@ -39,12 +39,11 @@ class CellModule(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return what the output node holds; zeros for a disconnected cell."""
+        """Return the value of the output node; zeros for a disconnected cell."""
         nodes: list[Tensor | None] = [images] + [None] * (NODES - 1)
         for (source, target), operation in zip(self.edges, self.operations, strict=True):
-            brought = operation(nodes[source])
-            held = nodes[target]
-            nodes[target] = brought if held is None else held + brought
+            result, total = operation(nodes[source]), nodes[target]
+            nodes[target] = result if total is None else total + result
         output = nodes[-1]
         return torch.zeros_like(images) if output is None else output
 
@@ -69,14 +68,14 @@ class ReductionBlock(nn.Module):
 
 
 class CellNetwork(nn.Sequential):
-    """From grey images to the logits of ten classes.
+    """A network from gray images to the logits of ten classes.
 
     Args:
-        cell: One operation an edge.
-        channels: Of the first stage, at least 1.
-        stages: How many stages, at least 1; the images must be divisible by 2 ** (stages - 1).
-        cells: How many cells a stage, at least 1.
-        dropout: In [0, 1): the share of the linear layer's inputs that is dropped in training.
+        cell: One operation per edge.
+        channels: Channels of the first stage, at least 1.
+        stages: Number of stages, at least 1. The image size must be divisible by 2 ** (stages - 1).
+        cells: Number of cells per stage, at least 1.
+        dropout: Share of the linear layer's inputs to drop in training, in [0, 1).
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class CellNetwork(nn.Sequential):
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return the number of trained numbers: weights, biases, and batch norm's scale and shift."""
+    """Return the number of parameters, with batch norm's scale and shift."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -1,7 +1,7 @@
 """The cell space of NAS-Bench-201: 4 nodes, 6 edges, 5 operations, 15,625 cells.
 
-Node 0 is the cell's input and node 3 its output; each of the other nodes is the sum of what its
-incoming edges bring. The edges stand in the benchmark's order, by target and then by source:
+Node 0 is the cell's input and node 3 its output. Each node but the input is the sum of its incoming
+edges. The edges are in the benchmark's order, by target and then by source:
 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2.
 
 Source: Dong and Yang 2020, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture
@@ -20,7 +20,7 @@ EDGES: tuple[tuple[int, int], ...] = tuple(
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 CELLS = len(OPERATIONS) ** len(EDGES)
 
-Cell = tuple[str, ...]  # one operation an edge, in the order of EDGES
+Cell = tuple[str, ...]  # one operation per edge, in the order of EDGES
 
 
 def all_cells() -> Iterator[Cell]:
@@ -31,8 +31,8 @@ def all_cells() -> Iterator[Cell]:
 def cell_index(cell: Cell) -> int:
     """Return the number of a cell in `all_cells`, in [0, 15625).
 
-    The first edge is the most significant digit, to the base of 5. It is this project's own number,
-    not the index of the benchmark's files.
+    The first edge is the most significant digit in base 5. This is this project's own number, not
+    the index in the benchmark's files.
     """
     index = 0
     for operation in cell:
@@ -41,10 +41,10 @@ def cell_index(cell: Cell) -> int:
 
 
 def cell_at(index: int) -> Cell:
-    """Return the cell with that number.
+    """Return the cell with an index.
 
     Raises:
-        IndexError: If there is no such cell.
+        IndexError: If the index is not in [0, 15625).
 
     >>> cell_at(1)[-2:]
     ('none', 'skip_connect')
@@ -59,7 +59,7 @@ def cell_at(index: int) -> Cell:
 
 
 def format_cell(cell: Cell) -> str:
-    """Return a cell as the benchmark writes it: nodes 1 to 3, each as `|operation~source|...|`.
+    """Return a cell in the benchmark's notation: nodes 1 to 3, each as `|operation~source|...|`.
 
     >>> format_cell(("none", "skip_connect", "none", "nor_conv_3x3", "none", "avg_pool_3x3"))
     '|none~0|+|skip_connect~0|none~1|+|nor_conv_3x3~0|none~1|avg_pool_3x3~2|'
@@ -71,10 +71,10 @@ def format_cell(cell: Cell) -> str:
 
 
 def parse_cell(text: str) -> Cell:
-    """Return the cell that `format_cell` writes so.
+    """Return the cell of a text in the benchmark's notation.
 
     Raises:
-        ValueError: If it is no cell of this space.
+        ValueError: If the text is not a cell of this space.
 
     >>> parse_cell("|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")[3]
     'skip_connect'
@@ -83,16 +83,16 @@ def parse_cell(text: str) -> Cell:
     cell = tuple(part.partition("~")[0] for part in parts if part)
     if len(cell) != len(EDGES) or not set(cell) <= set(OPERATIONS) or format_cell(cell) != text:
         raise ValueError(
-            f"Expected a cell as '|op~0|+|op~0|op~1|+|op~0|op~1|op~2|', each op one of "
+            f"Expected a cell like '|op~0|+|op~0|op~1|+|op~0|op~1|op~2|', each op one of "
             f"{', '.join(OPERATIONS)}, but got '{text}'."
         )
     return cell
 
 
 def live_edges(cell: Cell) -> tuple[int, ...]:
-    """Return the edges, as positions in EDGES, that lie on a path from the input to the output.
+    """Return the positions in EDGES of the edges on a path from the input to the output.
 
-    What another edge computes does not depend on the image or never reaches the output.
+    The other edges do not depend on the image, or never reach the output.
     """
     joined = [edge for edge, operation in zip(EDGES, cell, strict=True) if operation != "none"]
     from_input = _reached(0, joined)
@@ -105,7 +105,7 @@ def live_edges(cell: Cell) -> tuple[int, ...]:
 
 
 def is_connected(cell: Cell) -> bool:
-    """Whether the output gets anything from the input; the network of another cell is a constant.
+    """Whether a path leads from the input to the output; otherwise the network is constant.
 
     >>> is_connected(("none",) * 6)
     False
@@ -114,7 +114,7 @@ def is_connected(cell: Cell) -> bool:
 
 
 def _reached(start: int, steps: Iterable[tuple[int, int]]) -> set[int]:
-    """Return the nodes reached from `start`; the steps are in an order that one pass follows."""
+    """Return the nodes reached from `start`; the steps must be in topological order."""
     reached = {start}
     for here, there in steps:
         if here in reached:

@@ -1,7 +1,7 @@
-"""Turns the results of runs into a table of learning curves and what stands beside it.
+"""Turns the results of runs into the three files of a table.
 
-`NAME.npz` holds the `LearningCurves`, `NAME_runs.npz` what that format has no place for, row by
-row, and `NAME.json` how both came about.
+`NAME.npz` has the `LearningCurves`, `NAME_runs.npz` further columns with one entry per run, and
+`NAME.json` the origin of both.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ FEATURES = ("parameters", "depth", *OPERATIONS[1:])
 
 
 def learning_curves(results: list[dict[str, Any]]) -> LearningCurves:
-    """Return the results as a table, a row a result.
+    """Return the results as a table with one row per result.
 
-    `epoch_seconds` are seconds of processor time of one epoch's training, without validation;
-    `features` are the FEATURES, and the regularisation's SETTINGS where it varies; a run's name is
-    its cell and its repeat.
+    `epoch_seconds` is the processor time of training for an epoch, without validation. `features`
+    are the FEATURES, and the SETTINGS of the regularization if they vary. The name of a run is its
+    cell and its repeat.
     """
     epochs = len(results[0]["train_loss"])
     return LearningCurves(
@@ -45,12 +45,12 @@ def learning_curves(results: list[dict[str, Any]]) -> LearningCurves:
 
 
 def feature_names(results: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return what the columns of `features` are."""
+    """Return the names of the columns of `features`."""
     return (*FEATURES, *SETTINGS)[: _width(results)]
 
 
 def run_columns(results: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    """Return what of the runs is no learning curve, row by row."""
+    """Return the columns of `NAME_runs.npz`, one entry per run."""
     epochs = len(results[0]["train_loss"])
     seconds = {
         f"{part}_{clock}_seconds": np.array(
@@ -73,13 +73,13 @@ def run_columns(results: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
 def save_table(
     folder: Path, name: str, results: list[dict[str, Any]], origin: dict[str, Any]
 ) -> Path:
-    """Write the three files of a table, each whole or not at all; return the name of the first.
+    """Write the three files of a table, each atomically, and return the path of the first.
 
     Args:
-        folder: Made if it is not there.
-        name: Of the table.
-        results: Of all runs, as `cell_training.train_run` returns them.
-        origin: How they came about; goes into the JSON.
+        folder: Folder of the files; it is created if missing.
+        name: Name of the table.
+        results: Results of all runs from `cell_training.train_run`.
+        origin: Origin of the results, for the JSON file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.npz"
@@ -93,12 +93,12 @@ def save_table(
 
 
 def depth(cell: Cell) -> int:
-    """Return the most convolutions on one path from the cell's input to its output."""
+    """Return the largest number of convolutions on a path from input to output."""
     deepest = [0] * NODES
     for position in live_edges(cell):
         source, target = EDGES[position]
-        through = deepest[source] + (cell[position] in CONVOLUTIONS)
-        deepest[target] = max(deepest[target], through)
+        length = deepest[source] + (cell[position] in CONVOLUTIONS)
+        deepest[target] = max(deepest[target], length)
     return deepest[-1]
 
 

@@ -1,4 +1,4 @@
-"""Trains one network of the cell space by Lightning, and returns all that a table keeps of it."""
+"""Trains one network of the cell space with Lightning, and returns its results for a table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_sotl import SoTLMonitor
 
 
 class CellClassifier(LightningModule):
-    """Trains a network with (smoothed) cross-entropy, and keeps its plain validation results."""
+    """Trains with (smoothed) cross-entropy, and keeps the validation results without smoothing."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, run: Run) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class CellClassifier(LightningModule):
 
 
 class EpochClock(Callback):
-    """Adds up what training and validation took, in seconds of this process and of the clock."""
+    """Adds up processor time and wall time of training and of validation, in seconds."""
 
     def __init__(self) -> None:
         self.cpu = {"train": 0.0, "val": 0.0}
@@ -76,7 +76,7 @@ def load_images(recipe: Recipe) -> ImageTask:
 
 
 def build_network(recipe: Recipe, run: Run) -> CellNetwork:
-    """Return the run's network; its weights are drawn from torch's generator."""
+    """Return the run's network, with weights from torch's generator."""
     return CellNetwork(
         cell_at(run.cell),
         channels=recipe.channels,
@@ -87,7 +87,7 @@ def build_network(recipe: Recipe, run: Run) -> CellNetwork:
 
 
 def training_loss(network: nn.Module, batch: Split, run: Run) -> Tensor:
-    """Return the loss that is minimised: cross-entropy with the run's label smoothing."""
+    """Return the loss to minimize: cross-entropy with the run's label smoothing."""
     images, labels = batch
     return cross_entropy(network(images), labels, label_smoothing=run.label_smoothing)
 
@@ -105,7 +105,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe, run: Run) -> torch.optim.
 
 
 def evaluate(network: nn.Module, split: Split) -> tuple[float, float]:
-    """Return plain cross-entropy in nats and accuracy in [0, 1]; the network is in eval mode."""
+    """Return cross-entropy in nats and accuracy in [0, 1] of a network in eval mode."""
     images, labels = split
     logits = network(images)
     correct = (logits.argmax(dim=1) == labels).double().mean()
@@ -113,7 +113,7 @@ def evaluate(network: nn.Module, split: Split) -> tuple[float, float]:
 
 
 def make_trainer(epochs: int, callbacks: list[Callback]) -> Trainer:
-    """Return a Trainer that only trains and validates: it writes, logs and prints nothing."""
+    """Return a Trainer that writes, logs and prints nothing."""
     return Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -131,9 +131,9 @@ def train_run(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Train a run to the end and test it.
 
     Returns:
-        The run and its curves: epoch losses L(e) of the monitor in nats, with label smoothing where
-        the run has it; plain validation losses in nats, accuracies in [0, 1];
-        seconds of all epochs, and as "total" of the whole run with building and test.
+        The run, its results and its times. Training losses are the L(e) of the monitor in nats,
+        with label smoothing if the run has it; validation losses have none; accuracies are in
+        [0, 1]. Times are in seconds over all epochs, and "total" times include setup and test.
     """
     began = (time.process_time(), time.perf_counter())
     task = load_images(recipe)
@@ -164,11 +164,11 @@ def train_run(recipe: Recipe, run: Run) -> dict[str, Any]:
 
 
 def quieten() -> None:
-    """Silence Lightning's notes on each of many Trainers, and warnings that do not apply here."""
+    """Silence Lightning's log lines for each Trainer, and warnings that do not apply here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",  # the data are tensors in memory
         ".*LeafSpec.*",  # Lightning's own use of torch's pytree
-        ".*have no `val_dataloader`.*",  # training steps are measured without validation
+        ".*have no `val_dataloader`.*",  # step_overhead.py trains without validation
     ):
         warnings.filterwarnings("ignore", message)

@@ -1,11 +1,11 @@
-"""Fig. 2: sums of training losses order networks better than sums of validation losses.
+"""Fig. 2: sums of training losses rank networks better than sums of validation losses.
 
 Claim (section 5.2): SoTL and SoTL-E have a higher rank correlation with the final test accuracy
-than SoVL and SoVL-E with E = 10 of 200 epochs; that of SoVL-E falls late in the training, and the
-final test loss orders the networks badly, too, since overconfidence raises validation losses.
+than SoVL and SoVL-E with E = 10 of 200 epochs. The correlation of SoVL-E falls late in training,
+and the final test loss ranks networks badly too, because overconfidence raises validation losses.
 
-Estimators by their names in `lightning-sotl evaluate`: `sotl-e2` is SoTL-E with E = 2, which is the
-paper's 10 of 200 where the table has 40 epochs. The network is the unit (see `_figures.py`).
+The tables use the names of `lightning-sotl evaluate`: `sotl-e2` is SoTL-E with E = 2, the paper's
+10 of 200 epochs on a table of 40.
 
 Figure: rank correlation with the final test accuracy over T, 95 % intervals as bands.
 Time: 5 s.
@@ -22,14 +22,14 @@ from _networks import FINAL_LOSS, Networks, options_of, read_networks
 
 
 def late_fall(networks: Networks, name: str) -> Part:
-    """Return whether an estimator's correlation falls in the last quarter of the training."""
+    """Test whether an estimator's correlation falls in the last quarter of training."""
     begin, end = networks.epoch(3 / 4), networks.curves.epochs
     gap = compare(networks, name, name, begin, other=end)
     return Part(f"{label(name, networks)} falls from T = {begin} to T = {end}", gap.leads, gap)
 
 
 def check(networks: Networks) -> list[Part]:
-    """Return the parts of the claim that the table has the curves for."""
+    """Test the parts of the claim for which the table has the curves."""
     early, half, window = networks.epoch(1 / 4), networks.epoch(1 / 2), networks.window(10)
     parts = []
     if networks.have("sovl"):
@@ -45,7 +45,7 @@ def check(networks: Networks) -> list[Part]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the correlations, save the picture and say what came of the claim."""
+    """Print the correlations, save the picture and print whether the claim held."""
     options = options_of(__doc__, argv)
     networks = read_networks(options)
     window = networks.window(10)

@@ -1,11 +1,11 @@
 """Fig. 3: how many epochs E to sum in SoTL-E.
 
 Claim (section 5.2): of E = 1, 10, ..., 70 of 200 epochs, E = 1 has the highest rank correlation
-early in the training, and all E come to the same highest correlation over T.
+early in training, and all E reach the same highest correlation over T.
 
-E is scaled to the table's epochs (E = 70 of 200 is 14 of 40), and 1, 2, 3 and 5 are added. SoTL-E
-exists from T = E on. What an E reaches at best is compared at the same fixed T, three quarters of
-the training, and printed as its maximum over T.
+E is scaled to the table's epochs (70 of 200 is 14 of 40), and E = 1, 2, 3 and 5 are added. SoTL-E
+exists from T = E on. The script prints the highest correlation of each E over T, and compares the
+smallest and the largest E at three quarters of training.
 
 Figure: rank correlation of SoTL-E with the final test accuracy over T, by E.
 Time: 5 s.
@@ -28,13 +28,13 @@ SMALL = (1, 2, 3, 5)
 
 
 def windows_of(networks: Networks) -> list[int]:
-    """Return the paper's E's, scaled, and small ones."""
+    """Return the paper's windows, scaled to the table, and a few small ones."""
     scaled = {networks.window(paper) for paper in PAPER}
     return sorted(scaled | {small for small in SMALL if small <= networks.curves.epochs})
 
 
 def check(networks: Networks, windows: list[int]) -> list[Part]:
-    """Return the parts of the claim: E = 1 early against larger ones, and their best."""
+    """Test the parts of the claim: E = 1 against larger E early on, and the highest values."""
     curves, widest, late = networks.curves, windows[-1], networks.epoch(3 / 4)
     parts = []
     for at in sorted({networks.epoch(1 / 10), networks.epoch(1 / 4), widest}):
@@ -42,12 +42,12 @@ def check(networks: Networks, windows: list[int]) -> list[Part]:
         if largest > 1:
             parts.append(above(networks, "sotl-e1", f"sotl-e{largest}", at))
     if not 1 < widest <= late:
-        return parts  # too short a table for the paper's widest window
+        return parts  # the table is too short for the widest window
     names = [f"sotl-e{window}" for window in windows]
     best = [float(np.nanmax(rho)) for rho in correlation_curves(curves, names).values()]
     gap = compare(networks, "sotl-e1", names[-1], late)
-    numbers = f"{gap}; the highest over T are from {min(best):.3f} to {max(best):.3f}"
-    claim = f"at T = {late} E = 1 and E = {widest} are not told apart"
+    numbers = f"{gap}; the highest values over T are {min(best):.3f} to {max(best):.3f}"
+    claim = f"E = 1 and E = {widest} are level at T = {late}"
     parts.append(Part(claim, gap.leads is None, numbers))
     return parts
 
@@ -64,7 +64,7 @@ def show_best(networks: Networks, windows: list[int]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the correlations, save the picture and say what came of the claim."""
+    """Print the correlations, save the picture and print whether the claim held."""
     options = options_of(__doc__, argv)
     networks = read_networks(options)
     windows = windows_of(networks)

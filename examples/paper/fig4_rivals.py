@@ -1,22 +1,21 @@
-"""Fig. 4: SoTL-E against validation accuracy at T, learning-curve extrapolation and others.
+"""Fig. 4: SoTL-E against validation accuracy, learning-curve extrapolation and other rivals.
 
-Claim (section 5.3): up to half of the training SoTL-E (E = 1) orders networks better than SoTL,
-SoVL, the validation accuracy at T (Val Acc) and LcSVR, which learns from 200 fully trained
-networks; Val Acc catches up late, from T = 150 of 200 epochs on. The epochs to training loss 0.1
-are a rival of section 4; here also to 0.5 and 1, since few networks of a hard task reach 0.1.
+Claim (section 5.3): up to half of training, SoTL-E (E = 1) ranks networks better than SoTL, SoVL,
+the validation accuracy at T (Val Acc) and LcSVR, which learns from 200 fully trained networks. Val
+Acc catches up late, from T = 150 of 200 epochs on. Section 4 also names the number of epochs to
+training loss 0.1. The script adds losses 0.5 and 1, because few networks of a hard task reach 0.1.
 
-LcSVR is judged on the networks that it has not learned from, and SoTL-E and Val Acc beside it on
-the same ones in a second table; a table of fewer than 400 networks gives it half of them. Its
-inputs hold features of the architecture, as in the paper, where the table has them; what it does
-without them is printed, too.
+LcSVR learns from 200 networks, or from half of a table of fewer than 400, and is evaluated on the
+others. A second table compares it there with SoTL-E and Val Acc. As in the paper, LcSVR reads the
+features of the architecture if the table has them; the script also prints its result without them.
 
-Where networks were trained several times, a third table takes the first training of each to predict
-the mean test accuracy of the OTHER trainings of the same network: Val Acc late in a training and
-the final accuracy of that training share the luck of its weights, and this takes it out.
+If networks were trained several times, a third table uses the first training of each network to
+predict the mean test accuracy of its OTHER trainings. Late validation accuracies and the final test
+accuracy of one training share its random luck; this comparison removes it.
 
-Figure: rank correlation with the final test accuracy over T, 95 % intervals as bands; grey, as in
-the paper: T where there is little to save.
-Time: 20 s, nearly all for LcSVR; `--searches` sets how many settings of it are tried.
+Figure: rank correlation with the final test accuracy over T, with 95 % intervals as bands. Gray, as
+in the paper: the second half of training, where stopping saves little.
+Time: 20 s, most of it for LcSVR. `--searches` is the number of settings that it tries.
 
     python examples/paper/fig4_rivals.py [--table FILE] [--seed 0] [--searches 50] [--smoke]
 """
@@ -51,16 +50,16 @@ from lightning_sotl.evaluation.estimators import named_estimator
 from lightning_sotl.evaluation.evaluate import LCSVR, Correlation, Evaluation
 from lightning_sotl.evaluation.lcsvr import LcSVR
 
-LEARNED = 200  # networks that LcSVR learns from in the paper
+LEARNED = 200  # networks that LcSVR learns from, as in the paper
 TO_LOSS = ("epochs-to-loss0.1", "epochs-to-loss0.5", "epochs-to-loss1")
 RIVALS = ("sotl-e1", "sotl", "sovl", "val-metric", *TO_LOSS)
-Predictions = dict[int, NDArray[np.float64]]  # T -> of each network
+Predictions = dict[int, NDArray[np.float64]]  # T -> prediction for each network
 
 
 def extrapolate(
     networks: Networks, at: Sequence[int], searches: int
 ) -> tuple[Networks, Predictions]:
-    """Return the networks that LcSVR has not learned from, and what it predicts of them at T."""
+    """Fit LcSVR at each T; return the networks it has not learned from, and its predictions."""
     curves = networks.curves
     learned = min(LEARNED, curves.runs // 2)
     predictions, unseen = {}, networks
@@ -74,13 +73,13 @@ def extrapolate(
 
 
 def gap_to_lcsvr(unseen: Networks, name: str, predicted: NDArray[np.float64], at: int) -> Gap:
-    """Return the gap of an estimator to LcSVR on the networks it has not learned from."""
+    """Return the gap between an estimator and LcSVR on the networks it has not learned from."""
     rival = (predicted, unseen.curves.final_mode)
     return gap_between(unseen, scores_of(unseen, name, at), rival)
 
 
 def with_lcsvr(result: Evaluation, unseen: Networks, predictions: Predictions) -> Evaluation:
-    """Return the evaluation with LcSVR's correlations on its unseen networks."""
+    """Return the evaluation with LcSVR's correlations on the unseen networks added."""
     curves, found = unseen.curves, {}
     for at, predicted in predictions.items():
         rho = gap_to_lcsvr(unseen, "sotl-e1", predicted, at).second
@@ -96,8 +95,8 @@ def with_lcsvr(result: Evaluation, unseen: Networks, predictions: Predictions) -
 
 
 def show_unseen(unseen: Networks, predictions: Predictions, bare: Predictions) -> None:
-    """Print the gaps between LcSVR and its rivals on the same networks."""
-    print(f"\nOn the {unseen.curves.runs} networks that LcSVR has not learned from, against LcSVR:")
+    """Print how SoTL-E, Val Acc and LcSVR without features compare with LcSVR."""
+    print(f"\nAgainst LcSVR, on the {unseen.curves.runs} networks that it has not learned from:")
     for name in ("sotl-e1", "val-metric"):
         for at, predicted in predictions.items():
             print(f"{name:16}  T = {at:3}  {gap_to_lcsvr(unseen, name, predicted, at)}")
@@ -108,7 +107,10 @@ def show_unseen(unseen: Networks, predictions: Predictions, bare: Predictions) -
 
 
 def other_trainings(networks: Networks) -> Networks | None:
-    """Return the first trainings of the networks with several, the others' mean as the target."""
+    """Return the first trainings, with the mean accuracy of the others as the target.
+
+    Returns None if fewer than 3 networks have several trainings.
+    """
     columns, trainings = networks.columns, networks.trainings
     if trainings is None or not {"repeat", "cells"} <= columns.keys():
         return None
@@ -127,7 +129,7 @@ def other_trainings(networks: Networks) -> Networks | None:
 
 
 def show_others(networks: Networks) -> None:
-    """Print how well one training predicts the others of its network."""
+    """Print how well one training predicts the other trainings of its network."""
     again = other_trainings(networks)
     if again is None or networks.trainings is None:
         return
@@ -135,18 +137,18 @@ def show_others(networks: Networks) -> None:
     own = networks.trainings.final_metric[[place[name] for name in again.curves.names]]
     mode = again.curves.final_mode
     print(
-        f"\nOn the {again.curves.runs} networks with several trainings, the first of each against "
-        "the mean final test accuracy of its others:"
+        f"\nFirst training of {again.curves.runs} networks against the mean final test accuracy of "
+        "their other trainings:"
     )
     for at in sorted({networks.epoch(share) for share in SHARES}):
         gaps = above(again, "sotl-e1", "val-metric", at).numbers
         print(f"sotl-e1 against val-metric  T = {at:3}  {gaps}")
     ceiling = gap_between(again, (own, mode), (own, mode)).first
-    print(f"the final test accuracy of the first against that of the others: {ceiling:.3f}")
+    print(f"final test accuracy of the first training against that of the others: {ceiling:.3f}")
 
 
 def check(networks: Networks, unseen: Networks, predictions: Predictions) -> list[Part]:
-    """Return the parts of the claim that the table has the curves for."""
+    """Test the parts of the claim for which the table has the curves."""
     early = sorted({networks.epoch(1 / 10), networks.epoch(1 / 4)})
     parts = []
     if networks.have("val-metric"):
@@ -154,9 +156,9 @@ def check(networks: Networks, unseen: Networks, predictions: Predictions) -> lis
         rho = correlation_curves(networks.curves, ["sotl-e1", "val-metric"])
         since = stays_ahead(rho["val-metric"], rho["sotl-e1"])
         late = above(networks, "sotl-e1", "val-metric", networks.curves.epochs)
-        claim = f"{label('val-metric', networks)} not told apart from SoTL-E1, or above, at the end"
-        known = f"not below from T = {since} on" if since else "below by the number"
-        parts.append(Part(claim, late.held is not True, f"{late.numbers}, {known}"))
+        claim = f"{label('val-metric', networks)} level with SoTL-E1 or above it at the end"
+        from_then = f"at least SoTL-E1 from T = {since} on" if since else "lower than SoTL-E1"
+        parts.append(Part(claim, late.held is not True, f"{late.numbers}, {from_then}"))
     for at in sorted(set(early) & predictions.keys()):
         gap = gap_to_lcsvr(unseen, "sotl-e1", predictions[at], at)
         parts.append(Part(f"SoTL-E1 above LcSVR at T = {at}", gap.leads, gap))
@@ -165,9 +167,9 @@ def check(networks: Networks, unseen: Networks, predictions: Predictions) -> lis
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the correlations, save the picture and say what came of the claim."""
+    """Print the correlations, save the picture and print whether the claim held."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--searches", type=int, default=50, help="of LcSVR's settings")
+    parser.add_argument("--searches", type=int, default=50, help="settings that LcSVR tries")
     options = options_of(__doc__, argv, parser)
     networks = read_networks(options)
     result = assess(networks, RIVALS)
@@ -184,14 +186,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     show(networks, result)
     for name in TO_LOSS:
         reached = np.isfinite(named_estimator(name).scores(networks.curves)).sum(axis=0)
-        told = (f"{reached[at - 1]} at T = {at}" for at in result.estimators["sotl-e1"])
-        print(f"{name}: reached by {', '.join(told)}")
+        counts = (f"{reached[at - 1]} at T = {at}" for at in result.estimators["sotl-e1"])
+        print(f"{name}: reached by {', '.join(counts)}")
     if predictions:
         show_unseen(unseen, predictions, bare)
         show_others(networks)
     figure = draw(networks, result, "Fig. 4")
-    said = sentence(networks, result, check(networks, unseen, predictions))
-    finish(options, figure, "fig4_rivals", said)
+    summary = sentence(networks, result, check(networks, unseen, predictions))
+    finish(options, figure, "fig4_rivals", summary)
 
 
 if __name__ == "__main__":

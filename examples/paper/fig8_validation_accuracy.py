@@ -1,11 +1,11 @@
 """Fig. 8: SoTL-E against the sum of validation accuracies.
 
-Claim (appendix B.2): SoTL-E has a higher rank correlation with the final test accuracy than SoVA-E,
-a smoothed validation accuracy, up to about T = 150 of 200 epochs; at the end SoVA-E comes close to
-1; and SoVL-E falls behind as the training proceeds.
+Claim (appendix B.2): up to about T = 150 of 200 epochs, SoTL-E has a higher rank correlation with
+the final test accuracy than SoVA-E, a smoothed validation accuracy. At the end SoVA-E is close to
+1. SoVL-E falls behind in the course of training.
 
-The paper does not say E; here SoTL-E has 1, and SoVL-E and SoVA-E have the 10 of 200 epochs of
-Fig. 2, scaled to the table's epochs. `sotl-e2` beside them has the same E.
+The paper does not give E. Here it is 1 for SoTL-E, and for SoVL-E and SoVA-E the 10 of 200 epochs
+of Fig. 2, scaled to the table. `sotl-e2` has the same E as these two.
 
 Figure: rank correlation with the final test accuracy over T, 95 % intervals as bands.
 Time: 5 s.
@@ -22,11 +22,11 @@ from _networks import Networks, options_of, read_networks
 
 from lightning_sotl import correlation_curves
 
-CLOSE = 0.95  # what "close to 1" is taken to mean
+CLOSE = 0.95  # our reading of "close to 1"
 
 
 def check(networks: Networks) -> list[Part]:
-    """Return the parts of the claim that the table has the curves for."""
+    """Test the parts of the claim for which the table has the curves."""
     window, end = networks.window(10), networks.curves.epochs
     accuracy, loss = f"sova-e{window}", f"sovl-e{window}"
     parts = []
@@ -36,17 +36,17 @@ def check(networks: Networks) -> list[Part]:
         parts = [above(networks, "sotl-e1", accuracy, epoch) for epoch in at]
         rho = correlation_curves(networks.curves, ["sotl-e1", accuracy])
         since = stays_ahead(rho[accuracy], rho["sotl-e1"])
-        known = f"not below SoTL-E1 from T = {since} on" if since else "below SoTL-E1 at the end"
+        from_then = f"at least SoTL-E1 from T = {since} on" if since else "lower than SoTL-E1"
         last = rho[accuracy][-1]
         claim = f"{label(accuracy, networks)} at least {CLOSE:g} at T = {end}"
-        parts.append(Part(claim, bool(last >= CLOSE), f"{last:.3f}, {known}"))
+        parts.append(Part(claim, bool(last >= CLOSE), f"{last:.3f}, {from_then}"))
     if networks.have(loss):
         parts.append(above(networks, "sotl-e1", loss, networks.epoch(3 / 4)))
     return parts
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the correlations, save the picture and say what came of the claim."""
+    """Print the correlations, save the picture and print whether the claim held."""
     options = options_of(__doc__, argv)
     networks = read_networks(options)
     window = networks.window(10)
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = assess(networks, names)
     show(networks, result)
     figure = draw(networks, result, "Fig. 8")
-    said = sentence(networks, result, check(networks))
-    finish(options, figure, "fig8_validation_accuracy", said)
+    summary = sentence(networks, result, check(networks))
+    finish(options, figure, "fig8_validation_accuracy", summary)
 
 
 if __name__ == "__main__":

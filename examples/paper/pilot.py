@@ -1,19 +1,18 @@
-"""Chooses the task of the benchmark in a pilot of few networks.
+"""Chooses the task of the benchmark in a pilot with few networks.
 
-A ranking needs a task on which networks differ and on which training losses do not all reach zero.
-The rule was written down before any number was seen, and looks at nothing else, above all at no
-correlation: of the candidates whose final test accuracies spread over at least 5 points and on
-which at most half of the networks end below a training loss of 0.1, take the one with the highest
-median accuracy.
+A ranking needs a task on which networks differ and training losses do not all reach zero. The rule
+was fixed before any number was known, and uses no correlation. A candidate is suitable if its final
+test accuracies spread over at least 5 points and at most half of its networks end below a training
+loss of 0.1. Of the suitable candidates, the rule takes the one with the highest median accuracy.
 
-No candidate of the first round (5 networks, 30 trainings) met the rule: either the losses reached
-zero, or the networks were within 3 points, since stem and residual blocks did most of the work. So
-the second round (7 networks, the same 5 and 2 more, 28 trainings) has more training images and
-skeletons in which the cells weigh more. There the rule names mnist-8-shift-1x3, which takes
-more than the 5 s of processor time a run that the whole table can afford, as does the next,
-mnist-4-shift-2x2. So mnist-4-shift-2x1 was taken: networks over 6.6 points, none below 0.1.
+In the first round (5 networks, 30 trainings) no candidate was suitable. Either the losses reached
+zero, or the networks were within 3 points, because stem and residual blocks did most of the work.
+The second round (7 networks, the same 5 and 2 more, 28 trainings) has more training images and
+skeletons in which the cells matter more. There the rule names mnist-8-shift-1x3. It takes more than
+5 s of processor time per run, which was the limit for the whole table, and so does the next one,
+mnist-4-shift-2x2. So mnist-4-shift-2x1 was taken: a spread of 6.6 points, and no network below 0.1.
 
-Time: about 2 minutes a round on 2 CPU cores.
+Time: about 2 minutes per round on 2 CPU cores.
 
     python examples/paper/pilot.py [--round 1] [--seed 1000] [--smoke] [--output FILE]
 """
@@ -65,7 +64,7 @@ MOST_LOW = 0.5
 
 
 def judge(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return spread and median of the accuracies, the share of low losses and the mean cost."""
+    """Return spread and median of the accuracies, the share of low losses, and the mean cost."""
     accuracies = np.array([result["test_accuracy"] for result in results])
     losses = np.array([result["train_loss"][-1] for result in results])
     seconds = [sum(result["cpu_seconds"].values()) for result in results]
@@ -84,7 +83,7 @@ def judge(results: list[dict[str, Any]]) -> dict[str, Any]:
 def try_candidates(
     candidates: dict[str, Recipe], runs: list[Run], *, workers: int
 ) -> dict[str, dict[str, Any]]:
-    """Train each network by each candidate's recipe; return what is found of the candidates."""
+    """Train each network with each candidate's recipe, and return the verdicts."""
     with tempfile.TemporaryDirectory() as folder:
         jobs = {
             name: [Job(recipe, run, Path(folder) / name / f"{run.cell}.json") for run in runs]
@@ -95,14 +94,14 @@ def try_candidates(
 
 
 def choose(verdicts: dict[str, dict[str, Any]]) -> tuple[list[str], str | None]:
-    """Return the suitable candidates, and the one of them that the rule names, if any."""
+    """Return the suitable candidates, and the one that the rule takes, if any."""
     suitable = [name for name, verdict in verdicts.items() if verdict["suitable"]]
     chosen = max(suitable, key=lambda name: verdicts[name]["median_accuracy"], default=None)
     return suitable, chosen
 
 
 def print_table(verdicts: dict[str, dict[str, Any]]) -> None:
-    """Print what was found of each candidate."""
+    """Print one row per candidate."""
     print("candidate            spread  median  below 0.1  CPU s  suitable")
     for name, verdict in verdicts.items():
         print(
@@ -113,13 +112,15 @@ def print_table(verdicts: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Train, print the table, write the numbers and say what was chosen."""
+    """Train, print the table, write the numbers and print the choice."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--round", type=int, choices=ROUNDS, default=1, help="of candidates")
-    parser.add_argument("--seed", type=int, default=1000, help="of the cells and the trainings")
+    parser.add_argument("--round", type=int, choices=ROUNDS, default=1, help="round of candidates")
+    parser.add_argument("--seed", type=int, default=1000, help="seed of cells and trainings")
     parser.add_argument("--smoke", action="store_true", help="2 networks, 2 epochs, digits only")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
-    parser.add_argument("--output", type=Path, help="none with --smoke")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
+    parser.add_argument(
+        "--output", type=Path, help="file for the numbers (default: tables/, none with --smoke)"
+    )
     options = parser.parse_args()
     candidates = ROUNDS[options.round]
     if options.smoke:
@@ -144,9 +145,9 @@ def main() -> None:
         }
         write_whole(output, f"{json.dumps(document, indent=1)}\n".encode())
     print(
-        f"\nOf {len(verdicts)} candidates, {len(cells)} networks each, {len(suitable)} have "
-        f"accuracies spread over at least 5 points and at most half of the training losses below "
-        f"{LOW_LOSS}; the highest median accuracy has {chosen or 'none'}."
+        f"\nOf {len(verdicts)} candidates with {len(cells)} networks each, {len(suitable)} have "
+        f"accuracies that spread over at least 5 points and at most half of the training losses "
+        f"below {LOW_LOSS}; the highest median accuracy of these has {chosen or 'none'}."
     )
 
 

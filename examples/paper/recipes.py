@@ -1,4 +1,4 @@
-"""What is trained for which table: the recipe that all its runs share, and the runs."""
+"""The plan of each table: the recipe that its runs share, and the runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from cell_equivalence import distinct_connected_cells
 
 REPEATS = 3
-# The default is NAS-Bench-201's weight decay.
+# 5e-4 is NAS-Bench-201's weight decay.
 WEIGHT_DECAYS = (0.0, 5e-4, 5e-3)
 DROPOUTS = (0.0, 0.1, 0.3)
 LABEL_SMOOTHINGS = (0.0, 0.1, 0.2)
@@ -17,22 +17,22 @@ LABEL_SMOOTHINGS = (0.0, 0.1, 0.2)
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all runs of a table share: the task, the skeleton and the optimisation.
+    """The settings that all runs of a table share: task, skeleton and optimization.
 
-    SGD with Nesterov momentum; the learning rate falls by a cosine over all epochs.
+    The optimizer is SGD with Nesterov momentum; the learning rate follows a cosine over all epochs.
 
     Args:
-        task: A name that `image_tasks` knows.
-        train_images: How many images to train on.
-        val_images: How many images to validate on.
-        channels: Of the first stage.
-        stages: How many, each at half the size of the one before.
-        cells: How many a stage.
-        epochs: How many in all.
-        batch_size: How many images a training step.
-        shift: By how many pixels training images move at most.
-        learning_rate: Of the first epoch.
-        momentum: Nesterov's.
+        task: A task of `image_tasks`.
+        train_images: Number of training images.
+        val_images: Number of validation images.
+        channels: Channels of the first stage.
+        stages: Number of stages, each with half the image size of the one before.
+        cells: Cells per stage.
+        epochs: Epochs of full training.
+        batch_size: Images per training step.
+        shift: Largest shift of training images, in pixels.
+        learning_rate: Learning rate of the first epoch.
+        momentum: Nesterov momentum.
     """
 
     task: str
@@ -50,15 +50,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a cell, a seed, and its regularisation.
+    """One training: a cell, a seed and its regularization.
 
     Args:
         cell: The cell's index.
-        repeat: 0, 1, ... for trainings of the same cell with other random numbers.
-        seed: Of weights, dropout, shuffling and shifts.
-        weight_decay: At least 0.
-        dropout: In [0, 1), before the last layer.
-        label_smoothing: In [0, 1), in the training loss only.
+        repeat: 0, 1, ... for trainings of the same cell with different seeds.
+        seed: Seed of weights, dropout, shuffling and shifts.
+        weight_decay: Weight decay, at least 0.
+        dropout: Dropout before the last layer, in [0, 1).
+        label_smoothing: Label smoothing of the training loss, in [0, 1).
     """
 
     cell: int
@@ -71,15 +71,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Size:
-    """How large the tables are: networks, how many of them with 3 seeds, and regularised runs."""
+    """The size of the tables: networks, networks with 3 seeds, and regularized runs."""
 
     networks: int
     repeated: int
-    regularised: int
+    regularized: int
 
 
-FULL = Size(networks=600, repeated=60, regularised=150)
-SMOKE = Size(networks=4, repeated=1, regularised=3)
+FULL = Size(networks=600, repeated=60, regularized=150)
+SMOKE = Size(networks=4, repeated=1, regularized=3)
 
 # Chosen in pilot.py, before any correlation was computed.
 RECIPE = Recipe(
@@ -96,7 +96,7 @@ SMOKE_RECIPE = replace(RECIPE, task="digits", train_images=128, val_images=100, 
 
 
 def plan_cells(size: Size, seed: int) -> list[Run]:
-    """Return the runs of the table "cells": distinct networks, the first ones with 3 seeds."""
+    """Return the runs of the table "cells": distinct networks, the first of them with 3 seeds."""
     cells = distinct_connected_cells(seed, size.networks)
     first = [Run(cell, 0, _run_seed(seed, cell, 0)) for cell in cells]
     again = [
@@ -107,11 +107,11 @@ def plan_cells(size: Size, seed: int) -> list[Run]:
     return first + again
 
 
-def plan_regularised(size: Size, seed: int) -> list[Run]:
+def plan_regularized(size: Size, seed: int) -> list[Run]:
     """Return the runs of the table "regularised".
 
-    The first networks of "cells", from the same initial weights, each with a weight decay, a
-    dropout and a label smoothing drawn at random.
+    These are the first networks of "cells" with the same initial weights. Weight decay, dropout and
+    label smoothing are drawn at random for each.
     """
     generator = np.random.default_rng(seed)
     return [
@@ -121,13 +121,13 @@ def plan_regularised(size: Size, seed: int) -> list[Run]:
             dropout=float(generator.choice(DROPOUTS)),
             label_smoothing=float(generator.choice(LABEL_SMOOTHINGS)),
         )
-        for run in plan_cells(Size(size.regularised, 0, 0), seed)
+        for run in plan_cells(Size(size.regularized, 0, 0), seed)
     ]
 
 
 TABLES: dict[str, Callable[[Size, int], list[Run]]] = {
     "cells": plan_cells,
-    "regularised": plan_regularised,
+    "regularised": plan_regularized,
 }
 
 

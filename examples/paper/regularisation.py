@@ -1,22 +1,22 @@
-"""Where SoTL-E fails: networks that were trained with different regularisation.
+"""Where SoTL-E fails: networks that were trained with different regularization.
 
-No figure of the paper, whose networks all share one recipe. Label smoothing, dropout and weight
-decay move the training loss without moving the accuracy in step, so that the order of training
-losses is first of all the order of the recipes. The table "regularised" has the first networks of
-"cells", from the same initial weights, each with a recipe drawn at random.
+The paper has no such figure, because all its networks share one recipe. Label smoothing, dropout
+and weight decay change the training loss without a matching change of the accuracy, so training
+losses mainly rank the recipes. The table "regularised" has the first networks of "cells", with the
+same initial weights and a recipe drawn at random for each.
 
-Compared are the rank correlations with the final test accuracy over all runs together, within
-groups of runs with an equal recipe or a part of it (as `lightning-sotl rank --group-by` ranks), and
-of the same networks in "cells", under one recipe. Within groups: the mean over those of at least 5
-runs, weighted by their size, with 95 % intervals from resamples of the runs in each group, which
-lie a little low where the groups are small.
+The script compares three rank correlations with the final test accuracy: over all runs together;
+within groups of runs that share a recipe or a part of it, as `lightning-sotl rank --group-by` ranks
+them; and of the same networks in "cells", all under one recipe. The value within groups is the mean
+over groups of at least 5 runs, weighted by size. Its 95 % interval resamples the runs within each
+group, and is slightly too low for small groups.
 
-Figure: left SoTL-E and the final test accuracy by label smoothing, right the correlations over T.
-Time: 10 s.
+Figure: left, final test accuracy against SoTL-E by label smoothing; right, correlations over T.
+Time: 6 s.
 
     python examples/paper/regularisation.py [--table FILE] [--control FILE] [--seed 0] [--smoke]
 
-Both tables need the `NAME_runs.npz` that `build_table.py` writes beside them.
+Both tables need the file `NAME_runs.npz` that `build_table.py` writes with them.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ GROUPINGS = {
 }
 CONTROL = "same networks, one recipe"
 ESTIMATORS = ("sotl-e1", "val-metric")
-FEWEST = 5  # runs of a group
+FEWEST = 5  # runs that a group needs
 TOP = 10
-COLOURS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7")
+COLORS = ("#0072b2", "#009e73", "#d55e00", "#cc79a7")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A rank correlation within groups, with its interval, and what it is made of."""
+    """A rank correlation within groups, with its interval and the numbers of groups and runs."""
 
     rho: float
     low: float
@@ -72,7 +72,7 @@ class Found:
 def correlate_within(
     networks: Networks, groups: Sequence[Sequence[int]], name: str, at: int
 ) -> Found:
-    """Return the mean rank correlation within groups of at least 5 runs, weighted by their size."""
+    """Return the mean rank correlation within groups of at least 5 runs, weighted by size."""
     entry, curves = named_estimator(name), networks.curves
     scores = entry.scores(curves)[:, at - 1]
     kept = [np.array(group) for group in groups if len(group) >= FEWEST]
@@ -84,7 +84,7 @@ def correlate_within(
     for number, group in enumerate(kept):
         pair = (scores[group], curves.final_metric[group])
         rho.append(rank_correlation(*pair, **options))
-        # Groups of one size would otherwise be resampled alike.
+        # With one seed, groups of equal size would draw the same rows.
         drawn = {**networks.bootstrap, "seed": networks.seed + number}
         samples.append(bootstrap_correlations(*pair, **options, **drawn)[:, 0])
     mean = np.average(np.array(samples), axis=0, weights=weights)
@@ -94,7 +94,7 @@ def correlate_within(
 
 
 def one_recipe(regularised: Networks, control: Networks) -> Networks:
-    """Return the networks of the control table whose cells are in the other one.
+    """Return the networks of the control table that are also in the other table.
 
     Raises:
         SystemExit: If there are none.
@@ -108,21 +108,21 @@ def one_recipe(regularised: Networks, control: Networks) -> Networks:
 
 
 def facts_of(networks: Networks) -> list[dict[str, Any]]:
-    """Return the recipe of each network, as `groups_of` takes it.
+    """Return the recipe of each network, in the form that `groups_of` reads.
 
     Raises:
-        SystemExit: If the table has no recipes beside it.
+        SystemExit: If `NAME_runs.npz` is missing or lacks the recipes.
     """
     fields = GROUPINGS["equal in all three"]
     if networks.trainings is None or not set(fields) <= networks.columns.keys():
-        raise SystemExit(f"'{networks.name}' has no `_runs.npz` beside it with {fields}.")
+        raise SystemExit(f"'{networks.name}' lacks a `_runs.npz` file with {', '.join(fields)}.")
     place = {name: row for row, name in enumerate(networks.trainings.names)}
     rows = [place[name] for name in networks.curves.names]
     return [{name: float(networks.columns[name][row]) for name in fields} for row in rows]
 
 
 def correlate(regularised: Networks, alike: Networks, at: int) -> dict[str, dict[str, Found]]:
-    """Return estimator -> grouping -> correlation after T epochs."""
+    """Return estimator -> grouping -> correlation after `at` epochs."""
     facts = facts_of(regularised)
     found: dict[str, dict[str, Found]] = {}
     for name in ESTIMATORS:
@@ -147,7 +147,7 @@ def show_table(regularised: Networks, alike: Networks, found: dict[int, Any]) ->
 
 
 def show_recipes(regularised: Networks, at: int) -> None:
-    """Print what label smoothing does to loss and accuracy, and to the top of the ranking."""
+    """Print how label smoothing changes loss, accuracy and the top of the ranking."""
     smoothing = np.array([one["label_smoothing"] for one in facts_of(regularised)])
     losses = regularised.curves.train_loss[:, at - 1]
     target = regularised.curves.final_metric
@@ -155,7 +155,7 @@ def show_recipes(regularised: Networks, at: int) -> None:
     counts = [Counter(smoothing[best].tolist()) for best in (by_loss, by_target)]
     print(
         f"\nMean SoTL-E1 at T = {at} and mean final metric by label smoothing, and how many of the "
-        f"best {TOP} by either have it:"
+        f"best {TOP} runs by either have it:"
     )
     print(f"smoothing  runs  SoTL-E1   final  {'best by SoTL-E1':>15}  {'best by final':>13}")
     for value in np.unique(smoothing):
@@ -166,15 +166,15 @@ def show_recipes(regularised: Networks, at: int) -> None:
 
 
 def picture(regularised: Networks, alike: Networks, at: int) -> Any:
-    """Return the picture: losses and accuracies by smoothing, and correlations over T."""
+    """Draw losses and accuracies by label smoothing, and correlations over T."""
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     smoothing = np.array([one["label_smoothing"] for one in facts_of(regularised)])
     curves = regularised.curves
-    for value, colour in zip(np.unique(smoothing), COLOURS, strict=False):
+    for value, color in zip(np.unique(smoothing), COLORS, strict=False):
         rows = smoothing == value
         points = (curves.train_loss[rows, at - 1], curves.final_metric[rows])
-        left.plot(*points, "o", color=colour, markersize=4, label=f"label smoothing {value:g}")
+        left.plot(*points, "o", color=color, markersize=4, label=f"label smoothing {value:g}")
     left.set(xlabel=f"SoTL-E1 at T = {at}, in nats", ylabel="final metric")
     epochs = range(1, curves.epochs + 1)
     together, within = "all runs together", "equal smoothing and dropout"
@@ -185,10 +185,10 @@ def picture(regularised: Networks, alike: Networks, at: int) -> Any:
         (alike, one, "sotl-e1", CONTROL),
         (regularised, groups_of(facts, GROUPINGS[together]).values(), "val-metric", together),
     ]
-    for (networks, groups, name, title), colour in zip(cases, COLOURS, strict=True):
+    for (networks, groups, name, title), color in zip(cases, COLORS, strict=True):
         bare = Networks(networks.curves, networks.name, resamples=1, seed=0)
         found = [correlate_within(bare, list(groups), name, epoch).rho for epoch in epochs]
-        right.plot(epochs, found, color=colour, label=f"{label(name, networks)}, {title}")
+        right.plot(epochs, found, color=color, label=f"{label(name, networks)}, {title}")
     right.set(xlabel="completed epochs T", ylabel="rank correlation with the final metric")
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -197,11 +197,11 @@ def picture(regularised: Networks, alike: Networks, at: int) -> Any:
 
 
 def summarise(regularised: Networks, found: dict[int, dict[str, dict[str, Found]]]) -> str:
-    """Return in one sentence what a mixture of recipes does to the ranking, early and at the end.
+    """Return one sentence on how mixed recipes change the ranking, early and at the end.
 
-    It is said to fail, or to be restored, only where the two intervals do not overlap.
+    The ranking "fails" or is "restored" only if the two intervals do not overlap.
     """
-    told = []
+    results = []
     for at in (regularised.epoch(1 / 4), regularised.curves.epochs):
         ours = found[at]["sotl-e1"]
         mixed, within, alike = (
@@ -210,21 +210,21 @@ def summarise(regularised: Networks, found: dict[int, dict[str, dict[str, Found]
         fails = "fails" if mixed.high < alike.low else "is not shown to fail"
         cure = "restores" if within.low > mixed.high else "is not shown to restore"
         against = compare(regularised, "sotl-e1", "val-metric", at)
-        verdict = {True: "above", False: "below", None: "not told apart from"}[against.leads]
-        told.append(
+        verdict = {True: "above", False: "below", None: "level with"}[against.leads]
+        results.append(
             f"at T = {at} it {fails}, with a rank correlation of {mixed} over all runs against "
-            f"{alike} for the same networks under one recipe, equal smoothing and dropout {cure} "
-            f"it ({within}), and over all runs it is {verdict} "
+            f"{alike} for the same networks under one recipe, ranking within equal smoothing and "
+            f"dropout {cure} it ({within}), and over all runs it is {verdict} "
             f"{label('val-metric', regularised)} ({against})"
         )
     return (
         f"SoTL-E1 on the {regularised.curves.runs} runs of '{regularised.name}', whose recipes "
-        f"differ: {'; '.join(told)}."
+        f"differ: {'; '.join(results)}."
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the correlations, save the picture and say where the method fails."""
+    """Print the correlations, save the picture and print where the method fails."""
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument("--control", type=Path, default=HERE / "tables" / "cells.npz", metavar="FILE")
     options = options_of(__doc__, argv, own, table="regularised")
@@ -238,8 +238,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     at = regularised.epoch(1 / 4)
     show_table(regularised, alike, found)
     show_recipes(regularised, at)
-    said = summarise(regularised, found)
-    finish(options, picture(regularised, alike, at), "regularisation", said)
+    summary = summarise(regularised, found)
+    finish(options, picture(regularised, alike, at), "regularisation", summary)
 
 
 if __name__ == "__main__":

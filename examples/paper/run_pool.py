@@ -1,4 +1,4 @@
-"""Trains many runs in worker processes; each finished run is a small file that survives a kill."""
+"""Trains many runs in worker processes, and writes a file for each finished run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 
 class Job(NamedTuple):
-    """A run to train and the file for what comes of it."""
+    """A run to train, and the file for its result."""
 
     recipe: Recipe
     run: Run
@@ -27,19 +27,19 @@ class Job(NamedTuple):
 
 
 def train_missing(jobs: Sequence[Job], *, workers: int) -> float:
-    """Train the jobs whose files are not there yet, and show how far that is.
+    """Train the jobs without a file, with a progress bar.
 
-    The files appear whole or not at all, so after a kill only the runs in flight are trained again.
+    Files are written atomically, so after a kill only the unfinished runs are trained again.
 
     Args:
-        jobs: In the order in which they shall begin.
-        workers: How many processes, each of one thread.
+        jobs: Jobs, in the order in which they start.
+        workers: Number of processes, each with one thread.
 
     Returns:
-        The seconds that it took.
+        The time in seconds.
 
     Raises:
-        RuntimeError: If a run fails or a worker dies; what was finished stays.
+        RuntimeError: If a run fails or a worker dies. The files of finished runs are kept.
     """
     missing = [job for job in jobs if not job.path.exists()]
     since = time.perf_counter()
@@ -50,7 +50,7 @@ def train_missing(jobs: Sequence[Job], *, workers: int) -> float:
 
 
 def train_job(job: Job) -> str:
-    """Train a run and write its file; return what went wrong, or nothing."""
+    """Train a run and write its file; return the traceback of a failure, or an empty string."""
     from cell_training import train_run
 
     try:
@@ -61,54 +61,54 @@ def train_job(job: Job) -> str:
 
 
 def read_results(jobs: Iterable[Job]) -> list[dict[str, Any]]:
-    """Return what came of each job."""
+    """Return the result of each job."""
     return [json.loads(job.path.read_text()) for job in jobs]
 
 
-def _results(jobs: list[Job], workers: int) -> Iterable[None]:
-    """Yield once a finished job."""
-    todo = iter(jobs)
+def _results(jobs: list[Job], workers: int) -> Iterator[None]:
+    """Train jobs in worker processes; yield once per finished job."""
+    remaining = iter(jobs)
     context = get_context("spawn")
     with ExitStack() as stack:
-        open_ends: dict[Connection, Job] = {}
+        busy: dict[Connection, Job] = {}
         for _ in range(workers):
             ours, theirs = context.Pipe()
-            # A daemon is ended with this process; one that was killed closes the pipe, which ends
-            # the worker too.
+            # A daemon ends with this process. If this process is killed, the pipe closes, which
+            # also ends the worker.
             process = context.Process(target=_work, args=(theirs,), daemon=True)
             process.start()
             theirs.close()
             stack.callback(process.join)
             stack.callback(ours.close)
-            _hand_out(ours, todo, open_ends)
-        while open_ends:
-            for end in wait(list(open_ends)):
-                job = open_ends.pop(end)  # type: ignore[index]  # only connections are waited for
+            _send_next(ours, remaining, busy)
+        while busy:
+            for end in wait(list(busy)):
+                job = busy.pop(end)  # type: ignore[index]  # all of them are connections
                 check_answer(end, job)  # type: ignore[arg-type]
                 yield
-                _hand_out(end, todo, open_ends)  # type: ignore[arg-type]
+                _send_next(end, remaining, busy)  # type: ignore[arg-type]
 
 
-def _hand_out(end: Connection, todo: Iterable[Job], open_ends: dict[Connection, Job]) -> None:
-    for job in todo:
+def _send_next(end: Connection, remaining: Iterator[Job], busy: dict[Connection, Job]) -> None:
+    job = next(remaining, None)
+    if job is not None:
         end.send(job)
-        open_ends[end] = job
-        return
+        busy[end] = job
 
 
 def check_answer(end: Connection, job: Job) -> None:
-    """Raise a RuntimeError if a worker says that a run has failed, or says nothing any more."""
+    """Raise a RuntimeError if a worker reports a failure or has died."""
     try:
         failure = end.recv()
     except EOFError:
-        failure = "The worker process has died."
+        failure = "The worker process died."
     if failure:
-        raise RuntimeError(f"{job.run} failed; a new start goes on from here. {failure}")
+        raise RuntimeError(f"{job.run} failed; start again to resume from here. {failure}")
 
 
 def _work(pipe: Connection) -> None:
-    """Train what comes through the pipe until it is closed."""
-    # Here, since the process that hands out the jobs needs neither torch nor Lightning.
+    """Train the jobs that arrive on the pipe until it is closed."""
+    # Imported here, because the main process needs neither torch nor Lightning.
     import torch
     from cell_training import quieten
 
@@ -121,12 +121,12 @@ def _work(pipe: Connection) -> None:
             sys.exit()
         try:
             pipe.send(train_job(job))
-        except BrokenPipeError:  # the builder was killed meanwhile
+        except BrokenPipeError:  # the main process was killed
             sys.exit()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that nobody, not even after a kill, sees a part of it."""
+    """Write a file atomically, so that it is never incomplete, even after a kill."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     temporary.write_bytes(content)

@@ -1,9 +1,9 @@
-"""Measures what Lightning and the monitor add to a training step of the benchmark's networks.
+"""Measures how much Lightning and the monitor add to a training step of the benchmark's networks.
 
-The same networks are trained on the same batches by a bare PyTorch loop, by a Trainer with nothing
-but the clock, and by a Trainer with the SoTLMonitor too, in turns in one process. The seconds are
-processor time of whole epochs without validation; of many epochs the median counts, which a busy
-machine disturbs least.
+Three loops train the same networks on the same batches, in turns in one process: a bare PyTorch
+loop, a Trainer with only the clock, and a Trainer that also has the SoTLMonitor. Times are
+processor times of whole epochs without validation. The median over many epochs is least sensitive
+to a busy machine.
 
 Time: about 1 minute on 1 CPU core, 15 seconds with `--smoke`.
 
@@ -34,11 +34,11 @@ from recipes import RECIPE, SMOKE, SMOKE_RECIPE, Recipe, Run, plan_cells
 
 from lightning_sotl import SoTLMonitor
 
-Trial = Callable[[Recipe, Run, ShuffledBatches], list[float]]
+Loop = Callable[[Recipe, Run, ShuffledBatches], list[float]]
 
 
 class EpochTimes(EpochClock):
-    """Keeps the processor time of each epoch's training apart."""
+    """Keeps the processor time of each epoch's training separately."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class EpochTimes(EpochClock):
 
 
 def bare_loop(recipe: Recipe, run: Run, batches: ShuffledBatches) -> list[float]:
-    """Train as a hand-written loop does; return the processor time of each epoch."""
+    """Train in a hand-written loop; return the processor time of each epoch."""
     network = build_network(recipe, run).train()
     optimizer = make_optimizer(network, recipe, run)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
@@ -69,16 +69,16 @@ def bare_loop(recipe: Recipe, run: Run, batches: ShuffledBatches) -> list[float]
 
 
 def lightning_alone(recipe: Recipe, run: Run, batches: ShuffledBatches) -> list[float]:
-    """Train by a Trainer without the monitor; return the processor time of each epoch."""
+    """Train with a Trainer without the monitor; return the processor time of each epoch."""
     return _by_trainer(recipe, run, batches, [])
 
 
 def lightning_with_monitor(recipe: Recipe, run: Run, batches: ShuffledBatches) -> list[float]:
-    """Train by a Trainer with the monitor; return the processor time of each epoch."""
+    """Train with a Trainer and the monitor; return the processor time of each epoch."""
     return _by_trainer(recipe, run, batches, [SoTLMonitor(record=False)])
 
 
-TRIALS: dict[str, Trial] = {
+LOOPS: dict[str, Loop] = {
     "bare loop": bare_loop,
     "Lightning": lightning_alone,
     "with monitor": lightning_with_monitor,
@@ -86,23 +86,23 @@ TRIALS: dict[str, Trial] = {
 
 
 def measure(recipe: Recipe, run: Run, *, rounds: int) -> dict[str, float]:
-    """Return the milliseconds of a training step for each of TRIALS, the median of all epochs."""
+    """Return the milliseconds of a training step for each loop, as the median over epochs."""
     task = load_images(recipe)
     batches = ShuffledBatches(task.train, recipe.batch_size, shift=recipe.shift)
-    epochs: dict[str, list[float]] = {name: [] for name in TRIALS}
+    epochs: dict[str, list[float]] = {name: [] for name in LOOPS}
     for _ in range(rounds):
-        for name, trial in TRIALS.items():
+        for name, loop in LOOPS.items():
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(run.seed)
-                # The first epoch warms up.
-                epochs[name] += trial(recipe, run, batches)[1:]
+                # The first epoch is a warm-up.
+                epochs[name] += loop(recipe, run, batches)[1:]
     return {name: 1e3 * float(np.median(each)) / len(batches) for name, each in epochs.items()}
 
 
 def main() -> None:
-    """Measure each network, print the table and say what the ratios are."""
+    """Measure each network, and print the table and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="of the networks and the trainings")
+    parser.add_argument("--seed", type=int, default=0, help="seed of networks and trainings")
     parser.add_argument("--smoke", action="store_true", help="2 networks, 2 epochs, digits")
     options = parser.parse_args()
     quieten()
@@ -112,8 +112,8 @@ def main() -> None:
         recipe, networks, rounds = SMOKE_RECIPE, 2, 1
     runs = plan_cells(dataclasses.replace(SMOKE, networks=networks, repeated=0), options.seed)
 
-    print("milliseconds a step")
-    print("parameters  " + "  ".join(f"{name:>12}" for name in TRIALS))
+    print("milliseconds per step")
+    print("parameters  " + "  ".join(f"{name:>12}" for name in LOOPS))
     measured = []
     for run in runs:
         steps = measure(recipe, run, rounds=rounds)
@@ -122,9 +122,9 @@ def main() -> None:
         measured.append(list(steps.values()))
     bare, alone, monitored = np.mean(measured, axis=0)
     print(
-        f"\nOver {len(runs)} networks a step takes {bare:.2f} ms in a bare loop, "
+        f"\nOver {len(runs)} networks, a step takes {bare:.2f} ms in a bare loop, "
         f"{alone / bare:.2f} times that in Lightning and {monitored / bare:.2f} times with the "
-        f"monitor; Lightning's own overhead excepted, {1 + (monitored - alone) / bare:.2f} times."
+        f"monitor; the monitor adds {(monitored - alone) / bare:.0%} of a bare step."
     )
 
 

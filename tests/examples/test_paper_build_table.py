@@ -19,7 +19,7 @@ from cell_space import cell_at, parse_cell
 from cell_table import SETTINGS, depth, learning_curves, save_table
 from cell_training import train_run
 from image_tasks import ShuffledBatches, load_task
-from recipes import FULL, RECIPE, SMOKE, SMOKE_RECIPE, Run, plan_cells, plan_regularised
+from recipes import FULL, RECIPE, SMOKE, SMOKE_RECIPE, Run, plan_cells, plan_regularized
 from run_pool import Job, check_answer, train_job
 from torch.nn.functional import cross_entropy, log_softmax
 
@@ -167,7 +167,7 @@ def test_a_failed_run_is_told_with_its_reason_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     ours, theirs = Pipe()
     theirs.send(failure)
-    message = f"{run} failed; a new start goes on from here. {failure}"
+    message = f"{run} failed; start again to resume from here. {failure}"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         check_answer(ours, job)
 
@@ -176,7 +176,7 @@ def test_a_dead_worker_is_told():
     job = Job(SMOKE_RECIPE, plan_cells(SMOKE, 0)[0], Path("run.json"))
     ours, theirs = Pipe()
     theirs.close()
-    with pytest.raises(RuntimeError, match=re.escape("The worker process has died.")):
+    with pytest.raises(RuntimeError, match=re.escape("The worker process died.")):
         check_answer(ours, job)
 
 
@@ -235,7 +235,7 @@ def test_full_plan_has_distinct_networks_and_three_seeds_of_the_first():
 
 
 def test_regularised_plan_has_the_same_networks_under_every_setting():
-    runs = plan_regularised(FULL, 0)
+    runs = plan_regularized(FULL, 0)
     plain = plan_cells(FULL, 0)[: len(runs)]
     assert [(run.cell, run.seed) for run in runs] == [(run.cell, run.seed) for run in plain]
     settings = {(run.weight_decay, run.dropout, run.label_smoothing) for run in runs}
@@ -257,10 +257,13 @@ def test_depth_counts_the_convolutions_of_the_longest_path(text, expected):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["step_overhead"], "Over 2 networks a step takes .* ms in a bare loop, .* excepted, .*"),
+        (
+            ["step_overhead"],
+            "Over 2 networks, a step takes .* ms in a bare loop, .* the monitor adds .*",
+        ),
         pytest.param(
             ["pilot", "--workers", "1"],
-            "Of 1 candidates, 2 networks each, .* highest median accuracy has .*",
+            "Of 1 candidates with 2 networks each, .* highest median accuracy of these has .*",
             marks=pytest.mark.slow,
         ),
     ],
@@ -276,7 +279,7 @@ def test_small_measurements_end_in_a_sentence_with_numbers(
 @pytest.mark.skipif(not (TABLES / "cells.npz").exists(), reason="the table is not built yet")
 @pytest.mark.parametrize("name", ["cells", "regularised"])
 def test_committed_table_is_the_planned_one(name):
-    plan = {"cells": plan_cells, "regularised": plan_regularised}[name](FULL, 0)
+    plan = {"cells": plan_cells, "regularised": plan_regularized}[name](FULL, 0)
     table = LearningCurves.load(TABLES / f"{name}.npz")
     columns = np.load(TABLES / f"{name}_runs.npz", allow_pickle=False)
     story = json.loads((TABLES / f"{name}.json").read_text())

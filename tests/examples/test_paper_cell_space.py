@@ -70,7 +70,7 @@ def test_text_is_the_benchmarks():
 )
 def test_what_is_no_cell_is_refused(text):
     message = (
-        "Expected a cell as '|op~0|+|op~0|op~1|+|op~0|op~1|op~2|', each op one of none, "
+        "Expected a cell like '|op~0|+|op~0|op~1|+|op~0|op~1|op~2|', each op one of none, "
         f"skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3, but got '{text}'."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

@@ -160,7 +160,7 @@ def test_check_refuses_an_evidence_that_is_not_scipys() -> None:
     inputs, targets = data(1)
     found = measured(1, 1.0)
     wrong = replace(found, evidence=found.evidence - 0.001)
-    message = r"^Expected -log P\(D\) of 4 points to be \S+, as SciPy has it, but got \S+\.$"
+    message = r"^Expected -log P\(D\) of 4 points to be SciPy's \S+ but got \S+\.$"
     with pytest.raises(RuntimeError, match=message):
         check(wrong, inputs, targets, at=(4, 12), noise=1.0)
 
@@ -169,7 +169,7 @@ def test_example_prints_the_shares_that_its_sentence_names(tmp_path: Path) -> No
     lines = run_example("paper/fig1_bayesian_regression", tmp_path)
     shares = {line[:12].strip(): line[12:].split() for line in lines if "+-" in line}
     last = {label: shares[label][-4] for label in ("-log P(D)", "SoTL (1)", "final (1)")}
-    assert lines[-1].startswith("At n = 20 L is below the log evidence in all 6 draws, by ")
+    assert lines[-1].startswith("At n = 20, L is below the log evidence in all 6 draws, by ")
     for label, words in (
         ("-log P(D)", "the evidence in"),
         ("SoTL (1)", "by SoTL of one sample in"),

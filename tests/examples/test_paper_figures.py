@@ -170,7 +170,7 @@ def test_sentence_counts_the_parts_that_held(networks):
     result = type("Result", (), {"runs": 30})
     parts = [Part("x above y", True, "1"), Part("z", False, "2"), Part("u", None, "3")]
     assert sentence(networks, result, parts) == (
-        "Over 30 networks of 'made up' 1 of 3 parts of the paper's claim held: x above y: held "
+        "Over 30 networks of 'made up', 1 of 3 parts of the paper's claim held: x above y: held "
         "(1); z: did not hold (2); u: undecided (3)."
     )
 

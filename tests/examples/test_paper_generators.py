@@ -199,7 +199,7 @@ def test_build_trains_networks_of_another_seed_anew(tmp_path, trained) -> None:
 def test_build_refuses_networks_of_another_recipe(tmp_path, trained) -> None:
     kept, jobs = tmp_path / "kept.jsonl", list_jobs(SETTINGS[:1], 1, seed=5)
     build(jobs, Recipe(), kept, workers=1)
-    message = "kept.jsonl is of another recipe; delete it, or take another folder."
+    message = "kept.jsonl has another recipe; delete it, or use another folder."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         build(jobs, Recipe(epochs=7), kept, workers=1)
 
@@ -225,8 +225,8 @@ def test_sentence_has_the_correlations_and_the_pick_made_by_hand() -> None:
     assert by_accuracy(curves, 2).selection.correlation == 1.0
     assert agreement_of_halves(curves) == 1.0
     sentence = summarise(curves, [1, 2])
-    assert "Over 3 settings of 2 networks" in sentence
-    assert "picks b with 81.00%, number 2 of 3, where the best, a p=1, has 91.00%" in sentence
+    assert "Over 3 settings of 2 networks, " in sentence
+    assert "picks b with 81.00%, number 2 of 3, and the best, a p=1, has 91.00%" in sentence
 
 
 def group_means(curves: LearningCurves, values: np.ndarray) -> np.ndarray:
@@ -266,6 +266,6 @@ def test_example_trains_a_small_table_and_prints_its_means(tmp_path) -> None:
         ]
         assert rows[setting][4] == f"{curves.train_loss[first : first + 2, 0].mean():.3f}"
     assert [row[0] for row in table(lines)] == ["1", "2", "3", "1", "2"]
-    assert lines[-1].startswith("Over 3 settings of 2 networks the mean SoTL-E has ")
+    assert lines[-1].startswith("Over 3 settings of 2 networks, the mean SoTL-E has ")
     assert json.loads((tmp_path / "fig5_generators.json").read_text())["runs"] == 6
     assert not list(tmp_path.glob("*.jsonl"))
