@@ -1,8 +1,12 @@
 """Numbers on the pages are what the examples and the committed tables give."""
 
+import functools
 import importlib
 import math
 import re
+import subprocess
+import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from scipy.stats import spearmanr
 from lightning_sotl import LearningCurves
 from lightning_sotl.cli import main
 from tests.support.pages import DOCS, blocks, commands
-from tests.support.paths import EXAMPLES, PAPER
+from tests.support.paths import EXAMPLES, PAPER, ROOT
 
 
 def block_below(comment):
@@ -89,3 +93,60 @@ def test_the_costs_and_regrets_of_policies_are_those_of_the_committed_table(caps
         rows = [[line for line in text if line[0] == name] for text in (printed, shown)]
         first, second = ([cell for cell in row if cell != "*"] for (row,) in rows)
         assert first == second
+
+
+def sections_of_figures():
+    """Return heading -> text of the sections on the paper's figures that name a command."""
+    text = (DOCS / "results" / "paper.md").read_text()
+    sections = (part.partition("\n") for part in re.split(r"^## ", text, flags=re.M)[1:])
+    return {
+        heading: body
+        for heading, _, body in sections
+        if heading.startswith("Fig. ") or heading == "Where the method fails"
+    }
+
+
+@functools.cache
+def output_of(command):
+    """Return what a command of the page prints."""
+    program, *arguments = command.split()
+    with tempfile.TemporaryDirectory() as folder:
+        if program == "lightning-sotl":
+            arguments = ["-m", "lightning_sotl", *arguments]
+        else:
+            arguments += ["--output", folder]
+        done = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+    return done.stdout
+
+
+def decimals(text):
+    """Return the numbers with a decimal point, without their signs."""
+    return re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\w)", re.sub(r"`[^`]*`", "", text))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("heading", sections_of_figures())
+def test_the_numbers_of_a_figure_are_those_that_its_commands_print(heading):
+    section = sections_of_figures()[heading]
+    found = re.findall(r"`((?:python examples/paper/\w+\.py|lightning-sotl)[^`]*)`", section)
+    assert found
+    printed = [float(one) for command in found for one in decimals(output_of(command))]
+    measured = re.sub(r"\*\*Claim\.\*\*.*?\n\n", "", section, flags=re.S)
+    for number in decimals(measured):
+        half_a_digit = 0.5 * 10 ** -len(number.partition(".")[2])
+        near = [one for one in printed if abs(one - float(number)) <= half_a_digit * (1 + 1e-9)]
+        assert near, f"{number} is not printed by {found}"
+
+
+def test_every_figure_of_the_paper_has_a_section_and_a_picture():
+    sections = sections_of_figures()
+    assert [heading.partition(":")[0] for heading in sections] == [
+        *(f"Fig. {number}" for number in range(1, 11)),
+        "Where the method fails",
+    ]
+    for heading, section in sections.items():
+        (picture,) = re.findall(r"\]\((\.\./images/paper/\w+\.png)\)", section)
+        assert (DOCS / "results" / picture).stat().st_size < 60_000, heading

@@ -96,6 +96,8 @@ def test_the_commands_and_options_of_a_page_exist(name):
         build_parser().parse_args(command.split()[1:])
     for path, options in re.findall(r"python (examples/\S+\.py)([^`\n|]*)", text):
         source = (ROOT / path).read_text()
+        shared = [(ROOT / path).with_name(f"{n}.py") for n in re.findall(r"from (_\w+) ", source)]
+        source += "".join(module.read_text() for module in shared if module.exists())
         if "LightningCLI" in source:  # its options come from Lightning
             continue
         for option in re.findall(r"--[a-z-]+", options):
