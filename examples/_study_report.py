@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_sotl import plotting
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73")  # colour-blind readers tell them apart
+COLORS = ("#0072b2", "#d55e00", "#009e73")  # distinct for color-blind readers
 
 
 def in_order(study: optuna.Study) -> list[FrozenTrial]:
@@ -26,7 +26,7 @@ def in_order(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def count_epochs(study: optuna.Study) -> int:
-    """Return the number of epochs that the trials reported, which equals those trained."""
+    """Return the number of epochs that the trials trained; they report each one."""
     return sum(len(trial.intermediate_values) for trial in study.get_trials(deepcopy=False))
 
 
@@ -57,7 +57,7 @@ def print_trials(
 
 
 def save_picture(path: Path, study: optuna.Study, promoted: list[str]) -> None:
-    """Draw `sotl_e1` of each trial over completed epochs, the promoted ones in color."""
+    """Draw `sotl_e1` of each trial over completed epochs, with the promoted ones in color."""
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for trial in reversed(in_order(study)):
@@ -66,7 +66,7 @@ def save_picture(path: Path, study: optuna.Study, promoted: list[str]) -> None:
         if number in promoted:
             place = promoted.index(number)
             label = f"{place + 1}. trial {number}: {describe(trial.params)}"
-            style = {"color": COLOURS[place], "linewidth": 2.0, "label": label}
+            style = {"color": COLORS[place], "linewidth": 2.0, "label": label}
         elif trial.state == TrialState.PRUNED:
             style |= {"linestyle": ":"}
         values = {e: v for e, v in trial.intermediate_values.items() if math.isfinite(v)}
@@ -77,7 +77,7 @@ def save_picture(path: Path, study: optuna.Study, promoted: list[str]) -> None:
     plotting.save(figure, path)
 
 
-def summarise(
+def summarize(
     study: optuna.Study,
     stop_epoch: int,
     budget: int,
@@ -90,8 +90,8 @@ def summarise(
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     full = len(trials) * budget
     return (
-        f"Ending {len(trials)} trials at epoch {stop_epoch} of {budget} or before ({pruned} were "
-        f"pruned) and training the best {promoted} to the end took {epochs} of the {full} epochs "
+        f"Stopping {len(trials)} trials by epoch {stop_epoch} of {budget} ({pruned} were pruned) "
+        f"and training the best {promoted} to the end took {epochs} of the {full} epochs "
         f"of full training ({epochs / full:.0%}) and picked a network with a test accuracy of "
         f"{test_accuracy:.2%}."
     )

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from lightning_sotl import plotting
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # colour-blind readers tell them apart
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # distinct for color-blind readers
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """The number of epochs that the run was trained."""
+        """The number of epochs that the run has trained."""
         return len(self.epoch_losses)
 
 
@@ -72,12 +72,12 @@ class Outcome:
 
     @property
     def finished(self) -> list[Run]:
-        """The runs that the sweep has trained to the end, in the same order."""
+        """The runs that the sweep trained to the end, in the same order."""
         return [run for run in self.ranking if run.epochs == self.rungs[-1]]
 
 
 def print_table(outcome: Outcome) -> None:
-    """Print how far each run was trained, and a dash if its test accuracy was not measured."""
+    """Print one row per run, with a dash if its test accuracy was not measured."""
     print(
         f"\n{'rank':>4}  {'architecture':15} {'parameters':>10} {'epochs':>6} {'sotl_e1':>9}"
         f" {'val %':>7} {'test %':>7}"
@@ -93,7 +93,7 @@ def print_table(outcome: Outcome) -> None:
 
 
 def save_picture(path: Path, outcome: Outcome) -> None:
-    """Draw the training loss of each run up to where it was paused, and the rungs."""
+    """Draw the training loss of each run up to its last epoch, and the rungs."""
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")
     axes = figure.subplots()
     finished = outcome.finished
@@ -103,7 +103,7 @@ def save_picture(path: Path, outcome: Outcome) -> None:
         if run in finished:
             place = finished.index(run)
             label = f"{run.name}{' (pick)' if run is outcome.pick else ''}"
-            style = {"color": COLOURS[place % len(COLOURS)], "linewidth": 2.0, "label": label}
+            style = {"color": COLORS[place % len(COLORS)], "linewidth": 2.0, "label": label}
         completed = [epoch + 1 for epoch in run.epoch_losses]
         axes.plot(completed, list(run.epoch_losses.values()), **style)
         if run not in finished:
@@ -120,8 +120,8 @@ def save_picture(path: Path, outcome: Outcome) -> None:
     plotting.save(figure, path)
 
 
-def summarise(outcome: Outcome, *, verify: bool) -> str:
-    """Return a sentence on the cost and the pick; `verify` compares it with full training."""
+def summarize(outcome: Outcome, *, verify: bool) -> str:
+    """Return a sentence on the cost and the pick; with `verify`, also on full training."""
     runs, stop, end = len(outcome.runs), outcome.rungs[0], outcome.rungs[-1]
     spent, full = sum(run.epochs for run in outcome.runs), runs * end
     pick, finished = outcome.pick, len(outcome.finished)
@@ -138,7 +138,7 @@ def summarise(outcome: Outcome, *, verify: bool) -> str:
         return f"{sentence}."
     tests = np.array([run.test_at_end for run in outcome.runs])
     place = 1 + int((tests > pick.test_at_end).sum())
-    # Both are oriented, so that +1 is agreement: low losses and high accuracies are good.
+    # Both are oriented so that +1 is full agreement: low losses and high accuracies are good.
     by_losses = -spearmanr([run.epoch_losses[stop - 1] for run in outcome.runs], tests).statistic
     by_accuracy = spearmanr([run.accuracies[stop - 1] for run in outcome.runs], tests).statistic
     return (

@@ -7,7 +7,7 @@ on scikit-learn's digits, with the full budget as `max_epochs`, and uses only tr
 - fixed T: all runs train to epoch 6 of 30, then `promote` trains the best 3 to the end;
 - ASHA: Optuna's SuccessiveHalvingPruner with OptunaReporter;
 - adaptive, Optuna: AdaptivePruner instead;
-- adaptive, directory: plain runs that read each other's records, without any tool;
+- adaptive, directory: runs that read each other's records, without another tool;
 - full (only with `--verify`): all runs train to the end.
 
 The validation accuracy picks one of the runs that reached the end. Only the pick is tested.
@@ -79,7 +79,7 @@ class Sweep:
 
 
 class Networks:
-    """The networks of the sweep, and how to train each of them."""
+    """Trains and tests the networks of the sweep."""
 
     def __init__(self, folder: Path, *, budget: int, stop_epoch: int, seed: int) -> None:
         self.folder, self.budget, self.stop_epoch, self.seed = folder, budget, stop_epoch, seed
@@ -142,7 +142,7 @@ class Networks:
 
 
 def by_fixed_t(networks: Networks, sweep: Sweep) -> None:
-    """Stop all at T, and promote the best."""
+    """Stop all runs at T, and promote the best."""
     for number in tqdm(range(len(networks.all)), desc="fixed T", unit="run"):
         networks.fit(sweep, "fixed", number, EarlyRankingStopper(stop_epoch=networks.stop_epoch))
 
@@ -156,7 +156,7 @@ def by_fixed_t(networks: Networks, sweep: Sweep) -> None:
 
 
 def by_pruner(networks: Networks, sweep: Sweep, name: str, pruner: BasePruner) -> None:
-    """Let a pruner of an Optuna study end runs."""
+    """Let the pruner of an Optuna study stop runs."""
     study = optuna.create_study(pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0))
     for number in tqdm(range(len(networks.all)), desc=name, unit="run"):
         trial = study.ask()
@@ -169,7 +169,7 @@ def by_pruner(networks: Networks, sweep: Sweep, name: str, pruner: BasePruner) -
 
 
 def by_directory(networks: Networks, sweep: Sweep, policy: AdaptivePolicy) -> None:
-    """Let each run read the records of the others."""
+    """Let each run decide from the records of the others."""
     directory = networks.folder / "directory"
     for number in tqdm(range(len(networks.all)), desc="adaptive, directory", unit="run"):
         stopper = EarlyRankingStopper(policy=policy, directory=directory)
@@ -177,13 +177,13 @@ def by_directory(networks: Networks, sweep: Sweep, policy: AdaptivePolicy) -> No
 
 
 def to_the_end(networks: Networks, sweep: Sweep) -> None:
-    """Train all to the end."""
+    """Train all runs to the end."""
     for number in tqdm(range(len(networks.all)), desc="full", unit="run"):
         networks.fit(sweep, "full", number)
 
 
 def measured(networks: Networks, run: Callable[[Networks, Sweep], None]) -> Sweep:
-    """Return a finished sweep with its pick tested."""
+    """Run a sweep, test its pick, and return both."""
     sweep, begun = Sweep(), time.perf_counter()
     run(networks, sweep)
     sweep.seconds = time.perf_counter() - begun
@@ -206,13 +206,13 @@ def print_table(networks: Networks, sweeps: dict[str, Sweep]) -> None:
 
 
 def save_picture(path: Path, networks: Networks, sweeps: dict[str, Sweep]) -> None:
-    """Draw the training losses of each sweep, a dot where a run was ended."""
+    """Draw the training losses of each sweep, with a dot where a run was stopped."""
     figure = Figure(figsize=(11, 3), layout="constrained")
     panels = figure.subplots(1, len(sweeps), sharex=True, sharey=True)
     for axes, (name, sweep) in zip(panels, sweeps.items(), strict=True):
         for number, losses in sweep.losses.items():
-            colour = "#d55e00" if number == sweep.pick else "0.6"
-            axes.plot(range(1, len(losses) + 1), losses, color=colour, linewidth=1)
+            color = "#d55e00" if number == sweep.pick else "0.6"
+            axes.plot(range(1, len(losses) + 1), losses, color=color, linewidth=1)
             if len(losses) < networks.budget:
                 axes.plot(len(losses), losses[-1], ".", color="black", markersize=4)
         axes.set(title=f"{name}: {sweep.epochs} epochs", xlabel="completed epochs", yscale="log")
@@ -234,7 +234,7 @@ def main() -> None:
     options = parser.parse_args()
     quieten()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    torch.set_num_threads(1)  # more are slower on networks this small
+    torch.set_num_threads(1)  # more threads are slower on networks this small
     budget, stop_epoch = (5, 2) if options.smoke else (30, 6)
     folder = make_log_folder(options.output / "adaptive_sweep")
     networks = Networks(folder, budget=budget, stop_epoch=stop_epoch, seed=options.seed)
@@ -261,7 +261,7 @@ def sentence(sweeps: dict[str, Sweep], full: int) -> str:
         f"{name} took {sweep.epochs / full:.0%} of the epochs of full training and picked a "
         f"network with a test accuracy of {sweep.test:.2%}"
         for name, sweep in sweeps.items()
-        if name != "adaptive, Optuna"  # in one process, it decides as the directory's does
+        if name != "adaptive, Optuna"  # in one process, it decides as "adaptive, directory" does
     ]
     return "; ".join(parts) + "."
 

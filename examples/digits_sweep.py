@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from _classifier import Classifier, make_loader, make_log_folder, quieten
 from _digits import Digits, build_network, load_splits, seeded
-from _sweep_report import Outcome, Run, print_table, save_picture, summarise
+from _sweep_report import Outcome, Run, print_table, save_picture, summarize
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from tqdm import tqdm
@@ -69,7 +69,7 @@ ARCHITECTURES: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("conv", (16, 32)),
     ("conv", (32, 64)),
 )
-FINALISTS = 3  # runs to train to the end at least, if runs take turns
+FINALISTS = 3  # least number of runs to train to the end, if runs take turns
 PROMOTED = 3  # runs to train to the end after a fixed T
 BATCH_SIZE = 32
 
@@ -91,7 +91,7 @@ class Training:
             turn.fit(self.trainer(*turn.callbacks), model, *self.loaders)
 
     def train(self, run: Run, stopper: EarlyRankingStopper, logs: Path | None = None) -> Classifier:
-        """Train a run, from its checkpoint if it has one, until its stopper or budget ends it."""
+        """Train a run, from its checkpoint if any, until its stopper or its budget ends it."""
         monitor = SoTLMonitor(record=logs is not None)
         logger = None
         if logs is not None:
@@ -133,7 +133,7 @@ class Training:
 
 
 def take_turns(training: Training, runs: list[Run], folder: Path) -> Outcome:
-    """Train all runs in turns, then read from their records how far each was trained."""
+    """Train all runs in turns, then read their curves from the records."""
     candidates = [{"kind": run.kind, "widths": list(run.widths), "seed": run.seed} for run in runs]
     sweep = Sweep(
         folder,
@@ -213,7 +213,7 @@ def main() -> None:
     picture = options.output / "digits_sweep.png"
     save_picture(picture, outcome)
     print(f"\nsweep in {os.path.relpath(folder)}, picture in {os.path.relpath(picture)}\n")
-    print(summarise(outcome, verify=options.verify))
+    print(summarize(outcome, verify=options.verify))
 
 
 if __name__ == "__main__":

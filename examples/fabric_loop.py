@@ -1,4 +1,4 @@
-"""Follows SoTL-E in a Lightning Fabric loop, on one process or several, and checks it.
+"""Computes SoTL-E in a Lightning Fabric loop, on one process or several, and checks it.
 
 Claim: in a hand-written loop, `SumOfTrainingLosses` computes what the callback computes in a
 Trainer: the sum of the last epochs' training losses over all ranks. This holds although each rank
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from lightning_sotl import SumOfTrainingLosses, plotting
 
-WINDOW = 2  # E, the epochs that are summed
+WINDOW = 2  # E, the number of epochs to sum
 BATCH_SIZE = 32  # on each rank
 ACCUMULATE = 2  # batches per optimizer step
 
@@ -65,13 +65,13 @@ def train(fabric: Fabric, epochs: int) -> list[Epoch]:
             with fabric.no_backward_sync(network, enabled=is_accumulating):
                 loss = cross_entropy(network(images), labels)
                 fabric.backward(loss / ACCUMULATE)
-            metric.update(loss)  # as the step gave it, not divided
+            metric.update(loss)  # the loss of the batch, not divided by ACCUMULATE
             losses.append(loss.detach())
             if not is_accumulating:
                 optimizer.step()
                 optimizer.zero_grad()
         metric.close_epoch()
-        estimate = metric.compute()  # on every rank, as it adds up all of them
+        estimate = metric.compute()  # call it on every rank, because it sums over all of them
         history.append(Epoch(gather(fabric, torch.stack(losses)), gather(fabric, estimate)))
     return history
 
@@ -90,7 +90,7 @@ def check(history: list[Epoch]) -> np.ndarray:
 
 
 def report(history: list[Epoch]) -> str:
-    """Print the table, and return in one sentence whether the metric is right."""
+    """Print the table, and return one sentence on the metric's error."""
     expected = check(history)
     ranks, batches = history[0].losses.shape
     columns = [*(f"rank {rank}" for rank in range(ranks)), "raw losses", "difference"]
@@ -107,8 +107,8 @@ def report(history: list[Epoch]) -> str:
     error = np.abs(estimates - expected[WINDOW - 1 :, None]).max()
     return (
         f"After {len(history)} epochs of {batches} batches in "
-        f"{'one process' if ranks == 1 else f'each of {ranks} processes'} SoTL-E over {WINDOW} "
-        f"epochs is {estimates[-1, 0]:.4f} nats; in all epochs the ranks differ by at most "
+        f"{'one process' if ranks == 1 else f'each of {ranks} processes'}, SoTL-E over {WINDOW} "
+        f"epochs is {estimates[-1, 0]:.4f} nats; in all epochs, the ranks differ by at most "
         f"{between:g} nats, and the metric differs from the float64 means of the gathered losses "
         f"by at most {error:g} nats."
     )
@@ -130,11 +130,11 @@ def save_picture(path: Path, history: list[Epoch]) -> None:
 
 
 def main() -> None:
-    """Launch the processes, train, and print from the first of them."""
+    """Launch the processes and train; the first process prints the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--devices", type=int, default=1, help="processes on the CPU")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and dropout")
-    parser.add_argument("--smoke", action="store_true", help="3 epochs in place of 8")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and dropout")
+    parser.add_argument("--smoke", action="store_true", help="3 epochs instead of 8")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "output", metavar="DIR"
     )
@@ -148,7 +148,7 @@ def main() -> None:
     fabric = Fabric(accelerator="cpu", devices=options.devices, strategy=strategy)
     fabric.launch()
     generator = np.random.default_rng(options.seed)
-    # Each rank drops other units; the initial weights are those of rank 0.
+    # Each rank drops different units; all start from the weights of rank 0.
     seed = int(generator.integers(2**31, size=fabric.world_size)[fabric.global_rank])
     with seeded(seed):
         history = train(fabric, 3 if options.smoke else 8)
@@ -158,7 +158,7 @@ def main() -> None:
         save_picture(picture, history)
         print(f"\npicture in {os.path.relpath(picture)}\n")
         print(sentence)
-    if fabric.world_size > 1:  # Fabric leaves a gloo group open, and torch may abort at exit then
+    if fabric.world_size > 1:  # torch may abort at exit if Fabric's gloo group is still open
         fabric.barrier()
         torch.distributed.destroy_process_group()
 

@@ -7,10 +7,10 @@ as their value. The best 3 resume from their checkpoints and train to the end, t
 accuracy picks one of them, and only the pick sees the test split.
 
 The study is a journal file, and each epoch saves a checkpoint. After a crash or a `kill -9`,
-`--resume FOLDER` continues the search: finished trials are kept, the interrupted trial resumes
-under its own number, and no epoch is counted twice.
+`--resume FOLDER` continues the search. It keeps finished trials, the interrupted trial resumes
+under its own number, and no epoch counts twice.
 
-Figure: `sotl_e1` of each trial over its epochs, the promoted ones in color, pruned ones dotted.
+Figure: `sotl_e1` of each trial over its epochs, promoted trials in color, pruned ones dotted.
 Time: about 40 s on 2 CPU cores, 10 s with `--smoke`.
 
     python examples/optuna_sweep.py [--seed 0] [--smoke] [--sampler tpe|evolution|random]
@@ -30,7 +30,7 @@ import optuna
 import torch
 from _classifier import Classifier, make_loader, make_log_folder, quieten
 from _digits import load_splits, seeded
-from _study_report import count_epochs, print_trials, save_picture, summarise
+from _study_report import count_epochs, print_trials, save_picture, summarize
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from pytorch_lightning import Trainer
@@ -204,7 +204,7 @@ def main() -> None:
     save_picture(picture, study, list(accuracies))
     print(f"\nstudy in {os.path.relpath(folder)}, picture in {os.path.relpath(picture)}\n")
     epochs = count_epochs(study) + len(promoted) * (budget - stop_epoch)
-    print(summarise(study, stop_epoch, budget, len(promoted), epochs, test_accuracy))
+    print(summarize(study, stop_epoch, budget, len(promoted), epochs, test_accuracy))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main() -> None:
 def verdict(logs: str, target: str, val_metric: str) -> str:
     """Return one sentence that compares SoTL-E with the validation metric early on."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the commands above have said it all
+        warnings.simplefilter("ignore")  # the commands above have printed all warnings
         curves = LearningCurves.from_logs(logs, final_metric=target, val_metric=val_metric)
     early = max(1, curves.epochs // 4)
     found = evaluate(curves, at=[early], estimators=["sotl-e1", "val-metric"]).estimators

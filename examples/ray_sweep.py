@@ -6,8 +6,8 @@ then ranks the trials and trains the best 3 to the end as a second sweep. These 
 their checkpoints in Ray's storage, on any machine with free resources. The validation accuracy at
 the end picks one of them, and only the pick sees the test split.
 
-Figure: the training loss of each run up to where it was stopped, the promoted ones in color.
-Time: about 40 s on 2 CPU cores. More than half of it is the start of Ray and its workers' imports.
+Figure: the training loss of each run up to where it was stopped, promoted runs in color.
+Time: about 40 s on 2 CPU cores, more than half of it to start Ray and for its workers' imports.
 
     python examples/ray_sweep.py [--seed 0] [--smoke] [--output DIR] [--address ADDRESS]
                                  [--storage PATH]
@@ -31,8 +31,8 @@ import numpy as np
 import ray
 import torch
 from _classifier import Classifier, make_loader, make_log_folder, quieten
-from _digits import load_splits, seeded
-from _sweep_report import Outcome, Run, print_table, save_picture, summarise
+from _digits import build_network, load_splits, seeded
+from _sweep_report import Outcome, Run, print_table, save_picture, summarize
 from digits_sweep import ARCHITECTURES, BATCH_SIZE, PROMOTED
 from pytorch_lightning import Trainer
 from ray import tune
@@ -45,7 +45,7 @@ EXAMPLES = Path(__file__).resolve().parent
 
 
 def train_trial(config: dict[str, Any]) -> None:
-    """Train one network on a worker, to T or, if it is promoted, to the end."""
+    """Train one network on a worker: to T, or to the end if it is promoted."""
     quieten()
     torch.set_num_threads(1)
     digits = load_splits()
@@ -74,7 +74,7 @@ def train_trial(config: dict[str, Any]) -> None:
 
 
 class EpochBar(tune.Callback):
-    """Counts on a progress bar the epochs that the trials report."""
+    """Shows the epochs that the trials report on a progress bar."""
 
     def __init__(self, bar: tqdm) -> None:
         self.bar = bar
@@ -85,11 +85,11 @@ class EpochBar(tune.Callback):
         self.bar.update()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Ray stores its callbacks, and a bar cannot be
+        return {}  # Ray pickles its callbacks, and a bar cannot be pickled
 
 
 def run_config(storage: str, name: str, bar: tqdm) -> tune.RunConfig:
-    """Return where a sweep is stored, and that a trial whose worker dies is tried again."""
+    """Return where to store a sweep; a trial is tried again once if its worker dies."""
     return tune.RunConfig(
         name=name,
         storage_path=storage,
@@ -128,54 +128,37 @@ def run_sweep(runs: list[Run], storage: str, *, stop_epoch: int, budget: int) ->
             tune_config=workers,
             run_config=run_config(storage, "to_end", bar),
         )
-    note_stop(stopped, by_name)
-    ends = note_end(promoted, by_name)
+    ends = results_by_name(promoted)
+    for result in (*results_by_name(stopped).values(), *ends.values()):
+        run = by_name[result.config["name"]]
+        run.epoch_losses |= by_epoch(result, "sotl_e1")
+        run.accuracies |= by_epoch(result, "val_acc")
     ranking = sorted(runs, key=lambda run: run.epoch_losses[stop_epoch - 1])
     pick = max(ranking[:PROMOTED], key=lambda run: run.accuracies[budget - 1])
     pick.test_at_end = test_accuracy(ends[pick.name])
     return Outcome(runs, pick, (stop_epoch, budget))
 
 
-def note_stop(results: tune.ResultGrid, by_name: dict[str, Run]) -> None:
-    """Note what the trials have come to at T.
+def results_by_name(results: tune.ResultGrid) -> dict[str, tune.Result]:
+    """Return name of the run -> result of its trial.
 
     Raises:
-        RuntimeError: If a trial has failed.
+        RuntimeError: If a trial failed.
     """
     if results.errors:
-        raise RuntimeError(f"{results.num_errors} trials have failed.") from results.errors[0]
-    for result in (results[place] for place in range(len(results))):
-        run = by_name[result.config["name"]]
-        run.epoch_losses = by_epoch(result, "sotl_e1")
-        run.accuracies = by_epoch(result, "val_acc")
-        model = Classifier(run.kind, run.widths)
-        run.parameters = sum(parameter.numel() for parameter in model.parameters())
-
-
-def note_end(results: tune.ResultGrid, by_name: dict[str, Run]) -> dict[str, tune.Result]:
-    """Note what the promoted trials have come to, and return them by the name of the run.
-
-    Raises:
-        RuntimeError: If a trial has failed.
-    """
-    if results.errors:
-        raise RuntimeError(f"{results.num_errors} trials have failed.") from results.errors[0]
-    ends = {results[place].config["name"]: results[place] for place in range(len(results))}
-    for name, result in ends.items():
-        by_name[name].epoch_losses |= by_epoch(result, "sotl_e1")
-        by_name[name].accuracies |= by_epoch(result, "val_acc")
-    return ends
+        raise RuntimeError(f"{results.num_errors} trials failed.") from results.errors[0]
+    return {results[i].config["name"]: results[i] for i in range(len(results))}
 
 
 def by_epoch(result: tune.Result, metric: str) -> dict[int, float]:
-    """Return epoch (from 0) -> what the trial has reported of a metric."""
+    """Return epoch (from 0) -> the reported value of a metric."""
     reports = result.metrics_dataframe
     epochs = (int(completed) - 1 for completed in reports["epochs_completed"])
     return dict(zip(epochs, map(float, reports[metric]), strict=True))
 
 
 def test_accuracy(result: tune.Result) -> float:
-    """Measure the test accuracy of a promoted trial from its last checkpoint."""
+    """Return the test accuracy of a promoted trial, from its last checkpoint."""
     digits = load_splits()
     with result.checkpoint.as_directory() as folder:
         path = Path(folder) / "checkpoint.ckpt"
@@ -186,13 +169,19 @@ def test_accuracy(result: tune.Result) -> float:
 
 
 def main() -> None:
-    """Start or join Ray, run the sweep, print the table and say what came of it."""
+    """Start or join Ray, run the sweep, print the table and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seed", type=int, default=0, help="of weights, dropout and shuffling")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of weights, dropout and shuffling"
+    )
     parser.add_argument("--smoke", action="store_true", help="4 networks, 2 of 5 epochs")
     parser.add_argument("--output", type=Path, default=EXAMPLES / "output", metavar="DIR")
-    parser.add_argument("--address", help="of a running Ray cluster; default: start one here")
-    parser.add_argument("--storage", help="where all machines reach it; default: in --output")
+    parser.add_argument(
+        "--address", help="address of a running Ray cluster (default: start one here)"
+    )
+    parser.add_argument(
+        "--storage", help="storage that all machines can reach (default: in --output)"
+    )
     options = parser.parse_args()
     quieten()
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
@@ -201,10 +190,13 @@ def main() -> None:
     generator = np.random.default_rng(options.seed)
     chosen = ARCHITECTURES[::5] if options.smoke else ARCHITECTURES
     runs = [Run(kind, widths, seed=int(generator.integers(2**31))) for kind, widths in chosen]
+    for run in runs:
+        network = build_network(run.kind, run.widths)
+        run.parameters = sum(parameter.numel() for parameter in network.parameters())
     stop_epoch, budget = (2, 5) if options.smoke else (6, 30)
     storage = make_log_folder((options.output / "ray_sweep").absolute())
     ray.init(
-        address=options.address or "local",  # and none that runs here by chance
+        address=options.address or "local",  # never join a cluster that happens to run here
         runtime_env={"working_dir": str(EXAMPLES), "excludes": ["output", "__pycache__"]},
         include_dashboard=None if options.address else False,
         log_to_driver=False,
@@ -217,7 +209,7 @@ def main() -> None:
     picture = options.output / "ray_sweep.png"
     save_picture(picture, outcome)
     print(f"\nresults in {options.storage or storage}, picture in {picture}\n")
-    print(summarise(outcome, verify=False))
+    print(summarize(outcome, verify=False))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What one decision of the adaptive policy costs in a sweep of which 1,000 runs are finished.
+"""Measures the cost of one decision of the adaptive policy, next to 1,000 finished runs.
 
-Measures, in processor time, the rule alone on one curve and on two, Optuna's pruner in a study in
-memory, and a run that reads the others' records below a directory: its first look, and later ones,
-when one other run has written an epoch since. A decision is made once an epoch.
+All times are processor times. The benchmark measures the rule alone, with one curve per run and
+with two; Optuna's pruner with a study in memory; and a run that reads the records of the others
+below a directory: its first decision, and later ones, each after one other run wrote an epoch. A
+policy decides once per epoch.
 
 Time: about 20 s on one CPU core, 3 s with `--smoke`.
 
@@ -43,16 +44,16 @@ def milliseconds(call: Callable[[], object], *, repeats: int = 50) -> float:
 
 
 def by_rule(losses: np.ndarray, epoch: int, *, curves: int) -> float:
-    """Return what the rule alone takes for a run that has come to an epoch."""
+    """Return the time of the rule alone, for a run after `epoch` epochs."""
     table = np.vstack([losses, losses[:1]])
     table[-1, epoch:] = np.nan
     run = len(table) - 1
-    given = [table] * curves
-    return milliseconds(lambda: POLICY.decide(run, *given))
+    tables = [table] * curves
+    return milliseconds(lambda: POLICY.decide(run, *tables))
 
 
 def by_pruner(losses: np.ndarray, epoch: int) -> float:
-    """Return what `should_prune` takes beside 1,000 trials, of which the pruner knows."""
+    """Return the time of `should_prune` in a study whose finished trials the pruner has read."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(pruner=AdaptivePruner(POLICY))
     for curve in tqdm(losses, desc="trials", leave=False):
@@ -66,12 +67,12 @@ def by_pruner(losses: np.ndarray, epoch: int) -> float:
     trial = study.ask()
     for step in range(epoch):
         trial.report(float(losses[0, step]), step)
-    trial.should_prune()  # reads the finished ones, once
+    trial.should_prune()  # reads the finished trials, once
     return milliseconds(trial.should_prune)
 
 
 def by_directory(losses: np.ndarray, epoch: int) -> tuple[float, float]:
-    """Return what the first look at 1,000 records takes, and a later one."""
+    """Return the time of the first decision from all records, and of a later one."""
     estimate = LoggedEstimate(FAMILIES["sotl-e"], 1)
     with tempfile.TemporaryDirectory() as folder:
         records = [RunRecord(Path(folder) / f"run_{n}" / "sotl.jsonl") for n in range(len(losses))]
@@ -93,9 +94,9 @@ def by_directory(losses: np.ndarray, epoch: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure, and print one table."""
+    """Measure, and print one table and one sentence."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=1000, help="that are finished")
+    parser.add_argument("--runs", type=int, default=1000, help="number of finished runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="50 runs")
     options = parser.parse_args()
@@ -114,10 +115,10 @@ def main() -> None:
         worst = max(worst, *times)
         print(f"{name:32}" + "".join(f" {taken:7.2f}" for taken in times))
     first, later = by_directory(losses, 10)
-    print(f"{'a directory of records':32} {'':7} {later:7.2f}         first look {first:.0f}")
+    print(f"{'a directory of records':32} {'':7} {later:7.2f}         first decision {first:.0f}")
     print(
-        f"A decision takes at most {worst:.2f} ms beside {runs} finished runs, and {later:.0f} ms "
-        "where their records are looked through for what is new."
+        f"With {runs} finished runs, a decision takes at most {worst:.2f} ms, or {later:.0f} ms "
+        "with reading what is new in the records of the others."
     )
 
 

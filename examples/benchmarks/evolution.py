@@ -1,16 +1,16 @@
-"""How far regularised evolution, TPE and random search come in 150 trials, with 1 and 4 workers.
+"""Compares regularized evolution, TPE and random search over 150 trials, with 1 and 4 workers.
 
-Claims: on a space of NAS-Bench-201's size (6 edges with 5 operations each, 15,625 cells) evolution
-finds a better cell than random search, beyond two standard errors of the paired difference over 20
-seeds; with 4 trials in flight the result is the same within the noise.
+Claims: on a space of NAS-Bench-201's size (6 edges with 5 operations each, 15,625 cells), evolution
+finds a better cell than random search, by more than two standard errors of the paired difference
+over 20 seeds. With 4 trials in flight, the result is the same within the noise.
 
-The table is SYNTHETIC: a fixed sum of effects of each operation on each edge and of each pair of
-operations on two edges, half as strong, all normal. So it tells whether the searches work, not
-which one to use on real networks. A cell's regret is its distance from the best cell, in standard
-deviations of the table; 0 is the best and lower is better. With 4 workers, four trials are asked
-for before the first is told, and each time one of the four, picked at random, is told.
+The table is SYNTHETIC. A score is a sum of fixed normal effects: of each operation on each edge,
+and, half as strong, of each pair of operations on two edges. So the benchmark shows whether the
+searches work, not which one to use for real networks. The regret of a cell is its distance from the
+best cell, in standard deviations of the table; lower is better, and 0 is the best. With 4 workers,
+four trials are in flight, and a random one of them finishes at each step.
 
-About 20 seconds.
+Time: about 20 seconds.
 
     python examples/benchmarks/evolution.py [--smoke] [--seed S]
 """
@@ -44,8 +44,12 @@ WORKERS = (1, 4)
 def main() -> None:
     """Search and print one table and one sentence."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="few short searches, for a check")
-    parser.add_argument("--seed", type=int, default=0, help="of the searches; the table is fixed")
+    parser.add_argument(
+        "--smoke", action="store_true", help="few short searches, for a quick check"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the searches; the table is fixed"
+    )
     options = parser.parse_args()
     seeds, trials = (3, 40) if options.smoke else (20, 150)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -53,7 +57,7 @@ def main() -> None:
     table = made_up_table(np.random.default_rng(201))
     cases = list(itertools.product(WORKERS, SAMPLERS))
     regrets = {case: np.empty(seeds) for case in cases}
-    for index in tqdm(range(seeds), desc="searches of each kind", leave=False):
+    for index in tqdm(range(seeds), desc="searches of each type", leave=False):
         seed = options.seed * seeds + index
         for workers, name in cases:
             sampler = SAMPLERS[name](seed=seed)
@@ -62,7 +66,7 @@ def main() -> None:
 
 
 def made_up_table(generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return the regret of each cell, one axis an edge."""
+    """Return the regret of each cell, with one axis per edge."""
     cells = np.indices((OPERATIONS,) * EDGES)
     scores = np.zeros((OPERATIONS,) * EDGES)
     for edge in cells:
@@ -75,7 +79,7 @@ def made_up_table(generator: np.random.Generator) -> NDArray[np.float64]:
 def best_regret(
     table: NDArray[np.float64], sampler: BaseSampler, trials: int, workers: int, seed: int
 ) -> float:
-    """Return the least regret that one search has met, with `workers` trials in flight."""
+    """Return the lowest regret of one search, with `workers` trials in flight."""
     generator = np.random.default_rng(seed)
     study = optuna.create_study(sampler=sampler)
     in_flight: list[optuna.Trial] = []
@@ -91,9 +95,9 @@ def best_regret(
 def print_table(
     regrets: dict[tuple[int, str], NDArray[np.float64]], seeds: int, trials: int
 ) -> None:
-    """Print means over the seeds, and how surely they differ from random search."""
+    """Print means over the seeds, and their lead over random search in standard errors."""
     print(f"Regret of the best of {trials} trials, {seeds} seeds (0 is the best of 15,625 cells)")
-    print("workers  sampler      mean     s.e.  found best  less than random  in s.e.")
+    print("workers  sampler      mean     s.e.  found best  lead over random  in s.e.")
     margins = {}
     for (workers, name), found in regrets.items():
         line = f"{workers:7d}  {name:9s}{found.mean():8.3f}{standard_error(found):9.3f}"
@@ -105,16 +109,16 @@ def print_table(
         print(line)
     apart = regrets[4, "evolution"] - regrets[1, "evolution"]
     print(
-        f"Regularised evolution is ahead of random search by {margins[1, 'evolution']:.1f} "
-        f"standard errors with 1 worker and {margins[4, 'evolution']:.1f} with 4, and its regrets "
-        f"with 1 and 4 workers ({regrets[1, 'evolution'].mean():.3f} and "
+        f"Regularized evolution leads random search by {margins[1, 'evolution']:.1f} standard "
+        f"errors with 1 worker and {margins[4, 'evolution']:.1f} with 4; its regrets with 1 and 4 "
+        f"workers ({regrets[1, 'evolution'].mean():.3f} and "
         f"{regrets[4, 'evolution'].mean():.3f}) differ by "
         f"{abs(apart.mean()) / standard_error(apart):.1f} standard errors."
     )
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
-    """Return that of the mean."""
+    """Return the standard error of the mean."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 

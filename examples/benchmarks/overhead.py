@@ -1,12 +1,13 @@
-"""What a callback costs per training step, measured inside ONE running Trainer.
+"""Measures the cost of a callback per training step, inside ONE running Trainer.
 
-The whole step (8 samples through 5 linear layers of width 32, one thread, about 1.3 ms) is timed
-with and without each callback, which is put into and taken out of `trainer.callbacks` in
-alternating blocks of steps, in random order. So all variants share the process, the data and the
-machine's drift. Medians show a usual step; totals also show what is done only now and then.
+A step sends 8 samples through 5 linear layers of width 32, on one thread. The benchmark adds each
+callback to `trainer.callbacks` and removes it again, in alternating blocks of steps and in random
+order. So all variants share the process, the data and the machine's drift. Medians show a typical
+step. Totals also contain work that is done only once in a while.
 
-Claim: SoTLMonitor costs at most 3 % of this step in total, most of which is Lightning calling every
-hook of any callback. Takes about 2 minutes on one core; `--smoke` 10 s.
+Claim: SoTLMonitor costs at most 3 % of this small step in total, and most of it is Lightning's cost
+of calling the hooks of any callback.
+Time: about 2 minutes on one core, 10 s with `--smoke`.
 
     python examples/benchmarks/overhead.py
 """
@@ -47,11 +48,11 @@ class Net(pl.LightningModule):
 
 
 class NoHook(pl.Callback):
-    """A callback that does nothing: what Lightning charges for any callback."""
+    """A callback that does nothing, to measure what any callback costs."""
 
 
 class ItemToList(pl.Callback):
-    """What people write: append each loss to a list, which waits for the device."""
+    """Appends each loss to a list, as many people do; `item` waits for the device."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -78,7 +79,7 @@ class SelfLog(pl.Callback):
 
 
 class Alternate(pl.Callback):
-    """Puts one variant in for a block of steps, then another, and times every step."""
+    """Installs one variant for a block of steps, then the next, and times every step."""
 
     def __init__(self, variants: dict[str, pl.Callback | None], block: int, rounds: int) -> None:
         rng = np.random.default_rng(0)
@@ -104,7 +105,7 @@ class Alternate(pl.Callback):
 
 
 def measure(block: int, rounds: int) -> dict[str, np.ndarray]:
-    """Return variant -> seconds of each of its steps."""
+    """Return variant -> time of each of its steps, in seconds."""
     variants: dict[str, pl.Callback | None] = {
         "without": None,
         "no hook of its own": NoHook(),
@@ -137,7 +138,7 @@ def bootstrap(ratio: Callable[[np.ndarray], float], rounds: int) -> tuple[float,
 
 
 def report(seconds: dict[str, np.ndarray], rounds: int) -> str:
-    """Print one row a variant and return the closing sentence."""
+    """Print one row per variant, and return the final sentence."""
     per_round = {name: values.reshape(rounds, -1) for name, values in seconds.items()}
     base = per_round["without"]
     print(f"{'callback':<28}{'median us':>10}{'ratio':>8}{'total ratio':>13}{'95 % interval':>18}")
@@ -158,8 +159,8 @@ def report(seconds: dict[str, np.ndarray], rounds: int) -> str:
             f"{totals[name]:>13.3f}{f'{low:.3f} to {high:.3f}':>18}"
         )
     return (
-        f"SoTLMonitor takes {100 * (totals['SoTLMonitor'] - 1):.1f} % of a training step of "
-        f"{np.median(base) * 1e3:.2f} ms in total, of which a callback without any hook takes "
+        f"SoTLMonitor adds {100 * (totals['SoTLMonitor'] - 1):.1f} % to a training step of "
+        f"{np.median(base) * 1e3:.2f} ms; a callback without any hook adds "
         f"{100 * (totals['no hook of its own'] - 1):.1f} %."
     )
 
@@ -169,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=150)
-    parser.add_argument("--smoke", action="store_true", help="a few rounds: no numbers to quote")
+    parser.add_argument("--smoke", action="store_true", help="a few rounds, for a quick check")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)

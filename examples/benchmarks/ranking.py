@@ -1,9 +1,10 @@
-"""How fast a table of NAS-Bench-201's size is evaluated: 15,625 runs of 200 epochs.
+"""Measures how fast a table of NAS-Bench-201's size is evaluated: 15,625 runs of 200 epochs.
 
-Claims: all estimators at all T in under 10 s and 2 GB; intervals from 1,000 resamples at 8 values
-of T in under 60 s, at least 10 times as fast as calling `scipy.stats.spearmanr` on each resample.
-The curves are made up, since only their number matters. Times are processor time, which counts
-the work of all cores. Under a minute.
+Claims: all estimators at all T take less than 10 s and 2 GB. Intervals from 1,000 resamples at 8
+values of T take less than 60 s, and are at least 10 times as fast as `scipy.stats.spearmanr` on
+each resample. The curves are synthetic, because only their number matters. Times are processor
+times over all cores.
+Time: less than a minute.
 
     python examples/benchmarks/ranking.py [--smoke] [--seed S]
 """
@@ -54,7 +55,7 @@ def main() -> None:
     begun = time.process_time()
     result = evaluate(curves, at=at, resamples=resamples, seed=options.seed)
     seconds_intervals = time.process_time() - begun
-    # What was shown, not counting the grid of windows that the recommendation needs on top.
+    # Only the shown correlations count, not the windows that the recommendation also needs.
     calls = resamples * sum(len(values) for values in result.estimators.values())
     ratio = calls * per_call / seconds_intervals
 
@@ -63,7 +64,7 @@ def main() -> None:
     print(f"{'peak memory so far':45s}{memory:10.2f} GB")
     print(f"{f'{resamples:,} resamples at {len(at)} T, and (E, T)':45s}{seconds_intervals:10.2f} s")
     print(f"{'scipy.stats.spearmanr, mean of 50 calls':45s}{per_call * 1e3:10.3f} ms")
-    print(f"{f'the same {calls:,} calls of it':45s}{calls * per_call:10.0f} s")
+    print(f"{f'the same as {calls:,} of its calls':45s}{calls * per_call:10.0f} s")
     print(
         f"Intervals of {len(result.estimators)} estimators at {len(at)} values of T took "
         f"{seconds_intervals:.1f} s, {ratio:.1f} times as fast as spearmanr on each resample."
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def made_up_curves(generator: np.random.Generator, runs: int, epochs: int) -> LearningCurves:
-    """Return curves that fall towards a quality of the run, with noise that ties nothing."""
+    """Return curves that fall with the quality of each run, with noise and without ties."""
     quality = generator.uniform(0.3, 0.95, size=(runs, 1))
     progress = np.linspace(0.05, 1.0, epochs) ** generator.uniform(0.3, 1.5, size=(runs, 1))
     accuracy = quality * progress + generator.normal(scale=0.02, size=(runs, epochs))
@@ -86,7 +87,7 @@ def made_up_curves(generator: np.random.Generator, runs: int, epochs: int) -> Le
 
 
 def scipy_seconds_per_call(curves: LearningCurves) -> float:
-    """Return what one call costs on contiguous float64 arrays."""
+    """Return the time of one call on contiguous float64 arrays."""
     scores = np.ascontiguousarray(curves.train_loss[:, -1])
     target = np.ascontiguousarray(curves.final_metric)
     spearmanr(scores, target)
@@ -97,7 +98,7 @@ def scipy_seconds_per_call(curves: LearningCurves) -> float:
 
 
 def peak_gigabytes() -> float:
-    """Return the most memory that this process has held."""
+    """Return the peak memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e6)
 

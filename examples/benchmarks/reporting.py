@@ -1,12 +1,13 @@
-"""What reporting to an Optuna study costs per epoch: all hooks of the reporter, pruner included.
+"""Measures the cost of reporting to an Optuna study per epoch, with all hooks and the pruner.
 
-One Trainer a storage trains 100 epochs of a single step; the time of all hooks of the reporter is
-added up and divided by the epochs. After each report the two calls that cannot be spared, Optuna's
-`report` and `should_prune`, are made and timed for a second trial of the same study. The study has
-50 finished trials, which the MedianPruner reads each time. The storages lie in a temporary folder
-on the local disk; with SQLite most of the time is the disk's, and other programs' load shows.
+For each storage, a Trainer trains 100 epochs of one step each, and the times of all hooks of the
+reporter are summed. For comparison, a second trial of the same study makes only the two calls that
+are always needed, Optuna's `report` and `should_prune`. The study has 50 finished trials, which the
+MedianPruner reads each time. The storages are in a temporary folder on the local disk. With SQLite,
+most of the time is disk time, so the load of other programs matters.
 
-Claim: under 1 ms an epoch in memory, under 10 ms with SQLite. Takes about 20 s; `--smoke` 10 s.
+Claim: less than 1 ms per epoch in memory, and less than 10 ms with SQLite.
+Time: about 20 s, 10 s with `--smoke`.
 
     python examples/benchmarks/reporting.py [--smoke] [--seed 0]
 """
@@ -54,7 +55,7 @@ class Net(pl.LightningModule):
 
 
 def watch(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
-    """Return the function with the time of each call noted."""
+    """Return the function, timed: each call appends its time to `seconds`."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -68,7 +69,7 @@ def watch(function: Callable[..., Any], seconds: list[float]) -> Callable[..., A
 
 
 class BareReports(pl.Callback):
-    """Reports to a trial of its own by Optuna's two calls alone."""
+    """Reports to its own trial with only Optuna's two calls."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self.trial = trial
@@ -79,7 +80,7 @@ class BareReports(pl.Callback):
 
 
 def add_finished_trials(study: optuna.Study, epochs: int, generator: np.random.Generator) -> None:
-    """Add 50 complete trials that are worse, so that the pruner reads them and prunes nothing."""
+    """Add 50 complete but worse trials, which the pruner reads without pruning anything."""
     for _ in range(50):
         values = dict(enumerate(2 + generator.random(epochs)))
         study.add_trial(optuna.create_trial(value=3.0, intermediate_values=values))
@@ -88,7 +89,7 @@ def add_finished_trials(study: optuna.Study, epochs: int, generator: np.random.G
 def measure(
     storage: BaseStorage | str, epochs: int, generator: np.random.Generator
 ) -> tuple[float, float, float]:
-    """Return milliseconds an epoch: all hooks; the median report; the median of Optuna's calls."""
+    """Return milliseconds per epoch: all hooks, the median report, and Optuna's median calls."""
     study = optuna.create_study(storage=storage, pruner=optuna.pruners.MedianPruner())
     add_finished_trials(study, epochs, generator)
     reporter, bare = OptunaReporter(study.ask()), BareReports(study.ask())
@@ -110,17 +111,17 @@ def measure(
     trainer.fit(Net(), DataLoader(TensorDataset(torch.zeros(1, 1))))
     for trial in study.get_trials(deepcopy=False)[-2:]:
         if len(trial.intermediate_values) != epochs:
-            raise RuntimeError(f"Expected {epochs} reports of trial {trial.number}, one an epoch.")
+            raise RuntimeError(f"Expected {epochs} reports of trial {trial.number}, one per epoch.")
     total = sum(map(sum, hooks.values())) / epochs
     reports = hooks["on_train_epoch_end"]
     return 1e3 * total, 1e3 * float(np.median(reports)), 1e3 * float(np.median(alone))
 
 
 def main() -> None:
-    """Measure each storage, and print a table and a sentence."""
+    """Measure each storage, and print one table and one sentence."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--smoke", action="store_true", help="20 epochs in place of 100")
-    parser.add_argument("--seed", type=int, default=0, help="of the finished trials")
+    parser.add_argument("--smoke", action="store_true", help="20 epochs instead of 100")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the finished trials")
     options = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -134,13 +135,13 @@ def main() -> None:
         storages: dict[str, Callable[[], BaseStorage | str]] = {
             "in memory": InMemoryStorage,
             "journal file": lambda: JournalStorage(JournalFileBackend(str(Path(folder) / "log"))),
-            # As a URL: an RDBStorage made by hand does not cache the finished trials.
+            # A URL, because an RDBStorage object does not cache finished trials.
             "SQLite": lambda: f"sqlite:///{folder}/study.db",
         }
         for name, make in tqdm(storages.items(), unit="storage"):
             results[name] = measure(make(), epochs, generator)
     columns = ("all hooks, mean", "report, median", "Optuna alone, median")
-    print(f"\n{'ms an epoch':14}" + "".join(f"{column:>22}" for column in columns))
+    print(f"\n{'ms per epoch':14}" + "".join(f"{column:>22}" for column in columns))
     for name, numbers in results.items():
         print(f"{name:14}" + "".join(f"{number:22.3f}" for number in numbers))
     means = [
@@ -148,8 +149,8 @@ def main() -> None:
         for where, numbers in zip(WHERE, results.values(), strict=True)
     ]
     print(
-        f"\nReporting {epochs} epochs to a study of 50 finished trials takes {means[0]}, "
-        f"{means[1]} and {means[2]} an epoch, all hooks together."
+        f"\nPer epoch, reporting to a study of 50 finished trials takes {means[0]}, {means[1]} and "
+        f"{means[2]} (all hooks, mean of {epochs} epochs)."
     )
 
 

@@ -1,20 +1,21 @@
-"""Which stopping policy picks the best run for what cost, on recorded learning curves.
+"""Compares stopping policies on recorded learning curves: which run they pick, and at what cost.
 
-Replays every policy that is registered, and Optuna's and Ray's own code, on the same draws of runs
-from each table, with 1 worker and with as many as runs. Prints a table for each data set and their
-average, with and without a price of a validation pass, then how far each adaptive policy is from
-each other one in paired differences, and saves a picture of rank regret against cost. The rows
-"picked by training loss" show what the same policies pick if there are no validations at all.
+Replays all policies, Optuna's and Ray's own code among them, on the same draws of runs from each
+table, with 1 worker and with one worker per run. Prints a table for each data set and for their
+average, with and without a cost of a validation pass. Then it prints paired differences between
+each adaptive policy and the others, and saves a picture of rank regret against cost. The rows
+"picked by training loss" show what a policy picks without any validation.
 
-The claim: an adaptive policy picks better for its cost than any scheduler. A policy dominates
-another if it is better in cost or rank regret and not worse in the other.
+Claim: an adaptive policy picks better for its cost than any scheduler. A policy dominates another
+if it is better in cost or rank regret and not worse in the other.
 
     python examples/benchmarks/selection.py                        the project's own two tables
     python examples/benchmarks/selection.py a.npz b.npz logs.zip   LearningCurves, NAS-Bench-NLP
     python examples/benchmarks/selection.py --repeats 50 --workers 8 --policy halving ray-asha
     python examples/benchmarks/selection.py --runs 12 --workers 1  a small sweep on one device
 
-The two tables take 10 minutes on one core, most of it in Optuna's code; `--smoke` takes 3 seconds.
+Time: about 10 minutes on one core for the two tables, most of it in Optuna's code; 3 s with
+`--smoke`.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ from lightning_sotl.replay.recorded import replayable
 TABLES = Path(__file__).resolve().parents[1] / "paper" / "tables"
 # The other 120 rows of this table are two more seeds of its first 60 networks.
 CELLS, NETWORKS = TABLES / "cells.npz", 600
-OURS = "adaptive"  # how the names of the policies begin that are compared with all others
-# The policies that are shown without validations, too, and how these rows end.
+OURS = "adaptive"  # prefix of the policies that are compared with all others
+# Policies that are also shown without validations, and the suffix of these rows.
 WITHOUT_VALIDATIONS, ENDING = ("full", "adaptive-pause"), ", picked by training loss"
 
 
 def main() -> None:
-    """Replay, print, and save one picture."""
+    """Replay, print the tables, and save a picture."""
     options = parse()
     begun = time.perf_counter()
     curves = {path.stem: read(path) for path in options.tables}
@@ -69,10 +70,12 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """Return the options; `workers` 0 stands for as many as runs."""
+    """Return the options; 0 in `workers` means one worker per run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("tables", nargs="*", type=Path, default=[CELLS, TABLES / "regularised.npz"])
-    parser.add_argument("--policy", nargs="+", metavar="NAME", help="by default all")
+    parser.add_argument(
+        "--policy", nargs="+", metavar="NAME", help="policies to compare (default: all)"
+    )
     parser.add_argument("--runs", type=int, default=81)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 0])
@@ -89,7 +92,7 @@ def parse() -> argparse.Namespace:
 
 
 def read(path: Path) -> LearningCurves:
-    """Return a table; NAS-Bench-NLP's zip is read as it is."""
+    """Return a table, from an `.npz` of LearningCurves or from NAS-Bench-NLP's zip."""
     if path.suffix == ".zip":
         return read_nas_bench_nlp(path)[0]
     curves = LearningCurves.load(path)
@@ -99,7 +102,7 @@ def read(path: Path) -> LearningCurves:
 def replayed(
     name: str, curves: LearningCurves, workers: int, options: argparse.Namespace
 ) -> Replay:
-    """Return all policies on one table, and some of them without its validations."""
+    """Return all policies on one table, and some of them also without its validations."""
     recorded = replayable(curves)
     has_validation = recorded.validation is not None
     names = options.policy or all_names(curves.epochs, has_validation=has_validation)
@@ -116,7 +119,7 @@ def replayed(
     bare = [one for one in names if one in WITHOUT_VALIDATIONS]
     if not (has_validation and bare):
         return result
-    # The same runs, so that the draws are the same.
+    # The same rows, so that the draws are the same.
     losses = LearningCurves(recorded.train, final_metric=recorded.target, final_mode="min")
     blind = replay(losses, [named_policy(one) for one in bare], **drawn)
     added = {f"{one}{ENDING}": scores for one, scores in blind.policies.items()}
@@ -124,10 +127,10 @@ def replayed(
 
 
 def average(results: list[Replay]) -> Replay:
-    """Return the policies that all tables have, each repeat averaged over the tables.
+    """Return the policies that all tables have, with each repeat averaged over the tables.
 
     The draws from different tables are independent, so standard errors and paired differences of
-    these averages are right. Metric regrets are averaged whatever their units.
+    these averages are valid. Metric regrets are averaged even if their units differ.
     """
     first = results[0]
     common = [name for name in first.policies if all(name in one.policies for one in results)]
@@ -144,7 +147,7 @@ def averaged(scores: list[PolicyScores]) -> PolicyScores:
 
 
 def show(found: dict[str, Replay]) -> None:
-    """Print each table's results, their average, and what the adaptive policies gain."""
+    """Print the results of each table, their average, and the gains of the adaptive policies."""
     for name, result in found.items():
         print(f"\n{name}")
         show_replay(result)
@@ -159,7 +162,7 @@ def show(found: dict[str, Replay]) -> None:
 
 
 def show_differences(ours: str, pooled: Replay, found: dict[str, Replay]) -> None:
-    """Print how far one policy is above the others, and on which tables it is beaten in both."""
+    """Print how one policy differs from the others, and which tables it loses in both."""
     rows = []
     for other, scores in pooled.policies.items():
         if not other.startswith(OURS):
@@ -179,7 +182,7 @@ def show_differences(ours: str, pooled: Replay, found: dict[str, Replay]) -> Non
 
 
 def differences(ours: PolicyScores, other: PolicyScores) -> tuple[Difference, Difference]:
-    """Return how much cost and rank regret are above another policy's."""
+    """Return how much higher cost and rank regret are than another policy's."""
     return (
         paired_difference(ours.cost, other.cost),
         paired_difference(ours.rank_regret, other.rank_regret),
@@ -187,7 +190,7 @@ def differences(ours: PolicyScores, other: PolicyScores) -> tuple[Difference, Di
 
 
 def sentence(pooled: Replay) -> str:
-    """Return what is best at each price."""
+    """Return one sentence on the policies that no other dominates."""
     means = {name: scores.means() for name, scores in pooled.policies.items()}
     best = sorted(undominated(means), key=lambda name: means[name]["cost"])
     points = [

@@ -1,14 +1,14 @@
-"""What a turn of a `Sweep` costs beside its training, measured inside ONE process.
+"""Measures the cost of a turn of a `Sweep` besides its training, inside ONE process.
 
-A turn makes a new Trainer, loads the run's checkpoint, trains, and saves a checkpoint; between two
-turns the sweep reads the records and decides. Two sweeps on scikit-learn's digits are trained, the
-16 networks of `digits_sweep.py` and one large network with two learning rates. The clock counts as
-training what lies between the start of an epoch and the end of its last batch or of its validation,
-and everything else as the cost of the turns, so both are measured on the same machine at the same
-time. The first turn of a process is left out, since it imports modules.
+A turn makes a new Trainer, loads the run's checkpoint, trains, and saves a checkpoint. Between two
+turns, the sweep reads the records and decides. The benchmark trains two sweeps on scikit-learn's
+digits: the 16 networks of `digits_sweep.py`, and one large network with two learning rates. The
+time from the start of an epoch to the end of its last batch or its validation counts as training,
+and all other time as the cost of the turns. The first turn of a process is left out, because it
+imports modules.
 
-Claim: a turn costs below 5 % of a turn that trains for a minute. Takes about a minute on one core;
-`--smoke` 10 s.
+Claim: the cost is below 5 % of a turn that trains for a minute.
+Time: about a minute on one core, 10 s with `--smoke`.
 
     python examples/benchmarks/turns.py
 """
@@ -41,7 +41,7 @@ MINUTE = 60.0
 
 
 class Clock(Callback):
-    """Adds up the seconds inside epochs, over all turns."""
+    """Adds up the time inside epochs, in seconds."""
 
     def __init__(self) -> None:
         self.trained = 0.0
@@ -59,31 +59,31 @@ class Clock(Callback):
             self._newest = time.perf_counter()
 
     def close_epoch(self) -> None:
-        """Count the epoch that is over."""
+        """Add the time of the epoch that has ended."""
         self.trained += max(self._newest - self._begun, 0.0)
         self._begun = self._newest = 0.0
 
 
 @dataclass
-class Measured:
-    """What one sweep has taken, by turn.
+class Times:
+    """The times of one sweep, by turn.
 
     Attributes:
-        trained: Seconds inside epochs.
-        beside: Seconds outside.
-        parameters: Of each network.
-        megabytes: Of the largest checkpoint.
+        inside: Seconds inside epochs.
+        outside: Seconds outside epochs.
+        parameters: The numbers of parameters of the networks.
+        megabytes: Size of the largest checkpoint.
     """
 
-    trained: list[float] = field(default_factory=list)
-    beside: list[float] = field(default_factory=list)
+    inside: list[float] = field(default_factory=list)
+    outside: list[float] = field(default_factory=list)
     parameters: set[int] = field(default_factory=set)
     megabytes: float = 0.0
 
 
-def measure(candidates: Sequence[dict[str, Any]], budget: int, folder: Path) -> Measured:
-    """Train a sweep and time its turns, each to the moment at which the next one begins."""
-    training, found = Training(load_splits(), budget=budget), Measured()
+def measure(candidates: Sequence[dict[str, Any]], budget: int, folder: Path) -> Times:
+    """Train a sweep and time its turns, each until the next one begins."""
+    training, times = Training(load_splits(), budget=budget), Times()
     sweep = Sweep(folder, candidates, policy=AdaptivePolicy(max_epochs=budget, first=2))
     clock, before = Clock(), time.perf_counter()
 
@@ -93,31 +93,31 @@ def measure(candidates: Sequence[dict[str, Any]], budget: int, folder: Path) -> 
             model = Classifier(params["kind"], tuple(params["widths"]), params["learning_rate"])
             trainer = training.trainer(*turn.callbacks, clock)
             turn.fit(trainer, model, *training.loaders)
-        found.parameters.add(sum(parameter.numel() for parameter in model.parameters()))
+        times.parameters.add(sum(parameter.numel() for parameter in model.parameters()))
 
     for turn in sweep:
         if clock.trained:
-            note(found, clock, time.perf_counter() - before)
+            add_turn(times, clock, time.perf_counter() - before)
         clock.trained, before = 0.0, time.perf_counter()
         train(turn)
         clock.close_epoch()
         sizes = [path.stat().st_size for path in turn.directory.glob("*.ckpt")]
-        found.megabytes = max(found.megabytes, *(size / 1e6 for size in sizes))
-    note(found, clock, time.perf_counter() - before)
-    found.trained, found.beside = found.trained[1:], found.beside[1:]
-    return found
+        times.megabytes = max(times.megabytes, *(size / 1e6 for size in sizes))
+    add_turn(times, clock, time.perf_counter() - before)
+    times.inside, times.outside = times.inside[1:], times.outside[1:]
+    return times
 
 
-def note(found: Measured, clock: Clock, seconds: float) -> None:
-    """Note a turn that took so many seconds in all."""
-    found.trained.append(clock.trained)
-    found.beside.append(seconds - clock.trained)
+def add_turn(times: Times, clock: Clock, seconds: float) -> None:
+    """Add a turn that took `seconds` in all."""
+    times.inside.append(clock.trained)
+    times.outside.append(seconds - clock.trained)
 
 
 def main() -> None:
-    """Measure and report."""
+    """Measure, and print one table and one sentence."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="a few turns: no numbers to quote")
+    parser.add_argument("--smoke", action="store_true", help="a few turns, for a quick check")
     arguments = parser.parse_args()
     quieten()
     logging.getLogger("lightning_sotl").setLevel(logging.WARNING)
@@ -131,23 +131,23 @@ def main() -> None:
         {"kind": "mlp", "widths": [width, width, width], "learning_rate": rate}
         for rate in (1e-3, 1e-4)
     ]
-    print(f"{'parameters':>20} {'turns':>6} {'checkpoint MB':>14} {'s a turn':>9} {'median':>7}")
+    print(f"{'parameters':>20} {'turns':>6} {'checkpoint MB':>14} {'s per turn':>10} {'median':>7}")
     costs = []
     with tempfile.TemporaryDirectory() as folder:
         for name, candidates, budget in (("digits", small, 12), ("large", large, 6)):
-            found = measure(candidates, 4 if arguments.smoke else budget, Path(folder) / name)
+            times = measure(candidates, 4 if arguments.smoke else budget, Path(folder) / name)
             sizes = " to ".join(
-                f"{n:,}" for n in sorted({min(found.parameters), max(found.parameters)})
+                f"{n:,}" for n in sorted({min(times.parameters), max(times.parameters)})
             )
-            costs.append((sizes, float(np.mean(found.beside))))
+            costs.append((sizes, float(np.mean(times.outside))))
             print(
-                f"{sizes:>20} {len(found.beside):6} {found.megabytes:14.1f} {costs[-1][1]:9.3f}"
-                f" {np.median(found.beside):7.3f}"
+                f"{sizes:>20} {len(times.outside):6} {times.megabytes:14.1f} {costs[-1][1]:10.3f}"
+                f" {np.median(times.outside):7.3f}"
             )
     print(
         "Saving, a new Trainer, loading and deciding take "
         + " and ".join(
-            f"{seconds:.2f} s a turn with {sizes} parameters" for sizes, seconds in costs
+            f"{seconds:.2f} s per turn with {sizes} parameters" for sizes, seconds in costs
         )
         + ", which is "
         + " and ".join(f"{seconds / MINUTE:.1%}" for _, seconds in costs)

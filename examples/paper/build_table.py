@@ -60,7 +60,7 @@ def describe_build(recipe: Recipe, options: argparse.Namespace) -> dict[str, Any
     }
 
 
-def summarise(name: str, results: list[dict[str, Any]], seconds: float) -> str:
+def summarize(name: str, results: list[dict[str, Any]], seconds: float) -> str:
     """Return one sentence with the main numbers of a table."""
     accuracies = 100 * np.array([result["test_accuracy"] for result in results])
     low = np.mean([result["train_loss"][-1] < 0.1 for result in results])
@@ -114,7 +114,7 @@ def main() -> None:
         # The time of this build, for all its tables; the two above are sums over the runs.
         origin["build_seconds"] = round(build_seconds)
         path = save_table(tables, name, results, origin)
-        print(summarise(name, results, seconds), f"Written to {path}.")
+        print(summarize(name, results, seconds), f"Written to {path}.")
 
 
 def _versions() -> dict[str, str]:

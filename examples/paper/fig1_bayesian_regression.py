@@ -190,7 +190,7 @@ def save_picture(path: Path, models: Models) -> None:
     plotting.save(figure, path)
 
 
-def summarise(models: Models, narrow: Models) -> str:
+def summarize(models: Models, narrow: Models) -> str:
     """Return one sentence on whether the claim holds, by how much, and where it fails."""
     draws, last = len(models.gap("sotl")), models.at[-1]
     slack = (models.values["bound"] - models.values["evidence"])[:, :, -1].mean(axis=0)
@@ -230,7 +230,7 @@ def main() -> None:
     picture = options.output / "fig1_bayesian_regression.png"
     save_picture(picture, models)
     print(f"\npicture in {os.path.relpath(picture)}\n")
-    print(summarise(models, others[NOISES[0]]))
+    print(summarize(models, others[NOISES[0]]))
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def save_picture(path: Path, curves: LearningCurves, epochs: list[int]) -> None:
     plotting.save(figure, path)
 
 
-def summarise(curves: LearningCurves, epochs: list[int]) -> str:
+def summarize(curves: LearningCurves, epochs: list[int]) -> str:
     """Return one sentence on how well the early order predicts the final one."""
     first, later = epochs[0], max(at for at in epochs if at <= math.ceil(0.36 * curves.epochs))
     choices = {at: by_sotl(curves, at) for at in (first, later)}
@@ -234,7 +234,7 @@ def main() -> None:
     picture = options.output / "fig5_generators.png"
     save_picture(picture, curves, epochs)
     print(f"\npicture in {os.path.relpath(picture)}\n")
-    print(summarise(curves, epochs))
+    print(summarize(curves, epochs))
 
 
 if __name__ == "__main__":

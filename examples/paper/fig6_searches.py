@@ -217,7 +217,7 @@ def judge(outcomes: Outcomes, place: int) -> str:
     return f"{first} of {len(outcomes)}"
 
 
-def summarise(table: SearchTable, outcomes: Outcomes, times: NDArray[np.float64]) -> str:
+def summarize(table: SearchTable, outcomes: Outcomes, times: NDArray[np.float64]) -> str:
     """Return one sentence on how far the claim holds, early and at the end."""
     names = [guide.name for guide in table.guides()]
     gains = []
@@ -265,7 +265,7 @@ def main() -> None:
     others = {name: found for name, found in outcomes.items() if name not in random}
     save_picture(options.output / "fig6_searches.png", table, others, times)
     save_picture(options.output / "fig10_random_search.png", table, random, times)
-    print(f"\n{summarise(table, outcomes, times)}")
+    print(f"\n{summarize(table, outcomes, times)}")
 
 
 if __name__ == "__main__":

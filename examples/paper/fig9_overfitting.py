@@ -99,7 +99,7 @@ def picture(networks: Networks) -> Any:
     return figure
 
 
-def summarise(networks: Networks, gap: Gap) -> str:
+def summarize(networks: Networks, gap: Gap) -> str:
     """Return one sentence on whether losses near 0 go with a falling correlation."""
     below, begin, end = share_below(networks)[-1], networks.epoch(3 / 4), networks.curves.epochs
     few = "many" if below >= MANY else "few"
@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     gap = compare(
         networks, "sotl-e1", "sotl-e1", networks.epoch(3 / 4), other=networks.curves.epochs
     )
-    finish(options, picture(networks), "fig9_overfitting", summarise(networks, gap))
+    finish(options, picture(networks), "fig9_overfitting", summarize(networks, gap))
 
 
 if __name__ == "__main__":

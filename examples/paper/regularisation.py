@@ -196,7 +196,7 @@ def picture(regularised: Networks, alike: Networks, at: int) -> Any:
     return figure
 
 
-def summarise(regularised: Networks, found: dict[int, dict[str, dict[str, Found]]]) -> str:
+def summarize(regularised: Networks, found: dict[int, dict[str, dict[str, Found]]]) -> str:
     """Return one sentence on how mixed recipes change the ranking, early and at the end.
 
     The ranking "fails" or is "restored" only if the two intervals do not overlap.
@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     at = regularised.epoch(1 / 4)
     show_table(regularised, alike, found)
     show_recipes(regularised, at)
-    summary = summarise(regularised, found)
+    summary = summarize(regularised, found)
     finish(options, picture(regularised, alike, at), "regularisation", summary)
 
 

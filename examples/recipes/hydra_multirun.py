@@ -1,4 +1,4 @@
-"""Hydra multirun: each job ends at epoch T, and its task returns the estimate.
+"""Hydra multirun: each job stops at epoch T and returns the estimate.
 
     python examples/recipes/hydra_multirun.py --multirun width=4,16,64
     lightning-sotl rank multirun/DATE/TIME
@@ -13,8 +13,8 @@ With `pip install hydra-optuna-sweeper` (1.3), Optuna proposes the parameters:
         hydra.sweeper.n_trials=20 hydra.sweeper.n_jobs=1 'width=choice(4,16,64)'
 
 This installs Optuna 2.10, which lightning-sotl[optuna] does not support, so use a separate
-environment. Jobs have no access to their trial and cannot be pruned. Their only early stopping is
-to return the estimate of a run that was stopped at T.
+environment. Jobs have no access to their trial, so they cannot be pruned. They only stop early at T
+and return the estimate.
 
 Needs: pip install hydra-core. Time: 9 s of one CPU core, most of it imports.
 """
@@ -32,7 +32,7 @@ from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 
 @hydra.main(version_base="1.3", config_path=".", config_name="hydra_multirun")
 def main(config: DictConfig) -> float | None:
-    """Train one network to T and return its estimate, which the sweeper minimises."""
+    """Train one network to T and return its estimate, which the sweeper minimizes."""
     seed_everything(0)
     stopper = EarlyRankingStopper(stop_epoch=config.stop_epoch)
     Trainer(

@@ -1,9 +1,9 @@
-"""MLflow: three runs that end at epoch T, ranked by MLflow's own search.
+"""MLflow: three runs that stop at epoch T, ranked by MLflow's own search.
 
     python examples/recipes/mlflow_runs.py [--store sqlite:///mlflow.db]
 
-Each run is FINISHED, not FAILED, because the stopper raises nothing. A tag of the run contains the
-checkpoint to promote it from. The best run is printed first.
+Each run is FINISHED, not FAILED, because the stopper raises no error. A tag of the run has the path
+of the checkpoint to promote it from. The script prints the best run first.
 
 Needs: pip install mlflow-skinny sqlalchemy alembic; `mlflow` installs all three and the web
 interface.

@@ -4,8 +4,8 @@
     python examples/recipes/syne_tune_sweep.py --width 16
 
 The first command starts the second one for each trial. Syne Tune reads the line that a trial prints
-after each epoch. It kills the trials that ASHA stops; all others end at T, with a checkpoint of the
-stopper.
+after each epoch. It kills the trials that ASHA stops. All others stop at T, and the stopper saves
+their checkpoints.
 
 Needs: pip install syne-tune (850 MB). Time: 8 s of one CPU core a trial, 2 minutes
 with `--tune`, most of it imports.
@@ -25,7 +25,7 @@ STOP_EPOCH = 8
 
 
 class ReportToSyneTune(Callback):
-    """Prints the estimate after each epoch, as Syne Tune reads it."""
+    """Prints the estimate after each epoch, in the form that Syne Tune reads."""
 
     def __init__(self) -> None:
         self.report = Reporter()

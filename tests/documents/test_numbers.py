@@ -58,7 +58,7 @@ def test_the_example_sweep_prints_the_table_and_the_sentence_of_the_page(sweep_m
     outcome = report.Outcome(runs[::-1], pick, rungs)
     report.print_table(outcome)
     assert capsys.readouterr().out.strip("\n") == table
-    expected = report.summarise(outcome, verify=False)
+    expected = report.summarize(outcome, verify=False)
     assert " ".join(sentence.split()) == expected
     verified = " ".join(block_below("output: main job, verified").split())
     assert verified.startswith(expected.removesuffix(".") + ", number ")

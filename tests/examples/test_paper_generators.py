@@ -17,7 +17,7 @@ from fig5_generators import (
     by_accuracy,
     by_sotl,
     report_epochs,
-    summarise,
+    summarize,
 )
 from scipy.stats import sem, spearmanr
 
@@ -224,7 +224,7 @@ def test_sentence_has_the_correlations_and_the_pick_made_by_hand() -> None:
     assert by_accuracy(curves, 1).selection.correlation == -1.0
     assert by_accuracy(curves, 2).selection.correlation == 1.0
     assert agreement_of_halves(curves) == 1.0
-    sentence = summarise(curves, [1, 2])
+    sentence = summarize(curves, [1, 2])
     assert "Over 3 settings of 2 networks, " in sentence
     assert "picks b with 81.00%, number 2 of 3, and the best, a p=1, has 91.00%" in sentence
 
