@@ -90,7 +90,7 @@ def walk(directory: Path, notes: list[str]) -> Iterator[tuple[Path, set[str]]]:
                     elif not _is_link_to_folder(entry):
                         names.add(entry.name)
         except OSError as error:
-            notes.append(f"Left out what is in {quoted(folder)}: {error.strerror}.")
+            notes.append(f"Left out the folder {quoted(folder)}: {error.strerror}.")
             continue
         yield Path(folder), names
 

@@ -73,7 +73,7 @@ def windows(name: str, value: object) -> tuple[int, ...]:
         raise ValueError(f"Expected `{name}` to have at least one entry but got {value!r}.")
     entries = tuple(positive_int(name, entry) for entry in value)
     if len(set(entries)) < len(entries):
-        raise ValueError(f"Expected `{name}` to have no entry twice but got {value!r}.")
+        raise ValueError(f"Expected `{name}` to have no repeated entry but got {value!r}.")
     return entries
 
 

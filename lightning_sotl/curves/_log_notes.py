@@ -54,14 +54,14 @@ def notes_on_train_loss(sources: Sequence[RunSource], keys: LogKeys) -> list[str
     notes = []
     if taken := len(runs) - averaged:
         notes.append(
-            f"Took '{keys.train_loss}' as L(e) of {pluralize(taken, 'run')} without a record; the "
-            "logs do not show whether it is the mean of the step losses."
+            f"L(e) of {pluralize(taken, 'run')} without a record is '{keys.train_loss}'; the logs "
+            "do not show whether that is the mean of the step losses."
         )
     if averaged:
         notes.append(
-            f"Took the mean of the logged values of '{keys.train_loss}' in each epoch as L(e) of "
-            f"{pluralize(averaged, 'run')} without a record; it does not include steps that were "
-            "not logged."
+            f"L(e) of {pluralize(averaged, 'run')} without a record is the mean of the logged "
+            f"values of '{keys.train_loss}' in each epoch; it does not include steps that were not "
+            "logged."
         )
     return notes
 
@@ -75,7 +75,7 @@ def notes_on_cut_epochs(sources: Sequence[RunSource]) -> list[str]:
             cut.setdefault(key, []).append(source.name)
     return [
         f"Epochs of {pluralize(len(names), 'run')} with too few steps or values of '{key}' were "
-        f"cut short and do not count: {quote_few(names)}."
+        f"cut short and are left out: {quote_few(names)}."
         for key, names in cut.items()
     ]
 
@@ -91,8 +91,8 @@ def notes_on_doubtful_losses(sources: Sequence[RunSource]) -> list[str]:
         f"'{key}' of {pluralize(len(names), 'run')} is NaN in all rows: either it diverged at once "
         f"or it was not logged: {quote_few(names)}."
         if is_all
-        else f"Took NaN in '{key}' of {pluralize(len(names), 'run')} as a diverged loss; the file "
-        f"may also contain NaN where nothing was logged: {quote_few(names)}."
+        else f"NaN in '{key}' of {pluralize(len(names), 'run')} is read as a diverged loss; the "
+        f"file may also contain NaN where nothing was logged: {quote_few(names)}."
         for (key, is_all), names in notes.items()
     ]
 
@@ -133,7 +133,7 @@ def notes_on_late_values(sources: Sequence[RunSource], keys: Sequence[str]) -> l
         if late:
             notes.append(
                 f"Values of '{key}' that {pluralize(len(late), 'run')} logged after the last "
-                f"completed epoch do not count: {quote_few(late)}."
+                f"completed epoch are left out: {quote_few(late)}."
             )
     return notes
 

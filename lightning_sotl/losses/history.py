@@ -61,7 +61,9 @@ class RunLosses:
         if self.open is not None and self.open.steps:
             cut = self.open
             log.info(
-                "Unit %d was cut short after %d batches, so it has no loss.", cut.unit, cut.steps
+                "Epoch or block %d was cut short after %d batches, so it has no loss.",
+                cut.unit,
+                cut.steps,
             )
         if unit in self.history:
             self.open = self._new_window(unit, *self.history[unit])

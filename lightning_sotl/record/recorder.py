@@ -176,7 +176,7 @@ class Recorder:
         if record.is_shared and not self._has_warned_shared:
             warn_user(
                 f"Another process also writes to the run's record '{record.path}'. The record "
-                "keeps the two apart, but the logs beside it do not. Give each run its own "
+                "stays readable, but the logs beside it mix the runs. Give each run its own "
                 "directory.",
             )
             self._has_warned_shared = True

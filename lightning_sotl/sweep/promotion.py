@@ -293,7 +293,8 @@ def train_winners(
     for winner in winners:
         if winner.run_id not in before and is_gone(winner.checkpoint_path):
             raise FileNotFoundError(
-                f"The checkpoint of run {winner.run_id!r} is gone: {winner.checkpoint_path!r}."
+                f"The checkpoint of run {winner.run_id!r} does not exist: "
+                f"{winner.checkpoint_path!r}."
             )
     if before:
         message = (

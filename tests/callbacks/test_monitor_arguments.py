@@ -62,7 +62,12 @@ BOOLEAN = "Expected `{}` to be True or False but got {!r}."
         ("window", (1, True), TypeError, INTEGER.format("window", True)),
         ("window", (), ValueError, "Expected `window` to have at least one entry but got ()."),
         ("window", [], ValueError, "Expected `window` to have at least one entry but got []."),
-        ("window", (2, 2), ValueError, "Expected `window` to have no entry twice but got (2, 2)."),
+        (
+            "window",
+            (2, 2),
+            ValueError,
+            "Expected `window` to have no repeated entry but got (2, 2).",
+        ),
         *(("ema_decay", v, ValueError, DECAY.format(v)) for v in (1.5, 0, -0.1, math.nan)),
         *(("ema_decay", v, TypeError, DECAY.format(v)) for v in ("0.9", True)),
         *(

@@ -16,7 +16,7 @@ from tests.support.run_folders import csv_rows, write_csv_log, write_record
 
 def test_another_mean_is_used_on_request_with_a_warning(tmp_path: Path) -> None:
     write_csv_log(tmp_path / "v0", [{"epoch": 0, "train_loss": 2.0}])
-    with pytest.warns(UserWarning, match=r"^Took 'train_loss' as L\(e\) of 1 run without a"):
+    with pytest.warns(UserWarning, match=r"^L\(e\) of 1 run without a record is 'train_loss'"):
         curves = LearningCurves.from_logs(tmp_path, train_loss="train_loss")
     np.testing.assert_array_equal(curves.train_loss, [[2.0]])
 

@@ -13,7 +13,7 @@ from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
 
 HEADER = "epoch,step,lr,sotl_e1,val_acc"
 TOOK = (
-    "Took NaN in 'sotl_e1' of 1 run as a diverged loss; the file may also contain NaN where "
+    "NaN in 'sotl_e1' of 1 run is read as a diverged loss; the file may also contain NaN where "
     "nothing was logged: 'v0'."
 )
 inf, nan = np.inf, np.nan

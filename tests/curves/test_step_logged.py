@@ -21,7 +21,7 @@ LOGGERS = pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
 BY_EPOCH = {"on_step": False, "on_epoch": True}
 BY_STEP = {"on_step": True, "on_epoch": False}
 CUT = (
-    "Epochs of 1 run with too few steps or values of 'train_loss' were cut short and do not count: "
+    "Epochs of 1 run with too few steps or values of 'train_loss' were cut short and are left out: "
 )
 nan = np.nan
 
@@ -71,8 +71,8 @@ def test_the_mean_of_the_steps_counts_and_an_incomplete_epoch_does_not(tmp_path:
     expected = [[1.0, 0.9, 0.8, 0.7], [0.9, 0.8, 0.7, nan]]
     np.testing.assert_allclose(found.curves.train_loss, expected, rtol=1e-12)
     assert found.notes.cautions == [
-        "Took the mean of the logged values of 'train_loss' in each epoch as L(e) of 2 runs "
-        "without a record; it does not include steps that were not logged."
+        "L(e) of 2 runs without a record is the mean of the logged values of 'train_loss' in each "
+        "epoch; it does not include steps that were not logged."
     ]
     assert found.notes.remarks == [f"{CUT}'version_1'."]
 
@@ -168,8 +168,9 @@ def test_the_step_key_and_the_epoch_key_of_a_loss_can_both_be_used(
     model = LoggingModel(how={"on_step": True, "on_epoch": True})
     trainer(tmp_path, logger=kind(tmp_path), max_epochs=3).fit(model)
     expected = logged_means(model, 1, 3)
-    for key, start in (("train_loss_step", "Took the mean of the"), ("train_loss_epoch", "Took '")):
-        with pytest.warns(UserWarning, match=f"^{start}"):
+    for key, is_mean in (("train_loss_step", True), ("train_loss_epoch", False)):
+        source = "the mean of the logged values of 'train_loss_step'" if is_mean else f"'{key}'"
+        with pytest.warns(UserWarning, match=rf"^L\(e\) of 1 run without a record is {source}"):
             curves = LearningCurves.from_logs(tmp_path, train_loss=key)
         np.testing.assert_allclose(curves.train_loss, [expected], rtol=1e-6)
 

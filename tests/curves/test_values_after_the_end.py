@@ -80,7 +80,7 @@ def test_a_value_after_the_last_completed_epoch_does_not_count(tmp_path: Path) -
     expected = [[0.5, 1.5, nan], [nan, nan, 9.0], [4.0, nan, nan]]
     np.testing.assert_array_equal(found.curves.val_loss, expected)
     assert found.notes.remarks == [
-        "Values of 'val' that 2 runs logged after the last completed epoch do not count: 'v0', "
+        "Values of 'val' that 2 runs logged after the last completed epoch are left out: 'v0', "
         "'v2'."
     ]
 

@@ -53,7 +53,7 @@ def test_trials_that_ended_before_t_do_not_compete():
     assert [winner.run_id for winner in best] == ["1", "2"]
     with (
         pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as again,
-        pytest.raises(FileNotFoundError, match=r"^The checkpoint of run '1' is gone"),
+        pytest.raises(FileNotFoundError, match=r"^The checkpoint of run '1' does not exist"),
     ):
         promote(study, 2, pytest.fail)
     assert {warning.filename for warning in [*caught, *again]} == {__file__}
@@ -67,7 +67,7 @@ def test_a_winner_whose_checkpoint_is_gone_is_named_before_any_training(tmp_path
         trial.set_user_attr("lightning_sotl:checkpoint_path", str(path))
         study.tell(trial, float(number))
     (tmp_path / "0.ckpt").touch()
-    message = f"The checkpoint of run '1' is gone: '{tmp_path / '1.ckpt'}'."
+    message = f"The checkpoint of run '1' does not exist: '{tmp_path / '1.ckpt'}'."
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
         promote(study, 2, pytest.fail)
 

@@ -80,7 +80,7 @@ def test_trials_of_live_processes_and_other_hosts_are_left_alone(tmp_path: Path)
     OptunaReporter(own)
     remote.set_user_attr(process_key(1), "another-host|1|")
     message = (
-        "Left out 2 running trials of another host or of no known process: 1, 2. If no other "
+        "Left out 2 running trials whose process is unknown or on another host: 1, 2. If no other "
         "process works on this study, `alone=True` requeues all running trials."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
@@ -91,7 +91,7 @@ def test_trials_of_live_processes_and_other_hosts_are_left_alone(tmp_path: Path)
     assert [study.ask().number for _ in range(4)] == [0, 1, 2, 3]
 
 
-@pytest.mark.filterwarnings("ignore:Left out 1 running trial of another host")
+@pytest.mark.filterwarnings("ignore:Left out 1 running trial whose process")
 def test_a_copy_of_an_interrupted_trial_is_not_requeued(tmp_path: Path) -> None:
     study = open_study("journal", tmp_path)
     # Optuna's RetryFailedTrialCallback copies the attributes of the interrupted trial.

@@ -268,7 +268,9 @@ def test_a_refused_file_does_not_affect_other_runs_and_its_name_is_escaped(tmp_p
     assert any("that cannot be read in" in message for message in messages)
     with (
         pytest.warns(UserWarning, match="^Left out "),
-        pytest.raises(FileNotFoundError, match=r"^The checkpoint of run 'good' is gone: '") as gone,
+        pytest.raises(
+            FileNotFoundError, match=r"^The checkpoint of run 'good' does not exist: '"
+        ) as gone,
     ):
         promote(tmp_path, 1, print)
     with pytest.raises(ValueError, match=r"can be read; the first is .*: Expected ") as alone:
@@ -281,6 +283,6 @@ def test_an_unreadable_directory_is_reported(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", folder)
 
     monkeypatch.setattr("lightning_sotl._utils.files.os.scandir", refuse)
-    message = f"Left out what is in '{tmp_path}': Permission denied."
+    message = f"Left out the folder '{tmp_path}': Permission denied."
     with pytest.raises(ValueError, match=f"but found none in its 0 folders. {re.escape(message)}$"):
         LearningCurves.from_logs(tmp_path)

@@ -97,8 +97,8 @@ def test_another_run_that_writes_to_the_same_record_gives_a_warning(tmp_path):
             model, loader(4)
         )
     assert message_with(caught, "Another process") == (
-        f"Another process also writes to the run's record '{path}'. The record keeps the two "
-        "apart, but the logs beside it do not. Give each run its own directory."
+        f"Another process also writes to the run's record '{path}'. The record stays readable, "
+        "but the logs beside it mix the runs. Give each run its own directory."
     )
     own, other = merge_sessions(read_record(path)[0])
     assert own.losses == returned_epoch_losses(model)

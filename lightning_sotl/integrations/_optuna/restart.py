@@ -149,9 +149,9 @@ def requeue_interrupted(study: optuna.Study, *, alone: bool = False) -> list[int
     ]
     if left:
         warn_user(
-            f"Left out {pluralize(len(left), 'running trial')} of another host or of no known "
-            f"process: {quote_few(left)}. If no other process works on this study, `alone=True` "
-            "requeues all running trials."
+            f"Left out {pluralize(len(left), 'running trial')} whose process is unknown or on "
+            f"another host: {quote_few(left)}. If no other process works on this study, "
+            "`alone=True` requeues all running trials."
         )
     return numbers
 
