@@ -74,7 +74,7 @@ def test_a_copy_whose_fit_raises_returns_its_results_so_far(tmp_path):
     assert sorted(monitor.epoch_losses) == [0, 1, 2]
 
 
-def test_a_used_original_trains_itself_again(tmp_path):
+def test_a_callback_whose_copy_was_trained_can_be_trained_itself(tmp_path):
     monitor, stopper = callbacks()
     fit(tmp_path, copy.deepcopy([monitor, stopper]))
     losses = fit(tmp_path, [monitor, stopper], factor=2.0)

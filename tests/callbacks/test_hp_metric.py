@@ -152,7 +152,7 @@ def test_a_run_without_a_value_keeps_the_loggers_placeholder(tmp_path):
     assert hparams_tab(tmp_path / "tb") == {"True": ({"width": 8}, -1)}
 
 
-def test_a_diverged_run_is_last(tmp_path):
+def test_a_diverged_run_ranks_last_in_tensorboard(tmp_path):
     losses = {4: 3.0, 16: math.nan, 64: 1.0}
     for width, value in losses.items():
         net = model(width=width, loss=lambda epoch, batch, value=value: value)
@@ -180,6 +180,6 @@ def test_fast_dev_run_shows_nothing_and_does_not_warn(tmp_path):
     assert hparams_tab(tmp_path / "tb") == {}
 
 
-def test_the_argument_is_checked():
+def test_hp_metric_must_be_a_boolean():
     with pytest.raises(TypeError, match=r"^Expected `hp_metric` to be True or False but got 1\.$"):
         EarlyRankingStopper(stop_epoch=2, hp_metric=1)

@@ -105,7 +105,7 @@ def test_validation_and_its_sanity_check_do_not_count(tmp_path):
     assert monitor.epoch_losses == before
 
 
-def test_epochs_of_different_lengths_are_means(tmp_path):
+def test_an_epoch_of_any_length_has_its_mean_loss(tmp_path):
     model = scripted_model()
     model.train_dataloader = lambda: loader(2 + 2 * model.trainer.current_epoch)
     monitor = SoTLMonitor()

@@ -74,7 +74,7 @@ def test_a_finished_monitor_and_its_copies_know_the_record(tmp_path):
     assert monitor.record_path == path
 
 
-def test_the_record_of_blocks_and_of_a_changing_accumulation(tmp_path):
+def test_the_record_contains_the_block_size_and_a_changing_accumulation(tmp_path):
     logger = pl.loggers.CSVLogger(tmp_path)
     scheduler = pl.callbacks.GradientAccumulationScheduler({0: 1, 1: 2})
     monitors = [SoTLMonitor(every_n_train_batches=3), SoTLMonitor(prefix="by/epoch")]
@@ -102,7 +102,7 @@ def test_a_diverged_epoch_is_null_in_the_record(tmp_path):
     [{"logger": False}, {"fast_dev_run": 2}, {"record": False}],
     ids=["no logger", "fast_dev_run", "record=False"],
 )
-def test_these_runs_write_no_record(tmp_path, options):
+def test_a_run_without_a_logger_in_a_dev_run_or_with_record_off_writes_no_record(tmp_path, options):
     monitor = SoTLMonitor(record=options.pop("record", True))
     options = {"logger": pl.loggers.CSVLogger(tmp_path), **options}
     trainer(tmp_path, callbacks=[monitor], **options).fit(scripted_model(), loader(4))

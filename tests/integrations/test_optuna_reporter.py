@@ -231,7 +231,7 @@ def test_a_trainer_without_a_monitor_is_refused(tmp_path):
         trainer(tmp_path, callbacks=[reporter], max_epochs=1).fit(scripted_model(), loader(4))
 
 
-def test_finish_raises_if_the_run_has_no_value_or_the_reporter_no_trainer(tmp_path):
+def test_finish_raises_if_the_run_has_no_value_or_the_reporter_had_no_trainer(tmp_path):
     study = optuna.create_study(pruner=NEVER_PRUNES)
     message = "The run ended before `sotl_e1` was available, so it has no value."
     monitor, reporter = door().SoTLMonitor(), for_pytorch_lightning.OptunaReporter(study.ask())

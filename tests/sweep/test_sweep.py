@@ -261,7 +261,7 @@ def test_a_turn_that_was_not_trained_is_an_error(tmp_path):
             pass
 
 
-def test_a_trainer_that_does_not_fit_the_turn_is_refused(tmp_path):
+def test_a_trainer_with_the_wrong_settings_for_its_turn_is_refused(tmp_path):
     turn = next(iter(make_sweep(tmp_path)))
     net = make_net(**turn.params)
     with pytest.raises(ValueError, match=r"lacks the SoTLMonitor and EarlyRankingStopper\.$"):
