@@ -35,12 +35,12 @@ def run_example(name: str, output: Path, *options: str) -> list[str]:
 
 
 def table(lines: list[str]) -> list[list[str]]:
-    """Return the cells of the rows, which begin with a number."""
+    """Return the cells of the rows, which start with a number."""
     return [line.split() for line in lines if re.match(r" +\d+ ", line)]
 
 
 def sweep_rows(lines: list[str]) -> list[list[str]]:
-    """Return the rows of a digits sweep, which are in order: longest first, then by loss."""
+    """Return the rows of a digits sweep, and check their order: longest first, then by loss."""
     rows = table(lines)
     assert [row[0] for row in rows] == ["1", "2", "3", "4"]
     order = [(-int(row[3]), float(row[4])) for row in rows]
@@ -49,7 +49,7 @@ def sweep_rows(lines: list[str]) -> list[list[str]]:
 
 
 def check_cost(rows: list[list[str]], sentence: re.Match) -> None:
-    """Check the end of a sweep's sentence against its table."""
+    """Check the sentence of a sweep against its table."""
     runs, _, finished, spent, full, percent = map(int, sentence.groups()[:6])
     assert (runs, full) == (4, 20)
     assert finished == sum(row[3] == "5" for row in rows)
@@ -61,7 +61,7 @@ def check_cost(rows: list[list[str]], sentence: re.Match) -> None:
 
 
 def check_verified(lines: list[str], *, stop: int) -> None:
-    """Check the pick's place among the test accuracies of the table."""
+    """Check the rank of the pick against the test accuracies of the table."""
     tests = {row[1]: float(row[6]) for row in table(lines)}
     verified = VERIFIED.search(lines[-1])
     assert verified is not None, lines[-1]
@@ -81,7 +81,7 @@ def record_of(folder: Path) -> tuple[list[float], list[float | None]]:
 
 
 @pytest.mark.slow
-def test_sweep_pauses_runs_at_rungs_and_trains_nothing_when_started_again(tmp_path):
+def test_a_sweep_pauses_runs_at_rungs_and_trains_nothing_when_started_again(tmp_path):
     lines = run_example("digits_sweep", tmp_path)
     rows = sweep_rows(lines)
     sentence = TURNS.fullmatch(lines[-1].rstrip("."))
@@ -103,14 +103,14 @@ def test_sweep_pauses_runs_at_rungs_and_trains_nothing_when_started_again(tmp_pa
     assert means[sentence[7]] == max(means.values())
 
     before = {path: path.read_bytes() for path in folder.rglob("sotl.jsonl")}
-    verified = run_example("digits_sweep", tmp_path, "--verify")  # nothing of it trains again
+    verified = run_example("digits_sweep", tmp_path, "--verify")  # no run trains again
     assert {path: path.read_bytes() for path in folder.rglob("sotl.jsonl")} == before
     assert [row[:6] for row in sweep_rows(verified)] == [row[:6] for row in rows]
     check_verified(verified, stop=3)
 
 
 @pytest.mark.slow
-def test_sweep_with_a_fixed_stop_promotes_the_best_three(tmp_path):
+def test_a_sweep_with_a_fixed_stop_epoch_promotes_the_best_three(tmp_path):
     lines = run_example("digits_sweep", tmp_path, "--stop-at", "2", "--verify")
     rows = sweep_rows(lines)
     sentence = FIXED.match(lines[-1])
@@ -130,13 +130,13 @@ def test_sweep_with_a_fixed_stop_promotes_the_best_three(tmp_path):
     assert finished[sentence[7]] == max(finished.values())
     tests = {row[1]: row[6] for row in rows}
     check_verified(lines, stop=2)
-    # Oriented: +1 where the lower loss has the higher accuracy.
+    # Oriented: +1 if lower losses have higher accuracies.
     expected = spearmanr([-loss for loss in at_stop], [float(test) for test in tests.values()])[0]
     assert float(VERIFIED.search(lines[-1])[4]) == pytest.approx(expected, abs=0.005)
 
 
 @pytest.mark.slow
-def test_optuna_sweep_counts_the_epochs_that_its_study_has(tmp_path):
+def test_the_optuna_sweep_counts_the_epochs_of_its_study(tmp_path):
     lines = run_example("optuna_sweep", tmp_path)
     backend = optuna.storages.journal.JournalFileBackend(
         str(tmp_path / "optuna_sweep" / "sweep_0" / "study.log")
@@ -156,10 +156,10 @@ def test_optuna_sweep_counts_the_epochs_that_its_study_has(tmp_path):
 
 
 @pytest.mark.slow
-def test_fabric_loop_has_the_same_right_value_on_two_ranks(tmp_path):
+def test_the_fabric_loop_computes_the_same_correct_value_on_two_ranks(tmp_path):
     lines = run_example("fabric_loop", tmp_path, "--devices", "2")
     rows = [row[2:] for row in table(lines)]
-    assert rows[0] == ["-"] * 4  # one epoch, while the window is two
+    assert rows[0] == ["-"] * 4  # one epoch is less than the window of two
     assert len(rows) == 3
     for rank_0, rank_1, raw, difference in rows[1:]:
         assert rank_0 == rank_1
@@ -169,13 +169,13 @@ def test_fabric_loop_has_the_same_right_value_on_two_ranks(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_sweep_under_four_policies_costs_and_picks_what_the_table_says(tmp_path):
+def test_the_table_of_four_policies_has_the_epochs_of_their_runs(tmp_path):
     lines = run_example("adaptive_sweep", tmp_path)
     rows = {line[:20].strip(): line[20:].split() for line in lines[:-1] if "%" in line[:40]}
     assert list(rows) == ["fixed T", "ASHA", "adaptive, Optuna", "adaptive, directory"]
-    # 8 networks to epoch 2 of 5, and 3 of them to the end.
+    # 8 networks train to epoch 2 of 5, and 3 of them to the end.
     assert rows["fixed T"][:4] == [str(8 * 2 + 3 * 3), f"{25 / 40:.0%}", "5", "3"]
-    # One after the other both see the same runs; all go on to epoch 3, where decisions begin.
+    # One run after another, both see the same runs. The first decisions are at epoch 3.
     assert rows["adaptive, Optuna"][:5] == rows["adaptive, directory"][:5]
     epochs, ended = int(rows["adaptive, Optuna"][0]), int(rows["adaptive, Optuna"][2])
     assert 8 * 3 <= epochs <= 8 * 5 - ended
@@ -197,14 +197,14 @@ def test_selection_compares_policies_on_tables(tmp_path):
     ]
     names = ["cells", "regularised", "average of 2 tables"]
     assert [line for line in lines if line in names] == names * 2
-    # 27 runs of 40 epochs: 27 * 3 + 9 * 6 + 3 * 18 + 13 of 1,080, with a validation after the end.
+    # 27 runs of 40 epochs: 27 * 3 + 9 * 6 + 3 * 18 + 13 of 1,080, and one validation at the end.
     costs = [re.search(r"0\.\d{4}", line)[0] for line in lines if line.startswith("halving ")]
     assert costs == ["0.1870"] * 3 + [f"{(202 + 0.1) / (1080 * 1.1):.4f}"] * 3
     assert (tmp_path / "selection_8_workers.png").read_bytes().startswith(b"\x89PNG")
     assert lines[-1].startswith("With 8 workers no policy dominates halving")
-    # All epochs and no validation, in each of the tables.
-    blind = [line for line in lines if line.startswith("full, picked by training loss ")]
-    assert [re.search(r"\d\.\d{4}", line)[0] for line in blind] == ["1.0000"] * 3 + ["0.9091"] * 3
+    # All epochs and no validation, in each table.
+    rows = [line for line in lines if line.startswith("full, picked by training loss ")]
+    assert [re.search(r"\d\.\d{4}", line)[0] for line in rows] == ["1.0000"] * 3 + ["0.9091"] * 3
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ CURVES = ("train_loss", "val_loss", "val_metric", "final_metric", "final_loss", 
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """As in the builder's workers: bits depend on the number of threads."""
+    """Use one thread, as the workers do, because the last digits depend on it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -40,7 +40,7 @@ def one_thread():
 
 
 def build(output: Path, *options: str) -> subprocess.Popen[bytes]:
-    """Start the builder on the small table "cells" in a process group of its own."""
+    """Start to build the small table "cells" in a separate process group."""
     command = [sys.executable, str(PAPER / "build_table.py"), "--smoke", "--table", "cells"]
     command += ["--workers", "1", "--output", str(output), *options]
     return subprocess.Popen(
@@ -49,13 +49,13 @@ def build(output: Path, *options: str) -> subprocess.Popen[bytes]:
 
 
 def finished_runs(output: Path) -> dict[str, tuple[int, int]]:
-    """Return the result files, and what changes if one is written again."""
+    """Return the result files, with inode and time, which change if a file is written again."""
     files = (output / "build_table" / "cells").glob("*.json")
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
 @pytest.mark.slow
-def test_builder_goes_on_after_a_kill_with_what_is_missing_only(tmp_path):
+def test_after_a_kill_only_the_missing_runs_are_trained(tmp_path):
     killed = build(tmp_path)
     shown = b""
     while b" 1/6 " not in shown:  # the progress bar after the first finished run
@@ -69,13 +69,13 @@ def test_builder_goes_on_after_a_kill_with_what_is_missing_only(tmp_path):
     assert not (tmp_path / "build_table" / "tables").exists()
 
     resumed = build(tmp_path)
-    said, errors = resumed.communicate(timeout=200)
+    output, errors = resumed.communicate(timeout=200)
     assert resumed.returncode == 0, errors.decode()
     assert f" {len(before)}/6 " in errors.decode()
     after = finished_runs(tmp_path)
     assert len(after) == 6
     assert {name: after[name] for name in before} == before
-    assert b"cells: 6 runs of 4 networks in" in said
+    assert b"cells: 6 runs of 4 networks in" in output
 
     uninterrupted = learning_curves([train_run(SMOKE_RECIPE, run) for run in plan_cells(SMOKE, 0)])
     table = LearningCurves.load(tmp_path / "build_table" / "tables" / "cells.npz")
@@ -85,7 +85,7 @@ def test_builder_goes_on_after_a_kill_with_what_is_missing_only(tmp_path):
     assert (table.epoch_seconds > 0).all()
 
 
-def test_a_table_and_what_stands_beside_it_are_replaced_and_not_written_over(tmp_path):
+def test_the_files_of_a_table_are_replaced_not_overwritten(tmp_path):
     numbers = ("cell", "repeat", "seed", "parameters", "test_accuracy", "test_loss", *SETTINGS)
     seconds = {f"{clock}_seconds": {"train": 1.0, "val": 1.0} for clock in ("cpu", "wall")}
     losses = {name: [1.0] for name in ("train_loss", "val_loss", "val_accuracy")}
@@ -98,7 +98,7 @@ def test_a_table_and_what_stands_beside_it_are_replaced_and_not_written_over(tmp
 
 
 def train_by_hand(run: Run, network: CellNetwork) -> dict[str, list[float]]:
-    """Train as the recipe says in a plain loop with SGD written out."""
+    """Train by the recipe in a plain loop with a hand-written SGD."""
     task = load_task("digits", train_images=128, val_images=100)
     curves: dict[str, list[float]] = {"train_loss": [], "val_loss": [], "val_accuracy": []}
     momenta = [torch.zeros_like(parameter) for parameter in network.parameters()]
@@ -133,7 +133,7 @@ def train_by_hand(run: Run, network: CellNetwork) -> dict[str, list[float]]:
 @pytest.mark.parametrize(
     ("weight_decay", "dropout", "label_smoothing"), [(5e-4, 0.0, 0.0), (5e-3, 0.3, 0.2)]
 )
-def test_a_run_is_what_a_loop_by_hand_trains(weight_decay, dropout, label_smoothing):
+def test_a_run_equals_training_in_a_hand_written_loop(weight_decay, dropout, label_smoothing):
     cell = plan_cells(SMOKE, 0)[1].cell
     run = Run(cell, 0, 7, weight_decay, dropout, label_smoothing)
     recipe = dataclasses.replace(SMOKE_RECIPE, batch_size=32, epochs=3)
@@ -145,12 +145,11 @@ def test_a_run_is_what_a_loop_by_hand_trains(weight_decay, dropout, label_smooth
     assert result["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4)
     assert result["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-3)
     assert result["val_accuracy"] == pytest.approx(expected["val_accuracy"], abs=0.011)
-    # A quarter of the digits would be right by chance in far fewer than three epochs of it.
     assert result["train_loss"][-1] < result["train_loss"][0]
     assert result["parameters"] == sum(each.numel() for each in network.parameters())
 
 
-def test_a_run_leaves_the_random_state_as_it_was():
+def test_a_run_does_not_change_the_random_state():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -158,7 +157,7 @@ def test_a_run_leaves_the_random_state_as_it_was():
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_a_failed_run_is_told_with_its_reason_and_writes_nothing(tmp_path):
+def test_a_failed_run_is_reported_with_its_reason_and_writes_no_file(tmp_path):
     run = plan_cells(SMOKE, 0)[0]
     recipe = dataclasses.replace(SMOKE_RECIPE, task="cifar")
     job = Job(recipe, run, tmp_path / "run.json")
@@ -172,7 +171,7 @@ def test_a_failed_run_is_told_with_its_reason_and_writes_nothing(tmp_path):
         check_answer(ours, job)
 
 
-def test_a_dead_worker_is_told():
+def test_a_dead_worker_is_reported():
     job = Job(SMOKE_RECIPE, plan_cells(SMOKE, 0)[0], Path("run.json"))
     ours, theirs = Pipe()
     theirs.close()
@@ -201,7 +200,7 @@ def test_splits_are_disjoint_stratified_and_always_the_same():
     assert float(task.train[0].std()) == pytest.approx(1, abs=1e-5)
 
 
-def test_batches_hold_each_image_once_an_epoch_shifted_by_any_of_nine_ways():
+def test_batches_have_each_image_once_per_epoch_with_any_of_nine_shifts():
     torch.manual_seed(0)
     images = torch.rand(150, 1, 4, 4)
     images[:, :, 0] = images[:, :, -1] = images[:, :, :, 0] = images[:, :, :, -1] = 0
@@ -213,7 +212,7 @@ def test_batches_hold_each_image_once_an_epoch_shifted_by_any_of_nine_ways():
     shifts = set()
     seen = []
     for moved, label in (pair for batch in first for pair in zip(*batch, strict=True)):
-        # The border is zero, so that rolling round is the same as moving.
+        # The border is zero, so rolling an image is the same as shifting it.
         ways = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
         original = images[label, 0]
         fits = [way for way in ways if torch.equal(original.roll(way, (0, 1)), moved[0])]
@@ -224,7 +223,7 @@ def test_batches_hold_each_image_once_an_epoch_shifted_by_any_of_nine_ways():
     assert sorted(seen) == list(range(150))
 
 
-def test_full_plan_has_distinct_networks_and_three_seeds_of_the_first():
+def test_the_full_plan_has_distinct_networks_and_three_seeds_of_the_first():
     runs = plan_cells(FULL, 0)
     first, again = runs[: FULL.networks], runs[FULL.networks :]
     assert len({run.cell for run in first}) == FULL.networks >= 600
@@ -234,7 +233,7 @@ def test_full_plan_has_distinct_networks_and_three_seeds_of_the_first():
     assert {(run.weight_decay, run.dropout, run.label_smoothing) for run in runs} == {(5e-4, 0, 0)}
 
 
-def test_regularised_plan_has_the_same_networks_under_every_setting():
+def test_the_regularized_plan_has_the_same_networks_under_every_setting():
     runs = plan_regularized(FULL, 0)
     plain = plan_cells(FULL, 0)[: len(runs)]
     assert [(run.cell, run.seed) for run in runs] == [(run.cell, run.seed) for run in plain]
@@ -276,9 +275,9 @@ def test_small_measurements_end_in_a_sentence_with_numbers(
     assert re.fullmatch(sentence, capsys.readouterr().out.strip().splitlines()[-1])
 
 
-@pytest.mark.skipif(not (TABLES / "cells.npz").exists(), reason="the table is not built yet")
+@pytest.mark.skipif(not (TABLES / "cells.npz").exists(), reason="the table is not built")
 @pytest.mark.parametrize("name", ["cells", "regularised"])
-def test_committed_table_is_the_planned_one(name):
+def test_the_committed_table_is_the_planned_one(name):
     plan = {"cells": plan_cells, "regularised": plan_regularized}[name](FULL, 0)
     table = LearningCurves.load(TABLES / f"{name}.npz")
     columns = np.load(TABLES / f"{name}_runs.npz", allow_pickle=False)
@@ -298,6 +297,6 @@ def test_committed_table_is_the_planned_one(name):
     assert story["recipe"] == dataclasses.asdict(RECIPE)
     assert {"command", "date", "versions", "machine", "cpu_seconds"} <= set(story)
     assert (TABLES / f"{name}.npz").stat().st_size <= 3e6
-    # Hard enough for the ranking to matter.
+    # The task is hard enough for a ranking to matter.
     assert np.ptp(table.final_metric) >= 0.05
     assert np.mean(table.train_loss[:, -1] < 0.1) < 0.5

@@ -29,7 +29,7 @@ def closed_form(inputs: np.ndarray, targets: np.ndarray, noise: float) -> tuple[
 
 
 def joint(inputs: np.ndarray, targets: np.ndarray, noise: float) -> float:
-    """Return log P(D), the density of all targets at once."""
+    """Return log P(D), from the density of all targets at once."""
     cov = inputs @ inputs.T + noise * np.eye(len(targets))
     return float(multivariate_normal(cov=cov).logpdf(targets))
 
@@ -42,7 +42,7 @@ def measured(model: int, noise: float, samples: int = 1):
     return found
 
 
-def test_data_are_those_of_section_5_1() -> None:
+def test_the_data_are_those_of_section_5_1() -> None:
     inputs, targets = draw_data(2000, np.random.default_rng(0))
     assert inputs.shape == (2000, 2001)
     own = np.diag(inputs[:, 1:])
@@ -57,7 +57,7 @@ def test_data_are_those_of_section_5_1() -> None:
 
 @pytest.mark.parametrize("noise", [1.0, 1e-6])
 @pytest.mark.parametrize("model", [1, 2])
-def test_posterior_after_single_updates_is_that_of_all_points_at_once(
+def test_the_posterior_after_single_updates_equals_that_of_all_points_at_once(
     model: int, noise: float
 ) -> None:
     inputs, targets = data(model)
@@ -69,7 +69,7 @@ def test_posterior_after_single_updates_is_that_of_all_points_at_once(
     np.testing.assert_allclose(posterior.factor @ posterior.factor.T, covariance, atol=1e-7)
 
 
-def test_variance_survives_a_noise_that_rounding_would_swallow() -> None:
+def test_the_variance_is_accurate_for_a_tiny_noise() -> None:
     posterior = Posterior(2, noise=1e-15)
     row = np.array([1.0, 0.3])
     for _ in range(3):
@@ -93,14 +93,14 @@ def test_samples_have_the_moments_of_the_posterior() -> None:
 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("model", [1, 2])
-def test_evidence_is_scipys_joint_density_at_every_n(model: int, noise: float) -> None:
+def test_the_evidence_is_scipys_joint_density_at_every_n(model: int, noise: float) -> None:
     inputs, targets = data(model)
     wanted = [-joint(inputs[:n], targets[:n], noise) for n in range(1, 13)]
     np.testing.assert_allclose(measured(model, noise).evidence, wanted, rtol=1e-10)
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_evidence_is_the_sum_of_predictive_densities(noise: float) -> None:
+def test_the_evidence_is_the_sum_of_predictive_densities(noise: float) -> None:
     inputs, targets = data(1)
     steps = np.diff(measured(1, noise).evidence, prepend=0.0)
     for index, (row, target) in enumerate(zip(inputs, targets, strict=True)):
@@ -111,10 +111,10 @@ def test_evidence_is_the_sum_of_predictive_densities(noise: float) -> None:
 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("model", [1, 2])
-def test_bound_is_the_expected_log_likelihood_by_quadrature(model: int, noise: float) -> None:
+def test_the_bound_is_the_expected_log_likelihood_by_quadrature(model: int, noise: float) -> None:
     inputs, targets = data(model)
     found = measured(model, noise)
-    nodes, weights = hermegauss(5)  # exact: the log likelihood is a square of the weights
+    nodes, weights = hermegauss(5)  # exact, because the log likelihood is quadratic in the weights
     weights = weights / weights.sum()
     expected = []
     for index, (row, target) in enumerate(zip(inputs, targets, strict=True)):
@@ -132,7 +132,7 @@ def test_sotl_of_many_samples_is_the_bound_and_not_the_evidence() -> None:
     assert (found.sotl.mean(axis=0) - found.evidence > 4 * error).all()
 
 
-def test_final_loss_is_that_of_all_points_under_their_own_posterior() -> None:
+def test_the_final_loss_is_that_of_all_points_under_their_own_posterior() -> None:
     inputs, targets = data(1)
     found = measured(1, 1.0, samples=20_000)
     for column, count in enumerate((4, 12)):
@@ -145,7 +145,7 @@ def test_final_loss_is_that_of_all_points_under_their_own_posterior() -> None:
         assert found.final[:, column].mean() == pytest.approx(fit + spread, abs=4 * error)
 
 
-def test_check_refuses_a_bound_above_the_evidence() -> None:
+def test_the_check_refuses_a_bound_above_the_evidence() -> None:
     inputs, targets = data(1)
     found = measured(1, 1.0)
     check(found, inputs, targets, at=(4, 12), noise=1.0)
@@ -156,7 +156,7 @@ def test_check_refuses_a_bound_above_the_evidence() -> None:
         check(replace(found, bound=bound), inputs, targets, at=(4, 12), noise=1.0)
 
 
-def test_check_refuses_an_evidence_that_is_not_scipys() -> None:
+def test_the_check_refuses_an_evidence_that_differs_from_scipys() -> None:
     inputs, targets = data(1)
     found = measured(1, 1.0)
     wrong = replace(found, evidence=found.evidence - 0.001)
@@ -165,7 +165,7 @@ def test_check_refuses_an_evidence_that_is_not_scipys() -> None:
         check(wrong, inputs, targets, at=(4, 12), noise=1.0)
 
 
-def test_example_prints_the_shares_that_its_sentence_names(tmp_path: Path) -> None:
+def test_the_sentence_has_the_shares_of_the_table(tmp_path: Path) -> None:
     lines = run_example("paper/fig1_bayesian_regression", tmp_path)
     shares = {line[:12].strip(): line[12:].split() for line in lines if "+-" in line}
     last = {label: shares[label][-4] for label in ("-log P(D)", "SoTL (1)", "final (1)")}

@@ -32,7 +32,7 @@ TRAININGS, REPEATED, EPOCHS = 70, 10, 40
 
 
 def make_curves(runs: int = TRAININGS, seed: int = 0, sign: float = 1.0) -> LearningCurves:
-    """Return curves whose training losses order the networks rightly, wrongly with `sign` -1."""
+    """Return curves whose training losses rank the networks correctly, or in reverse (sign -1)."""
     generator = np.random.default_rng(seed)
     quality = np.linspace(0, 1, runs)
     epochs = np.arange(1, EPOCHS + 1)
@@ -51,18 +51,18 @@ def make_curves(runs: int = TRAININGS, seed: int = 0, sign: float = 1.0) -> Lear
 
 
 def save_table(folder: Path, name: str, *, mixed: bool = False) -> Path:
-    """Write a table whose last trainings are second ones of its first networks."""
+    """Write a table whose last rows are second trainings of its first networks."""
     path = folder / f"{name}.npz"
     make_curves().save(path)
     number = np.arange(TRAININGS)
-    again = (number >= TRAININGS - REPEATED) & ~np.bool_(mixed)
+    repeated = (number >= TRAININGS - REPEATED) & ~np.bool_(mixed)
     settings = np.random.default_rng(1).choice([0.0, 0.1], size=(3, TRAININGS)) * mixed
     np.savez(
         folder / f"{name}_runs.npz",
         cells=np.array(
             [f"cell {place % (TRAININGS - REPEATED * (not mixed))}" for place in number]
         ),
-        repeat=again.astype(int),
+        repeat=repeated.astype(int),
         **dict(zip(("weight_decay", "dropout", "label_smoothing"), settings, strict=True)),
     )
     return path
@@ -74,13 +74,13 @@ def networks() -> Networks:
 
 
 def run(name: str, capsys, *options: object) -> list[str]:
-    """Run a figure with `--smoke` in this process, and return the lines that it printed."""
+    """Run a figure with `--smoke` in this process, and return its printed lines."""
     importlib.import_module(name).main(["--smoke", *map(str, options)])
     return capsys.readouterr().out.strip().splitlines()
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figure_prints_a_table_and_one_sentence_and_saves_a_picture(name, tmp_path, capsys):
+def test_a_figure_prints_a_table_and_one_sentence_and_saves_a_picture(name, tmp_path, capsys):
     table = save_table(tmp_path, "cells")
     lines = run(name, capsys, "--table", table, "--output", tmp_path / "out")
     assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -91,7 +91,7 @@ def test_figure_prints_a_table_and_one_sentence_and_saves_a_picture(name, tmp_pa
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figure_reads_a_table_that_has_training_losses_and_a_target_only(name, tmp_path, capsys):
+def test_a_figure_reads_a_table_with_only_training_losses_and_a_target(name, tmp_path, capsys):
     full, path = make_curves(), tmp_path / "bare.npz"
     LearningCurves(full.train_loss, final_metric=full.final_metric).save(path)
     if name == "fig7_three_networks":
@@ -114,7 +114,7 @@ def test_mixed_recipes_are_ranked_within_groups_and_against_one_recipe(tmp_path,
     )
 
 
-def test_printed_correlation_of_the_drawn_networks_is_that_of_scipy(tmp_path, capsys):
+def test_the_printed_correlation_of_drawn_networks_is_scipys(tmp_path, capsys):
     table = save_table(tmp_path, "cells")
     options = ["--table", table, "--networks", 35, "--seed", 3, "--output", tmp_path]
     lines = run("fig2_validation_losses", capsys, *options)
@@ -129,7 +129,7 @@ def test_printed_correlation_of_the_drawn_networks_is_that_of_scipy(tmp_path, ca
     assert "Over 35 networks of 'cells'" in lines[-1]
 
 
-def test_gap_is_that_of_paired_resamples(networks):
+def test_a_gap_has_the_interval_of_paired_resamples(networks):
     gap = compare(replace(networks, resamples=4000), "sotl-e1", "val-metric", 2)
     curves = networks.curves
     scores = (-curves.train_loss[:, 1], curves.val_metric[:, 1])
@@ -144,7 +144,7 @@ def test_gap_is_that_of_paired_resamples(networks):
     assert (gap.first, gap.second) == pytest.approx(rho)
 
 
-def test_gap_at_two_epochs_compares_an_estimator_with_itself(networks):
+def test_a_gap_between_two_epochs_compares_an_estimator_with_itself(networks):
     curves = networks.curves
     gap = compare(networks, "sotl-e2", "sotl-e2", 2, other=40)
     sums = [curves.train_loss[:, end - 2 : end].sum(axis=1) for end in (2, 40)]
@@ -162,11 +162,11 @@ def test_gap_at_two_epochs_compares_an_estimator_with_itself(networks):
         (float("nan"), float("nan"), "undecided"),
     ],
 )
-def test_claim_is_decided_by_the_interval_of_the_difference(low, high, expected):
+def test_the_interval_of_the_difference_decides_a_claim(low, high, expected):
     assert WORDS[Gap(0.5, 0.4, low, high).leads] == expected
 
 
-def test_sentence_counts_the_parts_that_held(networks):
+def test_the_sentence_counts_the_parts_that_held(networks):
     result = type("Result", (), {"runs": 30})
     parts = [Part("x above y", True, "1"), Part("z", False, "2"), Part("u", None, "3")]
     assert sentence(networks, result, parts) == (
@@ -175,14 +175,14 @@ def test_sentence_counts_the_parts_that_held(networks):
     )
 
 
-def test_figure_says_so_where_training_losses_order_networks_wrongly(tmp_path, capsys):
+def test_a_figure_reports_a_claim_that_did_not_hold(tmp_path, capsys):
     path = tmp_path / "reversed.npz"
     make_curves(sign=-1.0).save(path)
     lines = run("fig8_validation_accuracy", capsys, "--table", path, "--output", tmp_path)
     assert "SoTL-E1 above SoVA-E2 at T = 10: did not hold (-" in lines[-1]
 
 
-def test_further_trainings_of_a_network_are_not_ranked(tmp_path):
+def test_only_the_first_training_of_a_network_is_ranked(tmp_path):
     options = options_of("", ["--table", str(save_table(tmp_path, "cells"))])
     found = read_networks(options)
     assert found.curves.runs == TRAININGS - REPEATED
@@ -190,7 +190,7 @@ def test_further_trainings_of_a_network_are_not_ranked(tmp_path):
     assert found.notes == ("10 further trainings of the same networks left out.",)
 
 
-def test_committed_table_ranks_600_networks_as_scipy_does():
+def test_the_correlations_of_the_committed_table_are_scipys():
     networks = read_networks(options_of("", []))
     gap = compare(replace(networks, resamples=2), "sotl-e1", "val-metric", 10)
     with np.load(options_of("", []).table) as table:
@@ -202,10 +202,10 @@ def test_committed_table_ranks_600_networks_as_scipy_does():
         ]
     assert len(rows) == networks.curves.runs == 600
     assert [gap.first, gap.second] == pytest.approx(expected)
-    assert expected == pytest.approx([0.754, 0.478], abs=5e-4)  # as the README of the paper says
+    assert expected == pytest.approx([0.754, 0.478], abs=5e-4)  # as on the page of results
 
 
-def test_table_without_a_target_is_refused(tmp_path):
+def test_a_table_without_a_target_is_refused(tmp_path):
     path = tmp_path / "x.npz"
     LearningCurves([[1.0], [2.0]]).save(path)
     with pytest.raises(
@@ -225,7 +225,7 @@ def test_files_of_nas_bench_nlp_are_ranked_by_their_loss(tmp_path, capsys):
     assert lines[-1].endswith("; the validation metric of this table is its validation loss.")
 
 
-def test_file_of_nats_bench_is_read_for_one_of_its_data_sets(request):
+def test_one_data_set_of_a_nats_bench_file_is_read(request):
     path = request.getfixturevalue("benchmark") / "simple"
     found = read_networks(
         options_of("", ["--table", str(path), "--dataset", "cifar100", "--trust"])
@@ -233,7 +233,7 @@ def test_file_of_nats_bench_is_read_for_one_of_its_data_sets(request):
     assert (found.name, found.curves.runs, found.columns) == ("simple cifar100", 3, {})
 
 
-def test_windows_of_the_paper_are_scaled_to_the_budget(networks):
+def test_windows_of_the_paper_are_scaled_to_the_table(networks):
     assert [networks.window(paper) for paper in (1, 10, 20, 70)] == [1, 2, 4, 14]
 
 
@@ -246,33 +246,33 @@ def test_windows_of_the_paper_are_scaled_to_the_budget(networks):
         ([np.nan, 1, 1], [0, 0, 0], 2),
     ],
 )
-def test_first_epoch_from_which_one_correlation_stays_ahead(ahead, behind, expected):
+def test_the_first_epoch_from_which_one_correlation_stays_ahead(ahead, behind, expected):
     assert stays_ahead(np.array(ahead), np.array(behind)) == expected
 
 
-def test_other_trainings_are_the_target_of_the_first(tmp_path):
+def test_the_other_trainings_are_the_target_of_the_first(tmp_path):
     networks = read_networks(options_of("", ["--table", str(save_table(tmp_path, "cells"))]))
-    again = other_trainings(networks)
+    first = other_trainings(networks)
     curves = make_curves()
-    assert again.curves.names == tuple(f"network {number}" for number in range(REPEATED))
-    np.testing.assert_array_equal(again.curves.final_metric, curves.final_metric[-REPEATED:])
-    np.testing.assert_array_equal(again.curves.train_loss, curves.train_loss[:REPEATED])
+    assert first.curves.names == tuple(f"network {number}" for number in range(REPEATED))
+    np.testing.assert_array_equal(first.curves.final_metric, curves.final_metric[-REPEATED:])
+    np.testing.assert_array_equal(first.curves.train_loss, curves.train_loss[:REPEATED])
 
 
-def test_examples_are_the_middle_networks_of_the_thirds():
+def test_the_three_examples_are_the_middle_networks_of_the_thirds():
     oriented = np.array([5.0, 1, 9, 2, 8, 3, 7, 4, 6])
     assert oriented[examples_of(oriented)].tolist() == [2, 5, 8]
 
 
-def test_triples_agree_or_reverse_as_counted_by_hand():
+def test_agreements_of_triples_are_those_counted_by_hand():
     oriented, losses = np.array([0.0, 1, 2, 3]), np.array([0.5, 0.6, 0.4, 0.7])
     triples = np.array(list(permutations(range(4), 3)))
-    # Of the sets {0,1,2}, {0,1,3}, {0,2,3}, {1,2,3} one has its losses in order, none in reverse.
+    # Of {0,1,2}, {0,1,3}, {0,2,3}, {1,2,3}, one has its losses in order and none in reverse.
     assert agreements(oriented, losses, triples) == (0.25, 0.0)
     assert agreements(oriented, -losses, triples) == (0.0, 0.25)
 
 
-def test_correlation_among_networks_below_the_threshold(networks):
+def test_the_correlation_below_the_threshold_is_scipys(networks):
     curves = make_curves(60)
     low = replace(curves, train_loss=curves.train_loss - np.quantile(curves.train_loss[:, -1], 0.5))
     low = replace(low, train_loss=low.train_loss + 0.1)
@@ -282,7 +282,7 @@ def test_correlation_among_networks_below_the_threshold(networks):
     assert rho == pytest.approx(spearmanr(-low.train_loss[rows, -1], low.final_metric[rows])[0])
 
 
-def test_correlation_within_groups_is_the_mean_weighted_by_size(networks):
+def test_the_correlation_within_groups_is_the_mean_weighted_by_size(networks):
     groups = [range(5), range(5, 20), range(20, 24)]  # the last is too small
     curves = networks.curves
     found = correlate_within(networks, groups, "val-metric", 3)

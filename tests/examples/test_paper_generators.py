@@ -29,7 +29,7 @@ NODES = 12
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Take one thread, as the example does: networks this small only wait for the others."""
+    """Use one thread, as the example does; more threads are slower on networks this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -42,9 +42,9 @@ def edges(graph: nx.Graph) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("setting", [one for one in SETTINGS if one.family != "ER"], ids=str)
-def test_graphs_with_a_fixed_number_of_edges_have_it(setting: Setting, seed: int) -> None:
+def test_ba_and_ws_graphs_have_the_right_number_of_edges(setting: Setting, seed: int) -> None:
     first = int(setting.parameters[0])
-    # BA: a star of m edges, then m for each of the other nodes. WS: k / 2 for each node.
+    # BA: a star with m edges, then m per further node. WS: k / 2 per node.
     wanted = first * (NODES - first) if setting.family == "BA" else NODES * first // 2
     graph = draw_graph(setting, NODES, seed)
     assert (graph.number_of_nodes(), graph.number_of_edges()) == (NODES, wanted)
@@ -59,19 +59,19 @@ def test_erdos_renyi_graphs_have_the_expected_number_of_edges(probability: float
     assert np.mean(counts) == pytest.approx(pairs * probability, abs=4 * error)
 
 
-def test_watts_strogatz_without_moves_is_the_ring() -> None:
+def test_a_watts_strogatz_graph_without_moved_edges_is_the_ring() -> None:
     ring = draw_graph(Setting("WS", (2, 0.0)), 5, 0)
     assert edges(ring) == [(0, 1), (0, 4), (1, 2), (2, 3), (3, 4)]
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_same_seed_gives_the_same_graph_and_others_give_others(setting: Setting) -> None:
+def test_equal_seeds_draw_equal_graphs_and_other_seeds_draw_others(setting: Setting) -> None:
     drawn = [edges(draw_graph(setting, NODES, seed)) for seed in (*range(8), 0)]
     assert drawn[0] == drawn[-1]
     assert len(set(map(str, drawn))) > 4
 
 
-def test_unknown_family_is_named() -> None:
+def test_an_unknown_family_is_named() -> None:
     message = "There is no family 'XY'; available: 'ER', 'BA', 'WS'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         draw_graph(Setting("XY", (1,)), NODES, 0)
@@ -87,20 +87,20 @@ def test_wirings_are_acyclic_with_one_input_and_one_output(setting: Setting) -> 
         assert [node for node, degree in wiring.out_degree if degree == 0] == [NODES + 1]
         inner = {(a - 1, b - 1) for a, b in wiring.edges if a > 0 and b <= NODES}
         assert sorted(inner) == edges(graph)
-        # A node has no source if all its neighbours have a higher index, and so for the sinks.
+        # A node has no source if all its neighbors have higher indices; sinks are the opposite.
         sources = sum(all(other > node for other in graph[node]) for node in graph)
         sinks = sum(all(other < node for other in graph[node]) for node in graph)
         assert wiring.number_of_edges() == graph.number_of_edges() + sources + sinks
 
 
-def test_wiring_of_a_small_graph_is_the_one_made_by_hand() -> None:
+def test_the_wiring_of_a_small_graph_is_the_one_made_by_hand() -> None:
     graph = nx.Graph()
     graph.add_nodes_from(range(4))
-    graph.add_edges_from([(2, 0), (1, 2)])  # and node 3 alone
+    graph.add_edges_from([(2, 0), (1, 2)])  # node 3 has no edge
     assert sorted(wire(graph).edges) == [(0, 1), (0, 2), (0, 4), (1, 3), (2, 3), (3, 5), (4, 5)]
 
 
-def test_cell_computes_its_graph() -> None:
+def test_a_cell_computes_its_graph() -> None:
     wiring = wire(draw_graph(SETTINGS[3], NODES, 1))
     cell = Cell(wiring, 2, 2, stride=1)
     for number, node in enumerate(cell.nodes, 1):
@@ -115,10 +115,10 @@ def test_cell_computes_its_graph() -> None:
     np.testing.assert_allclose(found.detach().numpy(), np.full((1, 2, 4, 4), wanted), rtol=1e-5)
 
 
-def test_network_has_the_parameters_counted_by_hand() -> None:
+def test_a_network_has_the_parameters_counted_by_hand() -> None:
     network = WiredNetwork([wire(nx.path_graph(2))] * 2, 4)
     stem = 9 * 4 + 2 * 4
-    first = 2 * (1 + 9 * 4 + 4 * 4 + 2 * 4)  # weight, depthwise, pointwise, normalisation
+    first = 2 * (1 + 9 * 4 + 4 * 4 + 2 * 4)  # weight, depthwise, pointwise, normalization
     second = (1 + 9 * 4 + 4 * 8 + 2 * 8) + (1 + 9 * 8 + 8 * 8 + 2 * 8)
     found = sum(parameter.numel() for parameter in network.parameters())
     assert found == stem + first + second + (8 + 1) * 10
@@ -138,14 +138,14 @@ def test_each_setting_has_a_forward_and_backward_pass_through_all_weights(
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
-def test_splits_share_no_image() -> None:
+def test_the_splits_have_no_image_in_common() -> None:
     splits = load_splits(300)
     assert [len(split) for split in splits] == [300, 374, 1123]
     images = torch.cat([split.tensors[0] for split in splits]).flatten(1)
     assert len(images.unique(dim=0)) == len(images) == 1797
 
 
-def test_training_depends_on_its_seed_only() -> None:
+def test_training_depends_only_on_its_seed() -> None:
     recipe = Recipe(nodes=3, cells=1, images=40, epochs=2)
     first, again, other = (train_network(SETTINGS[0], recipe, seed) for seed in (1, 1, 2))
     for name in ("train_loss", "val_loss", "val_metric"):
@@ -157,7 +157,7 @@ def test_training_depends_on_its_seed_only() -> None:
 
 @pytest.fixture
 def trained(monkeypatch) -> list[int]:
-    """Put rows that tell their seed in place of training, and return the seeds in turn."""
+    """Replace training by rows that contain the seed, and return the list of trained seeds."""
     seeds: list[int] = []
 
     def train(setting: Setting, recipe: Recipe, seed: int) -> dict[str, object]:
@@ -171,7 +171,7 @@ def trained(monkeypatch) -> list[int]:
     return seeds
 
 
-def test_build_goes_on_where_a_kill_has_stopped_it(tmp_path, trained) -> None:
+def test_after_a_kill_only_the_missing_networks_are_trained(tmp_path, trained) -> None:
     jobs, kept = list_jobs(SETTINGS[:2], 2, seed=5), tmp_path / "kept.jsonl"
     wanted = [job.seed for job in jobs]
     assert len(set(wanted)) == 4
@@ -187,7 +187,7 @@ def test_build_goes_on_where_a_kill_has_stopped_it(tmp_path, trained) -> None:
     np.testing.assert_array_equal(again.train_loss, whole.train_loss)
 
 
-def test_build_trains_networks_of_another_seed_anew(tmp_path, trained) -> None:
+def test_networks_of_another_seed_are_trained(tmp_path, trained) -> None:
     kept = tmp_path / "kept.jsonl"
     build(list_jobs(SETTINGS[:2], 1, seed=5), Recipe(), kept, workers=1)
     trained.clear()
@@ -196,7 +196,7 @@ def test_build_trains_networks_of_another_seed_anew(tmp_path, trained) -> None:
     assert trained == [job.seed for job in jobs] == found.final_metric.tolist()
 
 
-def test_build_refuses_networks_of_another_recipe(tmp_path, trained) -> None:
+def test_networks_of_another_recipe_are_refused(tmp_path, trained) -> None:
     kept, jobs = tmp_path / "kept.jsonl", list_jobs(SETTINGS[:1], 1, seed=5)
     build(jobs, Recipe(), kept, workers=1)
     message = "kept.jsonl has another recipe; delete it, or use another folder."
@@ -205,7 +205,7 @@ def test_build_refuses_networks_of_another_recipe(tmp_path, trained) -> None:
 
 
 def small_table() -> LearningCurves:
-    """Return three settings of two networks; after one epoch SoTL-E takes the second best one."""
+    """Return three settings of two networks; at T = 1 SoTL-E picks the second best."""
     losses = [[2.0, 0.1], [2.2, 0.3], [1.0, 0.4], [1.2, 0.6], [3.0, 0.9], [3.2, 1.1]]
     return LearningCurves(
         losses,
@@ -215,7 +215,7 @@ def small_table() -> LearningCurves:
     )
 
 
-def test_sentence_has_the_correlations_and_the_pick_made_by_hand() -> None:
+def test_the_sentence_has_the_correlations_and_the_pick_made_by_hand() -> None:
     curves = small_table()
     choice = by_sotl(curves, 1)
     assert (choice.pick.key, choice.place) == ("b", 2)
@@ -234,7 +234,7 @@ def group_means(curves: LearningCurves, values: np.ndarray) -> np.ndarray:
     return np.array([values[groups == name].mean() for name in dict.fromkeys(groups)])
 
 
-def test_committed_table_is_that_of_its_recipe() -> None:
+def test_the_committed_table_is_that_of_its_recipe() -> None:
     curves, facts = LearningCurves.load(TABLE), json.loads(TABLE.with_suffix(".json").read_text())
     assert facts["recipe"] == json.loads(json.dumps(Recipe().__dict__))
     assert curves.names == tuple(job.run_id for job in list_jobs(SETTINGS, 4, seed=0))
@@ -248,7 +248,7 @@ def test_committed_table_is_that_of_its_recipe() -> None:
 
 
 @pytest.mark.slow
-def test_example_trains_a_small_table_and_prints_its_means(tmp_path) -> None:
+def test_the_example_trains_a_small_table_and_prints_its_means(tmp_path) -> None:
     lines = run_example("paper/fig5_generators", tmp_path)
     curves = LearningCurves.load(tmp_path / TABLE.name)
     assert (curves.runs, curves.epochs) == (6, 2)

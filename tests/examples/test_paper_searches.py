@@ -20,7 +20,7 @@ A, B, C = (SKIP,) * 6, (CONV1,) * 6, (CONV3,) * 6
 
 
 class Scripted(optuna.samplers.BaseSampler):
-    """Proposes the given cells one after the other, and from the start again."""
+    """Proposes the given cells in order, again and again."""
 
     def __init__(self, *cells):
         self.cells = cells
@@ -36,7 +36,7 @@ class Scripted(optuna.samplers.BaseSampler):
 
 
 def three_cells(**changes):
-    """Return a table of A, B and C with 8 epochs; SoTL-E prefers C, then A; the rest prefers B."""
+    """Return a table of A, B and C with 8 epochs; SoTL-E prefers C, then A; all else prefers B."""
     columns = {
         "train_loss": np.repeat([[0.5], [0.7], [0.2]], 8, axis=1),
         "val_metric": np.repeat([[0.6], [0.8], [0.7]], 8, axis=1),
@@ -49,7 +49,7 @@ def three_cells(**changes):
 
 @pytest.fixture(scope="module")
 def planted():
-    """Return all cells: each guide wants another operation, and the test accuracy wants "none"."""
+    """Return all cells; each guide prefers another operation, and the test accuracy "none"."""
     counts = np.array([[cell.count(one) for one in OPERATIONS] for cell in all_cells()]) / 6
     none, skip, _, conv3, pool = counts.T
     curves = LearningCurves(
@@ -63,16 +63,18 @@ def planted():
 
 @pytest.mark.parametrize("search", ["regularized evolution", "TPE"])
 @pytest.mark.parametrize(("guide", "wanted"), [(0, POOL), (1, SKIP), (2, CONV3)])
-def test_search_follows_its_guide_and_not_the_test_accuracy(planted, search, guide, wanted) -> None:
-    told = planted.guides()[guide]
-    found = run_search(SEARCHES[search](0), planted, told, budget=120 * told.costs[0])
+def test_a_search_follows_its_guide_and_not_the_test_accuracy(
+    planted, search, guide, wanted
+) -> None:
+    chosen = planted.guides()[guide]
+    found = run_search(SEARCHES[search](0), planted, chosen, budget=120 * chosen.costs[0])
     counts = np.array([cell_at(row).count(wanted) for row in found.rows])
     assert len(counts) == 120
     assert counts[-20:].mean() > counts[:10].mean() + 2
-    assert counts.max() >= 4  # of 6: TPE comes to 4 with Optuna 4.3, and to 5 with 5.0
+    assert counts.max() >= 4  # of 6; TPE reaches 4 with Optuna 4.3, and 5 with 5.0
     assert found.errors[-1] > 80
-    # The guide's best, in its own direction, is the incumbent.
-    best = told.values[found.rows].argmin()
+    # The cell with the guide's best value is the incumbent.
+    best = chosen.values[found.rows].argmin()
     assert counts[best] == counts.max()
     assert found.errors[-1] == planted.test_error[found.rows[best]]
 
@@ -88,7 +90,7 @@ def test_all_guides_start_from_the_same_ten_cells(planted, search) -> None:
     np.testing.assert_array_equal(starts[0], starts[2])
 
 
-def test_random_search_is_the_same_whatever_it_is_told(planted) -> None:
+def test_random_search_does_not_depend_on_its_guide(planted) -> None:
     first, second = (
         run_search(SEARCHES["random search"](0), planted, guide, budget=50).rows
         for guide in planted.guides()[1:]
@@ -115,21 +117,21 @@ def test_time_and_incumbents_are_those_counted_by_hand(guide, budget, ends, erro
     np.testing.assert_allclose(found.errors, errors)
 
 
-def test_incumbent_is_there_from_the_end_of_its_evaluation_on() -> None:
+def test_an_incumbent_exists_from_the_end_of_its_evaluation() -> None:
     table = three_cells()
     found = run_search(Scripted(A, B, A, C), table, table.guides()[2], budget=16)
     errors = found.errors_at(np.array([0, 1.9, 2, 15.9, 16, 99]))
     np.testing.assert_allclose(errors, [np.nan, np.nan, 10, 10, 20, 20])
 
 
-def test_of_equal_values_the_first_stays_the_incumbent() -> None:
+def test_the_first_of_equal_values_stays_the_incumbent() -> None:
     table = three_cells(train_loss=np.ones((3, 8)))
     found = run_search(Scripted(B, A, C), table, table.guides()[2], budget=14)
     np.testing.assert_allclose(found.errors, [5, 5, 5])
 
 
 @pytest.mark.parametrize("missing", [np.nan, np.inf])
-def test_diverged_run_costs_its_time_and_is_no_incumbent(missing) -> None:
+def test_a_diverged_run_costs_its_time_and_is_no_incumbent(missing) -> None:
     losses = np.repeat([[0.5], [missing], [missing]], 8, axis=1)
     table = three_cells(train_loss=losses)
     found = run_search(Scripted(B, A, C), table, table.guides()[2], budget=14)
@@ -143,7 +145,7 @@ def test_t_is_a_quarter_of_the_epochs_rounded_up() -> None:
     assert names == ["Val Acc (T=9)", "Val Acc (T=3)", "SoTL-E (T=3)"]
 
 
-def test_table_without_seconds_counts_epochs() -> None:
+def test_a_table_without_seconds_counts_epochs() -> None:
     table = three_cells(epoch_seconds=None)
     assert table.unit == "epochs"
     assert [guide.costs.tolist() for guide in table.guides()] == [[8] * 3, [2] * 3, [2] * 3]
@@ -154,7 +156,7 @@ def test_accuracies_in_percent_give_the_same_error() -> None:
     np.testing.assert_allclose(three_cells(final_metric=[90, 95, 80]).test_error, [10, 5, 20])
 
 
-def test_runs_that_were_not_trained_to_the_end_are_left_out() -> None:
+def test_runs_without_a_final_accuracy_are_left_out() -> None:
     table = three_cells(final_metric=[np.nan, 0.95, 0.8])
     assert (table.left_out, table.cells) == (1, (B, C))
     assert table.row_of[cell_index(C)] == 1
@@ -169,12 +171,12 @@ def test_runs_that_were_not_trained_to_the_end_are_left_out() -> None:
         ({"final_metric": [np.nan] * 3}, "Expected a run with a final test accuracy and a time"),
     ],
 )
-def test_table_that_no_search_can_use_is_refused(changes, message) -> None:
+def test_a_table_that_no_search_can_use_is_refused(changes, message) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         three_cells(**changes)
 
 
-def test_guide_that_no_run_has_is_refused() -> None:
+def test_a_guide_without_any_value_is_refused() -> None:
     accuracies = np.full((3, 8), 0.5)
     accuracies[:, 1] = np.nan
     table = three_cells(val_metric=accuracies)
@@ -182,14 +184,14 @@ def test_guide_that_no_run_has_is_refused() -> None:
         table.guides()
 
 
-def test_full_table_has_every_cell_stand_for_itself() -> None:
+def test_in_a_full_table_every_cell_has_its_own_run() -> None:
     cells = list(all_cells())[::-1]
     rows, distances = stand_ins(cells, np.random.default_rng(0))
     assert rows.tolist() == list(range(len(cells)))[::-1]
     assert distances.max() == 0
 
 
-def test_missing_cells_have_their_equivalents_or_the_nearest_as_stand_in() -> None:
+def test_equivalent_or_nearest_cells_replace_missing_cells() -> None:
     cells = [cell_at(index) for index in (9000, 15624, 9000, 7812, 3000)]
     rows, distances = stand_ins(cells, np.random.default_rng(0))
     assert [int(rows[cell_index(cell)]) for cell in cells] == [0, 1, 0, 3, 4]  # of two the first
@@ -203,14 +205,14 @@ def test_missing_cells_have_their_equivalents_or_the_nearest_as_stand_in() -> No
         assert differing[int(rows[index])] == distances[index]
 
 
-def test_ties_are_broken_at_random_and_the_same_by_the_same_seed() -> None:
+def test_the_seed_breaks_ties() -> None:
     cells = [A, B, C]
     first, again, other = (stand_ins(cells, np.random.default_rng(seed))[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
-def test_neighbour_is_another_network() -> None:
+def test_a_neighbor_is_a_different_network() -> None:
     dead = (CONV3, "none", "none", SKIP, "none", "none")  # nothing leaves node 1: a skip alone
     alone = ("none", "none", "none", SKIP, "none", "none")
     near = ("none", "none", "none", CONV1, "none", "none")
@@ -251,7 +253,7 @@ def test_searches_run_on_a_users_table(tmp_path, monkeypatch, capsys) -> None:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_own_table_has_a_cell_for_every_run_and_is_searched_from() -> None:
+def test_the_committed_table_has_a_cell_for_every_run() -> None:
     beside = fig6_searches.TABLE.with_name("cells_runs.npz")
     curves, cells = LearningCurves.load(fig6_searches.TABLE), read_cells(beside)
     table = search_table(curves, cells, np.random.default_rng(0))

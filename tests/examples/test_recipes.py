@@ -1,4 +1,4 @@
-"""The recipes in examples/recipes do with the real tools what they say."""
+"""The recipes in examples/recipes, run with the real tools."""
 
 import json
 import logging
@@ -18,17 +18,17 @@ from tests.support.paths import EXAMPLES
 
 RECIPES = EXAMPLES / "recipes"
 pytestmark = [
-    # Lightning's advice, of no use to a run of three epochs.
+    # Lightning's advice does not apply to a run of three epochs.
     pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than"),
 ]
 
 
 @pytest.fixture(autouse=True)
 def process(monkeypatch, tmp_path):
-    """Make this a process of the recipe's own: an empty folder, and nothing left behind."""
+    """Run each recipe in an empty folder, and restore the global state of this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(RECIPES))
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # takes back what the recipe sets
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # so that monkeypatch restores what the recipe sets
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         monkeypatch.setenv(name, "true")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
@@ -46,13 +46,13 @@ def process(monkeypatch, tmp_path):
 
 
 def run(monkeypatch, script, *arguments):
-    """Do what `python script arguments` does, without the start of a process."""
+    """Run `python script arguments` in this process."""
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     runpy.run_path(str(script), run_name="__main__")
 
 
 def stopped_at(folder, epochs):
-    """Return L(e) of the only run below a folder, which a stopper ended after `epochs` of 30."""
+    """Return L(e) of the only run below a folder, which stopped after `epochs` of 30."""
     (record,) = folder.rglob("sotl.jsonl")
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     assert lines[0]["max_epochs"] == 30
@@ -72,10 +72,10 @@ def stopped_at(folder, epochs):
 @pytest.mark.filterwarnings(r"ignore:[\s\S]*(Jsonargparse|in v4):DeprecationWarning")
 @pytest.mark.parametrize("package", PACKAGES)
 @pytest.mark.parametrize("how", ["arguments", "config file"])
-def test_the_command_line_takes_the_callbacks_by_class_path(monkeypatch, tmp_path, package, how):
+def test_the_command_line_reads_callbacks_by_class_path(monkeypatch, tmp_path, package, how):
     for name in ("lightning_cli.py", "lightning_cli.yaml", "digits_model.py"):
         text = (RECIPES / name).read_text()
-        if package == "lightning.pytorch":  # the change that the docstring names
+        if package == "lightning.pytorch":  # the change described in the docstring
             text = text.replace("from pytorch_lightning", "from lightning.pytorch")
             text = text.replace("lightning_sotl.", "lightning_sotl.lightning.")
         (tmp_path / name).write_text(text)
@@ -102,8 +102,10 @@ def test_hydra_jobs_return_their_estimates(monkeypatch, tmp_path):
     run(monkeypatch, script, "--multirun", "width=4,64", "hydra.sweep.dir=sweep")
     for job, width in enumerate((4, 64)):
         folder = tmp_path / "sweep" / str(job)
-        (said,) = re.findall(r"return value: (\S+)", (folder / "hydra_multirun.log").read_text())
-        assert float(said) == stopped_at(folder, 3)[-1]
+        (returned,) = re.findall(
+            r"return value: (\S+)", (folder / "hydra_multirun.log").read_text()
+        )
+        assert float(returned) == stopped_at(folder, 3)[-1]
         (hparams,) = folder.rglob("hparams.yaml")
         assert yaml.safe_load(hparams.read_text())["width"] == width
 
@@ -114,14 +116,14 @@ def test_hydra_jobs_return_their_estimates(monkeypatch, tmp_path):
 def history(path):
     """Return the rows of the history in an offline run's file.
 
-    The file is a LevelDB log of protobuf records: behind 7 bytes of its own, blocks of 32 KiB hold
-    pieces, each with a checksum, a length, and whether it is whole, first, middle or last.
+    The file is a LevelDB log of protobuf records. After a header of 7 bytes, it has blocks of 32
+    KiB with pieces. Each piece has a checksum, a length, and a kind: whole, first, middle or last.
     """
     from wandb.proto.wandb_internal_pb2 import Record
 
     content, at, piece, rows = path.read_bytes(), 7, b"", []
     while at + 7 <= len(content):
-        if 32768 - at % 32768 < 7:  # too short for a head, so padding
+        if 32768 - at % 32768 < 7:  # too short for a header, so padding
             at += 32768 - at % 32768
             continue
         length, kind = struct.unpack_from("<HB", content, at + 4)
@@ -137,7 +139,7 @@ def history(path):
     return rows
 
 
-def test_a_wandb_trial_has_the_estimate_once_an_epoch(monkeypatch, tmp_path):
+def test_a_wandb_trial_has_the_estimate_once_per_epoch(monkeypatch, tmp_path):
     import wandb
 
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -147,7 +149,7 @@ def test_a_wandb_trial_has_the_estimate_once_an_epoch(monkeypatch, tmp_path):
         name: (options.get("values") or [options["min"]])[0]
         for name, options in sweep["parameters"].items()
     }
-    # W&B's agent starts a trial so.
+    # W&B's agent starts a trial with these arguments.
     arguments = [f"--{name}={value}" for name, value in values.items()]
     run(monkeypatch, RECIPES / sweep["program"], *arguments)
     wandb.teardown()
@@ -164,7 +166,7 @@ def test_a_wandb_trial_has_the_estimate_once_an_epoch(monkeypatch, tmp_path):
 # MLflow's own use of SQLAlchemy.
 @pytest.mark.filterwarnings(r"ignore:The ``noload`` loader strategy:DeprecationWarning")
 def test_mlflow_runs_are_finished_and_ranked(monkeypatch, tmp_path, capsys):
-    import mlflow  # here, where its switches are set
+    import mlflow  # imported after its switches are set
 
     run(monkeypatch, RECIPES / "mlflow_runs.py")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("width")]
