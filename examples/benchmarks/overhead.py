@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -129,30 +128,23 @@ def measure(block: int, rounds: int) -> dict[str, np.ndarray]:
     return {name: np.array(seconds) for name, seconds in alternate.seconds.items()}
 
 
-def bootstrap(ratio: Callable[[np.ndarray], float], rounds: int) -> tuple[float, float]:
-    """Return the 95 % interval of a ratio over resampled rounds."""
-    rng = np.random.default_rng(1)
-    values = [ratio(rng.integers(0, rounds, rounds)) for _ in range(1000)]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+def interval(sums: np.ndarray, base_sums: np.ndarray) -> np.ndarray:
+    """Return the 95 % interval of the ratio of two totals, from resampled rounds."""
+    rows = np.random.default_rng(1).integers(len(sums), size=(1000, len(sums)))
+    ratios = sums[rows].sum(axis=1) / base_sums[rows].sum(axis=1)
+    return np.quantile(ratios, [0.025, 0.975])
 
 
 def report(seconds: dict[str, np.ndarray], rounds: int) -> str:
     """Print one row per variant, and return the final sentence."""
-    per_round = {name: values.reshape(rounds, -1) for name, values in seconds.items()}
-    base = per_round["without"]
+    base = seconds["without"]
+    base_sums = base.reshape(rounds, -1).sum(axis=1)
     print(f"{'callback':<28}{'median us':>10}{'ratio':>8}{'total ratio':>13}{'95 % interval':>18}")
     totals: dict[str, float] = {}
-    for name, values in per_round.items():
-        sums, base_sums = values.sum(axis=1), base.sum(axis=1)
-
-        def ratio(
-            rows: np.ndarray, sums: np.ndarray = sums, base_sums: np.ndarray = base_sums
-        ) -> float:
-            return float(sums[rows].sum() / base_sums[rows].sum())
-
-        totals[name] = ratio(np.arange(rounds))
-        low, high = bootstrap(ratio, rounds)
+    for name, values in seconds.items():
+        sums = values.reshape(rounds, -1).sum(axis=1)
+        totals[name] = sums.sum() / base_sums.sum()
+        low, high = interval(sums, base_sums)
         median = np.median(values)
         print(
             f"{name:<28}{median * 1e6:>10.0f}{median / np.median(base):>8.3f}"

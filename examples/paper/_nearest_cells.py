@@ -1,4 +1,4 @@
-"""Maps each cell of the space to a run of a table, also cells that the table lacks."""
+"""Maps each cell of the space to a run of a table, including cells that the table lacks."""
 
 from __future__ import annotations
 

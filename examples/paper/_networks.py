@@ -154,9 +154,9 @@ def _read(
 
         curves, notes = read_nas_bench_nlp(path)
         return curves, {}, notes
-    beside = path.with_name(f"{path.stem}_runs.npz")
+    path_of_columns = path.with_name(f"{path.stem}_runs.npz")
     columns = {}
-    if beside.exists():
-        with np.load(beside, allow_pickle=False) as archive:
+    if path_of_columns.exists():
+        with np.load(path_of_columns, allow_pickle=False) as archive:
             columns = dict(archive)
     return LearningCurves.load(path), columns, []

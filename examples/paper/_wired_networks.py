@@ -95,8 +95,9 @@ class Cell(nn.Module):
         self.nodes = nn.ModuleList()
         for node in range(1, last):
             # A node that the input feeds has no other source.
-            sizes = (before, channels, stride) if self.sources[node] == [0] else (channels,) * 2
-            self.nodes.append(Node(len(self.sources[node]), *sizes, *(1,) * (3 - len(sizes))))
+            is_first = self.sources[node] == [0]
+            sizes = (before, channels, stride) if is_first else (channels, channels, 1)
+            self.nodes.append(Node(len(self.sources[node]), *sizes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the output of the last node."""

@@ -250,10 +250,10 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     generator = np.random.default_rng(options.seed)
     curves = LearningCurves.load(options.table)
-    beside = options.cells or options.table.with_name(f"{options.table.stem}_runs.npz")
-    if not beside.exists():
-        parser.error(f"--cells: there is no '{beside}' with the cell of each run of the table")
-    table = search_table(curves, read_cells(beside), generator)
+    columns = options.cells or options.table.with_name(f"{options.table.stem}_runs.npz")
+    if not columns.exists():
+        parser.error(f"--cells: there is no '{columns}' with the cell of each run of the table")
+    table = search_table(curves, read_cells(columns), generator)
     print(describe_table(table, generator))
     times = np.linspace(0, TRAININGS * table.full_costs.mean(), 501)[1:]
     seeds = generator.integers(2**31, size=count).tolist()

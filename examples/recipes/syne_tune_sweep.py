@@ -1,4 +1,4 @@
-"""Syne Tune: a callback that reports once an epoch, and ASHA over it on two workers.
+"""Syne Tune: a callback that reports once per epoch, and ASHA on two workers.
 
     python examples/recipes/syne_tune_sweep.py --tune
     python examples/recipes/syne_tune_sweep.py --width 16

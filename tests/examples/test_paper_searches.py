@@ -254,8 +254,8 @@ def test_searches_run_on_a_users_table(tmp_path, monkeypatch, capsys) -> None:
 
 
 def test_the_committed_table_has_a_cell_for_every_run() -> None:
-    beside = fig6_searches.TABLE.with_name("cells_runs.npz")
-    curves, cells = LearningCurves.load(fig6_searches.TABLE), read_cells(beside)
+    columns = fig6_searches.TABLE.with_name("cells_runs.npz")
+    curves, cells = LearningCurves.load(fig6_searches.TABLE), read_cells(columns)
     table = search_table(curves, cells, np.random.default_rng(0))
     assert [name.split()[0] for name in curves.names] == [format_cell(cell) for cell in cells]
     assert (len(table.cells), len(set(table.cells))) == (600, 600)
