@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from lightning_sotl._utils.files import find_moved
+from lightning_sotl._utils.text import pluralize
 from lightning_sotl.callbacks._generators import (
     generator_states,
     sampler_orders,
@@ -126,9 +127,10 @@ def _set_random_state(trainer: Trainer, state: dict[str, Any]) -> None:
     if state["cuda"] is not None and trainer.strategy.root_device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], trainer.strategy.root_device)
     generators = _loader_generators(trainer)
-    if len(generators) != len(state["loaders"]):
+    expected = len(state["loaders"])
+    if len(generators) != expected:
         raise RuntimeError(
-            f"Expected the training loaders to have {len(state['loaders'])} generators, as when "
+            f"Expected the training loaders to have {pluralize(expected, 'generator')}, as when "
             f"the random state was saved, but got {len(generators)}."
         )
     for generator, generator_state in zip(generators, state["loaders"], strict=True):

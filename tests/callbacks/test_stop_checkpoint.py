@@ -264,10 +264,10 @@ def test_a_loader_with_other_generators_is_refused(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
     SETTINGS["own generator"].fit(tmp_path, stopper)
     promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
-    with pytest.raises(RuntimeError, match="generators") as caught:
+    with pytest.raises(RuntimeError, match="generator, as when") as caught:
         SETTINGS["validation"].fit(tmp_path, promoted, checkpoint=stopper.checkpoint_path)
     assert str(caught.value) == (
-        "Expected the training loaders to have 1 generators, as when the random state was saved, "
+        "Expected the training loaders to have 1 generator, as when the random state was saved, "
         "but got 0."
     )
 

@@ -24,7 +24,6 @@ from tests.support.paths import ROOT
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-PAPER_README = ROOT / "examples" / "paper" / "README.md"
 _FENCED = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.M | re.S
 )
