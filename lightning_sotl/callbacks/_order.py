@@ -42,7 +42,7 @@ def move_to_front(trainer: Trainer, callback: Any) -> None:
 
 
 def give_way(trainer: Trainer) -> None:
-    """Remove the callbacks of the environment of which the user has passed one to the Trainer.
+    """Remove each callback of the environment if the user has passed one of its kind.
 
     The others stay. Lightning calls `setup` of the removed ones too, but no later hook.
     """
