@@ -1,4 +1,4 @@
-"""Reads PATH: directories of runs, a table of curves, or the files of a benchmark."""
+"""Reads PATH: directories of runs, a file with all curves, or the files of a benchmark."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_sotl.cli.options import Query
+from lightning_sotl.curves.frames import TableColumns
 from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from lightning_sotl.curves.run_notes import RunNotes
 from lightning_sotl.curves.table import LearningCurves
+from lightning_sotl.curves.table_files import read_table_file
 from lightning_sotl.losses.names import parse_monitor
 
 
@@ -37,13 +40,20 @@ def load_runs(
     for path in query.paths:
         if not path.exists():
             raise FileNotFoundError(
-                f"There is no '{path}'. Expected a directory of runs or an .npz file of "
-                "LearningCurves."
+                f"There is no '{path}'. Expected a directory of runs, an .npz file of "
+                "LearningCurves, or a .csv or .parquet table."
             )
+    if query.table_options and not query.is_table:
+        raise ValueError(
+            f"Only a .csv or .parquet table accepts {', '.join(query.table_options)}, and "
+            f"'{query.paths[0]}' is not one."
+        )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if query.is_of_runs:
             found = _read_directory(query, monitor, progress)
+        elif query.is_table:
+            found = _read_table(query, monitor)
         else:
             found = _read_file(query, monitor)
     cautions = [*(str(entry.message) for entry in caught), *found.notes.cautions]
@@ -85,7 +95,8 @@ def _load_table(path: Path) -> LearningCurves:
             raise
         raise ValueError(
             f"Expected '{path}' to be a directory of runs, a file of a run ('sotl.jsonl', "
-            "'metrics.csv' or 'events.out.tfevents.*'), or an .npz file of LearningCurves."
+            "'metrics.csv' or 'events.out.tfevents.*'), an .npz file of LearningCurves, or a .csv "
+            "or .parquet table."
         ) from None
 
 
@@ -118,11 +129,39 @@ def _read_file(query: Query, monitor: str | None) -> FoundRuns:
             f"Expected --metric-mode to be '{curves.metric_mode}', the mode stored in '{path}', "
             f"but got '{query.metric_mode}'."
         )
+    return _found(curves, {}, cautions)
+
+
+def _read_table(query: Query, monitor: str | None) -> FoundRuns:
+    columns = TableColumns(
+        run=query.run_column or TableColumns.run,
+        epoch=query.epoch_column or TableColumns.epoch,
+        train_loss=query.train_loss or TableColumns.train_loss,
+        val_loss=query.val_loss,
+        val_metric=query.val_metric,
+        final_metric=query.target,
+        final_loss=query.final_loss,
+        others=() if monitor is None or parse_monitor(monitor) else (monitor,),
+        first_epoch=query.first_epoch or 0,
+    )
+    table = read_table_file(
+        query.paths[0], columns, metric_mode=query.metric_mode, final_mode=query.target_mode
+    )
+    return _found(table.curves, table.others, table.notes)
+
+
+def _found(
+    curves: LearningCurves, others: dict[str, NDArray[np.float64]], cautions: list[str]
+) -> FoundRuns:
+    """Return the runs of a file without records."""
     validation = {"val_loss": curves.val_loss, "val_metric": curves.val_metric}
     return FoundRuns(
         curves,
         facts=({},) * curves.runs,
-        others={name: values for name, values in validation.items() if values is not None},
+        others={
+            **{name: values for name, values in validation.items() if values is not None},
+            **others,
+        },
         # Estimates are computed from the losses, as for runs with a record.
         has_record=np.ones(curves.runs, dtype=bool),
         stopped_at=(None,) * curves.runs,

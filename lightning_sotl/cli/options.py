@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from lightning_sotl import plotting
 from lightning_sotl.curves.logs import is_run_file
+from lightning_sotl.curves.table_files import SUFFIXES
 from lightning_sotl.evaluation.estimators import named_estimator
 from lightning_sotl.evaluation.evaluate import FINAL_LOSS, LCSVR
 from lightning_sotl.losses.names import parse_monitor
@@ -22,8 +23,9 @@ class Query:
     """PATH and the names of the logged values to read.
 
     Attributes:
-        paths: Directories or files of runs, one `.npz` of `LearningCurves`, or a benchmark's file.
-        format: "auto" for runs and `.npz` files, otherwise the name of the benchmark.
+        paths: Directories or files of runs, one `.npz` of `LearningCurves`, one table, or a
+            benchmark's file.
+        format: "auto" for runs, `.npz` files and tables, otherwise the name of the benchmark.
         val_loss: The key of the validation loss.
         val_metric: The key of the validation metric.
         target: The key of the final metric.
@@ -31,6 +33,9 @@ class Query:
         train_loss: The key of the epoch loss, for runs without a record and without `sotl_e1`.
         metric_mode: "max" if higher is better for the validation metric; None if not given.
         target_mode: The same for the final metric.
+        run_column: The column of a table with the run's name; None for the default.
+        epoch_column: The column with the epoch; None for the default.
+        first_epoch: The number of the first epoch in a table; None for the default.
     """
 
     paths: tuple[Path, ...]
@@ -42,13 +47,36 @@ class Query:
     train_loss: str | None = None
     metric_mode: Mode | None = None
     target_mode: Mode | None = None
+    run_column: str | None = None
+    epoch_column: str | None = None
+    first_epoch: int | None = None
 
     @property
     def is_of_runs(self) -> bool:
         """Whether PATH contains runs, as opposed to one file with a table of curves."""
         path = self.paths[0]
         is_table = len(self.paths) == 1 and path.is_file() and not is_run_file(path)
-        return self.format == "auto" and not is_table
+        return self.format == "auto" and not is_table and not self.is_table
+
+    @property
+    def is_table(self) -> bool:
+        """Whether PATH is a CSV or Parquet file with a row for each run and epoch."""
+        path = self.paths[0]
+        if self.format != "auto" or len(self.paths) > 1 or not path.is_file():
+            return False
+        # Lightning's own "metrics.csv" has one run, and no column with its name.
+        has_suffix = path.suffix.lower() in SUFFIXES
+        return has_suffix and (bool(self.table_options) or not is_run_file(path))
+
+    @property
+    def table_options(self) -> list[str]:
+        """The given options that only a table accepts."""
+        values = {
+            "--run-column": self.run_column,
+            "--epoch-column": self.epoch_column,
+            "--first-epoch": self.first_epoch,
+        }
+        return [flag for flag, value in values.items() if value is not None]
 
 
 @dataclass(frozen=True)
@@ -175,10 +203,13 @@ def _check_figure(output: Output, group_by: tuple[str, ...] = ()) -> None:
 
 
 def _check_target(query: Query) -> None:
-    """Raise if PATH is a directory of runs and --target is missing."""
+    """Raise if PATH is a directory of runs or a CSV file, and --target is missing."""
     exists = all(path.exists() for path in query.paths)
     if query.is_of_runs and query.target is None and exists:
         raise ValueError("A directory of runs needs --target, the logged key of the final metric.")
+    # Unlike CSV, Parquet may store which column is the target.
+    if query.is_table and query.target is None and query.paths[0].suffix.lower() == ".csv":
+        raise ValueError("A CSV table needs --target, the column of the final metric.")
 
 
 def _check_monitor_mode(monitor: str, query: Query) -> None:

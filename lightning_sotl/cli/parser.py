@@ -244,16 +244,19 @@ def _add_source(parser: argparse.ArgumentParser, mode_note: str = "") -> None:
         nargs="+",
         metavar="PATH",
         help="directories or files of runs (records, or logs of CSVLogger or TensorBoardLogger), "
-        "or one .npz file of LearningCurves",
+        "one .npz file of LearningCurves, or one .csv or .parquet table with a row for each run "
+        "and epoch",
     )
     parser.add_argument(
         "--format",
         choices=["auto", "nas-bench-nlp"],
         default="auto",
-        help="format of PATH: auto for runs and .npz files (default), nas-bench-nlp for the zip or "
-        "the folder of that benchmark",
+        help="format of PATH: auto for runs, .npz files and tables (default), nas-bench-nlp for "
+        "the zip or the folder of that benchmark",
     )
-    keys = parser.add_argument_group("logged values")
+    keys = parser.add_argument_group(
+        "logged values", "KEY is a logged key, or the name of a column of a table."
+    )
     keys.add_argument("--val-loss", metavar="KEY", help="key of the validation loss")
     keys.add_argument("--val-metric", metavar="KEY", help="key of the validation metric")
     keys.add_argument(
@@ -263,18 +266,32 @@ def _add_source(parser: argparse.ArgumentParser, mode_note: str = "") -> None:
     keys.add_argument(
         "--train-loss",
         metavar="KEY",
-        help="key of the epoch training loss, for runs with neither a record nor sotl_e1",
+        help="key of the epoch training loss, for runs with neither a record nor sotl_e1, and for "
+        "a table (default there: train_loss)",
     )
     keys.add_argument(
         "--metric-mode",
         choices=["min", "max"],
         help="min if a lower validation metric is better, max if a higher one is (default: max, or "
-        f"the mode stored in the .npz file){mode_note}",
+        f"the mode stored in the file){mode_note}",
     )
     keys.add_argument(
         "--target-mode",
         choices=["min", "max"],
         help="the same for the target (default: the value of --metric-mode)",
+    )
+    table = parser.add_argument_group("tables", "For a .csv or .parquet table.")
+    table.add_argument(
+        "--run-column", metavar="NAME", help="column with the name of the run (default: run)"
+    )
+    table.add_argument(
+        "--epoch-column", metavar="NAME", help="column with the epoch (default: epoch)"
+    )
+    table.add_argument(
+        "--first-epoch",
+        type=int,
+        choices=[0, 1],
+        help="number of the first epoch (default: 0)",
     )
 
 

@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_sotl._utils.text import quote_all, visible
-from lightning_sotl.curves import _npz
+from lightning_sotl.curves import _npz, frames
 from lightning_sotl.curves._log_arrays import read_arrays
 from lightning_sotl.curves._log_keys import LogKeys
 from lightning_sotl.stats.ranks import Mode, check_mode
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 CURVES = ("train_loss", "val_loss", "val_metric")
 PER_RUN = ("final_metric", "final_loss", "epoch_seconds")
@@ -261,6 +264,101 @@ class LearningCurves:
         for note in found.notes.warnings:
             warnings.warn(visible(note), stacklevel=2)
         return LearningCurves(**found.curves, metric_mode=metric_mode, final_mode=final_mode)
+
+    @staticmethod
+    def from_frame(
+        frame: DataFrame,
+        *,
+        run: str = "run",
+        epoch: str = "epoch",
+        train_loss: str = "train_loss",
+        val_loss: str | None = None,
+        val_metric: str | None = None,
+        final_metric: str | None = None,
+        final_loss: str | None = None,
+        metric_mode: Mode | None = None,
+        final_mode: Mode | None = None,
+        first_epoch: int = 0,
+    ) -> LearningCurves:
+        """Read a pandas DataFrame with a row for each run and epoch (extra `frames`).
+
+        Rows may be in any order. Several rows of a run and epoch are merged, for example if each
+        has the value of one column; two different values in a column are an error. Numbers may
+        be text. NaN, None and empty text are missing values, so a loss that diverged has to be
+        `inf`. A warning names runs without a loss in an epoch before their last, and values
+        after the last epoch with a training loss, which are left out.
+
+        Args:
+            frame: The table. `run` and `epoch` may also be levels of its index.
+            run: The column of the run's name.
+            epoch: The column of the epoch, e = 0, 1, ...
+            train_loss: The column of L(e), the mean training loss of epoch e.
+            val_loss: The column of the validation loss. None for none.
+            val_metric: The column of the validation metric. None for none.
+            final_metric: The column of the target, which has one value per run, in all of its
+                rows or in some. None for none.
+            final_loss: The column of the test loss, likewise. None for none.
+            metric_mode: "max" if a higher `val_metric` is better, "min" if a lower one is. None
+                uses the mode that `to_frame` stored, or else "max".
+            final_mode: The same for `final_metric`. None uses the mode that `to_frame` stored, or
+                else `metric_mode`.
+            first_epoch: The number of the first epoch in `epoch`, 0 or 1.
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+            TypeError: If `frame` is not a pandas DataFrame.
+            ValueError: If a column does not exist or exists twice; if there is no row or no
+                training loss; if a row has no run, or has a value but no epoch; if a value is not
+                a number, or an epoch not a whole number from `first_epoch` on; if the smallest
+                epoch is 1 and `first_epoch` is 0; if a run has different values for an epoch, or
+                different final values; or if the table would hold more than 50 million losses.
+
+        Examples:
+            >>> import pandas as pd
+            >>> frame = pd.DataFrame(
+            ...     {"run": ["a", "a", "b"], "epoch": [0, 1, 0], "train_loss": [2.0, 1.0, 3.0]}
+            ... )
+            >>> LearningCurves.from_frame(frame).train_loss.tolist()
+            [[2.0, 1.0], [3.0, nan]]
+        """
+        columns = frames.TableColumns(
+            run=run,
+            epoch=epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_metric=val_metric,
+            final_metric=final_metric,
+            final_loss=final_loss,
+            first_epoch=first_epoch,
+        )
+        arrays = frames.read_frame(frame, columns)
+        for note in arrays.notes:
+            warnings.warn(visible(note), stacklevel=2)
+        return LearningCurves(**arrays.arguments(metric_mode, final_mode))
+
+    def to_frame(self) -> DataFrame:
+        """Return a pandas DataFrame with a row for each run and epoch (extra `frames`).
+
+        Its columns are `run`, `epoch`, and the curves and final values that the table has; a
+        final value is repeated in all rows of its run. A run has rows up to its last epoch with a
+        value. `DataFrame.attrs` keeps the two modes, so `from_frame` needs no arguments to read the
+        frame, and Parquet keeps them too; CSV does not.
+
+        `features`, `epoch_seconds` and `checkpoints` are left out, because they have no column in
+        `from_frame`. `save` keeps them.
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+
+        Examples:
+            >>> curves = LearningCurves([[2.0, 1.0], [3.0, float("nan")]], run_ids=["a", "b"])
+            >>> print(curves.to_frame())
+              run  epoch  train_loss
+            0   a      0         2.0
+            1   a      1         1.0
+            2   b      0         3.0
+        """
+        return frames.write_frame({name: getattr(self, name) for name in _FIELDS})
 
     def _keep(self, name: str, shape: tuple[int, ...]) -> None:
         values = _numbers(name, getattr(self, name))

@@ -95,7 +95,11 @@ def endless_windows(folder: Path) -> list[object]:
         (one_run, "Expected at least 2 runs with a finite target but got 1 of 1."),
         (beyond, "No run has completed 9 epochs; the longest has completed 1."),
         (diverged, "No run has a finite 'sotl_e1' after 1 epoch, so there is nothing to rank."),
-        (no_directory, ". Expected a directory of runs or an .npz file of LearningCurves."),
+        (
+            no_directory,
+            ". Expected a directory of runs, an .npz file of LearningCurves, or a .csv or .parquet "
+            "table.",
+        ),
         (text_file, "to be an .npz archive, but it is not."),
         (objects, "cannot be read without pickle"),
         (wrong_shape, "Expected `train_loss` to have the shape (runs, epochs)"),

@@ -68,5 +68,5 @@ def test_help_defines_regret_and_when_a_mode_is_required(
     assert "Rank regret is (place - 1) / (N - 1)" in help_of("replay")
     mode = "min if a lower validation metric is better, max if a higher one is (default: max"
     assert mode in help_of("evaluate")
-    required = "or the mode stored in the .npz file); required if --monitor is a logged key"
+    required = "or the mode stored in the file); required if --monitor is a logged key"
     assert f"{mode}, {required}" in help_of("rank")

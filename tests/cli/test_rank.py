@@ -341,14 +341,14 @@ def test_several_paths_and_files_of_runs_are_ranked_together(
 def test_the_error_for_an_unsuitable_path_lists_suitable_ones(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = sweep / "results.csv"
+    path = sweep / "results.txt"
     path.write_text("epoch,sotl_e1\n0,1.0\n")
     code, out, err = run(capsys, "rank", path)
     assert (code, out) == (1, "")
     assert err == (
         f"lightning-sotl rank: Expected '{path}' to be a directory of runs, a file of a run "
-        "('sotl.jsonl', 'metrics.csv' or 'events.out.tfevents.*'), or an .npz file of "
-        "LearningCurves.\n"
+        "('sotl.jsonl', 'metrics.csv' or 'events.out.tfevents.*'), an .npz file of "
+        "LearningCurves, or a .csv or .parquet table.\n"
     )
     curves = sweep / "x.npz"
     LearningCurves([[1.0], [2.0]]).save(curves)

@@ -245,8 +245,8 @@ def absent(folder: Path) -> list[object]:
         ),
         (
             absent,
-            "There is no '{folder}/none.npz'. Expected a directory of runs or an .npz file of "
-            "LearningCurves.",
+            "There is no '{folder}/none.npz'. Expected a directory of runs, an .npz file of "
+            "LearningCurves, or a .csv or .parquet table.",
         ),
     ],
 )

@@ -16,11 +16,12 @@ from lightning_sotl import LearningCurves
 from lightning_sotl._utils import files
 from lightning_sotl._utils.files import UnreadableFileError
 from lightning_sotl.cli import main
-from lightning_sotl.curves import _tensorboard, csv_tables, nas_bench_nlp
+from lightning_sotl.curves import _tensorboard, nas_bench_nlp, table_files
 from lightning_sotl.curves._metrics_csv import read_csv_log
 from lightning_sotl.curves._tensorboard import read_event_files
-from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
+from lightning_sotl.curves.frames import TableColumns
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
+from lightning_sotl.curves.table_files import read_table_file
 from lightning_sotl.record.reader import read_record
 from lightning_sotl.record.writer import RunRecord
 from tests.fuzz import seeds
@@ -30,8 +31,8 @@ WANTED = ("sotl_e1",)
 DOCUMENT = seeds.nlp_documents()[0]
 READERS: dict[str, Callable[[Path], object]] = {
     "metrics.csv": lambda path: read_csv_log(path, WANTED),
-    "long.csv": read_long_csv,
-    "wide.csv": read_wide_csv,
+    "runs.csv": lambda path: read_table_file(path, TableColumns()),
+    "runs.parquet": lambda path: read_table_file(path, TableColumns()),
     "events.out.tfevents.1.a": lambda path: read_event_files([path], WANTED),
     "x.npz": LearningCurves.load,
     "sotl.jsonl": read_record,
@@ -90,7 +91,8 @@ def test_the_writer_of_a_record_refuses_a_pipe_at_once(tmp_path: Path) -> None:
 def test_a_file_of_terabytes_is_refused_without_reading_it(tmp_path: Path) -> None:
     bounds = {
         "metrics.csv": files.MOST_LOG_BYTES,
-        "long.csv": csv_tables.MOST_TABLE_BYTES,
+        "runs.csv": table_files.MOST_TABLE_BYTES,
+        "runs.parquet": table_files.MOST_TABLE_BYTES,
         "sotl.jsonl": files.MOST_RECORD_BYTES,
     }
     for name, most in bounds.items():
@@ -115,9 +117,9 @@ def test_a_line_that_is_too_long_is_skipped_and_counted(
         file.write("[" * 1000 + "\n")
     (session,), unreadable = read_record(tmp_path / "sotl.jsonl")
     assert (session.losses, unreadable) == ({0: 2.0, 1: 1.0}, 1)
-    (tmp_path / "long.csv").write_bytes(seeds.LONG + b"a" * 1000)
+    (tmp_path / "runs.csv").write_bytes(seeds.TABLE + b"a" * 1000)
     with pytest.raises(ValueError, match=r"to have lines of at most [0-9,]+ bytes but one has mo"):
-        read_long_csv(tmp_path / "long.csv")
+        READERS["runs.csv"](tmp_path / "runs.csv")
 
 
 def test_an_unreadable_csv_header_gives_no_columns(tmp_path: Path) -> None:
@@ -211,14 +213,14 @@ def test_a_document_that_is_too_large_or_a_pipe_is_left_out(
 
 
 def test_a_damaged_epoch_does_not_make_a_table_larger_than_memory(tmp_path: Path) -> None:
-    path = tmp_path / "long.csv"
+    path = tmp_path / "runs.csv"
     path.write_text("run,epoch,train_loss\na,0,1\nb,1e15,1\n")
     message = (
         f"Expected '{path}' to hold at most 50,000,000 losses but got 2,000,000,000,000,002: 2 "
         "runs with up to 1,000,000,000,000,001 epochs ('b')."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        read_long_csv(path)
+        READERS[path.name](path)
     for run in range(6):
         write_record(tmp_path / f"run{run}", [1.0], status=None)
     with (tmp_path / "run3" / "sotl.jsonl").open("a") as file:
@@ -231,24 +233,18 @@ def test_a_damaged_epoch_does_not_make_a_table_larger_than_memory(tmp_path: Path
 @pytest.mark.timeout(60)  # a search for each name among all would take about ten minutes
 def test_a_csv_of_many_columns_takes_time_in_proportion(tmp_path: Path) -> None:
     names = [f"c{number}" for number in range(200_000)]
-    path = tmp_path / "long.csv"
+    path = tmp_path / "runs.csv"
     path.write_text(",".join(["run", "epoch", "train_loss", *names]) + "\na,0,1" + "," * 200_000)
-    assert read_long_csv(path).train_loss.tolist() == [[1.0]]
+    assert read_table_file(path, TableColumns()).curves.train_loss.tolist() == [[1.0]]
     path.write_text(",".join(names) + "\n")
     with pytest.raises(ValueError, match=r", 'c99' and 199,900 more\.$"):
-        read_long_csv(path)
-
-
-def test_two_columns_of_one_epoch_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "wide.csv").write_text("run,train_loss_0,train_loss_1,train_loss_01\na,1,2,3\n")
-    with pytest.raises(ValueError, match=r"for epochs without a gap but it has 0, 1 of them"):
-        read_wide_csv(tmp_path / "wide.csv")
+        READERS[path.name](path)
 
 
 def test_a_csv_that_is_no_utf8_is_named(tmp_path: Path) -> None:
-    (tmp_path / "long.csv").write_bytes(seeds.LONG + b"\xff,0,1")
-    with pytest.raises(ValueError, match=r"^Expected '.*long\.csv' to be in UTF-8: ") as caught:
-        read_long_csv(tmp_path / "long.csv")
+    (tmp_path / "runs.csv").write_bytes(seeds.TABLE + b"\xff,0,1")
+    with pytest.raises(ValueError, match=r"^Expected '.*runs\.csv' to be in UTF-8: ") as caught:
+        READERS["runs.csv"](tmp_path / "runs.csv")
     assert type(caught.value) is ValueError
 
 

@@ -17,8 +17,9 @@ import yaml
 
 from lightning_sotl import EarlyRankingStopper, LearningCurves, SoTLMonitor, find_winners
 from lightning_sotl.cli import main
-from lightning_sotl.curves.csv_tables import read_long_csv
+from lightning_sotl.curves.frames import TableColumns
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
+from lightning_sotl.curves.table_files import read_table_file
 from tests.support.helpers import loader, scripted_model, trainer
 from tests.support.pages import README, blocks, name_of, pages
 from tests.support.run_folders import (
@@ -124,10 +125,31 @@ def test_a_formula_in_a_csv_is_read_as_text(tmp_path: Path, mark: Path) -> None:
     formula = f"=cmd|' /C {Payload(mark).code}'!A0"
     path = tmp_path / "x.csv"
     path.write_text(f'run,epoch,train_loss\n"{formula}",0,1\n')
-    assert read_long_csv(path).run_ids == (formula,)
+    assert read_table_file(path, TableColumns()).curves.run_ids == (formula,)
     path.write_text(f'run,epoch,train_loss\na,0,"{formula}"\n')
-    with pytest.raises(ValueError, match="Expected a number in line 2"):
-        read_long_csv(path)
+    with pytest.raises(ValueError, match=r"but run 'a' has .* in line 2\.$"):
+        read_table_file(path, TableColumns())
+    assert not mark.exists()
+
+
+def test_a_pickled_type_in_a_parquet_file_is_not_unpickled(tmp_path: Path, mark: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    payload = {
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": pickle.dumps(Payload(mark)),
+    }
+    fields = [
+        pa.field("run", pa.string(), metadata=payload),
+        pa.field("epoch", pa.int64(), metadata=payload),
+        pa.field("train_loss", pa.float64(), metadata=payload),
+    ]
+    columns = [pa.array(["a"]), pa.array([0]), pa.array([1.0])]
+    path = tmp_path / "x.parquet"
+    parquet.write_table(pa.table(columns, schema=pa.schema(fields)), path)
+    curves = read_table_file(path, TableColumns()).curves
+    assert (curves.run_ids, curves.train_loss.tolist()) == (("a",), [[1.0]])
     assert not mark.exists()
 
 

@@ -203,6 +203,15 @@ def headerwise(rng: random.Random, data: bytes) -> bytes:
     return data[:8] + struct.pack("<H", declared) + encoded + rest
 
 
+def footerwise(rng: random.Random, data: bytes) -> bytes:
+    """Change bytes of the footer of a Parquet file, and keep its length and the magic right."""
+    size = int.from_bytes(data[-8:-4], "little")
+    if not 0 < size <= len(data) - 8:
+        return bytewise(rng, data)
+    footer = bytewise(rng, data[-8 - size : -8])
+    return data[: -8 - size] + footer + struct.pack("<I", len(footer)) + data[-4:]
+
+
 def eventwise(checksum: Callable[[bytes], int]) -> Mutation:
     """Return a mutation of one record of an event file that corrects the checksums."""
 

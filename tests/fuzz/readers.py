@@ -19,8 +19,9 @@ from lightning_sotl.cli import main
 from lightning_sotl.curves._log_values import Logged
 from lightning_sotl.curves._metrics_csv import read_csv_log
 from lightning_sotl.curves._tensorboard import masked_crc32c, read_event_files
-from lightning_sotl.curves.csv_tables import read_long_csv, read_wide_csv
+from lightning_sotl.curves.frames import TableColumns
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
+from lightning_sotl.curves.table_files import read_table_file
 from lightning_sotl.record.format import MOST_UNITS
 from lightning_sotl.record.lineage import merge_sessions
 from lightning_sotl.record.reader import read_record
@@ -106,12 +107,8 @@ def _record(path: Path) -> None:
         RunRecord(path).units_of(run.run_id)
 
 
-def _long_csv(path: Path) -> None:
-    read_long_csv(path, val_loss="val", final_metric="acc", features=["lr"])
-
-
-def _wide_csv(path: Path) -> None:
-    read_wide_csv(path, final_metric="acc", features=["lr"])
+def _table(path: Path) -> None:
+    read_table_file(path, TableColumns(val_loss="val", final_metric="acc"))
 
 
 def _nlp(path: Path) -> None:
@@ -152,8 +149,13 @@ _NPY = (mutations.headerwise, mutations.bytewise)
 
 READERS = {
     "csv-log": Reader("metrics.csv", seeds.csv_logs, _CSV, _csv_log),
-    "long-csv": Reader("long.csv", lambda: [seeds.LONG], _CSV, _long_csv),
-    "wide-csv": Reader("wide.csv", lambda: [seeds.WIDE], _CSV, _wide_csv),
+    "table-csv": Reader("runs.csv", lambda: [seeds.TABLE], _CSV, _table),
+    "table-parquet": Reader(
+        "runs.parquet",
+        seeds.parquet_tables,
+        (mutations.footerwise, mutations.footerwise, mutations.bytewise),
+        _table,
+    ),
     "events": Reader(
         "events.out.tfevents.1.host.1.0",
         seeds.events,

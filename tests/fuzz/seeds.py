@@ -21,8 +21,7 @@ from tests.support.run_folders import (
     write_record,
 )
 
-LONG = b"run,epoch,train_loss,val,acc,lr\na,0,2.0,2.5,,0.1\nb,0,3.0,,,0.2\na,1,1.0,1.5,0.75,0.1\n"
-WIDE = b"run,train_loss_1,train_loss_2,acc,lr\na,2.0,1.0,0.75,0.1\nb,3.0,,,0.2\n"
+TABLE = b"run,epoch,train_loss,val,acc,lr\na,0,2.0,2.5,,0.1\nb,0,3.0,,,0.2\na,1,1.0,1.5,0.75,0.1\n"
 
 
 def csv_logs() -> list[bytes]:
@@ -93,6 +92,17 @@ def tables() -> list[bytes]:
         full.save(paths[0])
         LearningCurves(losses).save(paths[1])
         return [path.read_bytes() for path in paths]
+
+
+def parquet_tables() -> list[bytes]:
+    """Return Parquet files that `to_frame` and other programs wrote."""
+    losses = np.array([[2.0, 1.0], [3.0, np.nan]])
+    own = LearningCurves(losses, val_loss=losses, final_metric=[0.5, 0.25]).to_frame()
+    own = own.rename(columns={"val_loss": "val", "final_metric": "acc"})
+    other = own.astype({"run": "category", "train_loss": str, "epoch": "Int64"})
+    other.attrs = {}
+    frames = [own, own.set_index(["run", "epoch"]), other]
+    return [frame.to_parquet(compression=None) for frame in frames]
 
 
 def nlp_documents() -> list[bytes]:

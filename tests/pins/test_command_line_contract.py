@@ -78,6 +78,9 @@ _SOURCE = {
     "--train-loss": "value",
     "--metric-mode": "{min,max}",
     "--target-mode": "{min,max}",
+    "--run-column": "value",
+    "--epoch-column": "value",
+    "--first-epoch": "{0,1}",
 }
 _OUTPUT = {"-h": "flag", "--json": "flag", "--plot": "value"}
 OPTIONS = {
