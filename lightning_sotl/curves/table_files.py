@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -168,29 +169,38 @@ def _read_parquet(path: Path, columns: list[str]) -> Any:
     arrow = require("pyarrow", extra="frames", purpose=purpose)
     parquet = require("pyarrow.parquet", extra="frames", purpose=purpose)
     with open_regular(path, most=MOST_TABLE_BYTES) as file:
-        try:
+        with _parquet_errors(path):
             opened = parquet.ParquetFile(file)
-            schema = opened.schema_arrow
-            stored = parse_json((schema.metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
-            mark = stored.get(MARK) if isinstance(stored, dict) else None
-            if mark is not None:
-                columns = [*columns, *(name for name in (*CURVES, *FINALS) if name in schema.names)]
-                columns = list(dict.fromkeys(columns))
-            check_columns(columns, schema.names, f"'{path}'")
-            types = {name: schema.field(name).type for name in columns}
-            for name, kind in types.items():
-                if arrow.types.is_nested(kind) or isinstance(kind, arrow.BaseExtensionType):
-                    raise ValueError(
-                        f"Expected column {quoted(name)} of '{path}' to have numbers or text but "
-                        f"got the type {shortened(str(kind))}."
-                    )
-            _check_size(path, opened.metadata.num_rows, len(columns))
-            # A small file may repeat a long text a million times, so text stays in a dictionary.
-            texts = [name for name, kind in types.items() if not arrow.types.is_primitive(kind)]
+            schema, rows = opened.schema_arrow, opened.metadata.num_rows
+        stored = parse_json((schema.metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
+        mark = stored.get(MARK) if isinstance(stored, dict) else None
+        if mark is not None:
+            columns = [*columns, *(name for name in (*CURVES, *FINALS) if name in schema.names)]
+            columns = list(dict.fromkeys(columns))
+        check_columns(columns, schema.names, f"'{path}'")
+        types = {name: schema.field(name).type for name in columns}
+        for name, kind in types.items():
+            if arrow.types.is_nested(kind) or isinstance(kind, arrow.BaseExtensionType):
+                raise ValueError(
+                    f"Expected column {quoted(name)} of '{path}' to have numbers or text but got "
+                    f"the type {shortened(str(kind))}."
+                )
+        _check_size(path, rows, len(columns))
+        # A small file may repeat a long text a million times, so text stays in a dictionary.
+        texts = [name for name, kind in types.items() if not arrow.types.is_primitive(kind)]
+        with _parquet_errors(path):
             opened = parquet.ParquetFile(file, read_dictionary=texts)
             frame = opened.read(columns=columns).to_pandas(ignore_metadata=True)[columns]
-        except (arrow.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
-            reason = shortened(str(error).partition("\n")[0])
-            raise ValueError(f"'{path}' cannot be read as Parquet: {reason}.") from None
     frame.attrs = {} if mark is None else {MARK: mark}
     return frame
+
+
+@contextlib.contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # PyArrow raises errors of many classes for a damaged file
+        reason = shortened(str(error).partition("\n")[0])
+        raise ValueError(f"'{path}' cannot be read as Parquet: {reason}.") from None
