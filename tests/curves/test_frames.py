@@ -307,7 +307,7 @@ def test_values_after_the_last_loss_are_left_out_with_a_warning() -> None:
             "Expected numbers in column 'train_loss' of `frame` but run 'a' has (2+0j) in row 0.",
         ),
         (
-            table(train_loss=[2, 10**400, 3]),
+            table(train_loss=pd.Series([2, 10**400, 3], dtype=object)),
             "Expected numbers in column 'train_loss' of `frame` but run 'a' has "
             f"{'1' + '0' * 199}... in row 1.",
         ),
