@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from decimal import Decimal
 from typing import Any
 
@@ -419,7 +420,7 @@ numbers = st.floats(allow_nan=True, allow_infinity=True)
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), shape=st.tuples(st.integers(1, 4), st.integers(1, 5)))
-def test_curves_come_back_bit_for_bit(data: st.DataObject, shape: tuple[int, int]) -> None:
+def test_curves_survive_a_frame_bit_for_bit(data: st.DataObject, shape: tuple[int, int]) -> None:
     def array(size: tuple[int, ...]) -> Any:
         return data.draw(hnp.arrays(np.float64, size, elements=numbers | st.just(nan)))
 
@@ -438,6 +439,37 @@ def test_curves_come_back_bit_for_bit(data: st.DataObject, shape: tuple[int, int
         run_ids=data.draw(st.lists(names, min_size=shape[0], max_size=shape[0], unique=True)),
     )
     assert_equal(LearningCurves.from_frame(curves.to_frame()), curves)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_any_rows_give_the_curves_of_a_plain_loop(data: st.DataObject) -> None:
+    """Rows in any order, of which some repeat, and some lack a value."""
+    losses = data.draw(
+        st.dictionaries(
+            st.tuples(st.sampled_from("abc"), st.integers(0, 4)), st.floats(-9, 9), min_size=1
+        )
+    )
+    rows = data.draw(
+        st.lists(st.sampled_from(sorted(losses)), max_size=9).map(lambda r: [*r, *losses])
+    )
+    rows = data.draw(st.permutations(rows))
+    empty = [data.draw(st.booleans()) for _ in rows]
+    values = [nan if is_empty else losses[row] for row, is_empty in zip(rows, empty, strict=True)]
+    frame = pd.DataFrame(rows, columns=["run", "epoch"]).assign(train_loss=values)
+    kept = {row: value for row, value in zip(rows, values, strict=True) if not np.isnan(value)}
+    if not kept or min(epoch for _, epoch in rows) == 1:
+        with pytest.raises(ValueError, match=r"a number but it has none|smallest epoch is 1"):
+            LearningCurves.from_frame(frame)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        curves = LearningCurves.from_frame(frame)
+    names = list(dict.fromkeys(run for run, _ in rows))
+    epochs = max(epoch for _, epoch in kept) + 1
+    assert curves.names == tuple(names)
+    expected = [[kept.get((run, epoch), nan) for epoch in range(epochs)] for run in names]
+    np.testing.assert_array_equal(curves.train_loss, expected)
 
 
 def test_what_a_frame_cannot_hold_is_left_out() -> None:

@@ -114,9 +114,7 @@ def full_table() -> LearningCurves:
 
 
 @pytest.mark.parametrize("index", [[], ["run"], ["run", "epoch"]])
-def test_a_frame_comes_back_from_parquet_without_arguments(
-    tmp_path: Path, index: list[str]
-) -> None:
+def test_a_frame_in_parquet_is_read_without_arguments(tmp_path: Path, index: list[str]) -> None:
     curves = full_table()
     frame = curves.to_frame()
     (frame.set_index(index) if index else frame).to_parquet(tmp_path / "x.parquet")
@@ -128,7 +126,7 @@ def test_a_frame_comes_back_from_parquet_without_arguments(
             np.testing.assert_equal(getattr(found, field.name), getattr(curves, field.name))
 
 
-def test_a_frame_comes_back_from_csv_with_its_columns_and_modes(tmp_path: Path) -> None:
+def test_a_frame_in_csv_is_read_with_its_columns_and_modes(tmp_path: Path) -> None:
     curves = full_table()
     curves.to_frame().to_csv(tmp_path / "x.csv", index=False)
     names = ("val_loss", "val_metric", "final_metric", "final_loss")

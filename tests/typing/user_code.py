@@ -177,6 +177,7 @@ def tables() -> None:
     assert_type(curves.train_loss, Losses)
     assert_type(curves.final_metric, Losses | None)
     assert_type(LearningCurves([[2.0, 1.0]], run_ids=["a"], metric_mode="min").runs, int)
+    assert_type(LearningCurves.from_frame(curves.to_frame(), run="Name"), LearningCurves)
     result = evaluate(curves, at=[1, 5], estimators=["sotl-e1", "sovl"], method="spearman")
     assert_type(result.estimators["sotl-e1"][5].rho, float)
     assert_type(result.to_json(), dict[str, Any])
