@@ -112,12 +112,23 @@ class TableArrays:
     modes: dict[str, Any] = field(default_factory=dict)
 
     def arguments(self, metric_mode: Mode | None, final_mode: Mode | None) -> dict[str, Any]:
-        """Return the arguments of `LearningCurves`; a stored mode replaces one that is None."""
-        return {
-            **self.curves,
-            "metric_mode": metric_mode or self.modes.get("metric_mode", "max"),
-            "final_mode": final_mode or self.modes.get("final_mode"),
-        }
+        """Return the arguments of `LearningCurves`; a stored mode replaces one that is None.
+
+        Raises:
+            ValueError: If a mode is not the stored one, and the table has values of that mode.
+        """
+        given = {"metric_mode": metric_mode, "final_mode": final_mode}
+        for name, values in (("metric_mode", "val_metric"), ("final_mode", "final_metric")):
+            stored = self.modes.get(name)
+            if stored is not None and values in self.curves and given[name] not in (None, stored):
+                raise ValueError(
+                    f"Expected `{name}` to be {stored!r}, as `to_frame` stored it in the table, "
+                    f"but got {given[name]!r}."
+                )
+        modes = {name: self.modes.get(name, mode) for name, mode in given.items()}
+        if modes["metric_mode"] is None:
+            modes["metric_mode"] = "max"
+        return {**self.curves, **modes}
 
 
 def read_frame(frame: object, columns: TableColumns, *, label: str = "`frame`") -> TableArrays:

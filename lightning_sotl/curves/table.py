@@ -276,7 +276,7 @@ class LearningCurves:
         val_metric: str | None = None,
         final_metric: str | None = None,
         final_loss: str | None = None,
-        metric_mode: Mode | None = None,
+        metric_mode: Mode = "max",
         final_mode: Mode | None = None,
         first_epoch: int = 0,
     ) -> LearningCurves:
@@ -298,8 +298,7 @@ class LearningCurves:
             final_metric: The column of the target, which has one value per run, in all of its
                 rows or in some. None for none.
             final_loss: The column of the test loss, likewise. None for none.
-            metric_mode: "max" if a higher `val_metric` is better, "min" if a lower one is. None
-                uses the mode that `to_frame` stored, or else "max".
+            metric_mode: "max" if a higher `val_metric` is better, "min" if a lower one is.
             final_mode: The same for `final_metric`. None uses the mode that `to_frame` stored, or
                 else `metric_mode`.
             first_epoch: The number of the first epoch in `epoch`, 0 or 1.
@@ -311,7 +310,8 @@ class LearningCurves:
                 training loss; if a row has no run, or has a value but no epoch; if a value is not
                 a number, or an epoch not a whole number from `first_epoch` on; if the smallest
                 epoch is 1 and `first_epoch` is 0; if a run has different values for an epoch, or
-                different final values; or if the table would hold more than 50 million losses.
+                different final values; if a mode is not the one that `to_frame` stored; or if the
+                table would hold more than 50 million losses.
 
         Examples:
             >>> import pandas as pd
@@ -341,8 +341,9 @@ class LearningCurves:
 
         Its columns are `run`, `epoch`, and the curves and final values that the table has; a
         final value is repeated in all rows of its run. A run has rows up to its last epoch with a
-        value. `DataFrame.attrs` keeps the two modes, so `from_frame` needs no arguments to read the
-        frame, and Parquet keeps them too; CSV does not.
+        value. `DataFrame.attrs` keeps the two modes, and so does Parquet, but not CSV. `from_frame`
+        reads all columns of the frame without arguments, and refuses another mode than the stored
+        one.
 
         `features`, `epoch_seconds` and `checkpoints` are left out, because they have no column in
         `from_frame`. `save` keeps them.

@@ -438,7 +438,8 @@ def test_curves_survive_a_frame_bit_for_bit(data: st.DataObject, shape: tuple[in
         final_mode=data.draw(st.sampled_from(["min", "max"])),
         run_ids=data.draw(st.lists(names, min_size=shape[0], max_size=shape[0], unique=True)),
     )
-    assert_equal(LearningCurves.from_frame(curves.to_frame()), curves)
+    found = LearningCurves.from_frame(curves.to_frame(), metric_mode=curves.metric_mode)
+    assert_equal(found, curves)
 
 
 @settings(max_examples=100, deadline=None)
@@ -479,11 +480,24 @@ def test_what_a_frame_cannot_hold_is_left_out() -> None:
     assert curves.checkpoints == (None, None)
 
 
-def test_a_given_mode_wins_over_a_stored_one() -> None:
-    curves = LearningCurves.from_frame(full_table().to_frame(), metric_mode="min")
-    assert (curves.metric_mode, curves.final_mode) == ("min", "min")
-    curves = LearningCurves.from_frame(full_table().to_frame(), final_mode="max")
-    assert (curves.metric_mode, curves.final_mode) == ("max", "max")
+def test_another_mode_than_the_stored_one_is_refused_if_it_matters() -> None:
+    frame = full_table().to_frame()
+    with pytest.raises(
+        ValueError,
+        match=r"^Expected `final_mode` to be 'min', as `to_frame` stored it in the table, but got "
+        r"'max'\.$",
+    ):
+        LearningCurves.from_frame(frame, final_mode="max")
+    lower_is_better = LearningCurves([[2.0]], val_metric=[[0.5]], metric_mode="min").to_frame()
+    with pytest.raises(
+        ValueError,
+        match=r"^Expected `metric_mode` to be 'min', as `to_frame` stored it in the table, but got "
+        r"'max'\.$",
+    ):
+        LearningCurves.from_frame(lower_is_better)
+    assert LearningCurves.from_frame(lower_is_better, metric_mode="min").metric_mode == "min"
+    without = LearningCurves([[2.0]], metric_mode="min").to_frame()
+    assert LearningCurves.from_frame(without).metric_mode == "min"
 
 
 def test_a_dropped_column_is_absent_and_a_dropped_row_is_a_gap() -> None:

@@ -114,13 +114,15 @@ def full_table() -> LearningCurves:
 
 
 @pytest.mark.parametrize("index", [[], ["run"], ["run", "epoch"]])
-def test_a_frame_in_parquet_is_read_without_arguments(tmp_path: Path, index: list[str]) -> None:
+def test_a_frame_in_parquet_is_read_with_all_its_columns(tmp_path: Path, index: list[str]) -> None:
     curves = full_table()
     frame = curves.to_frame()
     (frame.set_index(index) if index else frame).to_parquet(tmp_path / "x.parquet")
     for found in (
         read(tmp_path / "x.parquet"),
-        LearningCurves.from_frame(pd.read_parquet(tmp_path / "x.parquet")),
+        LearningCurves.from_frame(
+            pd.read_parquet(tmp_path / "x.parquet"), metric_mode=curves.metric_mode
+        ),
     ):
         for field in dataclasses.fields(LearningCurves):
             np.testing.assert_equal(getattr(found, field.name), getattr(curves, field.name))

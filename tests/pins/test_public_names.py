@@ -245,7 +245,7 @@ SIGNATURES: dict[str, list[Any]] = {
         ("val_metric", None),
         ("final_metric", None),
         ("final_loss", None),
-        ("metric_mode", None),
+        ("metric_mode", "max"),
         ("final_mode", None),
         ("first_epoch", 0),
     ],
