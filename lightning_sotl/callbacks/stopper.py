@@ -588,7 +588,9 @@ class EarlyRankingStopper:
         if takes_turns:  # after the save, so that a turn that is killed before is repeated
             self._write_stop(trainer)
         stop = self._describe_stop()
-        if self._result.checkpoint_path is None:
+        if takes_turns:
+            inform_user(f"{stop}.")
+        elif self._result.checkpoint_path is None:
             inform_user(f"{stop}. It saved no checkpoint, so it cannot be promoted.")
         else:
             inform_user(f"{stop}. It can be resumed from '{self._result.checkpoint_path}'.")
@@ -696,7 +698,9 @@ class EarlyRankingStopper:
         """Return a text about when and why the run ends, without a full stop."""
         result, decision = self._result, self._memory.decision
         verb = "is paused" if result.stopping_reason == StoppingReason.paused else "ends"
-        stop = f"The run {verb} after {pluralize(result.epochs_completed or 0, 'epoch')}"
+        # In a Sweep, the folder of the turn has the name of its run.
+        run = "The run" if self.reason_at_limit is None else Path(str(self.checkpoint_dir)).name
+        stop = f"{run} {verb} after {pluralize(result.epochs_completed or 0, 'epoch')}"
         if result.estimate is not None:
             stop += f" with `{self.monitor}` = {result.estimate:.6g}"
         if result.stopping_reason != StoppingReason.policy:

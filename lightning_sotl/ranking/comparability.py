@@ -174,7 +174,7 @@ def comparability_notes(facts: Sequence[dict[str, Any]]) -> list[str]:
         )
         # In a search over a range, most groups would have only one run.
         if not all(map(_is_scattered, differing.values())):
-            notes[-1] += " Group the runs by such a field (`--group-by`) to compare like with like."
+            notes[-1] += " `lightning-sotl rank --group-by FIELD` compares like with like."
     budgets = {}
     for name in ("max_epochs", "max_steps"):
         limits = [header.get(name) for header in headers]
@@ -224,7 +224,7 @@ def _number(text: str) -> float | None:
 
 
 def _counts(values: Counter[str]) -> str:
-    shown = [f"{shortened(value)}: {n}" for value, n in values.most_common(4)]
+    shown = [f"{shortened(value)} in {pluralize(n, 'run')}" for value, n in values.most_common(4)]
     return ", ".join([*shown, "..."] if len(values) > 4 else shown)
 
 

@@ -239,6 +239,9 @@ class Sweep:
                 cause, turn.set_aside = error, True
                 run.set_aside(traceback.format_exc())
                 log.exception("Set aside candidate %s: %s", run.run_id, turn.params)
+            except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit
+                inform_user("The sweep is interrupted. To continue it, start the script again.")
+                raise
         best = self.best
         if best is None:
             raise RuntimeError(
@@ -252,7 +255,7 @@ class Sweep:
         self, turns: Iterator[tuple[Turn, RunFolder, Step]]
     ) -> Iterator[tuple[Turn, RunFolder]]:
         """Return the turns, and show on a bar how many runs have reached the rung."""
-        with tqdm(leave=False, unit="run") as bar:
+        with tqdm(leave=False, unit="run", disable=None) as bar:
             for turn, run, step in turns:
                 bar.set_description(f"to {self._unit} {step.stop_epoch}", refresh=False)
                 bar.total = len(step.admitted)

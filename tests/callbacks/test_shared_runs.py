@@ -273,8 +273,8 @@ def test_runs_with_another_budget_are_left_out_and_other_differences_warn_once(t
         f"A run below '{tmp_path}' has max_epochs=60, but the policy has max_epochs=6, so the run "
         "is left out. Use a separate directory for each sweep.",
         "The runs differ in settings that change the training loss, so their order may not show "
-        "which is better: batch_size (32: 1, 64: 1). Group the runs by such a field (`--group-by`) "
-        "to compare like with like.",
+        "which is better: batch_size (32 in 1 run, 64 in 1 run). `lightning-sotl rank --group-by "
+        "FIELD` compares like with like.",
     ]
     record(tmp_path / "third", "third", [1.0, 1.0], max_epochs=6, batch_size=16)
     for later in (sweep, shared(tmp_path)):

@@ -179,7 +179,7 @@ def test_rank_groups_runs_that_are_not_comparable(
     write_record(sweep / "v3", [2.0, 0.5], batch_size=64)
     _, out, err = run(capsys, "rank", sweep, "--json")
     assert json.loads(out)["runs"][0]["run_id"] == "v3"
-    assert "batch_size (8: 3, 64: 1)" in err
+    assert "batch_size (8 in 3 runs, 64 in 1 run)" in err
     code, out, err = run(capsys, "rank", sweep, "--group-by", "batch_size", "--json")
     assert code == 0
     documents = json.loads(out)
@@ -210,7 +210,7 @@ def test_other_differences_within_a_group_still_cause_a_warning(
     write_record(sweep / "v3", [1.0, 0.5], hparams={"dropout": 0.5})
     _, _, err = run(capsys, "rank", sweep, "--group-by", "batch_size")
     assert err.startswith("warning: batch_size = 8: The runs differ in settings that change the")
-    assert "hparams.dropout (null: 3, 0.5: 1)" in err
+    assert "hparams.dropout (null in 3 runs, 0.5 in 1 run)" in err
 
 
 @pytest.mark.parametrize("options", [["--at", 9], ["--group-by", "nothing"]], ids=str)

@@ -62,8 +62,8 @@ def test_differences_between_architectures_cause_no_warning(changes: dict[str, o
 
 def test_different_budgets_cause_a_warning_about_schedules() -> None:
     assert comparability_notes([facts(max_epochs=epochs) for epochs in (30, 9, 30)]) == [
-        "The runs have different `max_epochs` (30: 2, 9: 1). If a learning-rate schedule depends "
-        "on it, the runs are not at the same point of their schedules at T."
+        "The runs have different `max_epochs` (30 in 2 runs, 9 in 1 run). If a learning-rate "
+        "schedule depends on it, the runs are not at the same point of their schedules at T."
     ]
 
 
@@ -75,8 +75,8 @@ def test_the_warning_counts_the_runs_with_each_value() -> None:
     notes = comparability_notes([facts(), facts(), facts(batch_size=64), {}])
     assert notes == [
         "The runs differ in settings that change the training loss, so their order may not show "
-        "which is better: batch_size (32: 2, 64: 1). Group the runs by such a field (`--group-by`) "
-        "to compare like with like.",
+        "which is better: batch_size (32 in 2 runs, 64 in 1 run). `lightning-sotl rank "
+        "--group-by FIELD` compares like with like.",
         "Runs without a record (1 of 4) may differ from the others in batch size, loss and similar "
         "settings.",
     ]
@@ -119,7 +119,7 @@ def test_parameters_that_change_the_loss_are_found_at_any_depth(
     part: str, hparams: dict[str, object]
 ) -> None:
     notes = comparability_notes([facts(), facts(**{part: hparams})])
-    name = re.match(rf"The runs differ in .*: ({part}\.[^ ]+) \(null: 1, ", notes[0])
+    name = re.match(rf"The runs differ in .*: ({part}\.[^ ]+) \(null in 1 run, ", notes[0])
     assert name is not None
     groups = groups_of([facts(), facts(**{part: hparams})], [name[1]])
     assert list(groups.values()) == [[0], [1]]
@@ -185,26 +185,26 @@ def test_a_search_over_a_range_is_described_by_its_bounds() -> None:
     losses = [facts(hparams={"loss": name}) for name in ("mse", "mae", "huber")]
     assert comparability_notes(losses) == [
         "The runs differ in settings that change the training loss, so their order may not show "
-        'which is better: hparams.loss ("mse": 1, "mae": 1, "huber": 1).'
+        'which is better: hparams.loss ("mse" in 1 run, "mae" in 1 run, "huber" in 1 run).'
     ]
     # Groups of several runs can be ranked.
     assert comparability_notes(2 * runs)[0].endswith(
-        "(0.125: 2, 0.03125: 2, 0.28125: 2, 0.0625: 2, ...). Group the runs by such a field "
-        "(`--group-by`) to compare like with like."
+        "(0.125 in 2 runs, 0.03125 in 2 runs, 0.28125 in 2 runs, 0.0625 in 2 runs, ...). "
+        "`lightning-sotl rank --group-by FIELD` compares like with like."
     )
 
 
 def test_budgets_in_steps_are_compared_like_budgets_in_epochs() -> None:
     runs = [facts(max_epochs=-1, max_steps=steps) for steps in (100, 100, 200)]
     assert comparability_notes(runs) == [
-        "The runs have different `max_steps` (100: 2, 200: 1). If a learning-rate schedule depends "
-        "on it, the runs are not at the same point of their schedules at T."
+        "The runs have different `max_steps` (100 in 2 runs, 200 in 1 run). If a learning-rate "
+        "schedule depends on it, the runs are not at the same point of their schedules at T."
     ]
     runs[2] = facts(max_epochs=9, max_steps=-1)
     assert comparability_notes(runs) == [
-        "The runs have different `max_epochs` (-1: 2, 9: 1) and `max_steps` (100: 2, -1: 1). If a "
-        "learning-rate schedule depends on them, the runs are not at the same point of their "
-        "schedules at T."
+        "The runs have different `max_epochs` (-1 in 2 runs, 9 in 1 run) and `max_steps` (100 in "
+        "2 runs, -1 in 1 run). If a learning-rate schedule depends on them, the runs are not "
+        "at the same point of their schedules at T."
     ]
     # No limit is -1, or null in other programs.
     assert comparability_notes([facts(max_steps=-1), facts(max_steps=None), facts()]) == []

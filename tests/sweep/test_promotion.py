@@ -158,8 +158,8 @@ def test_winners_among_incomparable_runs_cause_a_warning(tmp_path: Path) -> None
         write_record(tmp_path / name, [2.0], batch_size=size, checkpoint=f"{name}.ckpt")
     message = (
         "The runs differ in settings that change the training loss, so their order may not show "
-        "which is better: batch_size (8: 1, 16: 1). Group the runs by such a field (`--group-by`) "
-        "to compare like with like."
+        "which is better: batch_size (8 in 1 run, 16 in 1 run). `lightning-sotl rank "
+        "--group-by FIELD` compares like with like."
     )
     with pytest.warns(UserWarning, match=f"^{re.escape(message)}$") as caught:
         find_winners(tmp_path, 1)

@@ -358,6 +358,9 @@ def test_each_rung_and_the_end_are_logged(tmp_path, caplog):
         "After 4 epochs",
     ]
     assert any(line.startswith("The sweep is complete: ") and best.run_id in line for line in lines)
+    pauses = [line.partition(" with ")[0] for line in lines if " is paused " in line]
+    assert pauses[:2] == ["run_000 is paused after 2 epochs", "run_001 is paused after 2 epochs"]
+    assert f"{best.run_id} ends after 6 epochs with `sotl_e1` = {best.estimate:.6g}." in lines
 
 
 def test_an_unlogged_validation_is_an_error(tmp_path):

@@ -212,8 +212,9 @@ def test_a_candidate_that_raised_is_tried_again_when_another_script_starts(
 
 
 @pytest.mark.parametrize("loop", [False, True])
-def test_a_run_is_released_when_its_training_is_interrupted(tmp_path, whole, loop):
+def test_a_run_is_released_when_its_training_is_interrupted(tmp_path, whole, loop, caplog):
     """This includes a notebook, which keeps the exception and its frames."""
+    caplog.set_level("INFO")
 
     def train(turn):
         raise KeyboardInterrupt("mine")
@@ -226,6 +227,8 @@ def test_a_run_is_released_when_its_training_is_interrupted(tmp_path, whole, loo
 
     with pytest.raises(KeyboardInterrupt, match=r"^mine$") as kept:
         run_all()
+    advice = "The sweep is interrupted. To continue it, start the script again."
+    assert (advice in caplog.messages) == (not loop)
     assert same(make_sweep(tmp_path).run(Training()), whole[0])
     assert kept.traceback
 
