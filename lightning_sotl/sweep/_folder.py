@@ -14,10 +14,10 @@ from filelock import FileLock
 
 from lightning_sotl._utils.files import UnreadableFileError, is_gone, parse_json, write_whole
 from lightning_sotl._utils.text import quoted
+from lightning_sotl.policies.turns import Progress
 from lightning_sotl.record.format import file_name
 from lightning_sotl.record.lineage import RecordedRun, merge_sessions
 from lightning_sotl.record.reader import read_record
-from lightning_sotl.sweep._plan import Progress
 
 SCHEMA = 1
 _SETTINGS = "sweep.json"

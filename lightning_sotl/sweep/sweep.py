@@ -27,11 +27,11 @@ from lightning_sotl.losses.names import parse_monitor, unit_of
 from lightning_sotl.policies.adaptive import AdaptivePolicy
 from lightning_sotl.policies.rungs import final_score, rungs
 from lightning_sotl.policies.stopping import StoppingReason
+from lightning_sotl.policies.turns import Progress, Step, steps
 from lightning_sotl.ranking.order import RankedRun, rank_runs
 from lightning_sotl.record.format import check_params
 from lightning_sotl.stats.ranks import Mode
 from lightning_sotl.sweep._folder import RunFolder, SweepFolder
-from lightning_sotl.sweep._plan import Progress, Step, steps
 from lightning_sotl.sweep.promotion import Winner
 from lightning_sotl.sweep.turn import Turn
 

@@ -10,9 +10,9 @@ import pytest
 
 from lightning_sotl import AdaptivePolicy
 from lightning_sotl.policies.rungs import rungs
+from lightning_sotl.policies.turns import Progress, steps
 from lightning_sotl.replay.policies.adaptive import named_adaptive
 from lightning_sotl.replay.simulation import simulate
-from lightning_sotl.sweep._plan import Progress, steps
 from tests.support.replay_tables import assert_no_look_ahead
 
 

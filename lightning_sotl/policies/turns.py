@@ -1,4 +1,4 @@
-"""Plans which runs of a sweep train next, from the progress of all runs alone."""
+"""Plans which runs train next, if the runs of a sweep take turns, from their progress alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Progress:
         epochs: Completed epochs (or blocks) at its newest pause or end, or 0 before the first.
         ended: Whether the run is complete. It used its full budget, or something else ended it.
         can_resume: Whether the run can continue. It has not started, or a checkpoint exists.
-        set_aside: Whether `train` raised for it since the start of the script.
+        set_aside: Whether it failed and is not tried again in this start of the sweep.
         losses: L(e) by epoch e.
         validations: The validation metric by epoch.
     """

@@ -4,7 +4,7 @@ import math
 
 from lightning_sotl import AdaptivePolicy
 from lightning_sotl.policies.rungs import rungs
-from lightning_sotl.sweep._plan import Progress, steps
+from lightning_sotl.policies.turns import Progress, steps
 
 POLICY = AdaptivePolicy(max_epochs=12, first=3)
 RUNGS = [3, 6, 12]
