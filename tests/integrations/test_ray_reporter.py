@@ -1,6 +1,7 @@
 """The reporter for Ray Tune where there is no trial, and what it refuses."""
 
 import copy
+import logging
 import re
 
 import pytest
@@ -11,13 +12,14 @@ from lightning_sotl.integrations.ray import RayReporter, starting_point
 from tests.support.helpers import loader, scripted_model, trainer
 
 
-def test_outside_of_a_trial_a_run_goes_on_without_reports(tmp_path):
+def test_outside_a_trial_a_run_trains_without_reports_and_logs_a_line(tmp_path, caplog):
     with starting_point() as start:
         assert (start.checkpoint_path, start.promoted) == (None, False)
     model = scripted_model()
-    message = "This run is not a Ray Tune trial, so nothing is reported."
-    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+    with caplog.at_level(logging.INFO):
         trainer(tmp_path, callbacks=[SoTLMonitor(), RayReporter()]).fit(model, loader(4))
+    message = "This run is not a Ray Tune trial, so nothing is reported."
+    assert caplog.messages.count(message) == 1
     assert len(model.returned) == 12
 
 

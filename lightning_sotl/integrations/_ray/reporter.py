@@ -12,7 +12,7 @@ from typing import Any
 from ray import tune
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.messages import warn_user
+from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl.callbacks import _stop_checkpoint
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
@@ -63,6 +63,8 @@ class RayReporter:
     end of the run. If Ray retries, pauses, restores or promotes the trial, it therefore resumes
     from its checkpoint as if it had never ended, and no epoch is reported twice.
 
+    In a run that is not a Ray Tune trial, nothing is reported, and a log line notes it.
+
     A trial that Ray stops ends through `trainer.should_stop`, with all of Lightning's hooks and
     complete logs. If the first value is not finite, the run has diverged from the start. It reports
     `inf` and ends.
@@ -88,7 +90,7 @@ class RayReporter:
             receives no losses.
 
     Warns:
-        UserWarning: If the run is not a Ray Tune trial, or if `monitor` is not logged.
+        UserWarning: If `monitor` is not logged.
 
     Examples:
         >>> from lightning_sotl import SoTLMonitor
@@ -140,7 +142,7 @@ class RayReporter:
                 "with Ray's TorchTrainer."
             )
         if not session.in_trial():
-            warn_user("This run is not a Ray Tune trial, so nothing is reported.")
+            inform_user("This run is not a Ray Tune trial, so nothing is reported.")
         self._metric = MonitoredMetric(trainer, self.monitor)
         self._metric.refuse_unknown(pl_module)
         self._fit = _Fit(in_blocks=self._metric.counts_blocks)
