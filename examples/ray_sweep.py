@@ -6,11 +6,14 @@ then ranks the trials and trains the best 3 to the end as a second sweep. These 
 their checkpoints in Ray's storage, on any machine with free resources. The validation accuracy at
 the end picks one of them, and only the pick sees the test split.
 
+With `--pause`, the trials take turns instead, by the policy of `digits_sweep.py`. The best continue
+from their checkpoints, and the table is that of `digits_sweep.py`.
+
 Figure: the training loss of each run up to where it was stopped, promoted runs in color.
 Time: about 40 s on 2 CPU cores, more than half of it to start Ray and for its workers' imports.
 
-    python examples/ray_sweep.py [--seed 0] [--smoke] [--output DIR] [--address ADDRESS]
-                                 [--storage PATH]
+    python examples/ray_sweep.py [--seed 0] [--pause] [--smoke] [--output DIR]
+                                 [--address ADDRESS] [--storage PATH]
 
 On a cluster, pass `--address auto` and a `--storage` that all machines can reach, such as a folder
 on a shared file system or `s3://bucket/folder`. Install lightning-sotl on each machine.
@@ -33,30 +36,36 @@ import torch
 from _classifier import Classifier, make_loader, make_log_folder, quieten
 from _digits import build_network, load_splits, seeded
 from _sweep_report import Outcome, Run, print_table, save_picture, summarize
-from digits_sweep import ARCHITECTURES, BATCH_SIZE, PROMOTED
+from digits_sweep import ARCHITECTURES, BATCH_SIZE, FINALISTS, PROMOTED
 from pytorch_lightning import Trainer
 from ray import tune
 from tqdm import tqdm
 
-from lightning_sotl import EarlyRankingStopper, SoTLMonitor
-from lightning_sotl.integrations.ray import RayReporter, promote, starting_point
+from lightning_sotl import AdaptivePolicy, EarlyRankingStopper, SoTLMonitor
+from lightning_sotl.integrations.ray import (
+    AdaptiveScheduler,
+    RayReporter,
+    promote,
+    starting_point,
+)
+from lightning_sotl.policies.rungs import final_score, rungs
 
 EXAMPLES = Path(__file__).resolve().parent
 
 
 def train_trial(config: dict[str, Any]) -> None:
-    """Train one network on a worker: to T, or to the end if it is promoted."""
+    """Train one network on a worker: to T or to a pause, or to the end."""
     quieten()
     torch.set_num_threads(1)
     digits = load_splits()
     with starting_point() as start, seeded(config["seed"]):
+        callbacks = [SoTLMonitor(), RayReporter(metrics=["val_acc"])]
+        if config["stop_epoch"] is not None:
+            stopper = EarlyRankingStopper(stop_epoch=config["stop_epoch"], promoted=start.promoted)
+            callbacks.append(stopper)
         trainer = Trainer(
             max_epochs=config["budget"],
-            callbacks=[
-                SoTLMonitor(),
-                EarlyRankingStopper(stop_epoch=config["stop_epoch"], promoted=start.promoted),
-                RayReporter(metrics=["val_acc"]),
-            ],
+            callbacks=callbacks,
             accelerator="cpu",
             devices=1,
             logger=False,
@@ -103,14 +112,7 @@ def run_config(storage: str, name: str, bar: tqdm) -> tune.RunConfig:
 def run_sweep(runs: list[Run], storage: str, *, stop_epoch: int, budget: int) -> Outcome:
     """Stop all runs at T, train the best to the end, in parallel, and test the pick."""
     by_name = {run.name: run for run in runs}
-    space = {
-        "name": tune.grid_search(list(by_name)),
-        "kind": tune.sample_from(lambda config: by_name[config["name"]].kind),
-        "widths": tune.sample_from(lambda config: list(by_name[config["name"]].widths)),
-        "seed": tune.sample_from(lambda config: by_name[config["name"]].seed),
-        "stop_epoch": stop_epoch,
-        "budget": budget,
-    }
+    space = param_space(by_name, stop_epoch=stop_epoch, budget=budget)
     epochs = len(runs) * stop_epoch + PROMOTED * (budget - stop_epoch)
     workers = tune.TuneConfig(reuse_actors=True)  # a new one takes seconds to import torch
     with tqdm(total=epochs, unit="epoch", desc=f"to epoch {stop_epoch}") as bar:
@@ -137,6 +139,40 @@ def run_sweep(runs: list[Run], storage: str, *, stop_epoch: int, budget: int) ->
     pick = max(ranking[:PROMOTED], key=lambda run: run.accuracies[budget - 1])
     pick.test_at_end = test_accuracy(ends[pick.name])
     return Outcome(runs, pick, (stop_epoch, budget))
+
+
+def take_turns(runs: list[Run], storage: str, *, budget: int) -> Outcome:
+    """Train all runs in turns, the best to the end, and test the pick."""
+    by_name = {run.name: run for run in runs}
+    policy = AdaptivePolicy(max_epochs=budget, runs=len(runs), finalists=FINALISTS)
+    scheduler = AdaptiveScheduler(policy, validation="val_acc", validation_mode="max", pause=True)
+    with tqdm(unit="epoch", desc="in turns") as bar:
+        trained = tune.Tuner(
+            train_trial,
+            param_space=param_space(by_name, stop_epoch=None, budget=budget),
+            tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=True),
+            run_config=run_config(storage, "in_turns", bar),
+        ).fit()
+    ends = results_by_name(trained)
+    for name, run in by_name.items():
+        run.epoch_losses = by_epoch(ends[name], "sotl_e1")
+        run.accuracies = by_epoch(ends[name], "val_acc")
+    finished = [run for run in runs if run.epochs == budget]
+    pick = min(finished, key=lambda run: final_score([-a for a in run.accuracies.values()]))
+    pick.test_at_end = test_accuracy(ends[pick.name])
+    return Outcome(runs, pick, rungs(policy.first, budget))
+
+
+def param_space(by_name: dict[str, Run], *, stop_epoch: int | None, budget: int) -> dict[str, Any]:
+    """Return a search space of exactly these runs."""
+    return {
+        "name": tune.grid_search(list(by_name)),
+        "kind": tune.sample_from(lambda config: by_name[config["name"]].kind),
+        "widths": tune.sample_from(lambda config: list(by_name[config["name"]].widths)),
+        "seed": tune.sample_from(lambda config: by_name[config["name"]].seed),
+        "stop_epoch": stop_epoch,
+        "budget": budget,
+    }
 
 
 def results_by_name(results: tune.ResultGrid) -> dict[str, tune.Result]:
@@ -174,6 +210,7 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of weights, dropout and shuffling"
     )
+    parser.add_argument("--pause", action="store_true", help="let the trials take turns")
     parser.add_argument("--smoke", action="store_true", help="4 networks, 2 of 5 epochs")
     parser.add_argument("--output", type=Path, default=EXAMPLES / "output", metavar="DIR")
     parser.add_argument(
@@ -202,7 +239,11 @@ def main() -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
-    outcome = run_sweep(runs, options.storage or str(storage), stop_epoch=stop_epoch, budget=budget)
+    place = options.storage or str(storage)
+    if options.pause:
+        outcome = take_turns(runs, place, budget=budget)
+    else:
+        outcome = run_sweep(runs, place, stop_epoch=stop_epoch, budget=budget)
     ray.shutdown()
 
     print_table(outcome)

@@ -15,6 +15,7 @@ _NOT_THE_USERS = {
     "lightning_fabric",
     "lightning_sotl",
     "lightning_utilities",
+    "ray",
     "pytorch_lightning",
 }
 

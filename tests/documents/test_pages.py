@@ -217,9 +217,11 @@ def test_the_page_on_ray_stops_four_trials_at_t_and_trains_two_to_the_end(tmp_pa
     path.write_text(
         code.replace("/shared/sweeps", str(tmp_path / "storage"))
         + counts.format("(stopped, promoted)")
+        + "\nprint('in turns', sorted(r.metrics['epochs_completed'] for r in results)[2:])"
     )
     done = subprocess.run(
         [sys.executable, str(path)], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "counts [3, 3, 3, 3] [10, 10]" in done.stdout
+    assert "in turns [10, 10]" in done.stdout

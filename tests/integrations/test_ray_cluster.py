@@ -1,4 +1,4 @@
-"""Ray Tune on a cluster: trials are stopped on one node and promoted on another, which dies."""
+"""Ray Tune on a cluster: trials are promoted on a node that dies, and take turns on another."""
 
 import json
 import os
@@ -8,14 +8,17 @@ import sys
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.ray_sweeps import contiguous
 
 # Ray starts a dozen processes, each of which imports torch: on a busy machine that takes minutes.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
-def test_winners_go_on_from_the_storage_on_another_node_also_when_that_dies(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.ray_cluster_job", tmp_path],
+        [sys.executable, "-m", "tests.support.ray_cluster_job", folder],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -23,22 +26,43 @@ def test_winners_go_on_from_the_storage_on_another_node_also_when_that_dies(tmp_
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return folder
 
-    outcome = json.loads((tmp_path / "outcome.json").read_text())
+
+def test_winners_continue_on_another_node_also_when_it_dies(folder):
+    outcome = read(folder / "outcome.json")
     stopped, promoted = outcome["stopped"], outcome["promoted"]
     assert set(stopped) == {"bad", "good", "second-best"}
     assert set(promoted) == {"good", "second-best"}
-    lost = json.loads((tmp_path / "lost.json").read_text())
+    lost = read(folder / "lost.json")
     assert lost["name"] in promoted
-    assert lost["epochs"] == 3  # it went on from there, on the node that came instead
+    assert lost["epochs"] == 3  # it resumed from there, on the new node
     for name, trial in promoted.items():
         assert trial["error"] == "None"
         assert trial["promoted_from"] == stopped[name]["trial_id"]
-        notes = [json.loads((tmp_path / f"{p}{name}.json").read_text()) for p in ("", "promoted-")]
+        notes = [read(folder / f"{kind}{name}.json") for kind in ("", "promoted-")]
         assert [note["promoted"] for note in notes] == [False, True]
         assert notes[0]["node"] != notes[1]["node"]
         # Epochs 1 and 2 were reported by the first sweep, 3 and 4 by the second.
         losses = outcome["never_stopped"][name]
-        reports = [[losses[str(e - 1)], e, e] for e in (1, 2, 3, 4)]
-        assert stopped[name]["rows"] + trial["rows"] == reports
+        assert stopped[name]["rows"] + trial["rows"] == contiguous(losses)
         assert notes[1]["epoch_losses"] == losses
+
+
+def test_paused_trials_continue_on_a_new_node_after_theirs_died(folder):
+    outcome = read(folder / "outcome.json")
+    trials = outcome["in_turns"]
+    assert read(folder / "turns" / "lost.json")["epochs"] == 3
+    assert {name: len(trial["rows"]) for name, trial in trials.items()} == {
+        "bad": 2,
+        "good": 4,
+        "second-best": 4,
+    }
+    for name, trial in trials.items():
+        assert trial["error"] == "None"
+        whole = contiguous(outcome["never_stopped"][name])
+        assert trial["rows"] == whole[: len(trial["rows"])]
+
+
+def read(path):
+    return json.loads(path.read_text())

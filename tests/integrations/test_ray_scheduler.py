@@ -3,10 +3,10 @@
 import math
 import pickle
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ray.tune.experiment import Trial
 
 from lightning_sotl import AdaptivePolicy
 from lightning_sotl.integrations.ray import AdaptiveScheduler
@@ -23,7 +23,7 @@ def replay(scheduler, **curves):
             reached[run] += 1
             result = {name: values[run, epoch] for name, values in curves.items()}
             result["training_iteration"] = epoch + 1
-            trial = SimpleNamespace(trial_id=f"trial_{run}")
+            trial = Trial("trial", stub=True, trial_id=f"trial_{run}")
             if scheduler.on_trial_result(None, trial, result) == scheduler.STOP:
                 alive.remove(run)
     return reached
@@ -62,7 +62,7 @@ def test_it_goes_on_after_a_pickle_as_ray_restores_it():
     first = AdaptiveScheduler(POLICY)
     replay(first, sotl_e1=losses[:10])
     again = pickle.loads(pickle.dumps(first))  # noqa: S301
-    trial = SimpleNamespace(trial_id="late")
+    trial = Trial("trial", stub=True, trial_id="late")
     for epoch, value in enumerate([losses[:, 0].max() + 1, losses[:, 1].max() + 1]):
         result = {"sotl_e1": value, "training_iteration": epoch + 1}
         answers = [one.on_trial_result(None, trial, result) for one in (first, again)]
@@ -72,15 +72,16 @@ def test_it_goes_on_after_a_pickle_as_ray_restores_it():
 
 def test_a_report_without_the_metric_and_one_at_the_end_are_no_ground_to_stop():
     scheduler = AdaptiveScheduler(POLICY)
-    bad = SimpleNamespace(trial_id="bad")
+    bad = Trial("trial", stub=True, trial_id="bad")
     for epoch in range(1, 4):  # alone, so it goes on
         result = {"training_iteration": epoch, "sotl_e1": 99.0}
         assert scheduler.on_trial_result(None, bad, result) == "CONTINUE"
     replay(scheduler, sotl_e1=curves(3))
     message = re.escape("'sotl_e1' is not reported; available: 'training_iteration'.")
-    with pytest.warns(UserWarning, match=f"^{message}$"):
+    with pytest.warns(UserWarning, match=f"^{message}$") as caught:
         answer = scheduler.on_trial_result(None, bad, {"training_iteration": 4})
     assert answer == "CONTINUE"
+    assert caught[0].filename == __file__
     for result in (
         {"training_iteration": 4, "sotl_e1": None},
         {"training_iteration": 10, "sotl_e1": 99.0},
@@ -94,7 +95,7 @@ def test_a_trial_that_has_gone_back_to_its_checkpoint_is_compared_where_it_is():
     scheduler = AdaptiveScheduler(AdaptivePolicy(max_epochs=4, keep=0.5, first=2))
     rivals = np.array([[1.0, 1.0, 5.0], [2.0, 2.0, 6.0]])
     replay(scheduler, sotl_e1=rivals[:1])
-    trial = SimpleNamespace(trial_id="again")
+    trial = Trial("trial", stub=True, trial_id="again")
     asked = [(1, 3.0), (2, 0.5), (3, 0.5), (2, 1.5)]
     answers = [
         scheduler.on_trial_result(None, trial, {"training_iteration": at, "sotl_e1": value})
@@ -112,7 +113,30 @@ def test_a_trial_that_has_gone_back_to_its_checkpoint_is_compared_where_it_is():
         (
             {"validation": "val_acc"},
             ValueError,
-            "Expected `validation_mode` to be 'min' or 'max' but got None.",
+            "Expected `validation` and `validation_mode` to be given together but got "
+            "validation='val_acc' and validation_mode=None.",
+        ),
+        (
+            {"validation_mode": "max"},
+            ValueError,
+            "Expected `validation` and `validation_mode` to be given together but got "
+            "validation=None and validation_mode='max'.",
+        ),
+        ({"pause": 1}, TypeError, "Expected `pause` to be True or False but got 1."),
+        (
+            {"pause": True},
+            ValueError,
+            "Expected `policy.runs` to be the number of trials with `pause=True` but got None.",
+        ),
+        (
+            {"growth": 1.2},
+            ValueError,
+            "Expected `growth` only with `pause=True` but got 1.2.",
+        ),
+        (
+            {"pause": True, "growth": 1.0},
+            ValueError,
+            "Expected `growth` to be above 1 and finite but got 1.0.",
         ),
     ],
 )

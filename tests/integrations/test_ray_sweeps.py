@@ -12,15 +12,17 @@ import pytest
 from ray import tune
 
 from lightning_sotl import AdaptivePolicy
+from lightning_sotl import Sweep as PausedSweep
 from lightning_sotl.integrations.ray import AdaptiveScheduler, find_winners, promote
 from tests.support import ray_jobs
-from tests.support.helpers import PACKAGES, scripted_loss
+from tests.support.helpers import PACKAGES, scripted_loss, trainer
 from tests.support.ray_sweeps import ROWS, Sweep, contiguous, local_ray_running, rows, run_config
 
 # Ray starts many processes, each of which imports torch: on a busy machine that takes minutes.
 pytestmark = pytest.mark.timeout(600)
 # One list for two sweeps, as where both have one RunConfig: Ray adds its own callbacks to it.
 CALLBACKS = [tune.Callback()]
+NETWORKS = [("mlp", ()), ("conv", (4,)), ("mlp", (8, 8)), ("conv", (16,)), ("mlp", (32,))]
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +258,89 @@ def test_a_winner_without_a_checkpoint_is_named(adaptive):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_winners([bare], 1)
+
+
+TURNS = {"good": 1.0, "killed": 1.1, "bad": 2.0, "broken": 3.0, "nan": math.nan, "second": 1.2}
+
+
+@pytest.fixture(scope="module")
+def turns(local_ray, tmp_path_factory):
+    """Trials that take turns; one is killed in its second turn, one breaks until it is repaired."""
+    folder = tmp_path_factory.mktemp("turns")
+    space = {"folder": str(folder), "name": tune.grid_search(list(TURNS)), "stop": False}
+    space["at"] = tune.sample_from(lambda config: 2 if config["name"] == "killed" else 1)
+    space["scale"] = tune.sample_from(lambda config: TURNS[config["name"]])
+    policy = AdaptivePolicy(max_epochs=ray_jobs.BUDGET, keep=0.7, first=2, runs=len(TURNS))
+    tuner = tune.Tuner(
+        ray_jobs.trial,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            scheduler=AdaptiveScheduler(policy, pause=True), reuse_actors=True
+        ),
+        run_config=run_config(
+            folder, name="paused", failure_config=tune.FailureConfig(max_failures=1)
+        ),
+    )
+    first = Sweep(folder, tuner.fit())
+    (folder / "repaired").touch()
+    restored = tune.Tuner.restore(str(folder / "paused"), ray_jobs.trial, resume_errored=True)
+    return first, Sweep(folder, restored.fit())
+
+
+@pytest.mark.slow
+def test_trials_pause_and_the_best_continue_as_the_runs_of_sweep_do(turns, tmp_path):
+    paused, _ = turns
+    policy = AdaptivePolicy(max_epochs=ray_jobs.BUDGET, keep=0.7, first=2)
+    here = PausedSweep(tmp_path, [{"name": name} for name in TURNS], policy=policy)
+    losses = {}
+
+    def train(turn):
+        name = turn.params["name"]
+        run = trainer(tmp_path, callbacks=turn.callbacks, max_epochs=ray_jobs.BUDGET)
+        fails = ray_jobs.raise_error if name == "broken" else None
+        model = ray_jobs.noisy_model(scale=TURNS[name], fails=fails)
+        turn.fit(run, model, ray_jobs.noisy_loader())
+        losses[name] = {str(e): value for e, value in turn.monitor.epoch_losses.items()}
+
+    assert here.run(train).params["name"] == "good"
+    assert losses.pop("nan") == pytest.approx({"0": math.nan, "1": math.nan}, nan_ok=True)
+    assert {name: rows(paused.by_name[name]) for name in losses} == {
+        name: contiguous(found) for name, found in losses.items()
+    }
+    assert {len(found) for found in losses.values()} == {2, 3, 4}
+    assert (paused.folder / "killed.marker").exists()
+    assert {name for name, result in paused.by_name.items() if result.error} == {"broken"}
+    assert rows(paused.by_name["nan"]) == [[math.inf, 1, 1]]
+
+
+@pytest.mark.slow
+def test_a_trial_of_a_restored_sweep_is_compared_with_all_others(turns):
+    paused, restored = turns
+    broken = restored.by_name["broken"]
+    assert broken.error is None
+    assert len(rows(broken)) == 2  # alone it would have trained to the end
+    for name in set(TURNS) - {"broken", "nan"}:
+        assert rows(restored.by_name[name]) == rows(paused.by_name[name])
+
+
+@pytest.mark.slow
+def test_the_digits_sweep_in_turns_has_the_table_and_the_pick_of_sweep(local_ray, tmp_path):
+    here, example = importlib.import_module("digits_sweep"), importlib.import_module("ray_sweep")
+
+    def networks():
+        return [example.Run(kind, widths, seed=len(widths)) for kind, widths in NETWORKS]
+
+    training = here.Training(here.load_splits(), budget=5)
+    expected = here.take_turns(training, networks(), tmp_path / "sweep")
+    outcome = example.take_turns(networks(), str(tmp_path), budget=5)
+    table, expected_table = (
+        [(run.name, run.epoch_losses, run.accuracies) for run in each.ranking]
+        for each in (outcome, expected)
+    )
+    assert table == expected_table
+    assert outcome.pick.name == expected.pick.name
+    assert outcome.rungs == expected.rungs == [3, 4, 5]
+    assert {len(losses) for _, losses, _ in table} > {5}
 
 
 @pytest.mark.slow

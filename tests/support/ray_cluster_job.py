@@ -1,12 +1,14 @@
-"""A sweep on one node, promoted to another, which dies: run as a program, as its Ray leaves
-clients behind that end the process when their server is gone."""
+"""Sweeps on a cluster whose second node dies, in a program of its own.
+
+Ray leaves clients behind that end their process when the server is gone. The first sweep runs on
+the first node and is promoted on the second. The other sweep takes turns on the second node.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from lightning_sotl.integrations.ray import promote
+from lightning_sotl import AdaptivePolicy
+from lightning_sotl.integrations.ray import AdaptiveScheduler, promote
 from tests.support import ray_jobs
 from tests.support.helpers import door, trainer
 from tests.support.ray_sweeps import rows, run_config
@@ -52,41 +55,76 @@ def never_stopped(folder: Path, scale: float) -> dict[int, float]:
     return monitor.epoch_losses
 
 
-def start_cluster() -> tuple[Cluster, Callable[[Any], None]]:
-    """Return two nodes, and what kills the second and adds one in its place."""
-    # Ray's own settings wait for half a minute before they take a node for dead.
-    impatient = {
-        "health_check_initial_delay_ms": 0,
-        "health_check_period_ms": 500,
-        "health_check_failure_threshold": 4,
-    }
-    head = {"num_cpus": 1, "resources": {"first": 1}, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": impatient})
-    second = cluster.add_node(num_cpus=1, resources={"second": 1})
+class SecondNode:
+    """A cluster with two nodes, the second of which can be killed and replaced."""
 
-    def lose_node(trial: Any) -> None:
-        cluster.remove_node(second, allow_graceful=False)
-        cluster.add_node(num_cpus=1, resources={"second": 1})
+    def __init__(self) -> None:
+        # Ray's own settings wait for half a minute before they take a node for dead.
+        impatient = {
+            "health_check_initial_delay_ms": 0,
+            "health_check_period_ms": 500,
+            "health_check_failure_threshold": 4,
+        }
+        head = {"num_cpus": 1, "resources": {"first": 1}, "include_dashboard": False}
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={**head, "_system_config": impatient}
+        )
+        self.node = self.add()
+
+    def add(self) -> Any:
+        return self.cluster.add_node(num_cpus=1, resources={"second": 1})
+
+    def replace(self, trial: Any) -> None:
+        """Kill the node, add another, and note which trial was training on it."""
+        self.cluster.remove_node(self.node, allow_graceful=False)
+        self.node = self.add()
         note = {"name": trial.config["name"], "epochs": trial.last_result["training_iteration"]}
         Path(trial.config["folder"], "lost.json").write_text(json.dumps(note))
 
-    return cluster, lose_node
+
+def take_turns(folder: Path, second: SecondNode) -> tune.ResultGrid:
+    """Train on the second node, which dies in the second turn of a trial."""
+    folder.mkdir()
+
+    def at_epoch_three(trial: Any) -> None:
+        if trial.last_result["training_iteration"] == 3:
+            second.replace(trial)
+        else:
+            ray_jobs.AtNextCheckpoint.act = at_epoch_three
+
+    ray_jobs.AtNextCheckpoint.act = at_epoch_three
+    policy = AdaptivePolicy(max_epochs=ray_jobs.BUDGET, first=2, runs=len(SCALES))
+    return tune.Tuner(
+        tune.with_resources(ray_jobs.trial, {"cpu": 1, "second": 0.1}),
+        param_space={**space(folder), "stop": False},
+        tune_config=tune.TuneConfig(
+            scheduler=AdaptiveScheduler(policy, pause=True), reuse_actors=True
+        ),
+        run_config=retried(folder),
+    ).fit()
+
+
+def space(folder: Path) -> dict[str, Any]:
+    return {
+        "folder": str(folder),
+        "name": tune.grid_search(list(SCALES)),
+        "at": 3,
+        "scale": tune.sample_from(lambda config: SCALES[config["name"]]),
+    }
 
 
 def main(folder: Path) -> None:
-    cluster, lose_node = start_cluster()
+    second = SecondNode()
     paths = {"PYTHONPATH": os.environ["PYTHONPATH"]}
-    ray.init(address=cluster.address, runtime_env={"env_vars": paths}, log_to_driver=False)
+    ray.init(address=second.cluster.address, runtime_env={"env_vars": paths}, log_to_driver=False)
     try:
-        space = {"folder": str(folder), "name": tune.grid_search(list(SCALES)), "at": 3}
-        space["scale"] = tune.sample_from(lambda config: SCALES[config["name"]])
         stopped = tune.Tuner(
             tune.with_resources(ray_jobs.trial, {"cpu": 1, "first": 0.1}),
-            param_space=space,
+            param_space=space(folder),
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=retried(folder),
         ).fit()
-        ray_jobs.AtNextCheckpoint.act = lose_node
+        ray_jobs.AtNextCheckpoint.act = second.replace
         promoted = promote(
             stopped,
             2,
@@ -94,12 +132,14 @@ def main(folder: Path) -> None:
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=retried(folder),
         )
+        in_turns = take_turns(folder / "turns", second)
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        second.cluster.shutdown()
     outcome = {
         "stopped": found(stopped),
         "promoted": found(promoted),
+        "in_turns": found(in_turns),
         "never_stopped": {name: never_stopped(folder, SCALES[name]) for name in SCALES},
     }
     (folder / "outcome.json").write_text(json.dumps(outcome))

@@ -143,6 +143,8 @@ def trial(config: dict[str, Any]) -> None:
     package = config.get("package", "pytorch_lightning")
     how = {"killed": kill, "raises": raise_error}.get(name.partition("-")[0])
     fails = fail_once(folder / f"{name}.marker", how) if how else None
+    if name == "broken" and not (folder / "repaired").exists():
+        fails = raise_error
     scale = math.nan if name == "nan" else config.get("scale", 1.0)
     module = ray_door(package)
     seen: list[str] = []

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import tune
-from ray.tune.experimental.output import ProgressReporter
 
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.text import pluralize
+from lightning_sotl.integrations._ray import session
 from lightning_sotl.integrations._ray.starting_point import CHECKPOINT_NAME, call_promoted
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.stats.ranks import Mode, check_mode
@@ -209,7 +209,9 @@ def _without_progress_reporter(run_config: tune.RunConfig | None) -> tune.RunCon
     if run_config is None or not run_config.callbacks:
         return run_config
     own = copy.copy(run_config)
-    own.callbacks = [cb for cb in run_config.callbacks if not isinstance(cb, ProgressReporter)]
+    own.callbacks = [
+        each for each in run_config.callbacks if not isinstance(each, session.ProgressReporter)
+    ]
     return own
 
 

@@ -1,4 +1,7 @@
-"""Access to a trial's Ray Tune session. A run that Ray stops can finish cleanly."""
+"""Access to the parts of Ray Tune that have no public API.
+
+Only this file uses private names of Ray. Tests on a real Ray pin each of them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,18 @@ from typing import Any
 
 from ray import tune
 from ray.train._internal.session import get_session
+from ray.tune.experiment import Trial
+from ray.tune.experimental.output import ProgressReporter
+from ray.tune.result import SHOULD_CHECKPOINT
+
+__all__ = [
+    "SHOULD_CHECKPOINT",
+    "ProgressReporter",
+    "in_trial",
+    "pause_after_failed_reset",
+    "pause_retried",
+    "report",
+]
 
 
 def in_trial() -> bool:
@@ -48,3 +63,25 @@ def report(metrics: dict[str, Any], checkpoint: Any) -> bool:
         return True
     thread.join.waits = False
     return False
+
+
+def pause_retried(tune_controller: Any, trial: Any) -> None:
+    """Pause a trial that Ray is about to start again after a failure."""
+    _controller(tune_controller)._set_trial_status(trial, Trial.PAUSED)
+
+
+def pause_after_failed_reset(tune_controller: Any, trial: Any) -> None:
+    """Pause a retried trial if the worker that it was about to reuse has died.
+
+    Ray handles such a failure twice. The second time it ends the trial, whatever `max_failures` is,
+    unless the trial is paused. Ray also still waits for the reset, and would never start the trial.
+    """
+    resetting: set[Any] = getattr(_controller(tune_controller), "_resetting_trials", set())
+    if trial in resetting:
+        resetting.remove(trial)
+        pause_retried(tune_controller, trial)
+
+
+def _controller(tune_controller: Any) -> Any:
+    """Return the controller itself. Ray passes schedulers a wrapper that logs private access."""
+    return getattr(tune_controller, "_tune_controller", tune_controller)
