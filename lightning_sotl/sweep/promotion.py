@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -255,6 +255,15 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
             )
         winners.append(Winner(run.run_id, estimates[row], run.params, run.checkpoint_path))
     return winners
+
+
+def warn_of_short(run_ids: Sequence[object], at: int) -> None:
+    """Warn about the trials of a sweep that ended before T, which do not compete."""
+    if run_ids:
+        warn_user(
+            f"{pluralize(len(run_ids), 'trial')} ended before T = {at} and cannot be compared: "
+            f"{quote_few(run_ids)}."
+        )
 
 
 def train_winners(

@@ -3,9 +3,9 @@
 import dataclasses
 import importlib
 import json
-import logging
 import math
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -185,19 +185,24 @@ def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(adaptiv
 
 
 @pytest.mark.slow
-def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep, caplog):
+def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep):
     _, finished = adaptive
+    bad = finished.by_name["bad"].metrics["trial_id"]
+    short = f"1 trial ended before T = 4 and cannot be compared: '{bad}'."
     with (
-        caplog.at_level(logging.WARNING),
+        pytest.warns(UserWarning, match=f"^{short}$") as caught,
         pytest.warns(UserWarning, match="^Expected 3 winners but there can be only 2: "),
     ):
         winners = find_winners(finished.grid, 3)
-    assert caplog.messages == ["1 trial ended before T = 4 and cannot be compared."]
+    assert caught[0].filename == __file__
     assert [winner.params["name"] for winner in winners] == ["raises", "good"]
     assert [w.estimate for w in winners] == sorted(w.estimate for w in winners)
     for winner in winners:
         assert Path(winner.checkpoint_path).is_file()
-    with pytest.warns(UserWarning, match="^Expected 9 winners but there can be only "):
+    with (
+        pytest.warns(UserWarning, match="^3 trials ended before T = 4 and cannot be compared: "),
+        pytest.warns(UserWarning, match="^Expected 9 winners but there can be only "),
+    ):
         assert "nan" not in {w.params["name"] for w in find_winners(sweep.grid, 9)}
 
 
@@ -221,6 +226,13 @@ def test_what_cannot_be_promoted_is_named(adaptive, sweep):
         promote(grid, 1, ray_jobs.trial, tune_config=tune.TuneConfig(num_samples=2))
     with pytest.raises(TypeError, match=r"^Expected `trainable` to be a function but got <class"):
         promote(grid, 1, tune.Trainable)
+    message = (
+        "Expected neither `tune_config` nor `run_config` with `restore`, because the sweep keeps "
+        "those with which it started."
+    )
+    for ignored in ({"tune_config": tune.TuneConfig()}, {"run_config": tune.RunConfig()}):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            promote(grid, 1, ray_jobs.trial, restore="second", **ignored)
 
 
 @pytest.mark.slow
@@ -311,6 +323,15 @@ def test_trials_pause_and_the_best_continue_as_the_runs_of_sweep_do(turns, tmp_p
     assert (paused.folder / "killed.marker").exists()
     assert {name for name, result in paused.by_name.items() if result.error} == {"broken"}
     assert rows(paused.by_name["nan"]) == [[math.inf, 1, 1]]
+
+
+@pytest.mark.slow
+def test_find_winners_expects_that_most_trials_paused(turns):
+    paused, _ = turns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (winner,) = find_winners([paused.by_name[name] for name in ("good", "second", "bad")], 1)
+    assert winner.params["name"] == "good"
 
 
 @pytest.mark.slow

@@ -8,11 +8,16 @@ from collections.abc import Callable
 import optuna
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.messages import warn_user
-from lightning_sotl._utils.text import pluralize, quote_few
 from lightning_sotl.integrations._optuna.reporter import CHECKPOINT_KEY
 from lightning_sotl.integrations._optuna.storage import sign_of
-from lightning_sotl.sweep.promotion import Candidate, Result, Winner, best_of, train_winners
+from lightning_sotl.sweep.promotion import (
+    Candidate,
+    Result,
+    Winner,
+    best_of,
+    train_winners,
+    warn_of_short,
+)
 
 
 def find_winners(study: optuna.Study, k: int) -> list[Winner]:
@@ -56,11 +61,7 @@ def find_winners(study: optuna.Study, k: int) -> list[Winner]:
     units = {t.number: max(t.intermediate_values, default=-1) + 1 for t in complete}
     finite = [t for t in complete if t.value is not None and math.isfinite(t.value)]
     at = max((units[t.number] for t in finite), default=0)
-    if short := [t.number for t in finite if units[t.number] < at]:
-        warn_user(
-            f"{pluralize(len(short), 'trial')} ended before T = {at} and cannot be compared: "
-            f"{quote_few(short)}."
-        )
+    warn_of_short([t.number for t in finite if units[t.number] < at], at)
     return best_of(
         (
             Candidate(str(t.number), t.value, dict(t.params), t.user_attrs.get(CHECKPOINT_KEY))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,9 +17,7 @@ from lightning_sotl.integrations._ray import session
 from lightning_sotl.integrations._ray.starting_point import CHECKPOINT_NAME, call_promoted
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.stats.ranks import Mode, check_mode
-from lightning_sotl.sweep.promotion import Candidate, Winner, best_of
-
-log = logging.getLogger(__name__)
+from lightning_sotl.sweep.promotion import Candidate, Winner, best_of, warn_of_short
 
 # The config key with the id of the trial to continue. It is not passed to the trainable.
 PROMOTED_FROM = "promoted_from"
@@ -33,7 +30,8 @@ def find_winners(
 
     T is the largest number of epochs (or blocks) that a trial with a finite estimate has completed.
     Estimates at different T are not comparable. Trials that ended before T therefore do not
-    compete, and the log reports their number. If trials tie, the older one ranks first.
+    compete. A warning names those that finished, but not those that an AdaptiveScheduler paused. If
+    trials tie, the older one ranks first.
 
     Args:
         results: The result of `Tuner.fit()`. Its trials had a RayReporter.
@@ -53,7 +51,7 @@ def find_winners(
             checkpoint.
 
     Warns:
-        UserWarning: If there are fewer than `k` winners.
+        UserWarning: If trials ended before T, or if there are fewer than `k` winners.
 
     Examples:
         >>> from lightning_sotl.integrations.ray import find_winners
@@ -68,9 +66,8 @@ def find_winners(
             f"Expected `mode` to be 'min' but got 'max': lower is better for {monitor!r}."
         )
     # Ray returns results in no fixed order. The ids contain a counter.
-    trials = sorted(
-        (_trial(result, monitor) for result in _list_results(results)), key=lambda t: t[1].run_id
-    )
+    all_results = _list_results(results)
+    trials = sorted((_trial(result, monitor) for result in all_results), key=lambda t: t[1].run_id)
     finite = [
         (units, trial)
         for units, trial in trials
@@ -83,12 +80,9 @@ def find_winners(
         )
     at = max(units for units, _ in finite)
     at_end = [trial for units, trial in finite if units == at]
-    if len(at_end) < len(finite):
-        log.warning(
-            "%s ended before T = %d and cannot be compared.",
-            pluralize(len(finite) - len(at_end), "trial"),
-            at,
-        )
+    unfinished = {_run_id(result) for result in all_results if _is_unfinished(result)}
+    short = [trial.run_id for units, trial in finite if units < at]
+    warn_of_short([run_id for run_id in short if run_id not in unfinished], at)
     winners = best_of(at_end, k, mode=mode)
     for winner in winners:
         if not winner.checkpoint_path:
@@ -129,16 +123,16 @@ def promote(
         run_config: The RunConfig of the second sweep, for example with `storage_path`,
             `failure_config` or `callbacks`. You may pass the one of the first sweep.
         restore: The folder of a second sweep to resume after an interruption or failed trials.
-            `tune_config` and `run_config` are then ignored; the sweep keeps those with which it
-            started.
+            The sweep keeps the `tune_config` and `run_config` with which it started, so pass
+            neither.
 
     Returns:
         One result for each winner, best first.
 
     Raises:
         TypeError: If `trainable` is not a function, `k` not an integer, or `monitor` not a string.
-        ValueError: If `tune_config` sets `num_samples` or `search_alg`, or for any reason listed in
-            `find_winners`.
+        ValueError: If `tune_config` sets `num_samples` or `search_alg`, if `tune_config` or
+            `run_config` is given with `restore`, or for any reason listed in `find_winners`.
 
     Examples:
         >>> from lightning_sotl.integrations.ray import promote
@@ -147,12 +141,17 @@ def promote(
         >>> promoted[0].config  # doctest: +SKIP
         {'width': 64, 'promoted_from': 'a1b2c_00002'}
     """
-    winners = find_winners(results, k, monitor=monitor, mode=mode)
     if inspect.isclass(trainable) or not callable(trainable):
         raise TypeError(f"Expected `trainable` to be a function but got {trainable!r}.")
+    if restore is not None and (tune_config is not None or run_config is not None):
+        raise ValueError(
+            "Expected neither `tune_config` nor `run_config` with `restore`, because the sweep "
+            "keeps those with which it started."
+        )
     tune_config = tune_config or tune.TuneConfig()
     if tune_config.search_alg is not None or tune_config.num_samples != 1:
         raise ValueError("Expected `tune_config` to have neither `num_samples` nor `search_alg`.")
+    winners = find_winners(results, k, monitor=monitor, mode=mode)
     checkpoints = {
         r.metrics["trial_id"]: r.checkpoint
         for r in _list_results(results)
@@ -179,10 +178,18 @@ def _trial(result: tune.Result, monitor: str) -> tuple[int, Candidate]:
     metrics = result.metrics or {}
     # "" instead of None, for which `best_of` would report that an EarlyRankingStopper is missing.
     path = f"{result.checkpoint.path}/{CHECKPOINT_NAME}" if result.checkpoint else ""
-    name = str(metrics.get("trial_id", result.path))
     config = {key: v for key, v in (result.config or {}).items() if key != PROMOTED_FROM}
-    candidate = Candidate(name, metrics.get(monitor), config, path)
+    candidate = Candidate(_run_id(result), metrics.get(monitor), config, path)
     return int(metrics.get("training_iteration", 0)), candidate
+
+
+def _run_id(result: tune.Result) -> str:
+    return str((result.metrics or {}).get("trial_id", result.path))
+
+
+def _is_unfinished(result: tune.Result) -> bool:
+    """Return whether a trial paused and did not continue, or the sweep was interrupted."""
+    return result.error is None and (result.metrics or {}).get("done") is False
 
 
 def _continue(
@@ -210,7 +217,7 @@ def _without_progress_reporter(run_config: tune.RunConfig | None) -> tune.RunCon
         return run_config
     own = copy.copy(run_config)
     own.callbacks = [
-        each for each in run_config.callbacks if not isinstance(each, session.ProgressReporter)
+        cb for cb in run_config.callbacks if not isinstance(cb, session.ProgressReporter)
     ]
     return own
 
