@@ -313,6 +313,9 @@ SIGNATURES: dict[str, list[Any]] = {
         ("mode", "min"),
         ("validation", None),
         ("validation_mode", None),
+        "*",
+        ("pause", False),
+        ("growth", 1.5),
     ],
     "lightning_sotl.integrations.ray.StartingPoint": ["checkpoint_path", "promoted"],
     "lightning_sotl.integrations.ray.find_winners": [
