@@ -129,7 +129,7 @@ def measure(block: int, rounds: int) -> dict[str, np.ndarray]:
 
 
 def interval(sums: np.ndarray, base_sums: np.ndarray) -> np.ndarray:
-    """Return the 95 % interval of the ratio of two totals, from resampled rounds."""
+    """Return the 95% interval of the ratio of two totals, from resampled rounds."""
     rows = np.random.default_rng(1).integers(len(sums), size=(1000, len(sums)))
     ratios = sums[rows].sum(axis=1) / base_sums[rows].sum(axis=1)
     return np.quantile(ratios, [0.025, 0.975])
@@ -139,7 +139,7 @@ def report(seconds: dict[str, np.ndarray], rounds: int) -> str:
     """Print one row per variant, and return the final sentence."""
     base = seconds["without"]
     base_sums = base.reshape(rounds, -1).sum(axis=1)
-    print(f"{'callback':<28}{'median us':>10}{'ratio':>8}{'total ratio':>13}{'95 % interval':>18}")
+    print(f"{'callback':<28}{'median us':>10}{'ratio':>8}{'total ratio':>13}{'95% interval':>18}")
     totals: dict[str, float] = {}
     for name, values in seconds.items():
         sums = values.reshape(rounds, -1).sum(axis=1)

@@ -157,7 +157,7 @@ def show(found: dict[str, Replay]) -> None:
         show_replay(pooled)
     compared = [name for name in pooled.policies if not name.endswith(ENDING)]
     for ours in (name for name in compared if name.startswith(OURS)):
-        print(f"\n{ours} minus the others, averaged, with 95 % intervals of paired differences")
+        print(f"\n{ours} minus the others, averaged, with 95% intervals of paired differences")
         show_differences(ours, pooled, found)
 
 

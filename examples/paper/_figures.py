@@ -29,7 +29,7 @@ Scores = tuple[NDArray[np.float64], Any]  # values of shape (networks,), and the
 
 @dataclass(frozen=True)
 class Gap:
-    """Two rank correlations with one target, and the 95 % interval of their difference."""
+    """Two rank correlations with one target, and the 95% interval of their difference."""
 
     first: float
     second: float

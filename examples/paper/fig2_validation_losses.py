@@ -7,7 +7,7 @@ and the final test loss ranks networks badly too, because overconfidence raises 
 The tables use the names of `lightning-sotl evaluate`: `sotl-e2` is SoTL-E with E = 2, the paper's
 10 of 200 epochs on a table of 40.
 
-Figure: rank correlation with the final test accuracy over T, 95 % intervals as bands.
+Figure: rank correlation with the final test accuracy over T, 95% intervals as bands.
 Time: 5 s.
 
     python examples/paper/fig2_validation_losses.py [--table FILE] [--seed 0] [--smoke]

@@ -13,7 +13,7 @@ If networks were trained several times, a third table uses the first training of
 predict the mean test accuracy of its OTHER trainings. Late validation accuracies and the final test
 accuracy of one training share its random luck; this comparison removes it.
 
-Figure: rank correlation with the final test accuracy over T, with 95 % intervals as bands. Gray, as
+Figure: rank correlation with the final test accuracy over T, with 95% intervals as bands. Gray, as
 in the paper: the second half of training, where stopping saves little.
 Time: 20 s, most of it for LcSVR. `--searches` is the number of settings that it tries.
 

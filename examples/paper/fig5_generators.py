@@ -48,7 +48,7 @@ class Choice:
 
     Attributes:
         selection: The settings, best score first.
-        low: Lower bound of the correlation's 95 % interval, with settings resampled.
+        low: Lower bound of the correlation's 95% interval, with settings resampled.
         high: The upper bound.
         place: The rank of the pick by mean test accuracy; 1 is the best.
     """

@@ -7,7 +7,7 @@ the final test accuracy than SoVA-E, a smoothed validation accuracy. At the end 
 The paper does not give E. Here it is 1 for SoTL-E, and for SoVL-E and SoVA-E the 10 of 200 epochs
 of Fig. 2, scaled to the table. `sotl-e2` has the same E as these two.
 
-Figure: rank correlation with the final test accuracy over T, 95 % intervals as bands.
+Figure: rank correlation with the final test accuracy over T, 95% intervals as bands.
 Time: 5 s.
 
     python examples/paper/fig8_validation_accuracy.py [--table FILE] [--seed 0] [--smoke]

@@ -8,7 +8,7 @@ same initial weights and a recipe drawn at random for each.
 The script compares three rank correlations with the final test accuracy: over all runs together;
 within groups of runs that share a recipe or a part of it, as `lightning-sotl rank --group-by` ranks
 them; and of the same networks in "cells", all under one recipe. The value within groups is the mean
-over groups of at least 5 runs, weighted by size. Its 95 % interval resamples the runs within each
+over groups of at least 5 runs, weighted by size. Its 95% interval resamples the runs within each
 group, and is slightly too low for small groups.
 
 Figure: left, final test accuracy against SoTL-E by label smoothing; right, correlations over T.
@@ -136,7 +136,7 @@ def correlate(regularised: Networks, alike: Networks, at: int) -> dict[str, dict
 
 def show_table(regularised: Networks, alike: Networks, found: dict[int, Any]) -> None:
     """Print the correlations of all groupings."""
-    print(f"\nTable '{regularised.name}': rank correlation with the final metric, 95 % intervals")
+    print(f"\nTable '{regularised.name}': rank correlation with the final metric, 95% intervals")
     header = "".join(f"  {f'T = {at}':>22}" for at in found)
     for name in ESTIMATORS:
         print(f"{name:28} {'groups':>6} {'runs':>4}{header}")

@@ -246,7 +246,7 @@ def _remarks(drawn: int, available: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences and its 95 % interval, by the normal approximation."""
+    """The mean of paired differences and its 95% interval, by the normal approximation."""
 
     mean: float
     low: float
