@@ -44,7 +44,7 @@ POLICIES = (
     "optuna-hyperband",
     "full",
 )
-COLORS = 128  # per picture, which makes a file a third of the size without a visible difference
+COLORS = 256  # per picture, which makes a file a third of the size without a visible difference
 PAGE_SIZE = {"width": 1400, "height": 920}
 
 
@@ -117,7 +117,10 @@ def store(picture: Path, name: str | Path) -> None:
     target = IMAGES / name
     target.parent.mkdir(exist_ok=True)
     with Image.open(picture) as image:
-        few = image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        # The default method turns the color of a thin line gray.
+        few = image.convert("RGB").quantize(
+            COLORS, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE
+        )
         few.save(target, optimize=True)
     print(f"{target}: {target.stat().st_size / 1000:.0f} kB")  # noqa: T201  # a script
 

@@ -69,6 +69,14 @@ def draw_triples(oriented: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
     return drawn[(steps > 0).all(axis=1)]
 
 
+def unit_of(networks: Networks, curve: str) -> str:
+    """Return the label of a curve's axis."""
+    if curve != "val_metric" or networks.curves.metric_mode == "min":
+        return "nats"
+    in_percent = np.nanmax(networks.curves.val_metric) > 1
+    return "accuracy in %" if in_percent else "share of correct predictions"
+
+
 def draw_curves(networks: Networks, rows: NDArray[np.int64]) -> Any:
     """Draw the curves of the three networks."""
     figure = Figure(figsize=(11, 3.8), layout="constrained")
@@ -77,7 +85,7 @@ def draw_curves(networks: Networks, rows: NDArray[np.int64]) -> Any:
         for letter, row, color in zip("ABC", rows, COLORS, strict=True):
             values = getattr(networks.curves, curve)[row]
             axes.plot(epochs, values, color=color, label=f"network {letter}")
-        axes.set(xlabel="completed epochs", title=title)
+        axes.set(xlabel="completed epochs", ylabel=unit_of(networks, curve), title=title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure

@@ -1,5 +1,7 @@
 """The code of the README and of the site runs, and prints what the pages show."""
 
+import contextlib
+import io
 import json
 import re
 import subprocess
@@ -8,6 +10,7 @@ from difflib import unified_diff
 
 import pytest
 
+from lightning_sotl import environment
 from lightning_sotl.cli.parser import build_parser
 from tests.support.pages import (
     README,
@@ -24,6 +27,12 @@ from tests.support.paths import ROOT
 
 NAMES = [name_of(page) for page in pages()]
 PROGRAMS = [name_of(page) for page in pages() if program(page) and not is_slow(page)]
+OTHERS = [
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "examples/**/*.md", "tests/**/*.md")
+    for path in sorted(ROOT.glob(pattern))
+    if path.name != "README.md" or path.parent != ROOT
+]
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d+")
 
 
@@ -47,38 +56,55 @@ def results(tmp_path_factory):
 def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(results, name):
     result = results[name]
     assert result["failed"] is None, result["failed"]
+    code = "".join(block.text for block in program(ROOT / name))
+    tolerance = 0.03 if re.search(r"\.(fit|run)\(", code) else 0.0
     for place, shown in printed_by(ROOT / name).items():
-        assert_shows(result["printed"][place], shown)
+        assert_shows(result["printed"][place], shown, tolerance)
 
 
-def assert_shows(printed, shown):
+def assert_shows(printed, shown, tolerance):
     """Check that the printed lines contain the shown lines in the same order."""
     lines = iter(printed.splitlines())
     for expected in shown.splitlines():
-        assert any(is_line(line, expected) for line in lines), f"{expected!r} not in {printed}"
+        found = any(is_line(line, expected, tolerance) for line in lines)
+        assert found, f"{expected!r} not in {printed}"
 
 
-def is_line(printed, shown, tolerance=0.15):
-    """Return whether a printed line is the shown one. Its numbers differ between processors."""
+def is_line(printed, shown, tolerance):
+    """Return whether a printed line is the shown one.
+
+    The results of training differ between processors, so their numbers may differ by the share
+    `tolerance`, and by 1 in the last digit. With a tolerance of 0, numbers are exact.
+    """
     pattern = re.escape(NUMBER.sub("<number>", " ".join(shown.split())))
     pattern = pattern.replace("<number>", r"(-?\d+\.\d+)").replace(r"\.\.\.", ".*")
     match = re.fullmatch(pattern, " ".join(printed.split()))
     if match is None:
         return False
-    numbers = map(float, match.groups())
-    return list(numbers) == pytest.approx(list(map(float, NUMBER.findall(shown))), abs=tolerance)
+    return all(
+        abs(float(found) - float(number)) <= allowed_error(number, tolerance)
+        for found, number in zip(match.groups(), NUMBER.findall(shown), strict=True)
+    )
+
+
+def allowed_error(number, tolerance):
+    if not tolerance:
+        return 0.0
+    last_digit = 10.0 ** -len(number.partition(".")[2])
+    return 1.001 * max(tolerance * abs(float(number)), last_digit)
 
 
 @pytest.mark.parametrize(
     ("printed", "shown"),
-    [("loss 1.0", "loss 1.2"), ("loss 1.0", "a loss 1.0"), ("rank 2 a", "rank 1 a")],
+    [("loss 1.00", "loss 1.04"), ("loss 1.0", "a loss 1.0"), ("rank 2 a", "rank 1 a")],
 )
 def test_a_different_line_is_not_the_shown_one(printed, shown):
-    assert not is_line(printed, shown)
+    assert not is_line(printed, shown, 0.03)
 
 
 def test_a_line_may_differ_in_spaces_in_decimals_and_where_the_page_has_dots():
-    assert is_line("rank  1.04 /tmp/a/x.ckpt", "rank 1.0 ...")
+    assert is_line("rank  1.02 /tmp/a/x.ckpt", "rank 1.0 ...", 0.03)
+    assert not is_line("rank 1.02", "rank 1.0", 0.0)
 
 
 def python_blocks(page):
@@ -90,6 +116,8 @@ def test_the_commands_and_options_of_a_page_exist(name):
     text = (ROOT / name).read_text()
     shown = [command for command in commands(ROOT / name) if command.startswith("lightning-sotl ")]
     inline = re.findall(r"`(lightning-sotl (?:rank|evaluate|replay) [^`]+)`", text)
+    scripts = "".join(block.text for block in blocks(ROOT / name) if block.language == "bash")
+    inline += re.findall(r"^(lightning-sotl .*)$", scripts.replace("\\\n", " "), re.M)
     for command in [*shown, *inline]:
         if command.endswith(" --help"):  # argparse exits
             continue
@@ -105,6 +133,29 @@ def test_the_commands_and_options_of_a_page_exist(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_options_in_the_tables_of_a_page_exist(name):
+    text = (ROOT / name).read_text()
+    first_cells = re.findall(r"^\| ((?:`[^`]*`(?:, )?)+) \|", text, re.M)
+    known = {
+        option
+        for command in ("rank", "evaluate", "replay")
+        for option in re.findall(r"--[a-z][a-z-]+", help_of(command))
+    }
+    options = {option for cell in first_cells for option in re.findall(r"`(--[a-z][a-z-]+)", cell)}
+    assert options <= known, options - known
+    if name == "docs/guides/unchanged-programs.md":
+        shown = {option for cell in first_cells for option in re.findall(r"`(\w+)=", cell)}
+        assert shown == set(environment._OPTIONS)
+
+
+def help_of(command):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        build_parser().parse_args([command, "--help"])
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("name", [*NAMES, *OTHERS])
 def test_the_links_of_a_page_lead_to_a_file_and_a_heading(name):
     page = ROOT / name
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", without_code(page.read_text())):
@@ -182,7 +233,7 @@ def test_the_commands_of_the_pages_print_what_the_pages_show():
             )
             lines, expected = done.stdout.splitlines(), shown.splitlines()
             # Numbers from a committed table are exact, because nothing is trained.
-            tolerance = 1e-12 if "examples/paper/" in command else 0.15
+            tolerance = 0.0 if "examples/paper/" in command else 0.15
             for line in expected:
                 if not any(is_line(printed, line, tolerance) for printed in lines):
                     wrong += [f"{name_of(page)}: {command}", *unified_diff(expected, lines)]
