@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 VARIABLE = "LIGHTNING_SOTL"
-
-# A value may contain spaces and commas. It ends where the next ` name=` begins.
-_OPTION = r"(?:^|[\s,;]+)([A-Za-z_]\w*)="
 
 
 def pytorch_lightning_callbacks() -> list[Any]:
@@ -56,7 +54,10 @@ def _callbacks(text: str, door: Any) -> list[Any]:
 
 def _read(text: str) -> dict[str, Any]:
     """Return name -> value of the options in the variable's text."""
-    start, *parts = re.split(_OPTION, text)
+    # A value may contain spaces and commas. It ends at the next ` name=`, or at a comma before the
+    # name of an option.
+    names = "|".join(_OPTIONS)
+    start, *parts = re.split(rf"(?:^|[\s,;]*[\s;]+|,(?=(?:{names})=))([A-Za-z_]\w*)=", text)
     values = dict(zip(parts[::2], parts[1::2], strict=True))
     known = ", ".join(f"'{name}'" for name in _OPTIONS)
     if start or not values:
@@ -102,6 +103,12 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(value.split(","))
 
 
+def _path(value: str) -> str:
+    if not value:
+        raise ValueError(value)
+    return str(Path(value).expanduser())
+
+
 _INTEGER = int, "an integer"
 _TEXT = str, "a text"
 _STOPPER_OPTIONS = {
@@ -117,6 +124,6 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
     "loss_key": _TEXT,
     "record_metrics": (_names, "names such as val_loss,val_acc"),
     "name": _TEXT,
-    "directory": _TEXT,
+    "directory": (_path, "a folder"),
     **_STOPPER_OPTIONS,
 }

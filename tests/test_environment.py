@@ -105,16 +105,17 @@ def test_the_losses_are_those_of_the_program(
 
 
 def test_every_option_reaches_its_callback(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/user")
     text = (
         "window=3 ema_decay=0.5 every_n_train_batches=7 loss_key=total record_metrics=val_loss,acc "
-        "name=a b, directory=runs/lr=0.1,width=4/x stop_batches=21 promoted=false"
+        "name=a b, directory=~/runs/lr=0.1,width=4/x,stop_batches=21 promoted=false"
     )
     factory = entry_points(group=f"{package}.callbacks_factory")["lightning_sotl"].load()
-    monkeypatch.setenv("LIGHTNING_SOTL", text.replace(",width", "-width"))
+    monkeypatch.setenv("LIGHTNING_SOTL", text)
     monitor, stopper = factory()
     assert (monitor.window, monitor.ema_decay, monitor.every_n_train_batches) == (3, 0.5, 7)
     assert (monitor.loss_key, monitor.record_metrics) == ("total", ("val_loss", "acc"))
-    assert (monitor.name, monitor.directory) == ("a b", "runs/lr=0.1-width=4/x")
+    assert (monitor.name, monitor.directory) == ("a b", "/home/user/runs/lr=0.1,width=4/x")
     assert (stopper.stop_batches, stopper.promoted) == (21, False)
     assert (stopper.monitor, stopper.checkpoint_dir) == ("sotl_b7_e3", monitor.directory)
 
@@ -206,6 +207,7 @@ def test_a_checkpoint_resumes_with_the_users_own_callbacks(
             "Expected `window` in LIGHTNING_SOTL to be an integer or several such as 1,10 but got "
             "''.",
         ),
+        ("directory=", "Expected `directory` in LIGHTNING_SOTL to be a folder but got ''."),
         (
             "stop_epoch=1.5",
             "Expected `stop_epoch` in LIGHTNING_SOTL to be an integer but got '1.5'.",

@@ -134,8 +134,8 @@ def _read_file(query: Query, monitor: str | None) -> FoundRuns:
 
 def _read_table(query: Query, monitor: str | None) -> FoundRuns:
     columns = TableColumns(
-        run=query.run_column or TableColumns.run,
-        epoch=query.epoch_column or TableColumns.epoch,
+        run=TableColumns.run if query.run_column is None else query.run_column,
+        epoch=TableColumns.epoch if query.epoch_column is None else query.epoch_column,
         train_loss=query.train_loss or TableColumns.train_loss,
         val_loss=query.val_loss,
         val_metric=query.val_metric,

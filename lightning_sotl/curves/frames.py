@@ -26,6 +26,7 @@ CURVES = ("train_loss", "val_loss", "val_metric")
 FINALS = ("final_metric", "final_loss")
 # The entry of `DataFrame.attrs` that marks a frame of `write_frame` and holds its two modes.
 MARK = "lightning_sotl"
+_MODE_OF = {"metric_mode": "val_metric", "final_mode": "final_metric"}
 # How pandas, R and others write a missing number as text.
 _MISSING = frozenset(("", "nan", "na", "n/a", "<na>", "none", "null"))
 
@@ -57,7 +58,12 @@ class TableColumns:
     first_epoch: int = 0
 
     def __post_init__(self) -> None:
-        if self.first_epoch not in (0, 1):
+        for name in ("run", "epoch", "train_loss"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(
+                    f"Expected `{name}` to be the name of a column but got {getattr(self, name)!r}."
+                )
+        if type(self.first_epoch) is not int or self.first_epoch not in (0, 1):
             raise ValueError(f"Expected `first_epoch` to be 0 or 1 but got {self.first_epoch!r}.")
 
     def given(self, fields: Sequence[str]) -> dict[str, str]:
@@ -103,7 +109,7 @@ class TableArrays:
         curves: The arguments of `LearningCurves`, without the two modes.
         others: Column -> its value after each epoch, shape `(runs, epochs)`.
         notes: Sentences on missing losses and on values that were left out.
-        modes: The modes that `write_frame` stored, if it made the table.
+        modes: The modes that `write_frame` stored for the columns that were read.
     """
 
     curves: dict[str, Any]
@@ -115,17 +121,16 @@ class TableArrays:
         """Return the arguments of `LearningCurves`; a stored mode replaces one that is None.
 
         Raises:
-            ValueError: If a mode is not the stored one, and the table has values of that mode.
+            ValueError: If a mode is not the stored one.
         """
         given = {"metric_mode": metric_mode, "final_mode": final_mode}
-        for name, values in (("metric_mode", "val_metric"), ("final_mode", "final_metric")):
-            stored = self.modes.get(name)
-            if stored is not None and values in self.curves and given[name] not in (None, stored):
+        for name, stored in self.modes.items():
+            if given[name] not in (None, stored):
                 raise ValueError(
                     f"Expected `{name}` to be {stored!r}, as `to_frame` stored it in the table, "
                     f"but got {given[name]!r}."
                 )
-        modes = {name: self.modes.get(name, mode) for name, mode in given.items()}
+        modes = {**given, **self.modes}
         if modes["metric_mode"] is None:
             modes["metric_mode"] = "max"
         return {**self.curves, **modes}
@@ -165,7 +170,15 @@ def read_frame(frame: object, columns: TableColumns, *, label: str = "`frame`") 
     cells[columns.run] = _object_cells(series(columns.run), pandas)
     table = Cells(label, cells, row_name=lambda row: f"row {row}")
     arrays = read_cells(table, columns, is_own=is_own)
-    return replace(arrays, modes=stored) if is_own else arrays
+    if not is_own:
+        return arrays
+    # A mode belongs to the stored column, not to one that was added later.
+    modes = {
+        mode: stored[mode]
+        for mode, name in _MODE_OF.items()
+        if mode in stored and getattr(columns, name) == name
+    }
+    return replace(arrays, modes=modes)
 
 
 def check_columns(wanted: Sequence[str], available: Sequence[str], label: str) -> None:
@@ -248,7 +261,7 @@ def write_frame(fields: Mapping[str, Any]) -> DataFrame:
     for name, values in given.items():
         data[name] = values[runs, places] if name in CURVES else values[runs]
     frame: DataFrame = pandas.DataFrame(data)
-    frame.attrs[MARK] = {name: fields[name] for name in ("metric_mode", "final_mode")}
+    frame.attrs[MARK] = {mode: fields[mode] for mode, name in _MODE_OF.items() if name in given}
     return frame
 
 
@@ -425,7 +438,9 @@ class _Table:
         values = self._cells.columns[column]
         if values.dtype == np.float64:
             return values
-        if set(map(type, values.tolist())) <= {str, float, int, type(None)}:
+        cells = values.tolist()
+        plain = set(map(type, cells)) <= {str, float, int, type(None)}
+        if plain and not any("_" in cell for cell in cells if type(cell) is str):
             with contextlib.suppress(ValueError, OverflowError):
                 return values.astype(np.float64)  # ten times as fast
         numbers = np.empty(len(values))
@@ -461,6 +476,8 @@ def _number(value: Any) -> float:
         return float("nan")
     if isinstance(value, (bool, np.bool_, np.ndarray)):
         raise TypeError
+    if isinstance(value, str) and "_" in value:  # Python reads "2_5" as 25
+        raise ValueError
     return float(value)
 
 

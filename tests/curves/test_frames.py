@@ -438,7 +438,9 @@ def test_curves_survive_a_frame_bit_for_bit(data: st.DataObject, shape: tuple[in
         final_mode=data.draw(st.sampled_from(["min", "max"])),
         run_ids=data.draw(st.lists(names, min_size=shape[0], max_size=shape[0], unique=True)),
     )
-    found = LearningCurves.from_frame(curves.to_frame(), metric_mode=curves.metric_mode)
+    found = LearningCurves.from_frame(
+        curves.to_frame(), metric_mode=curves.metric_mode, final_mode=curves.final_mode
+    )
     assert_equal(found, curves)
 
 
@@ -496,8 +498,34 @@ def test_another_mode_than_the_stored_one_is_refused_if_it_matters() -> None:
     ):
         LearningCurves.from_frame(lower_is_better)
     assert LearningCurves.from_frame(lower_is_better, metric_mode="min").metric_mode == "min"
-    without = LearningCurves([[2.0]], metric_mode="min").to_frame()
-    assert LearningCurves.from_frame(without).metric_mode == "min"
+
+
+def test_a_stored_mode_does_not_apply_to_a_column_that_was_added() -> None:
+    curves = LearningCurves(
+        [[2.0, 1.0], [3.0, 2.0]], val_metric=[[0.1, 0.2], [0.3, 0.4]], final_metric=[0.1, 0.2]
+    )
+    frame = curves.to_frame().assign(error=[0.9, 0.8, 0.7, 0.6], test_loss=[0.1, 0.1, 0.9, 0.9])
+    read = LearningCurves.from_frame(
+        frame, val_metric="error", final_metric="test_loss", metric_mode="min"
+    )
+    assert (read.metric_mode, read.final_mode) == ("min", "min")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train_loss": None}, "Expected `train_loss` to be the name of a column but got None."),
+        ({"run": 3}, "Expected `run` to be the name of a column but got 3."),
+    ],
+)
+def test_a_column_that_is_not_text_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        LearningCurves.from_frame(table(), **arguments)
+
+
+def test_text_with_an_underscore_is_not_a_number() -> None:
+    with pytest.raises(ValueError, match=r"^Expected numbers in column 'train_loss' .* '2_5'"):
+        LearningCurves.from_frame(table(train_loss=["2_5", "1", "3"]))
 
 
 def test_a_dropped_column_is_absent_and_a_dropped_row_is_a_gap() -> None:

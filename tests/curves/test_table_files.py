@@ -277,7 +277,7 @@ def test_numbers_of_any_type_are_read_from_parquet(tmp_path: Path, values: Any) 
 
 @pytest.mark.parametrize("attrs", [{"metric_mode": "up"}, {"metric_mode": {}}, {"final_mode": 1}])
 def test_a_mode_that_another_program_stored_is_refused(tmp_path: Path, attrs: Any) -> None:
-    frame = frame_of()
+    frame = frame_of().assign(val_metric=0.5, final_metric=0.5)
     frame.attrs["lightning_sotl"] = attrs
     frame.to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"^'.*x\.parquet' does not hold learning curves\. Expec"):
