@@ -152,8 +152,8 @@ def test_differences_of_module_data_and_loaders_are_reported_and_group_the_runs(
     one, other = values.split()
     assert capsys.readouterr().err.splitlines()[0] == (
         "warning: The runs differ in settings that change the training loss, so their order may "
-        f"not show which is better: {field} ({one} in 1 run, {other} in 1 run). `lightning-sotl rank "
-        "--group-by FIELD` compares like with like."
+        f"not show which is better: {field} ({one} in 1 run, {other} in 1 run). "
+        "`lightning-sotl rank --group-by FIELD` compares like with like."
     )
     assert main(["rank", str(tmp_path), "--json", "--group-by", field]) == 0
     groups = json.loads(capsys.readouterr().out)
