@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.paths import EXAMPLES, PAPER
+from tests.support.paths import EXAMPLES, LANGUAGE, PAPER
 
 # This must be set before torch is imported. The networks of the tests are so small that more
 # threads only wait for each other, which takes minutes on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Examples import modules from their own folder, as scripts do.
-sys.path += [str(EXAMPLES), str(PAPER)]
+sys.path += [str(EXAMPLES), str(PAPER), str(LANGUAGE)]
 
 # The files that take longest. They run first, so that no process waits for one of them at the end.
 LONGEST = [

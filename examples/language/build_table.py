@@ -30,7 +30,7 @@ from typing import Any
 
 import corpus
 import numpy as np
-from results_file import read_results, train_missing
+from results_file import read_results, train_missing, write_whole
 from run_plan import SMOKE, SMOKE_RECIPE, Plan, Recipe, Run, plan_runs
 
 from lightning_sotl import LearningCurves
@@ -105,7 +105,7 @@ def save_tables(
             continue
         planned = sum(run.group in groups for run in runs)
         learning_curves(rows).save(folder / f"{name}.npz")
-        (folder / f"{name}.csv").write_text(run_table(rows))
+        write_whole(folder / f"{name}.csv", run_table(rows))
         seconds = {part: round(sum(each["seconds"][part] for each in rows)) for part in PARTS}
         document = {
             "runs": len(rows),
@@ -116,7 +116,7 @@ def save_tables(
             "text": {"package": corpus.PACKAGE, "version": corpus.VERSION, "sha256": corpus.SHA256},
             "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         }
-        (folder / f"{name}.json").write_text(f"{json.dumps(document, indent=1)}\n")
+        write_whole(folder / f"{name}.json", f"{json.dumps(document, indent=1)}\n")
         final = np.array([_finite([each["test_loss"]])[0] for each in rows])
         sentences.append(
             f"{name}: {len(rows)} of {planned} runs in {sum(seconds.values())} processor seconds; "

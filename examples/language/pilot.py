@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from build_table import DATA, HERE, LOCKS, PLAN, RECIPE
-from results_file import read_results, train_missing
+from results_file import read_results, train_missing, write_whole
 from run_plan import Plan, Recipe, Run, draw_runs, plan_runs
 from training import quieten, train_run
 
@@ -152,8 +152,7 @@ def main() -> None:
     path = options.output
     document = json.loads(path.read_text()) if path.exists() else {}
     document[f"step {options.step}"] = found
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{json.dumps(document, indent=1)}\n")
+    write_whole(path, f"{json.dumps(document, indent=1)}\n")
     print(json.dumps(found, indent=1))
 
 

@@ -88,6 +88,14 @@ def train_missing(
         yield result
 
 
+def write_whole(path: Path, content: str) -> None:
+    """Write a text file completely or, after a kill, not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary.write_bytes(content.encode())
+    temporary.replace(path)
+
+
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the complete lines; a kill or a full disk can leave a part of one at the end."""
     content = path.read_bytes() if path.exists() else b""

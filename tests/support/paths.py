@@ -8,3 +8,4 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "lightning_sotl"
 EXAMPLES = ROOT / "examples"
 PAPER = EXAMPLES / "paper"
+LANGUAGE = EXAMPLES / "language"
