@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from corpus import checksum, cut, read_corpus, read_files, split_files
+from corpus import SHA256, checksum, cut, read_corpus, read_files, split_files
 from networks import RecurrentNetwork, Transformer
 from results_file import read_results, train_missing
 from run_plan import SMOKE, SMOKE_RECIPE, Plan, plan_runs
@@ -212,3 +212,23 @@ def test_the_plan_has_its_sets_in_order_and_repeats_differ_in_seed_only():
     assert len({run.dropout for run in runs[35:]}) > 2
     assert len({run.batch_size for run in runs[35:]}) > 2
     assert runs == plan_runs(SMALL_PLAN)
+
+
+@pytest.mark.parametrize(("table", "groups"), [("main", {"main", "seeds"}), ("varied", {"varied"})])
+def test_the_committed_tables_are_those_of_the_committed_results(table, groups):
+    path = LANGUAGE / "tables" / f"{table}.npz"
+    if not path.exists():
+        pytest.skip("no run of this table is finished yet")
+    curves = LearningCurves.load(path)
+    lines = (LANGUAGE / "data" / "runs.jsonl").read_text().splitlines()
+    results = {each["name"]: each for each in map(json.loads, lines)}
+    assert set(curves.run_ids) == {
+        name for name, each in results.items() if each["group"] in groups
+    }
+    for row, name in enumerate(curves.run_ids):
+        result = results[name]
+        losses = [np.inf if loss is None else loss for loss in result["train_loss"]]
+        np.testing.assert_array_equal(curves.train_loss[row], losses)
+        assert curves.final_metric[row] == (result["test_loss"] or np.inf)
+    document = json.loads(path.with_suffix(".json").read_text())
+    assert (document["runs"], document["text"]["sha256"]) == (curves.runs, SHA256)
