@@ -2,7 +2,8 @@
 
 Prints the Spearman correlation with the final test loss, with 95 % bootstrap intervals over runs:
 
-- SoTL-E1, E2, E5 and the sum of all blocks, and the validation loss after the same block;
+- SoTL-E1, E2, E5 and the sum of all blocks, and the validation loss after the same block (a block's
+  training loss is a mean over the block, so it is half a block older);
 - the paired difference between SoTL-E1 and the validation loss, and whether one of them is better;
 - both at equal cost: a validation pass costs processor time in which a run could train on;
 - what a seed changes, from the runs with three seeds;
