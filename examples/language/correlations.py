@@ -44,7 +44,12 @@ from lightning_sotl.stats.intervals import (
 )
 
 ESTIMATORS = ("sotl-e1", "sotl-e2", "sotl-e5", "sotl", "sovl-e1")
-NAMES = {"sotl-e1": "SoTL-E1", "sotl-e5": "SoTL-E5", "sotl": "SoTL", "sovl-e1": "validation loss"}
+NAMES = {
+    "sotl-e1": "SoTL-E1",
+    "sotl-e5": "SoTL-E5",
+    "sotl": "SoTL of all blocks",
+    "sovl-e1": "validation loss",
+}
 SHARES = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 COLORS = {"sotl-e1": "#0072b2", "sotl-e5": "#56b4e9", "sotl": "#009e73", "sovl-e1": "#d55e00"}
 GROUPINGS = {
@@ -94,36 +99,50 @@ def show_correlations(runs: RunSet, bootstrap: dict[str, int]) -> None:
 
 
 def show_equal_cost(runs: RunSet, bootstrap: dict[str, int]) -> list[str]:
-    """Print SoTL-E1 after T blocks against validation losses that cost at most as much.
+    """Print SoTL-E1 after T blocks against validation losses that cost as much.
 
-    A pass costs c blocks of training, and its run stops at the last block that leaves enough for
-    it: T - c blocks with one pass, or T / (1 + c) with a pass after every block, as early stopping
-    needs.
+    A pass costs c blocks of training, so its run stops earlier: after T - c blocks with one pass,
+    or T / (1 + c) with a pass after every block, as early stopping needs. A quarter of the
+    validation sequences costs c / 4. Between two blocks the validation losses are interpolated,
+    because a whole block less would be too high a price.
     """
     cost, sotl = runs.validation_cost, scores_of(runs, "sotl-e1")
-    ways = {
-        "one pass": (cost, lambda at: at - cost, scores_of(runs, "sovl-e1")),
-        "a pass each block": (cost, lambda at: at / (1 + cost), scores_of(runs, "sovl-e1")),
-        "one pass, a quarter": (cost / 4, lambda at: at - cost / 4, runs.quarter),
-    }
+    losses, quarter = scores_of(runs, "sovl-e1"), runs.quarter
     print(f"\nAt equal cost; a validation pass takes {cost:.3f} of a block's training:")
-    rows, verdicts = [], []
+    rows = []
     for at in blocks_of(runs):
-        for name, (_, blocks_for, losses) in ways.items():
-            other = int(blocks_for(at))
-            if other < 1:
+        ways = {
+            "one pass": (at - cost, losses),
+            "a pass each block": (at / (1 + cost), losses),
+            "one pass, a quarter": (at - cost / 4, quarter),
+        }
+        for name, (stop, curve) in ways.items():
+            if stop < 1:
                 continue
-            scores = (sotl[:, at - 1], losses[:, other - 1])
+            scores = (sotl[:, at - 1], interpolate(curve, stop))
             gap = rank_correlation_difference(*scores, **target_of(runs), **bootstrap)
             rho = [
                 f"{rank_correlation(each, mode='min', **target_of(runs)):.3f}" for each in scores
             ]
-            row = _gap_row([str(at), rho[0], name, str(other), rho[1]], *map(float, gap))
-            rows.append(row)
-            verdicts.append(row[-1])
+            cells = [str(at), rho[0], name, f"{stop:.2f}", rho[1]]
+            rows.append(_gap_row(cells, *map(float, gap)))
     header = ["T", "SoTL-E1", "validation", "at block", "rho", "difference", "95% interval", ""]
     show_table(header, rows, left={2, 7})
-    return verdicts
+    return [row[-1] for row in rows]
+
+
+def interpolate(losses: Scores, blocks: float) -> Scores:
+    """Return losses after a number of blocks that need not be whole, at least 1.
+
+    Examples:
+        >>> interpolate(np.array([[3.0, 2.0, 1.5]]), 2.5).tolist()
+        [1.75]
+    """
+    before = int(blocks)
+    share = blocks - before
+    if share == 0:
+        return losses[:, before - 1]
+    return (1 - share) * losses[:, before - 1] + share * losses[:, before]
 
 
 def show_seeds(every: RunSet) -> None:
@@ -234,7 +253,7 @@ def summarize(runs: RunSet, bootstrap: dict[str, int], verdicts: list[str]) -> s
     """Return one sentence with the numbers of one set at a tenth of the training."""
     (at,) = blocks_of(runs, (0.1,))
     told = []
-    for name in ("sotl-e1", "sovl-e1"):
+    for name in ("sotl-e1", "sovl-e1", "sotl"):
         scores = scores_of(runs, name)[:, at - 1]
         low, high = rank_correlation_interval(scores, mode="min", **target_of(runs), **bootstrap)
         rho = rank_correlation(scores, mode="min", **target_of(runs))
@@ -242,9 +261,10 @@ def summarize(runs: RunSet, bootstrap: dict[str, int], verdicts: list[str]) -> s
     counts = {word: verdicts.count(word) for word in ("SoTL-E1 better", "SoTL-E1 worse")}
     return (
         f"Over {len(runs.rows)} runs with {runs.title}, the rank correlation with the final test "
-        f"loss after {at} of {runs.curves.epochs} blocks is: {' and '.join(told)}. At equal cost "
+        f"loss after {at} of {runs.curves.epochs} blocks is: {', '.join(told)}. At equal cost "
         f"SoTL-E1 is better in {counts['SoTL-E1 better']} and worse in "
-        f"{counts['SoTL-E1 worse']} of {len(verdicts)} comparisons."
+        f"{counts['SoTL-E1 worse']} of {len(verdicts)} comparisons; about 1 in 20 would differ by "
+        "chance."
     )
 
 

@@ -64,7 +64,9 @@ def test_correlations_are_those_of_scipy(results, capsys, tmp_path):
     for at in (1, 2):
         scores = [line["train_loss"][at - 1] for line in lines]
         assert f"{spearmanr(scores, target).statistic:.3f}" in output
-    both = re.search(r"SoTL-E1 (\S+) \[.*validation loss (\S+) \[", output.splitlines()[-3])
+    both = re.search(
+        r"SoTL-E1 (\S+) \[.*validation loss (\S+) \[.*all blocks", output.splitlines()[-3]
+    )
     for number, curve in enumerate(("train_loss", "val_loss")):
         scores = [line[curve][1] for line in lines]  # a tenth of 20 blocks
         assert float(both[1 + number]) == pytest.approx(
@@ -73,6 +75,14 @@ def test_correlations_are_those_of_scipy(results, capsys, tmp_path):
     assert "a validation pass takes 0.250 of a block's training" in output
     assert "6 runs with 3 seeds" in output
     assert (tmp_path / "output" / "language_correlations.png").stat().st_size > 1000
+
+
+def test_a_loss_between_two_blocks_is_interpolated():
+    losses = np.array([[3.0, 2.0, 1.5], [4.0, np.inf, np.inf]])
+    assert correlations.interpolate(losses, 2.5).tolist() == [1.75, np.inf]
+    assert correlations.interpolate(losses, 1.25).tolist() == [2.75, np.inf]
+    assert correlations.interpolate(losses, 1.0).tolist() == [3.0, 4.0]
+    assert correlations.interpolate(losses, 3.0).tolist() == [1.5, np.inf]
 
 
 def test_policies_are_replayed_with_one_worker_and_all_at_once(results, capsys, tmp_path):
