@@ -10,7 +10,9 @@ A comment in the line above a fenced block says what the tests do with it:
 - `<!-- slow -->`, once on a page: only the slow tests run its code.
 - `<!-- not run: REASON -->`: the commands of this console block cannot run here.
 
-All Python blocks of a page run in order, as one program.
+All Python blocks of a page run in order, as one program. Their numbers are exact as printed, unless
+the block trains, or is a command below one that does: then they may differ by 3 %, or by one in the
+last digit.
 """
 
 from __future__ import annotations
@@ -106,6 +108,13 @@ def printed_by(page: Path) -> dict[int, str]:
         elif block.comment == "prints":
             shown[place] = block.text
     return shown
+
+
+def is_trained(page: Path, place: int) -> bool:
+    """Return whether the output of a block of `program(page)` depends on training."""
+    upto = program(page)[: place + 1]
+    own = upto if upto[-1].language == "console" else upto[-1:]
+    return any(re.search(r"\.fit\(|\.backward\(", block.text) for block in own)
 
 
 def commands(page: Path) -> dict[str, str]:
