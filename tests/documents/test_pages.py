@@ -1,7 +1,6 @@
 """The code of the README and of the site runs, and prints what the pages show."""
 
-import contextlib
-import io
+import inspect
 import json
 import re
 import subprocess
@@ -11,16 +10,20 @@ from functools import partial
 
 import pytest
 
-from lightning_sotl import environment
+from lightning_sotl import AdaptivePolicy, environment
 from lightning_sotl.cli.parser import build_parser
 from tests.support.pages import (
+    DOCS,
     README,
+    bash_lines,
     blocks,
     command_below,
     commands,
+    first_cells,
     is_slow,
     is_trained,
     name_of,
+    other_documents,
     pages,
     printed_by,
     program,
@@ -125,7 +128,8 @@ def python_blocks(page):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_commands_and_options_of_a_page_exist(name):
     text = (ROOT / name).read_text()
-    shown = [command for command in commands(ROOT / name) if command.startswith("lightning-sotl ")]
+    lines = [*commands(ROOT / name), *bash_lines(ROOT / name)]
+    shown = [line.partition(" #")[0] for line in lines if line.startswith("lightning-sotl ")]
     inline = re.findall(r"`(lightning-sotl (?:rank|evaluate|replay) [^`]+)`", text)
     scripts = "".join(block.text for block in blocks(ROOT / name) if block.language == "bash")
     inline += re.findall(r"^(lightning-sotl .*)$", scripts.replace("\\\n", " "), re.M)
@@ -143,30 +147,30 @@ def test_the_commands_and_options_of_a_page_exist(name):
             assert f'"{option}"' in source, (path, option)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_options_in_the_tables_of_a_page_exist(name):
-    text = (ROOT / name).read_text()
-    first_cells = re.findall(r"^\| ((?:`[^`]*`(?:, )?)+) \|", text, re.M)
-    known = {
-        option
-        for command in ("rank", "evaluate", "replay")
-        for option in re.findall(r"--[a-z][a-z-]+", help_of(command))
-    }
-    options = {option for cell in first_cells for option in re.findall(r"`(--[a-z][a-z-]+)", cell)}
-    assert options <= known, options - known
-    if name == "docs/guides/unchanged-programs.md":
-        shown = {option for cell in first_cells for option in re.findall(r"`(\w+)=", cell)}
-        assert shown == set(environment._OPTIONS)
+@pytest.mark.parametrize("command", ["rank", "evaluate", "replay"])
+def test_the_options_in_the_tables_of_a_command_exist(command):
+    (subparsers,) = build_parser()._subparsers._group_actions
+    known = subparsers.choices[command]._option_string_actions
+    cells = first_cells(DOCS / "analysis" / f"{command}.md", "option")
+    shown = [cell.split()[0] for cell in cells if cell.startswith("--")]
+    if command != "rank":  # its page has no table of options
+        assert len(shown) > 5
+    assert set(shown) <= set(known)
 
 
-def help_of(command):
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
-        build_parser().parse_args([command, "--help"])
-    return output.getvalue()
+def test_the_arguments_of_the_adaptive_policy_are_on_its_page():
+    shown = first_cells(DOCS / "concepts" / "choosing.md", "argument")
+    assert shown == list(inspect.signature(AdaptivePolicy).parameters)
 
 
-@pytest.mark.parametrize("name", [*NAMES, *OTHERS])
+def test_the_options_of_the_environment_variable_are_on_its_page():
+    cells = first_cells(DOCS / "guides" / "unchanged-programs.md", "option")
+    for cell in cells:
+        environment._read(cell)
+    assert {cell.partition("=")[0] for cell in cells} == set(environment._OPTIONS)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *map(name_of, other_documents())])
 def test_the_links_of_a_page_lead_to_a_file_and_a_heading(name):
     page = ROOT / name
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", without_code(page.read_text())):

@@ -49,6 +49,13 @@ def pages() -> list[Path]:
     return [README, *sorted(DOCS.rglob("*.md"))]
 
 
+def other_documents() -> list[Path]:
+    """Return the documents that are no pages of the site."""
+    own = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")]
+    folders = [path for name in ("examples", "tests") for path in (ROOT / name).glob("*/README.md")]
+    return [*own, *sorted(folders)]
+
+
 def name_of(page: Path) -> str:
     """Return a page's path below the project."""
     return page.relative_to(ROOT).as_posix()
@@ -126,6 +133,24 @@ def commands(page: Path) -> dict[str, str]:
                 command, _, output = part.replace("\\\n", " ").partition("\n")
                 shown[" ".join(command.split())] = output
     return shown
+
+
+def bash_lines(page: Path) -> list[str]:
+    """Return the lines of a page's bash blocks, those that end with a backslash joined."""
+    texts = [block.text for block in blocks(page) if block.language == "bash"]
+    return [
+        " ".join(line.split())
+        for text in texts
+        for line in text.replace("\\\n", " ").splitlines()
+        if line.strip()
+    ]
+
+
+def first_cells(page: Path, heading: str) -> list[str]:
+    """Return the code in the first column of the page's tables whose first heading is given."""
+    tables = re.findall(rf"^\| {heading} \|.*\n\|[-| ]+\n((?:\|.*\n)+)", page.read_text(), re.M)
+    rows = [row for table in tables for row in table.splitlines()]
+    return [code for row in rows for code in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
 def command_below(comment: str) -> str:
