@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from lightning_sotl import LearningCurves
 from lightning_sotl.cli import main
-from tests.support.pages import DOCS, blocks, commands
+from tests.support.pages import DOCS, README, blocks, commands
 from tests.support.paths import EXAMPLES, PAPER, ROOT
 
 
@@ -79,6 +79,71 @@ def test_the_correlations_with_and_without_varying_regularization_are_right():
     alone = same.select([first[cell] for cell in drawn.tolist()])
     found = [-spearmanr(runs.train_loss[:, 9], runs.final_metric)[0] for runs in (alone, mixed)]
     assert [f"{rho:.2f}" for rho in found] == stated
+
+
+def correlation(runs, epochs, curve="train_loss", window=1):
+    """Return the correlation of a sum of the last epochs with the final metric, oriented."""
+    last = getattr(runs, curve)[:, epochs - window : epochs].sum(axis=1)
+    sign = -1 if curve.endswith("loss") else 1
+    return sign * spearmanr(last, runs.final_metric)[0]
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Return all rows of the paper's table."""
+    return LearningCurves.load(PAPER / "tables" / "cells.npz")
+
+
+@pytest.fixture(scope="module")
+def networks(cells):
+    """Return the first run of each of the 600 networks."""
+    drawn = np.load(PAPER / "tables" / "cells_runs.npz")["cell_index"]
+    _, first = np.unique(drawn, return_index=True)
+    return cells.select(first.tolist())
+
+
+def stated_on(page, pattern):
+    """Return the groups of a pattern in a page, in which each space is any white space."""
+    return re.search(pattern.replace(" ", r"\s+"), page.read_text()).groups()
+
+
+def test_the_correlations_at_a_quarter_of_training_are_right(networks):
+    readme = stated_on(README, r"final test accuracy (\d\.\d\d) at a quarter of training")
+    page = DOCS / "concepts" / "when-it-works.md"
+    text = r"test accuracy is (\S+) for SoTL-E and (\S+) for the validation accuracy"
+    paper = stated_on(DOCS / "results" / "paper.md", r"correlation (\S+) against (\S+) at T = 10 ")
+    found = [f"{correlation(networks, 10, curve):.2f}" for curve in ("train_loss", "val_metric")]
+    assert list(readme) == found[:1]
+    assert list(stated_on(page, text)) == list(paper) == found
+
+
+def test_the_correlations_in_the_first_epochs_are_right(networks):
+    page = DOCS / "concepts" / "when-it-works.md"
+    text = r"correlation is (\S+) for SoTL-E and (\S+) for the validation accuracy\. Up"
+    found = [f"{correlation(networks, 1, curve):.2f}" for curve in ("train_loss", "val_metric")]
+    assert list(stated_on(page, text)) == found
+    lcsvr, ours = stated_on(page, r"(0\.\d\d) at T = 4, against (0\.\d\d) for SoTL-E")
+    assert ours == f"{correlation(networks, 4):.2f}"
+    # The slow tests compare the figure's table with its command, which takes 17 s.
+    (shown,) = stated_on(DOCS / "results" / "paper.md", r"\| 4 \| \S+ \| (\S+) \|")
+    assert lcsvr == f"{float(shown):.2f}"
+
+
+def test_the_correlations_of_each_window_are_right(cells):
+    text = (DOCS / "concepts" / "choosing.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", text, re.M)
+    assert [int(window) for window, *_ in rows] == [1, 2, 5, 10]
+    for window, *shown in rows:
+        for epochs, number in zip((4, 10, 20, 40), shown, strict=True):
+            has_value = epochs >= int(window)
+            found = f"{correlation(cells, epochs, window=int(window)):.3f}" if has_value else "-"
+            assert number == found, (window, epochs)
+
+
+def test_the_share_of_the_example_sweep_is_that_of_its_output():
+    (share,) = re.findall(r"full training \((\d+)%\)", block_below("output: main job"))
+    for page in (README, DOCS / "index.md"):
+        assert stated_on(page, r"trains (\d+)% of the epochs") == (share,)
 
 
 def test_the_costs_and_regrets_of_policies_are_those_of_the_committed_table(capsys):
