@@ -56,8 +56,6 @@ def results(tmp_path_factory):
 def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(results, name):
     result = results[name]
     assert result["failed"] is None, result["failed"]
-    code = "".join(block.text for block in program(ROOT / name))
-    tolerance = 0.03 if re.search(r"\.(fit|run)\(", code) else 0.0
     for place, shown in printed_by(ROOT / name).items():
         tolerance = TRAINED if is_trained(ROOT / name, place) else 0
         assert_shows(result["printed"][place], shown, tolerance)
@@ -99,7 +97,7 @@ def is_number(printed, shown, tolerance):
 
 @pytest.mark.parametrize(
     ("printed", "shown"),
-    [("loss 1.00", "loss 1.04"), ("loss 1.0", "a loss 1.0"), ("rank 2 a", "rank 1 a")],
+    [("loss 1.0", "loss 1.2"), ("loss 1.0", "a loss 1.0"), ("rank 2 a", "rank 1 a")],
 )
 def test_a_different_line_is_not_the_shown_one(printed, shown):
     assert not is_line(printed, shown)
@@ -131,8 +129,6 @@ def test_the_commands_and_options_of_a_page_exist(name):
     lines = [*commands(ROOT / name), *bash_lines(ROOT / name)]
     shown = [line.partition(" #")[0] for line in lines if line.startswith("lightning-sotl ")]
     inline = re.findall(r"`(lightning-sotl (?:rank|evaluate|replay) [^`]+)`", text)
-    scripts = "".join(block.text for block in blocks(ROOT / name) if block.language == "bash")
-    inline += re.findall(r"^(lightning-sotl .*)$", scripts.replace("\\\n", " "), re.M)
     for command in [*shown, *inline]:
         if command.endswith(" --help"):  # argparse exits
             continue
