@@ -234,3 +234,5 @@ if __name__ == "__main__":
     else:
         result, name = spawn_job(target), "parent"
     (target / f"{name}.json").write_text(json.dumps(result))
+    if torch.distributed.is_initialized():  # otherwise its threads may abort the process at exit
+        torch.distributed.destroy_process_group()
