@@ -18,9 +18,9 @@ from tests.support import ray_jobs
 from tests.support.helpers import PACKAGES, scripted_loss, trainer
 from tests.support.ray_sweeps import ROWS, Sweep, contiguous, local_ray_running, rows, run_config
 
-# Ray starts many processes, each of which imports torch: on a busy machine that takes minutes.
+# Ray starts many processes, and each imports torch. This takes minutes on a busy machine.
 pytestmark = pytest.mark.timeout(600)
-# One list for two sweeps, as where both have one RunConfig: Ray adds its own callbacks to it.
+# Two sweeps share this list, as if they shared a RunConfig: Ray adds its own callbacks to it.
 CALLBACKS = [tune.Callback()]
 NETWORKS = [("mlp", ()), ("conv", (4,)), ("mlp", (8, 8)), ("conv", (16,)), ("mlp", (32,))]
 
@@ -57,7 +57,7 @@ def sweep(local_ray, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["stopped", "killed", "endless"])
-def test_each_epoch_is_reported_once_in_any_list_order_also_after_a_killed_worker(sweep, name):
+def test_each_epoch_is_reported_once_in_any_callback_order_even_if_a_worker_dies(sweep, name):
     never_stopped = sweep.note("scenarios")["resumed"]["whole"]
     result, note = sweep.by_name[name], sweep.note(name)
     assert result.error is None
@@ -69,7 +69,7 @@ def test_each_epoch_is_reported_once_in_any_list_order_also_after_a_killed_worke
     assert (sweep.folder / "killed.marker").exists()
 
 
-def test_a_trial_that_ray_stops_ends_with_all_hooks_and_complete_logs(sweep):
+def test_a_trial_that_ray_stops_runs_its_end_hooks_and_finalizes_its_logger(sweep):
     note = sweep.note("endless")
     assert note["stopped_by_ray"]
     assert note["seen"] == ["on_train_end", "success"]
@@ -83,7 +83,7 @@ def test_a_trial_that_ray_stops_ends_with_all_hooks_and_complete_logs(sweep):
     }
 
 
-def test_a_trial_of_nan_ends_after_its_first_epoch_with_infinity(sweep):
+def test_a_trial_with_nan_losses_reports_infinity_and_ends_after_one_epoch(sweep):
     result = sweep.by_name["nan"]
     assert result.error is None
     assert rows(result) == [[math.inf, 1, 1]]
@@ -95,8 +95,8 @@ def epoch_loss(epoch):
     return sum(scripted_loss(epoch, batch) for batch in range(4)) / 4
 
 
-def test_only_what_is_complete_and_new_is_reported(sweep):
-    no = math.nan
+def test_only_complete_new_values_are_reported(sweep):
+    nan = math.nan
     found = sweep.by_name["scenarios"].metrics_dataframe
     columns = ["sotl_e1", "sotl_e2", "sotl_b2_e1", "val_loss", *ROWS[1:]]
     values = found[columns].iloc[:9].values.tolist()
@@ -104,19 +104,19 @@ def test_only_what_is_complete_and_new_is_reported(sweep):
         sum(scripted_loss(b // 2, 2 * (b % 2) + batch) for batch in range(2)) / 2 for b in range(3)
     ]
     expected = [
-        # 10 steps: the third epoch is cut
-        [epoch_loss(0), no, no, no, 1, 1],
-        [epoch_loss(1), no, no, no, 2, 2],
-        # a window of two
-        [no, epoch_loss(0) + epoch_loss(1), no, no, 2, 2],
-        [no, epoch_loss(1) + epoch_loss(2), no, no, 3, 3],
+        # 10 steps: the third epoch is incomplete
+        [epoch_loss(0), nan, nan, nan, 1, 1],
+        [epoch_loss(1), nan, nan, nan, 2, 2],
+        # a window of two epochs
+        [nan, epoch_loss(0) + epoch_loss(1), nan, nan, 2, 2],
+        [nan, epoch_loss(1) + epoch_loss(2), nan, nan, 3, 3],
         # blocks of two batches; the iteration counts blocks
-        [no, no, block[0], no, 0, 1],
-        [no, no, block[1], no, 1, 2],
-        [no, no, block[2], no, 1, 3],
+        [nan, nan, block[0], nan, 0, 1],
+        [nan, nan, block[1], nan, 1, 2],
+        [nan, nan, block[2], nan, 1, 3],
         # validation every second epoch
-        [epoch_loss(1), no, no, 0.5, 2, 2],
-        [epoch_loss(3), no, no, 0.5, 4, 4],
+        [epoch_loss(1), nan, nan, 0.5, 2, 2],
+        [epoch_loss(3), nan, nan, 0.5, 4, 4],
     ]
     for row, row_expected in zip(values, expected, strict=True):
         # The losses of the scripted model are float32.
@@ -126,7 +126,7 @@ def test_only_what_is_complete_and_new_is_reported(sweep):
     assert sweep.note("scenarios")["blocks"]["batches"] == 6
 
 
-def test_a_run_goes_on_from_any_report_as_if_it_had_never_ended(sweep):
+def test_a_run_resumed_from_a_report_matches_an_uninterrupted_run(sweep):
     note = sweep.note("scenarios")["resumed"]
     assert len(note["whole"]) == 4
     assert note["resumed"] == note["whole"]  # dropout, shuffling, ReduceLROnPlateau
@@ -137,7 +137,7 @@ def test_a_run_goes_on_from_any_report_as_if_it_had_never_ended(sweep):
 
 @pytest.fixture(scope="module")
 def adaptive(local_ray, tmp_path_factory):
-    """A good trial, a bad one, and one that raises in its second epoch, one after the other."""
+    """A good trial, a bad trial, and a trial that raises in its second epoch, one at a time."""
     folder = tmp_path_factory.mktemp("adaptive")
     scales = {"good": 1.0, "bad": 2.0, "raises": 0.9}
     space = {"folder": str(folder), "name": tune.grid_search(list(scales))}
@@ -162,7 +162,7 @@ def adaptive(local_ray, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_adaptive_scheduler_stops_a_bad_trial_and_the_stopper_gives_policy_as_the_reason(
+def test_the_scheduler_stops_a_bad_trial_and_the_stopping_reason_is_policy(
     adaptive,
 ):
     _, sweep = adaptive
@@ -175,7 +175,7 @@ def test_the_adaptive_scheduler_stops_a_bad_trial_and_the_stopper_gives_policy_a
 
 
 @pytest.mark.slow
-def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(adaptive):
+def test_a_restored_sweep_resumes_a_failed_trial_from_its_last_report(adaptive):
     errors, sweep = adaptive
     assert errors == {"good": False, "raises": True, "bad": False}
     result, note = sweep.by_name["raises"], sweep.note("raises")
@@ -185,7 +185,7 @@ def test_a_restored_sweep_goes_on_from_the_last_report_of_a_broken_trial(adaptiv
 
 
 @pytest.mark.slow
-def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep):
+def test_winners_are_the_best_finite_trials_at_the_stop_epoch(adaptive, sweep):
     _, finished = adaptive
     bad = finished.by_name["bad"].metrics["trial_id"]
     short = f"1 trial ended before T = 4 and cannot be compared: '{bad}'."
@@ -207,7 +207,7 @@ def test_winners_are_the_best_finite_trials_at_t(adaptive, sweep):
 
 
 @pytest.mark.slow
-def test_what_cannot_be_promoted_is_named(adaptive, sweep):
+def test_wrong_arguments_of_promote_are_refused(adaptive, sweep):
     _, finished = adaptive
     grid = finished.grid
     for k in (0, True, 1.5):
@@ -236,17 +236,15 @@ def test_what_cannot_be_promoted_is_named(adaptive, sweep):
 
 
 @pytest.mark.slow
-def test_an_interrupted_promotion_goes_on_where_it_was_each_trial_with_its_own_config(
-    sweep, tmp_path
-):
+def test_an_interrupted_promotion_resumes_each_trial_with_its_own_config(sweep, tmp_path):
     killed = sweep.by_name["killed"]
     config = {**killed.config, "only here": 1}
     killed = dataclasses.replace(killed, metrics={**killed.metrics, "config": config})
     stopped = [killed, sweep.by_name["stopped"]]
-    trainable = ray_jobs.breaks_once_after_its_promotion
-    alone = tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True)
+    trainable = ray_jobs.raise_once_after_promotion
+    one_at_a_time = tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True)
     second = run_config(tmp_path, name="second", callbacks=CALLBACKS)
-    broken = promote(stopped, 2, trainable, tune_config=alone, run_config=second)
+    broken = promote(stopped, 2, trainable, tune_config=one_at_a_time, run_config=second)
     assert [broken[i].error is None for i in range(2)] == [False, False]
     whole = promote(stopped, 2, trainable, restore=str(tmp_path / "second"))
     assert [whole[i].error for i in range(2)] == [None, None]
@@ -261,7 +259,7 @@ def test_an_interrupted_promotion_goes_on_where_it_was_each_trial_with_its_own_c
 
 
 @pytest.mark.slow
-def test_a_winner_without_a_checkpoint_is_named(adaptive):
+def test_a_winner_without_a_checkpoint_is_refused(adaptive):
     _, finished = adaptive
     bare = dataclasses.replace(finished.by_name["good"], checkpoint=None)
     message = (
@@ -277,7 +275,7 @@ TURNS = {"good": 1.0, "killed": 1.1, "bad": 2.0, "broken": 3.0, "nan": math.nan,
 
 @pytest.fixture(scope="module")
 def turns(local_ray, tmp_path_factory):
-    """Trials that take turns; one is killed in its second turn, one breaks until it is repaired."""
+    """Trials that take turns. One is killed in its second turn, and one fails until repaired."""
     folder = tmp_path_factory.mktemp("turns")
     space = {"folder": str(folder), "name": tune.grid_search(list(TURNS)), "stop": False}
     space["at"] = tune.sample_from(lambda config: 2 if config["name"] == "killed" else 1)
@@ -300,10 +298,10 @@ def turns(local_ray, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_trials_pause_and_the_best_continue_as_the_runs_of_sweep_do(turns, tmp_path):
+def test_paused_trials_train_as_many_epochs_as_the_runs_of_a_sweep(turns, tmp_path):
     paused, _ = turns
     policy = AdaptivePolicy(max_epochs=ray_jobs.BUDGET, keep=0.7, first=2)
-    here = PausedSweep(tmp_path, [{"name": name} for name in TURNS], policy=policy)
+    local = PausedSweep(tmp_path, [{"name": name} for name in TURNS], policy=policy)
     losses = {}
 
     def train(turn):
@@ -314,7 +312,7 @@ def test_trials_pause_and_the_best_continue_as_the_runs_of_sweep_do(turns, tmp_p
         turn.fit(run, model, ray_jobs.noisy_loader())
         losses[name] = {str(e): value for e, value in turn.monitor.epoch_losses.items()}
 
-    assert here.run(train).params["name"] == "good"
+    assert local.run(train).params["name"] == "good"
     assert losses.pop("nan") == pytest.approx({"0": math.nan, "1": math.nan}, nan_ok=True)
     assert {name: rows(paused.by_name[name]) for name in losses} == {
         name: contiguous(found) for name, found in losses.items()
@@ -326,7 +324,7 @@ def test_trials_pause_and_the_best_continue_as_the_runs_of_sweep_do(turns, tmp_p
 
 
 @pytest.mark.slow
-def test_find_winners_expects_that_most_trials_paused(turns):
+def test_find_winners_does_not_warn_about_paused_trials(turns):
     paused, _ = turns
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -335,24 +333,24 @@ def test_find_winners_expects_that_most_trials_paused(turns):
 
 
 @pytest.mark.slow
-def test_a_trial_of_a_restored_sweep_is_compared_with_all_others(turns):
+def test_a_restored_sweep_compares_a_repaired_trial_with_all_others(turns):
     paused, restored = turns
     broken = restored.by_name["broken"]
     assert broken.error is None
-    assert len(rows(broken)) == 2  # alone it would have trained to the end
+    assert len(rows(broken)) == 2  # without others to compare with, it would train to the end
     for name in set(TURNS) - {"broken", "nan"}:
         assert rows(restored.by_name[name]) == rows(paused.by_name[name])
 
 
 @pytest.mark.slow
-def test_the_digits_sweep_in_turns_has_the_table_and_the_pick_of_sweep(local_ray, tmp_path):
-    here, example = importlib.import_module("digits_sweep"), importlib.import_module("ray_sweep")
+def test_the_paused_digits_sweep_has_the_same_table_and_pick_as_sweep(local_ray, tmp_path):
+    digits, example = importlib.import_module("digits_sweep"), importlib.import_module("ray_sweep")
 
     def networks():
         return [example.Run(kind, widths, seed=len(widths)) for kind, widths in NETWORKS]
 
-    training = here.Training(here.load_splits(), budget=5)
-    expected = here.take_turns(training, networks(), tmp_path / "sweep")
+    training = digits.Training(digits.load_splits(), budget=5)
+    expected = digits.take_turns(training, networks(), tmp_path / "sweep")
     outcome = example.take_turns(networks(), str(tmp_path), budget=5)
     table, expected_table = (
         [(run.name, run.epoch_losses, run.accuracies) for run in each.ranking]
@@ -365,7 +363,7 @@ def test_the_digits_sweep_in_turns_has_the_table_and_the_pick_of_sweep(local_ray
 
 
 @pytest.mark.slow
-def test_the_example_trains_the_first_of_its_ranking_to_the_end(local_ray, tmp_path, monkeypatch):
+def test_the_example_trains_its_best_ranked_run_to_the_end(local_ray, tmp_path, monkeypatch):
     example = importlib.import_module("ray_sweep")
     monkeypatch.setattr(example, "PROMOTED", 1)
     runs = [example.Run("mlp", (4,), seed=1), example.Run("conv", (16,), seed=2)]

@@ -1,7 +1,8 @@
-"""Sweeps on a cluster whose second node dies, in a program of its own.
+"""Run sweeps on a cluster while its second node dies.
 
-Ray leaves clients behind that end their process when the server is gone. The first sweep runs on
-the first node and is promoted on the second. The other sweep takes turns on the second node.
+This is a separate program because Ray leaves clients behind that end their process when the server
+is gone. The first sweep trains on the first node, and its winners are promoted on the second. The
+trials of the other sweep take turns on the second node.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from tests.support.ray_sweeps import rows, run_config
 SCALES = {"bad": 2.0, "good": 1.0, "second-best": 1.5}
 
 
-def retried(folder: Path) -> tune.RunConfig:
-    """Return a new one for each sweep: Ray puts callbacks of its own into the list."""
+def retrying_run_config(folder: Path) -> tune.RunConfig:
+    """Return a new RunConfig, because Ray adds its own callbacks to the list."""
     return run_config(
         folder,
         callbacks=[ray_jobs.AtNextCheckpoint()],
@@ -34,9 +35,9 @@ def retried(folder: Path) -> tune.RunConfig:
     )
 
 
-def found(results: tune.ResultGrid) -> dict[str, Any]:
-    """Return what the trials have come to, by name."""
-    trials = [results[place] for place in range(len(results))]
+def results_by_name(results: tune.ResultGrid) -> dict[str, Any]:
+    """Return the results of the trials by name."""
+    trials = [results[i] for i in range(len(results))]
     return {
         result.config["name"]: {
             "error": str(result.error),
@@ -48,7 +49,8 @@ def found(results: tune.ResultGrid) -> dict[str, Any]:
     }
 
 
-def never_stopped(folder: Path, scale: float) -> dict[int, float]:
+def uninterrupted_losses(folder: Path, scale: float) -> dict[int, float]:
+    """Train to the end without Ray, and return the loss of each epoch."""
     monitor = door().SoTLMonitor(record=False)
     run = trainer(folder, callbacks=monitor, max_epochs=ray_jobs.BUDGET)
     run.fit(ray_jobs.noisy_model(scale=scale), ray_jobs.noisy_loader())
@@ -56,18 +58,18 @@ def never_stopped(folder: Path, scale: float) -> dict[int, float]:
 
 
 class SecondNode:
-    """A cluster with two nodes, the second of which can be killed and replaced."""
+    """A cluster with two nodes. The second node can be killed and replaced."""
 
     def __init__(self) -> None:
-        # Ray's own settings wait for half a minute before they take a node for dead.
-        impatient = {
+        # By default, Ray waits for half a minute before it declares a node dead.
+        fast_health_checks = {
             "health_check_initial_delay_ms": 0,
             "health_check_period_ms": 500,
             "health_check_failure_threshold": 4,
         }
         head = {"num_cpus": 1, "resources": {"first": 1}, "include_dashboard": False}
         self.cluster = Cluster(
-            initialize_head=True, head_node_args={**head, "_system_config": impatient}
+            initialize_head=True, head_node_args={**head, "_system_config": fast_health_checks}
         )
         self.node = self.add()
 
@@ -75,7 +77,7 @@ class SecondNode:
         return self.cluster.add_node(num_cpus=1, resources={"second": 1})
 
     def replace(self, trial: Any) -> None:
-        """Kill the node, add another, and note which trial was training on it."""
+        """Kill the second node, add another, and store the trial that was training on it."""
         self.cluster.remove_node(self.node, allow_graceful=False)
         self.node = self.add()
         note = {"name": trial.config["name"], "epochs": trial.last_result["training_iteration"]}
@@ -83,7 +85,7 @@ class SecondNode:
 
 
 def take_turns(folder: Path, second: SecondNode) -> tune.ResultGrid:
-    """Train on the second node, which dies in the second turn of a trial."""
+    """Let trials take turns on the second node, which dies in the second turn of a trial."""
     folder.mkdir()
 
     def at_epoch_three(trial: Any) -> None:
@@ -100,7 +102,7 @@ def take_turns(folder: Path, second: SecondNode) -> tune.ResultGrid:
         tune_config=tune.TuneConfig(
             scheduler=AdaptiveScheduler(policy, pause=True), reuse_actors=True
         ),
-        run_config=retried(folder),
+        run_config=retrying_run_config(folder),
     ).fit()
 
 
@@ -122,7 +124,7 @@ def main(folder: Path) -> None:
             tune.with_resources(ray_jobs.trial, {"cpu": 1, "first": 0.1}),
             param_space=space(folder),
             tune_config=tune.TuneConfig(reuse_actors=True),
-            run_config=retried(folder),
+            run_config=retrying_run_config(folder),
         ).fit()
         ray_jobs.AtNextCheckpoint.act = second.replace
         promoted = promote(
@@ -130,17 +132,17 @@ def main(folder: Path) -> None:
             2,
             tune.with_resources(ray_jobs.trial, {"cpu": 1, "second": 0.1}),
             tune_config=tune.TuneConfig(reuse_actors=True),
-            run_config=retried(folder),
+            run_config=retrying_run_config(folder),
         )
         in_turns = take_turns(folder / "turns", second)
     finally:
         ray.shutdown()
         second.cluster.shutdown()
     outcome = {
-        "stopped": found(stopped),
-        "promoted": found(promoted),
-        "in_turns": found(in_turns),
-        "never_stopped": {name: never_stopped(folder, SCALES[name]) for name in SCALES},
+        "stopped": results_by_name(stopped),
+        "promoted": results_by_name(promoted),
+        "in_turns": results_by_name(in_turns),
+        "never_stopped": {name: uninterrupted_losses(folder, SCALES[name]) for name in SCALES},
     }
     (folder / "outcome.json").write_text(json.dumps(outcome))
 

@@ -1,4 +1,4 @@
-"""Trials for Ray Tune, in a module that its workers import."""
+"""Ray Tune trials, in a module that its workers can import."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STOP, BUDGET = 2, 4
 
 
 def ray_door(package: str = "pytorch_lightning") -> Any:
-    """Return our module for Ray; a worker imports only the package that it needs."""
+    """Return our Ray module for a Lightning package, so that a worker imports only that package."""
     name = "ray_lightning" if package == "lightning.pytorch" else "ray"
     return importlib.import_module(f"lightning_sotl.integrations.{name}")
 
@@ -34,7 +34,7 @@ def noisy_model(
 ) -> Any:
     """Return a module whose losses depend on dropout, shuffling and a ReduceLROnPlateau.
 
-    In epoch `at`, before its third batch is trained, it calls `fails`.
+    In epoch `at`, the module calls `fails` before it trains the third batch.
     """
     pl = lightning(package)
 
@@ -78,6 +78,8 @@ def quieten() -> None:
 
 
 def fail_once(marker: Path, how: Any) -> Any:
+    """Return a function that calls `how` unless the file `marker` exists, and creates the file."""
+
     def fail() -> None:
         if not marker.exists():
             marker.touch()
@@ -87,9 +89,9 @@ def fail_once(marker: Path, how: Any) -> Any:
 
 
 class AtNextCheckpoint(tune.Callback):
-    """Calls `act` once, in the driver, while the trial waits for Ray to ask for its next report.
+    """Calls `act` once in the driver, while the trial waits for Ray to request its next report.
 
-    It stands in this module so that Ray pickles its name, and not what it calls.
+    It is in this module because Ray then pickles only its name.
     """
 
     act: ClassVar[Callable[[Any], None] | None] = None
@@ -111,30 +113,30 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def hooks(package: str, seen: list[str]) -> Any:
-    """Return a callback and a logger that note how the run ended, the callback slowly."""
+def hooks(package: str, events: list[str]) -> Any:
+    """Return a slow callback and a logger that append how the run ended to `events`."""
     pl = lightning(package)
 
     class Ending(pl.Callback):
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-            time.sleep(1)  # Ray would kill the worker within milliseconds
-            seen.append("on_train_end")
+            time.sleep(1)  # long enough for Ray to kill the worker if nothing prevents it
+            events.append("on_train_end")
 
         def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-            seen.append(f"on_exception({exception!r})")
+            events.append(f"on_exception({exception!r})")
 
     loggers = importlib.import_module(f"{package}.loggers")
 
-    class NotingLogger(loggers.CSVLogger):
+    class RecordingLogger(loggers.CSVLogger):
         def finalize(self, status: str) -> None:
             super().finalize(status)
-            seen.append(status)
+            events.append(status)
 
-    return Ending(), NotingLogger(".")
+    return Ending(), RecordingLogger(".")
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Train as a user's function does, and note in a file of its own what came of it."""
+    """Train like a user's function, and write the results to a file."""
     if config["name"] == "scenarios":
         scenarios(config)
         return
@@ -147,8 +149,8 @@ def trial(config: dict[str, Any]) -> None:
         fails = raise_error
     scale = math.nan if name == "nan" else config.get("scale", 1.0)
     module = ray_door(package)
-    seen: list[str] = []
-    ending, logger = hooks(package, seen)
+    events: list[str] = []
+    ending, logger = hooks(package, events)
     with module.starting_point() as start:
         monitor = door(package).SoTLMonitor(record=False)
         reporter = module.RayReporter()
@@ -165,7 +167,7 @@ def trial(config: dict[str, Any]) -> None:
         run.fit(model, noisy_loader(), ckpt_path=start.checkpoint_path)
     note = {
         "epoch_losses": monitor.epoch_losses,
-        "seen": seen,
+        "seen": events,
         "stopped_by_ray": reporter.stopped_by_ray,
         "reason": str(stopper.stopping_reason),
         "promoted": start.promoted,
@@ -175,36 +177,36 @@ def trial(config: dict[str, Any]) -> None:
     (folder / f"{kind}{name}.json").write_text(json.dumps(note))
 
 
-def breaks_once_after_its_promotion(config: dict[str, Any]) -> None:
-    """Go on with a trial, which raises in epoch 3 the first time; note what its config has."""
+def raise_once_after_promotion(config: dict[str, Any]) -> None:
+    """Resume a trial that raises once in epoch 3, and store its config keys."""
     name = f"raises-{config['name']}"
     (Path(config["folder"]) / f"{name}-config.json").write_text(json.dumps(sorted(config)))
     trial({**config, "name": name, "at": 3})
 
 
 def scenarios(config: dict[str, Any]) -> None:
-    """Fit several runs, one after the other, in one trial: workers are slow to start."""
+    """Fit several runs in one trial, because workers are slow to start."""
     quieten()
     folder = Path(config["folder"])
     notes = {
-        "blocks": {"batches": fit_what_is_reported_in_part()},
-        "resumed": fit_again_from_a_report(folder),
+        "blocks": {"batches": fit_partly_reported_runs()},
+        "resumed": fit_whole_and_resumed(folder),
     }
     (folder / "scenarios.json").write_text(json.dumps(notes))
 
 
-def fit_what_is_reported_in_part() -> int:
-    """Fit runs of which not every epoch is reported; return the batches of the run in blocks."""
+def fit_partly_reported_runs() -> int:
+    """Fit runs that do not report every epoch, and return the batches of the run in blocks."""
     reporter, ours = ray_door().RayReporter, door()
-    # an epoch that is cut, and one without a report of its own
+    # the third epoch is incomplete, so it has no report
     fit(scripted_model(), loader(4), reporter(), ours.SoTLMonitor(), max_steps=10, max_epochs=-1)
     # a window of two epochs
     fit(scripted_model(), loader(4), reporter("sotl_e2"), ours.SoTLMonitor(window=2))
-    # blocks, the last of them with the stop
+    # blocks: the run stops at the end of the last one
     blocks = ours.SoTLMonitor(every_n_train_batches=2)
     stopper = ours.EarlyRankingStopper(stop_batches=6, monitor="sotl_b2_e1")
     fit(scripted_model(val=True), loader(4), reporter("sotl_b2_e1"), blocks, stopper)
-    # a metric of validation, which comes every second epoch only
+    # a validation metric, logged only every second epoch
     fit(
         scripted_model(val=True),
         loader(4),
@@ -216,8 +218,11 @@ def fit_what_is_reported_in_part() -> int:
     return int(blocks.batches_completed)
 
 
-def fit_again_from_a_report(folder: Path) -> dict[str, Any]:
-    """Fit a run whole and from one of its reports; return both runs' losses and last rates."""
+def fit_whole_and_resumed(folder: Path) -> dict[str, Any]:
+    """Return the losses and the final learning rates of a whole and of a resumed run.
+
+    The second run resumes from the checkpoint of a report of the first.
+    """
 
     class Keep(lightning().Callback):
         """Copies the newest checkpoint when epoch 2 begins."""
@@ -239,7 +244,7 @@ def fit_again_from_a_report(folder: Path) -> dict[str, Any]:
 
 
 def fit(model: Any, data: Any, *callbacks: Any, ckpt_path: Any = None, **options: Any) -> Any:
-    """Return the Trainer of a run that has ended."""
+    """Fit a model, and return its Trainer."""
     run = trainer(".", callbacks=list(callbacks), **options)
     run.fit(model, data, ckpt_path=ckpt_path)
     return run

@@ -1,4 +1,4 @@
-"""A real local Ray, and what its sweeps have come to, for the tests of Ray Tune."""
+"""A real local Ray and the results of its sweeps, for the tests of Ray Tune."""
 
 from __future__ import annotations
 
@@ -28,47 +28,47 @@ ROWS = ["sotl_e1", "epochs_completed", "training_iteration"]
 
 @contextlib.contextmanager
 def local_ray_running() -> Iterator[None]:
-    """Run Ray, whose workers can import this package, the tests and the examples.
+    """Run a local Ray. Its workers can import this package, the tests and the examples.
 
-    It takes seconds to start, and each of its workers more: start it once.
+    Start it only once: Ray takes seconds to start, and each worker takes longer.
     """
     paths = [str(ROOT), str(EXAMPLES)]
-    workers_import_this = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
+    worker_environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
     with without_resource_warnings():
-        # "local": a bare `init` would join a cluster that it finds, or has found before.
-        ray.init(address="local", num_cpus=2, runtime_env=workers_import_this, **QUIET)
+        # Without "local", `init` would join a cluster that it finds or found before.
+        ray.init(address="local", num_cpus=2, runtime_env=worker_environment, **QUIET)
     yield
     with without_resource_warnings():
         ray.shutdown()
-        gc.collect()  # here, and not in another test
+        gc.collect()  # so that no other test gets the warnings
 
 
 @contextlib.contextmanager
 def without_resource_warnings() -> Iterator[None]:
-    """Let Ray leave files open, and processes running, when it begins and when it ends."""
+    """Ignore the files and processes that Ray leaves open when it starts and ends."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
 
 
 def run_config(folder: Path, **options: Any) -> tune.RunConfig:
-    # One kept checkpoint has Ray write its table of results to the storage at each of them.
+    # With one kept checkpoint, Ray stores its table of results at each checkpoint.
     keep = tune.CheckpointConfig(num_to_keep=1)
     return tune.RunConfig(storage_path=str(folder), verbose=0, checkpoint_config=keep, **options)
 
 
 def rows(result: Any, *names: str) -> list[list[Any]]:
-    """Return what a trial has reported, by default in the columns of `ROWS`."""
+    """Return the reports of a trial, by default the columns `ROWS`."""
     return result.metrics_dataframe[list(names or ROWS)].values.tolist()
 
 
 def contiguous(losses: dict[str, float]) -> list[list[float]]:
-    """Return the rows of a trial that has reported each of these epochs once."""
+    """Return the rows of a trial that reported each of these epochs once."""
     return [[losses[str(e - 1)], e, e] for e in range(1, len(losses) + 1)]
 
 
 class Sweep:
-    """The results of a sweep by the names of its trials, and what the trials have noted."""
+    """The results of a sweep by trial name, and the notes that the trials wrote."""
 
     def __init__(self, folder: Path, results: tune.ResultGrid) -> None:
         self.folder = folder

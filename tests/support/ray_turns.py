@@ -1,4 +1,4 @@
-"""Ray Tune's controller without processes: what it asks of a scheduler, in the order it asks."""
+"""Ray Tune's controller without processes: it calls a scheduler in the order that Ray does."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class SimulatedTune:
         workers: How many trials train at the same time.
         seed: Seed of the order of events.
         faults: The probability that a worker dies at an event. The trial is retried.
-        ends: Trial -> epochs after which it ends by itself.
-        breaks: Trial -> epochs after which it fails for good.
+        ends: Trial -> the number of epochs after which it ends by itself.
+        breaks: Trial -> the number of epochs after which it fails for good.
         queue: How many trials wait for a worker before the search adds no more.
-        checkpoint_every: Every which report has a checkpoint.
+        checkpoint_every: How many reports apart the checkpoints are.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SimulatedTune:
         self.runs, self.epochs = next(iter(curves.values())).shape
         self.generator = np.random.default_rng(seed)
         self.trials: list[Any] = []
-        self.done: dict[str, int] = {}  # epochs that the process of a trial has trained
+        self.done: dict[str, int] = {}  # the epochs that a trial's process has trained
         self.resumed: dict[str, list[int]] = {}  # the epochs at which a trial was resumed
         self.paused: set[int] = set()  # the epochs at which trials were paused
         self.search_alg = SimpleNamespace(
@@ -59,7 +59,7 @@ class SimulatedTune:
         self.scheduler = scheduler
         scheduler.set_search_properties(None, None)
 
-    # --- what a scheduler calls
+    # --- called by the scheduler
 
     def get_trials(self) -> list[Any]:
         return self.trials
@@ -75,7 +75,7 @@ class SimulatedTune:
     # --- the loop
 
     def run(self) -> list[int]:
-        """Run to the end, and return how many epochs each trial has reported."""
+        """Run to the end, and return the number of reported epochs of each trial."""
         for _ in range(20 * self.runs * self.epochs):
             if self.is_finished():
                 return self.reached()
@@ -108,16 +108,16 @@ class SimulatedTune:
         running = self._with_status(Trial.RUNNING)
         assert running or self.is_finished(), "No trial runs, and none ever will."
         if running:
-            self._event_of(running[self.generator.integers(len(running))])
+            self._simulate_event(running[self.generator.integers(len(running))])
 
     def restart(self) -> None:
-        """Restore the sweep from the stored trials, as after the death of the driver."""
+        """Restore the sweep from the stored trials, as Ray does after the driver died."""
         stored = [trial.get_json_state() for trial in self.trials]
         self.scheduler = pickle.loads(self._initial)  # noqa: S301 - our own bytes
         self.scheduler.set_search_properties(None, None)
         self.trials = []
-        for place in self.generator.permutation(len(stored)):
-            state, metadata = stored[place]
+        for index in self.generator.permutation(len(stored)):
+            state, metadata = stored[index]
             trial = Trial.from_json_state(state, stub=True)
             trial.restore_run_metadata(metadata)
             if trial.status == Trial.PAUSED:
@@ -141,7 +141,7 @@ class SimulatedTune:
         self.trials.append(trial)
         self.scheduler.on_trial_add(self, trial)
 
-    def _event_of(self, trial: Any) -> None:
+    def _simulate_event(self, trial: Any) -> None:
         number = int(trial.trial_id.removeprefix("trial_"))
         done = self.done[trial.trial_id]
         if self.generator.random() < self.faults:
