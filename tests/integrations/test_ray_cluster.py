@@ -1,4 +1,4 @@
-"""Ray Tune on a cluster: trials are promoted on a node that dies, and take turns on another."""
+"""Ray Tune on a cluster: a node dies while promoted trials or paused trials train on it."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from tests.support.paths import ROOT
 from tests.support.ray_sweeps import contiguous
 
-# Ray starts a dozen processes, each of which imports torch: on a busy machine that takes minutes.
+# Ray starts a dozen processes, and each imports torch. This takes minutes on a busy machine.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
@@ -29,14 +29,14 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_winners_continue_on_another_node_also_when_it_dies(folder):
+def test_winners_resume_on_another_node_even_if_it_dies(folder):
     outcome = read(folder / "outcome.json")
     stopped, promoted = outcome["stopped"], outcome["promoted"]
     assert set(stopped) == {"bad", "good", "second-best"}
     assert set(promoted) == {"good", "second-best"}
     lost = read(folder / "lost.json")
     assert lost["name"] in promoted
-    assert lost["epochs"] == 3  # it resumed from there, on the new node
+    assert lost["epochs"] == 3  # the epoch from which the trial resumed on the new node
     for name, trial in promoted.items():
         assert trial["error"] == "None"
         assert trial["promoted_from"] == stopped[name]["trial_id"]
@@ -49,7 +49,7 @@ def test_winners_continue_on_another_node_also_when_it_dies(folder):
         assert notes[1]["epoch_losses"] == losses
 
 
-def test_paused_trials_continue_on_a_new_node_after_theirs_died(folder):
+def test_paused_trials_resume_on_a_new_node_after_their_node_dies(folder):
     outcome = read(folder / "outcome.json")
     trials = outcome["in_turns"]
     assert read(folder / "turns" / "lost.json")["epochs"] == 3

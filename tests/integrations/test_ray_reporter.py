@@ -1,4 +1,4 @@
-"""The reporter for Ray Tune where there is no trial, and what it refuses."""
+"""RayReporter outside a trial, and the arguments and Trainers that it refuses."""
 
 import copy
 import logging
@@ -12,7 +12,7 @@ from lightning_sotl.integrations.ray import RayReporter, starting_point
 from tests.support.helpers import loader, scripted_model, trainer
 
 
-def test_outside_a_trial_a_run_trains_without_reports_and_logs_a_line(tmp_path, caplog):
+def test_a_run_outside_a_trial_trains_and_logs_that_nothing_is_reported(tmp_path, caplog):
     with starting_point() as start:
         assert (start.checkpoint_path, start.promoted) == (None, False)
     model = scripted_model()
@@ -23,10 +23,10 @@ def test_outside_a_trial_a_run_trains_without_reports_and_logs_a_line(tmp_path, 
     assert len(model.returned) == 12
 
 
-def test_the_users_own_reporter_knows_that_ray_has_stopped_its_copy(tmp_path, monkeypatch):
+def test_stopped_by_ray_is_also_set_on_the_reporter_that_was_copied(tmp_path, monkeypatch):
     monkeypatch.setattr(session, "in_trial", lambda: True)
     reporter = RayReporter(checkpoint_every=None)
-    for answer in (True, False):  # of Ray, to the first report
+    for answer in (True, False):  # whether Ray stops the trial at its first report
         monkeypatch.setattr(session, "report", lambda metrics, checkpoint, answer=answer: answer)
         callbacks = [SoTLMonitor(), copy.deepcopy(reporter)]
         trainer(tmp_path, callbacks=callbacks).fit(scripted_model(), loader(4))
@@ -55,10 +55,9 @@ def test_wrong_arguments_are_refused(options, error, message):
         RayReporter(**options)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*fork.*:DeprecationWarning"
-)  # Python's, on a fork with threads
-def test_a_trainer_of_several_processes_is_refused(tmp_path):
+# Python warns about a fork in a process with threads.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_trainer_with_several_processes_is_refused(tmp_path):
     several = trainer(tmp_path, callbacks=RayReporter(), devices=2, strategy="ddp_fork")
     message = (
         "Expected a trial's Trainer to have 1 process but got 2: Ray receives reports only from "

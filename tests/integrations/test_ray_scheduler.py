@@ -1,4 +1,4 @@
-"""The adaptive rule as a scheduler of Ray Tune, fed with results as Ray feeds them."""
+"""AdaptiveScheduler, with the results passed as Ray Tune passes them."""
 
 import math
 import pickle
@@ -15,7 +15,7 @@ POLICY = AdaptivePolicy(max_epochs=10, keep=0.5, first=2)
 
 
 def replay(scheduler, **curves):
-    """Let trials report epoch by epoch, all side by side; return how many each got."""
+    """Let all trials report one epoch after another, and return the epochs of each trial."""
     runs, epochs = next(iter(curves.values())).shape
     alive, reached = list(range(runs)), [0] * runs
     for epoch in range(epochs):
@@ -30,6 +30,7 @@ def replay(scheduler, **curves):
 
 
 def expected(*curves):
+    """Return the epochs of each trial if the policy decides after each report."""
     table = [np.full(curves[0].shape, math.nan) for _ in curves]
     alive, reached = list(range(len(curves[0]))), [0] * len(curves[0])
     for epoch in range(curves[0].shape[1]):
@@ -46,7 +47,7 @@ def curves(seed):
     return np.cumsum(np.random.default_rng(seed).normal(size=(20, 10)), axis=1)
 
 
-def test_trials_are_stopped_where_the_rule_says_so_by_one_metric_or_two_in_any_direction():
+def test_trials_stop_when_the_policy_decides_for_one_or_two_metrics_in_either_mode():
     losses = curves(0)
     accuracy = -losses + np.random.default_rng(1).normal(size=losses.shape)
     assert replay(AdaptiveScheduler(POLICY), sotl_e1=losses) == expected(losses)
@@ -57,7 +58,7 @@ def test_trials_are_stopped_where_the_rule_says_so_by_one_metric_or_two_in_any_d
     assert expected(losses, -accuracy) != expected(losses)
 
 
-def test_it_goes_on_after_a_pickle_as_ray_restores_it():
+def test_a_pickled_scheduler_keeps_its_curves_and_its_count():
     losses = curves(2)
     first = AdaptiveScheduler(POLICY)
     replay(first, sotl_e1=losses[:10])
@@ -65,15 +66,15 @@ def test_it_goes_on_after_a_pickle_as_ray_restores_it():
     trial = Trial("trial", stub=True, trial_id="late")
     for epoch, value in enumerate([losses[:, 0].max() + 1, losses[:, 1].max() + 1]):
         result = {"sotl_e1": value, "training_iteration": epoch + 1}
-        answers = [one.on_trial_result(None, trial, result) for one in (first, again)]
+        answers = [each.on_trial_result(None, trial, result) for each in (first, again)]
     assert answers == [first.STOP, first.STOP]
     assert again.debug_string() == f"AdaptiveScheduler: {first.stopped} trials stopped by {POLICY}"
 
 
-def test_a_report_without_the_metric_and_one_at_the_end_are_no_ground_to_stop():
+def test_a_report_without_the_metric_or_at_the_full_budget_never_stops_a_trial():
     scheduler = AdaptiveScheduler(POLICY)
     bad = Trial("trial", stub=True, trial_id="bad")
-    for epoch in range(1, 4):  # alone, so it goes on
+    for epoch in range(1, 4):  # it continues because it is the only trial
         result = {"training_iteration": epoch, "sotl_e1": 99.0}
         assert scheduler.on_trial_result(None, bad, result) == "CONTINUE"
     replay(scheduler, sotl_e1=curves(3))
@@ -91,15 +92,15 @@ def test_a_report_without_the_metric_and_one_at_the_end_are_no_ground_to_stop():
     assert scheduler.on_trial_result(None, bad, {"training_iteration": 5, "sotl_e1": 9e9}) == "STOP"
 
 
-def test_a_trial_that_has_gone_back_to_its_checkpoint_is_compared_where_it_is():
+def test_a_trial_restored_from_a_checkpoint_is_compared_at_its_current_epoch():
     scheduler = AdaptiveScheduler(AdaptivePolicy(max_epochs=4, keep=0.5, first=2))
     rivals = np.array([[1.0, 1.0, 5.0], [2.0, 2.0, 6.0]])
     replay(scheduler, sotl_e1=rivals[:1])
     trial = Trial("trial", stub=True, trial_id="again")
-    asked = [(1, 3.0), (2, 0.5), (3, 0.5), (2, 1.5)]
+    reports = [(1, 3.0), (2, 0.5), (3, 0.5), (2, 1.5)]
     answers = [
-        scheduler.on_trial_result(None, trial, {"training_iteration": at, "sotl_e1": value})
-        for at, value in asked
+        scheduler.on_trial_result(None, trial, {"training_iteration": epoch, "sotl_e1": value})
+        for epoch, value in reports
     ]
     assert answers == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP"]
 

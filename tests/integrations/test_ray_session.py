@@ -1,4 +1,4 @@
-"""The parts of Ray without a public API, which only one module uses."""
+"""The private names of Ray, which only `session.py` may use."""
 
 import ast
 import inspect
@@ -12,7 +12,7 @@ from tests.support.paths import ROOT
 PUBLIC = {"ray", "ray.tune", "ray.tune.schedulers", "ray.tune.experiment"}
 
 
-def modules_of_ray(path):
+def imported_ray_modules(path):
     """Return the modules of Ray that a file imports."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -28,15 +28,15 @@ def test_only_session_imports_private_modules_of_ray():
     private = {
         str(path.relative_to(package)): found
         for path in sorted(package.rglob("*.py"))
-        if (found := modules_of_ray(path) - PUBLIC)
+        if (found := imported_ray_modules(path) - PUBLIC)
     }
     assert list(private) == ["integrations/_ray/session.py"]
 
 
-def test_rays_controller_has_the_private_names_that_are_used():
+def test_ray_still_has_the_private_names_that_session_uses():
     assert session.SHOULD_CHECKPOINT == "should_checkpoint"
     assert callable(TuneController._set_trial_status)
     assert "self._tune_controller = tune_controller" in inspect.getsource(TrialRunnerWrapper)
     resets = re.findall(r"self\._resetting_trials\.(\w+)", inspect.getsource(TuneController))
-    # Only a reset that returns removes its trial. If that changes, so may our workaround.
+    # Ray removes a trial only when its reset returns. If this changes, review our workaround.
     assert sorted(resets) == ["add", "remove"]

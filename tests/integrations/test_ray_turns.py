@@ -1,4 +1,4 @@
-"""Trials of Ray Tune that take turns, in a simulated controller."""
+"""Ray Tune trials that take turns, with a simulated controller."""
 
 import math
 import re
@@ -17,7 +17,7 @@ RUNS, EPOCHS = 12, 10
 
 
 def curves(seed):
-    """Return training losses and validation losses whose order changes."""
+    """Return training and validation losses that rank the trials differently at each epoch."""
     generator = np.random.default_rng(seed)
     losses = np.cumsum(generator.normal(size=(RUNS, EPOCHS)), axis=1)
     return losses, losses + generator.normal(size=losses.shape)
@@ -28,19 +28,19 @@ def scheduler(**options):
     return AdaptiveScheduler(policy, pause=True, **options)
 
 
-def in_a_replay(name, *tables):
+def replayed_epochs(name, *tables):
     return simulate(named_adaptive(name), *tables, workers=1).epochs.tolist()
 
 
 @pytest.mark.parametrize("workers", [1, 3, 12])
-def test_trials_pause_and_continue_as_in_a_replay_of_adaptive_pause(workers):
+def test_trials_pause_and_resume_as_in_a_replay_of_adaptive_pause(workers):
     losses, validation = curves(workers)
     sweep = SimulatedTune(scheduler(), {"sotl_e1": losses}, workers=workers)
-    expected = in_a_replay("adaptive-keep0.5-pause", losses, None)
+    expected = replayed_epochs("adaptive-keep0.5-pause", losses, None)
     assert sweep.run() == expected
     both = scheduler(growth=1.2, validation="val_acc", validation_mode="max")
     reports = {"sotl_e1": losses, "val_acc": -validation}
-    expected = in_a_replay("adaptive-keep0.5-pause1.2-both", losses, validation)
+    expected = replayed_epochs("adaptive-keep0.5-pause1.2-both", losses, validation)
     assert SimulatedTune(both, reports, workers=workers).run() == expected
 
 
@@ -66,12 +66,12 @@ def test_dead_workers_and_restarts_of_the_driver_do_not_change_the_sweep(seed):
             sweep.restart()
             restarts += 1
     assert restarts > 2
-    assert sweep.run() == in_a_replay(name, losses, validation)
+    assert sweep.run() == replayed_epochs(name, losses, validation)
     assert sweep.paused <= {3, 4, 6, 9}
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_trials_that_fail_end_or_diverge_hold_up_no_other(seed):
+def test_trials_that_fail_end_or_diverge_do_not_block_the_others(seed):
     generator = np.random.default_rng(seed)
     losses, _ = curves(seed)
     order = generator.permutation(RUNS)
@@ -100,7 +100,7 @@ def test_trials_that_fail_end_or_diverge_hold_up_no_other(seed):
     assert disturbed.run() == reached
 
 
-def test_a_diverged_trial_of_a_restored_sweep_trains_to_the_rung_first():
+def test_a_diverged_trial_of_a_restored_sweep_trains_to_the_first_rung():
     policy = AdaptivePolicy(max_epochs=EPOCHS, runs=1)
     losses = np.full((1, EPOCHS), math.inf)
     sweep = SimulatedTune(AdaptiveScheduler(policy, pause=True), {"sotl_e1": losses})
@@ -109,15 +109,15 @@ def test_a_diverged_trial_of_a_restored_sweep_trains_to_the_rung_first():
     assert sweep.run() == [3]
 
 
-def test_a_single_trial_left_trains_on_without_pauses():
+def test_the_last_remaining_trial_trains_without_pauses():
     losses = np.tile(np.arange(1.0, RUNS + 1), (EPOCHS, 1)).T
     losses[:, 1:] += 0.01 * np.arange(EPOCHS - 1)
     sweep = SimulatedTune(scheduler(), {"sotl_e1": losses}, workers=1)
-    assert sweep.run() == in_a_replay("adaptive-keep0.5-pause", losses, None)
+    assert sweep.run() == replayed_epochs("adaptive-keep0.5-pause", losses, None)
     assert sweep.resumed["trial_00000"] == [0, 3, 4]
 
 
-def test_a_searcher_that_ends_early_is_enough():
+def test_a_searcher_may_end_early():
     losses, _ = curves(3)
     sweep = SimulatedTune(scheduler(), {"sotl_e1": losses}, workers=2)
     sweep.can_add = lambda: len(sweep.trials) < 5
@@ -137,7 +137,7 @@ def test_a_searcher_that_waits_for_results_is_refused():
         sweep.run()
 
 
-def test_another_number_of_trials_is_refused_before_any_starts():
+def test_a_wrong_number_of_trials_is_refused_before_any_trial_starts():
     sweep = SimulatedTune(scheduler(), {"sotl_e1": curves(0)[0]})
     sweep.search_alg.total_samples = 16
     message = "Expected `policy.runs` to be the number of trials, 16, but got 12."
@@ -146,10 +146,10 @@ def test_another_number_of_trials_is_refused_before_any_starts():
 
 
 @pytest.mark.parametrize("limit", [4, 11, 12, 0, None])
-@pytest.mark.parametrize("by_the_search", [True, False])
-def test_a_limit_that_counts_paused_trials_is_refused(limit, by_the_search):
+@pytest.mark.parametrize("in_the_searcher", [True, False])
+def test_a_limit_that_counts_paused_trials_is_refused(limit, in_the_searcher):
     sweep = SimulatedTune(scheduler(), {"sotl_e1": curves(0)[0]})
-    if by_the_search:
+    if in_the_searcher:
         limiter = ConcurrencyLimiter(Searcher(), max_concurrent=limit or 1)
         limiter.max_concurrent = limit
         sweep.search_alg.searcher = limiter
@@ -182,12 +182,12 @@ def test_an_epoch_that_reports_nan_counts_as_not_validated():
     validation[:, ::2] = math.nan
     both = scheduler(validation="val_loss", validation_mode="min")
     sweep = SimulatedTune(both, {"sotl_e1": losses, "val_loss": validation})
-    assert sweep.run() == in_a_replay("adaptive-keep0.5-pause-both", losses, validation)
+    assert sweep.run() == replayed_epochs("adaptive-keep0.5-pause-both", losses, validation)
 
 
-def test_a_scheduler_can_be_used_for_one_sweep_after_another():
+def test_a_scheduler_can_be_reused_for_another_sweep():
     losses, _ = curves(5)
-    one = scheduler()
+    reused = scheduler()
     for _ in range(2):
-        sweep = SimulatedTune(one, {"sotl_e1": losses})
-        assert sweep.run() == in_a_replay("adaptive-keep0.5-pause", losses, None)
+        sweep = SimulatedTune(reused, {"sotl_e1": losses})
+        assert sweep.run() == replayed_epochs("adaptive-keep0.5-pause", losses, None)
