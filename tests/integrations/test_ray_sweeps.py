@@ -298,7 +298,7 @@ def turns(local_ray, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_paused_trials_train_as_many_epochs_as_the_runs_of_a_sweep(turns, tmp_path):
+def test_paused_trials_report_the_same_losses_as_the_runs_of_a_sweep(turns, tmp_path):
     paused, _ = turns
     policy = AdaptivePolicy(max_epochs=ray_jobs.BUDGET, keep=0.7, first=2)
     local = PausedSweep(tmp_path, [{"name": name} for name in TURNS], policy=policy)

@@ -17,7 +17,7 @@ RUNS, EPOCHS = 12, 10
 
 
 def curves(seed):
-    """Return training and validation losses that rank the trials differently at each epoch."""
+    """Return training and validation losses whose ranks change over the epochs."""
     generator = np.random.default_rng(seed)
     losses = np.cumsum(generator.normal(size=(RUNS, EPOCHS)), axis=1)
     return losses, losses + generator.normal(size=losses.shape)

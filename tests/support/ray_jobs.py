@@ -78,7 +78,7 @@ def quieten() -> None:
 
 
 def fail_once(marker: Path, how: Any) -> Any:
-    """Return a function that calls `how` unless the file `marker` exists, and creates the file."""
+    """Return a function that creates the file `marker` and calls `how`, unless it exists."""
 
     def fail() -> None:
         if not marker.exists():

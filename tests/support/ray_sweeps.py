@@ -30,7 +30,7 @@ ROWS = ["sotl_e1", "epochs_completed", "training_iteration"]
 def local_ray_running() -> Iterator[None]:
     """Run a local Ray. Its workers can import this package, the tests and the examples.
 
-    Start it only once: Ray takes seconds to start, and each worker takes longer.
+    Start it only once: Ray takes seconds to start, and each worker takes more seconds.
     """
     paths = [str(ROOT), str(EXAMPLES)]
     worker_environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
@@ -45,7 +45,7 @@ def local_ray_running() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_resource_warnings() -> Iterator[None]:
-    """Ignore the files and processes that Ray leaves open when it starts and ends."""
+    """Ignore warnings about files and processes that Ray leaves open at its start and end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
