@@ -48,8 +48,8 @@ def build_network(kind: str, widths: tuple[int, ...], *, dropout: float = 0.2) -
 
     Args:
         kind: "mlp" for fully connected layers, "conv" for 3 x 3 convolutions.
-        widths: The units of each hidden layer. For "conv", the channels of at most three layers,
-            each of which halves the image size.
+        widths: The units of each hidden layer. For "conv", the channels of at most three layers.
+            Each layer halves the image size.
         dropout: The share of the last layer's inputs to drop in training, in [0, 1).
     """
     layers: list[nn.Module] = [nn.Flatten()] if kind == "mlp" else []

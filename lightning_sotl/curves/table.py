@@ -342,7 +342,7 @@ class LearningCurves:
         Its columns are `run`, `epoch`, and the curves and final values that the table has; a
         final value is repeated in all rows of its run. A run has rows up to its last epoch with a
         value. `DataFrame.attrs` keeps the two modes, and so does Parquet, but not CSV. `from_frame`
-        reads all columns of the frame without arguments, and refuses another mode than the stored
+        reads all columns of the frame without naming them, and refuses another mode than the stored
         one.
 
         `features`, `epoch_seconds` and `checkpoints` are left out, because they have no column in

@@ -15,6 +15,7 @@ from lightning_sotl import (
 from tests.support.helpers import (
     PACKAGES,
     door,
+    fit_with_stopper,
     lightning,
     loader,
     message_with,
@@ -23,7 +24,6 @@ from tests.support.helpers import (
     scripted_model,
     trainer,
 )
-from tests.support.stopped_runs import fit
 
 pl = lightning()
 
@@ -53,7 +53,7 @@ def test_a_run_ends_after_t_epochs_in_any_order(tmp_path, package, first, val):
 
 def test_before_the_stop_there_are_no_results(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=8)
-    fit(tmp_path, stopper, max_epochs=8, limit_train_batches=0)
+    fit_with_stopper(tmp_path, stopper, max_epochs=8, limit_train_batches=0)
     assert (stopper.estimate, stopper.epochs_completed) == (None, None)
     assert stopper.stopping_reason == "not_stopped"
 
@@ -80,7 +80,7 @@ def test_lightnings_own_minima_are_met_without_cutting_an_epoch(tmp_path, option
         return step(batch, batch_idx)
 
     model.training_step = logs_each_step
-    fit(tmp_path, stopper, model=model, logger=logger, log_every_n_steps=0, **options)
+    fit_with_stopper(tmp_path, stopper, model=model, logger=logger, log_every_n_steps=0, **options)
     assert (stopper.epochs_completed, len(model.returned)) == (epochs, 4 * epochs)
     # If `should_stop` were set too early, Lightning would log each step.
     rows = Path(logger.log_dir, "metrics.csv").read_text()
@@ -109,7 +109,7 @@ def test_the_schedule_up_to_t_is_that_of_the_full_run(tmp_path, interval):
 
     whole, stopped = Cosine(), Cosine()
     trainer(tmp_path, callbacks=[SoTLMonitor()], max_epochs=8).fit(whole, loader(4))
-    fit(tmp_path, EarlyRankingStopper(stop_epoch=3), model=stopped)
+    fit_with_stopper(tmp_path, EarlyRankingStopper(stop_epoch=3), model=stopped)
     assert stopped.rates == whole.rates[:12]
     assert len(set(stopped.rates)) > 2
 
@@ -161,7 +161,7 @@ def test_a_value_of_an_earlier_epoch_causes_a_warning(tmp_path):
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_diverged_run_ends_at_t_with_its_own_reason(tmp_path, loss):
     stopper = EarlyRankingStopper(stop_epoch=3)
-    model, _ = fit(tmp_path, stopper, model=scripted_model(loss=lambda e, b: loss))
+    model, _ = fit_with_stopper(tmp_path, stopper, model=scripted_model(loss=lambda e, b: loss))
     assert stopper.stopping_reason == StoppingReason.non_finite_estimate
     assert (stopper.estimate, stopper.epochs_completed) == (math.inf, 3)
     assert len(model.returned) == 12
@@ -173,7 +173,7 @@ def test_a_run_without_the_estimate_continues_until_it_exists_and_warns_once(tmp
     stopper = EarlyRankingStopper(stop_epoch=2)
     model = scripted_model(loss=lambda e, b: None if e in (1, 2) else scripted_loss(e, b))
     with pytest.warns(UserWarning, match="not available yet") as caught:
-        fit(tmp_path, stopper, model=model)
+        fit_with_stopper(tmp_path, stopper, model=model)
     assert message_with(caught, "not available") == (
         "The limit is reached but `sotl_e1` is not available yet; the run continues until it is."
     )
@@ -223,7 +223,7 @@ def test_a_metric_that_is_not_logged_causes_a_warning_long_before_the_limit(tmp_
         pytest.warns(UserWarning, match="val_los") as caught,
         pytest.raises(RuntimeError, match=r"^`monitor='val_los'` is not logged; available: "),
     ):
-        fit(tmp_path, stopper, model=scripted_model(val=True))
+        fit_with_stopper(tmp_path, stopper, model=scripted_model(val=True))
     assert message_with(caught, "val_los") == (
         "`monitor='val_los'` was not logged in the first 2 epochs; available: 'val_loss', 'sotl', "
         "'sotl_e1'. If it is never logged, the run will fail at its limit."
@@ -236,7 +236,7 @@ def test_a_module_that_returns_no_loss_ends_after_its_first_epoch(tmp_path):
     model = scripted_model(automatic=False, output=lambda value: None)
     stopper = EarlyRankingStopper(stop_epoch=4)
     with pytest.raises(RuntimeError, match="cannot have a value") as caught:
-        fit(tmp_path, stopper, model=model)
+        fit_with_stopper(tmp_path, stopper, model=model)
     assert str(caught.value) == (
         "`monitor='sotl_e1'` cannot have a value because no training step returned a loss. Return "
         "the loss from `training_step`, alone or in a dictionary under the key 'loss', also under "
@@ -250,7 +250,7 @@ def test_a_module_without_losses_can_be_stopped_by_its_own_metric(tmp_path):
     model = scripted_model(automatic=False, output=lambda value: None, val=True)
     stopper = EarlyRankingStopper(stop_epoch=3, monitor="val_loss")
     with pytest.warns(UserWarning, match="returned a loss") as caught:
-        fit(tmp_path, stopper, model=model)
+        fit_with_stopper(tmp_path, stopper, model=model)
     assert sum("returned a loss" in str(entry.message) for entry in caught) == 1  # in 3 epochs
     assert stopper.epochs_completed == 3
 
@@ -258,7 +258,7 @@ def test_a_module_without_losses_can_be_stopped_by_its_own_metric(tmp_path):
 def test_min_epochs_above_the_limit_warn_before_training(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
     with pytest.warns(UserWarning, match="min_epochs") as caught:
-        fit(tmp_path, stopper, min_epochs=3)
+        fit_with_stopper(tmp_path, stopper, min_epochs=3)
     assert message_with(caught, "min_epochs") == (
         "`stop_epoch=2` is below the Trainer's `min_epochs=3`, so the run ends after 3 epochs."
     )
@@ -267,13 +267,13 @@ def test_min_epochs_above_the_limit_warn_before_training(tmp_path):
 
 def test_fast_dev_run_is_not_stopped(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=1, monitor="never logged")
-    fit(tmp_path, stopper, fast_dev_run=2)
+    fit_with_stopper(tmp_path, stopper, fast_dev_run=2)
     assert stopper.stopping_reason == "not_stopped"
 
 
 def test_a_cut_epoch_is_not_completed(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
-    fit(tmp_path, stopper, max_steps=7, max_epochs=-1)
+    fit_with_stopper(tmp_path, stopper, max_steps=7, max_epochs=-1)
     assert stopper.stopping_reason == "not_stopped"
 
 
@@ -291,7 +291,7 @@ def test_a_stop_by_another_callback_is_kept(tmp_path):
             trainer.should_stop = trainer.current_epoch == 1
 
     stopper = EarlyRankingStopper(stop_epoch=5)
-    model, _ = fit(tmp_path, stopper, Stop())
+    model, _ = fit_with_stopper(tmp_path, stopper, Stop())
     assert (len(model.returned), stopper.stopping_reason) == (8, "not_stopped")
 
 
@@ -311,7 +311,7 @@ def test_a_run_in_blocks_ends_at_the_end_of_a_block(
 ):
     stopper = EarlyRankingStopper(stop_batches=stop_batches, monitor="sotl_b3_e1")
     monitor = SoTLMonitor(every_n_train_batches=3)
-    model, _ = fit(tmp_path, stopper, monitor=monitor, batches=batches, **options)
+    model, _ = fit_with_stopper(tmp_path, stopper, monitor=monitor, batches=batches, **options)
     assert len(model.returned) == stopped_at
     assert stopper.stopping_reason == "stop_batches_reached"
     last = [value for *_, value in model.returned[-3:]]

@@ -3,8 +3,7 @@
 import pytest
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
-from tests.support.helpers import message_with, scripted_model
-from tests.support.stopped_runs import fit
+from tests.support.helpers import fit_with_stopper, message_with, scripted_model
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,9 @@ def test_limits_that_cannot_be_met_raise_before_the_first_batch(
 ):
     model = scripted_model()
     with pytest.raises(ValueError, match="Expected `") as caught:
-        fit(tmp_path, EarlyRankingStopper(**stopper), monitor=SoTLMonitor(**monitor), model=model)
+        fit_with_stopper(
+            tmp_path, EarlyRankingStopper(**stopper), monitor=SoTLMonitor(**monitor), model=model
+        )
     assert str(caught.value) == message
     assert model.returned == []
 
@@ -114,7 +115,7 @@ def test_limits_that_cannot_be_met_raise_before_the_first_batch(
 def test_a_limit_beyond_the_budget_causes_a_warning(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=9)
     with pytest.warns(UserWarning, match="beyond") as caught:
-        fit(tmp_path, stopper, max_epochs=2)
+        fit_with_stopper(tmp_path, stopper, max_epochs=2)
     assert message_with(caught, "beyond") == (
         "`stop_epoch=9` is beyond `max_epochs=2`, so the run ends before reaching it. Set "
         "`max_epochs` to the full budget."
@@ -128,5 +129,5 @@ def test_an_error_for_an_unknown_argument_names_the_callback(callback):
 
 
 def test_the_budget_of_fast_dev_run_causes_no_warning(tmp_path):
-    _, run = fit(tmp_path, EarlyRankingStopper(stop_epoch=3), fast_dev_run=True)
+    _, run = fit_with_stopper(tmp_path, EarlyRankingStopper(stop_epoch=3), fast_dev_run=True)
     assert run.max_epochs == 1

@@ -7,6 +7,7 @@ import pytest
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor, StoppingReason
 from tests.support.helpers import (
+    fit_with_stopper,
     lightning,
     loader,
     returned_epoch_losses,
@@ -14,7 +15,6 @@ from tests.support.helpers import (
     scripted_model,
     trainer,
 )
-from tests.support.stopped_runs import fit
 
 pl = lightning()
 
@@ -23,17 +23,17 @@ def test_a_stopper_in_two_runs_has_the_results_of_the_newer(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
     for factor in (1.0, 0.5):
         model = scripted_model(loss=lambda e, b, f=factor: f * scripted_loss(e, b))
-        fit(tmp_path, stopper, model=model)
+        fit_with_stopper(tmp_path, stopper, model=model)
         assert stopper.estimate == returned_epoch_losses(model)[1]
 
 
 def test_copies_after_fit_have_the_results(tmp_path):
     stopper = EarlyRankingStopper(stop_epoch=2)
-    fit(tmp_path, stopper)
+    fit_with_stopper(tmp_path, stopper)
     for twin in (copy.deepcopy(stopper), pickle.loads(pickle.dumps(stopper))):  # noqa: S301
         assert (twin.estimate, twin.epochs_completed) == (stopper.estimate, 2)
         assert twin.stopping_reason is StoppingReason.stop_epoch_reached
-        model, _ = fit(tmp_path, twin, batches=3)
+        model, _ = fit_with_stopper(tmp_path, twin, batches=3)
         assert twin.estimate == returned_epoch_losses(model)[1] != stopper.estimate
 
 
@@ -102,7 +102,7 @@ def test_a_crashed_run_ends_where_it_would_have_ended(tmp_path, stopper, monitor
 def test_a_resumed_run_without_the_estimate_continues_until_it_exists(tmp_path):
     model = {"loss": lambda e, b: None if e == 1 else scripted_loss(e, b)}
     saver, stopper = SaveEachStep(tmp_path), EarlyRankingStopper(stop_epoch=2)
-    fit(tmp_path, stopper, saver, model=scripted_model(**model))
+    fit_with_stopper(tmp_path, stopper, saver, model=scripted_model(**model))
     assert (stopper.epochs_completed, stopper.stopping_reason) == (3, "stop_epoch_reached")
     resumed, monitor = EarlyRankingStopper(stop_epoch=2), SoTLMonitor()
     rest = scripted_model(**model)

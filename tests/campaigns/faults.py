@@ -6,7 +6,7 @@ Runs the named campaigns, or `all`, in forked processes on the CPU (Linux, macOS
 counts, and exits with 1 if anything was wrong. `--lean` takes seconds, as in the tests.
 
     killed-runs         50 runs, each killed 1 to 4 times at random and resumed         2 minutes
-    killed-ranks        50 runs of 2 gloo processes, one of which is killed or hangs    3 minutes
+    killed-ranks        50 runs of 2 gloo processes, where one is killed or hangs       3 minutes
     killed-studies      50 kills of processes that run an Optuna study                  10 minutes
     killed-sweeps       50 sweeps killed at a write and at random, 16 shared sweeps     6 minutes
     shared-study        20 trials at once in one Optuna study, in each storage          1 minute

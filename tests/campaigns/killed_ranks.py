@@ -1,4 +1,4 @@
-"""Two gloo processes that train together, one of which is killed or hangs."""
+"""Two gloo processes train together, and one of them is killed or hangs."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Notes:
 
 
 class Points:
-    """The points before, inside and after each write, at one of which this process is killed.
+    """The points before, inside and after each write. This process is killed at one of them.
 
     It wraps the functions that write in this process. If `kill_at` is None, it writes the names of
     all points into a file.

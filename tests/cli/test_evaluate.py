@@ -9,8 +9,8 @@ import pytest
 
 from lightning_sotl import LearningCurves
 from tests.support.command_line import run, write_sweep
+from tests.support.paths import SHARED_DATA, needs_shared_data
 from tests.support.run_folders import write_csv_log, write_record
-from tests.support.shared_data import SHARED_DATA, needs_shared_data
 
 TOO_FEW = (
     "The intervals are too narrow with only 3 runs; it takes at least 20 to recommend E and T."

@@ -447,7 +447,7 @@ def test_curves_survive_a_frame_bit_for_bit(data: st.DataObject, shape: tuple[in
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_rows_give_the_curves_of_a_plain_loop(data: st.DataObject) -> None:
-    """Rows in any order, of which some repeat, and some lack a value."""
+    """Rows are in any order, some repeat, and some lack a value."""
     losses = data.draw(
         st.dictionaries(
             st.tuples(st.sampled_from("abc"), st.integers(0, 4)), st.floats(-9, 9), min_size=1

@@ -37,7 +37,7 @@ def zipped(members: dict[str, bytes], **options: int) -> bytes:
 
 
 def listing(names: list[bytes], *, size: int = 1) -> bytes:
-    """Return a zip with only a list of members, each of which declares `size` bytes."""
+    """Return a zip with only a list of members. Each member declares `size` bytes."""
     entries = b"".join(
         struct.pack("<4s6H3L5H2L", b"PK\1\2", *(0,) * 6, 0, 1, size, len(name), *(0,) * 6) + name
         for name in names

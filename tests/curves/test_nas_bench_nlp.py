@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
-from tests.support.shared_data import SHARED_DATA, needs_shared_data
+from tests.support.paths import SHARED_DATA, needs_shared_data
 
 
 def document(train: list[float], status: str = "OK", **changes: object) -> str:

@@ -19,7 +19,7 @@ from tests.support.run_folders import (
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Path:
-    """Three runs, the last of which was resumed in a folder elsewhere."""
+    """Three runs. The last one was resumed in another folder."""
     write_record(tmp_path / "logs" / "v0", [3.0, 2.0])
     write_csv_log(tmp_path / "logs" / "v9", csv_rows([3.5, 2.5]))
     write_record(tmp_path / "logs" / "v10", [4.0, 3.0], run_id="x", status="stopped")

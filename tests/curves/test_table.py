@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lightning_sotl.curves.table import LearningCurves
-from tests.support.shared_data import SHARED_DATA, needs_shared_data
+from tests.support.paths import SHARED_DATA, needs_shared_data
 
 LOSSES = [[2.0, 1.0, 0.5], [3.0, np.nan, np.nan]]
 

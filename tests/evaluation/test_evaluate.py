@@ -16,7 +16,7 @@ from lightning_sotl.evaluation.evaluate import (
     notes,
     selection_notes,
 )
-from tests.support.shared_data import SHARED_DATA, needs_shared_data
+from tests.support.paths import SHARED_DATA, needs_shared_data
 
 
 def noisy_table(runs: int = 60, epochs: int = 12, seed: int = 0) -> LearningCurves:

@@ -24,15 +24,6 @@ RUNS = plan_runs(SMOKE)
 SMALL_PLAN = Plan(10, 15, 5, 20, wide_rates=(1e-4, 1e-1), close_rates=(1e-3, 4e-3))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in the builder: bits depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build(output: Path, *options: str) -> subprocess.Popen[str]:
     """Start the builder on two tiny runs in a process group of its own."""
     command = [sys.executable, str(LANGUAGE / "build_table.py"), "--smoke", "--output", str(output)]

@@ -30,15 +30,6 @@ TABLES = PAPER / "tables"
 CURVES = ("train_loss", "val_loss", "val_metric", "final_metric", "final_loss", "features")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Use one thread, as the workers do, because the last digits depend on it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build(output: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start to build the small table "cells" in a separate process group."""
     command = [sys.executable, str(PAPER / "build_table.py"), "--smoke", "--table", "cells"]

@@ -26,15 +26,6 @@ from cell_space import (
 NONE, SKIP, CONV1, CONV3, POOL = OPERATIONS
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Use one thread; more threads are slower on tensors this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def reached_by_matrix_powers(cell: tuple[str, ...]) -> bool:
     """Return whether a walk of three edges or fewer leads from the input to the output."""
     step = np.eye(4, dtype=int)

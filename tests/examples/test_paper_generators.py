@@ -27,15 +27,6 @@ from tests.examples.test_examples import run_example, table
 NODES = 12
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Use one thread, as the example does; more threads are slower on networks this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def edges(graph: nx.Graph) -> list[tuple[int, int]]:
     return sorted(tuple(sorted(edge)) for edge in graph.edges)
 

@@ -1,4 +1,4 @@
-"""Studies in several processes, one of which is killed."""
+"""Studies in several processes, where one process is killed."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from lightning_sotl.replay.experiment import replay
 from lightning_sotl.replay.policies.baselines import named_baseline
 from lightning_sotl.replay.simulation import simulate
+from tests.support.paths import SHARED_DATA, needs_shared_data
 from tests.support.replay_tables import TRAIN, VALIDATION, Logged, assert_no_look_ahead, assert_same
-from tests.support.shared_data import SHARED_DATA, needs_shared_data
 
 WORST = np.array(TRAIN)
 WORST[[0, 2]] = np.inf

@@ -176,6 +176,23 @@ def trainer(tmp_path: Any, package: str = "pytorch_lightning", **kwargs: Any) ->
     return lightning(package).Trainer(**{**options, **kwargs})
 
 
+def fit_with_stopper(
+    tmp_path: Any,
+    stopper: Any,
+    *callbacks: Any,
+    model: Any = None,
+    batches: int = 4,
+    monitor: Any = None,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Train a scripted model with a stopper and a monitor; return the model and the Trainer."""
+    model = model or scripted_model()
+    callbacks = (*callbacks, stopper, monitor or door().SoTLMonitor())
+    run = trainer(tmp_path, callbacks=list(callbacks), **{"max_epochs": 8, **options})
+    run.fit(model, loader(batches))
+    return model, run
+
+
 def message_with(caught: Any, text: str) -> str:
     """Return the only caught warning that contains `text`. Lightning and torch also warn."""
     (message,) = {str(entry.message) for entry in caught if text in str(entry.message)}
