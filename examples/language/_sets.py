@@ -1,21 +1,36 @@
-"""What the analyses share: the sets of runs that they rank, the cost of validation, and options."""
+"""What the analyses share: the sets of runs, scores, the cost of validation, and options."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lightning_sotl import LearningCurves
+from lightning_sotl.evaluation.estimators import named_estimator
+from lightning_sotl.plotting import save
 
 HERE = Path(__file__).parent
 LEAST = 5  # runs of a set or of a group
+NAMES = {
+    "sotl-e1": "SoTL-E1",
+    "sotl-e5": "SoTL-E5",
+    "sotl": "SoTL of all blocks",
+    "sovl-e1": "validation loss",
+}
+COLORS = {"sotl-e1": "#0072b2", "sotl-e5": "#56b4e9", "sotl": "#009e73", "sovl-e1": "#d55e00"}
+SHARES = (0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+
+Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,7 @@ class RunSet:
     title: str
     curves: LearningCurves
     rows: list[dict[str, str]]
-    quarter: NDArray[np.float64]
+    quarter: Scores
 
     def where(self, title: str, **values: str) -> RunSet:
         """Return the runs whose settings have these values."""
@@ -61,6 +76,24 @@ class RunSet:
             float(row["validation_seconds"]) / float(row["train_seconds"]) for row in self.rows
         ]
         return float(np.median(seconds))
+
+    @property
+    def heading(self) -> str:
+        """The title of a set's tables."""
+        return f"\n=== {self.title}: {len(self.rows)} runs ===\n"
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """The arguments that describe the final test losses to the correlations."""
+        return {"target": self.curves.final_metric, "target_mode": "min"}
+
+    def scores(self, name: str) -> Scores:
+        """Return an estimator after each block, shape `(runs, blocks)`; lower is better."""
+        return named_estimator(name).scores(self.curves)
+
+    def blocks(self, shares: Sequence[float] = SHARES) -> list[int]:
+        """Return the T's of the tables, from shares of the training."""
+        return sorted({max(1, round(share * self.curves.epochs)) for share in shares})
 
 
 def read_set(name: str, options: argparse.Namespace) -> RunSet:
@@ -92,6 +125,30 @@ def main_sets(options: argparse.Namespace) -> list[RunSet]:
     if not sets:
         raise SystemExit(f"Expected at least {LEAST} finished runs but got {len(main.rows)}.")
     return sets
+
+
+def verdict(low: float, high: float) -> str:
+    """Return which of two rankings is better, from the interval of their difference."""
+    if low > 0:
+        return "SoTL-E1 better"
+    return "SoTL-E1 worse" if high < 0 else "undecided"
+
+
+def difference_cells(gap: float, low: float, high: float) -> list[str]:
+    """Return the cells of a table for a difference, its interval and the verdict."""
+    return [f"{gap:+.3f}", f"[{low:+.3f}, {high:+.3f}]", verdict(low, high)]
+
+
+def bootstrap_of(options: argparse.Namespace) -> dict[str, int]:
+    """Return the number of resamples and their seed."""
+    return {"resamples": 50 if options.smoke else 1000, "seed": options.seed}
+
+
+def save_picture(figure: Figure, name: str, options: argparse.Namespace) -> None:
+    """Save a picture in the output folder, and print where it is."""
+    path = options.output / f"language_{name}.png"
+    save(figure, path)
+    print(f"\npicture in {os.path.relpath(path)}\n")
 
 
 def parse(doc: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:

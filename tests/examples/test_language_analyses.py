@@ -7,6 +7,8 @@ import sys
 from argparse import Namespace
 
 import correlations
+import equal_cost
+import mixed_settings
 import numpy as np
 import policies
 import pytest
@@ -17,7 +19,7 @@ from scipy.stats import spearmanr
 
 from tests.support.paths import LANGUAGE
 
-PLAN = Plan(8, 12, 6, 12, wide_rates=(1e-4, 1e-1), close_rates=(1e-3, 4e-3))
+PLAN = Plan(8, 12, 6, 20, wide_rates=(1e-4, 1e-1), close_rates=(1e-3, 4e-3))
 BLOCKS = 20
 
 
@@ -72,17 +74,50 @@ def test_correlations_are_those_of_scipy(results, capsys, tmp_path):
         assert float(both[1 + number]) == pytest.approx(
             spearmanr(scores, target).statistic, abs=5.1e-4
         )
-    assert "a validation pass takes 0.250 of a block's training" in output
     assert "6 runs with 3 seeds" in output
     assert (tmp_path / "output" / "language_correlations.png").stat().st_size > 1000
 
 
+def test_a_validation_pass_is_paid_with_blocks_of_training(results, capsys, tmp_path):
+    lines, options = results
+    equal_cost.main(options)
+    output = capsys.readouterr().out
+    assert "A validation pass takes 0.250 of a block's training" in output
+    target = [line["test_loss"] for line in lines]
+    # 8 blocks with a pass after each take as long as 10 blocks.
+    scores = [line["val_loss"][7] for line in lines]
+    expected = f"{spearmanr(scores, target).statistic:.3f}"
+    assert re.search(rf"^ *10 +\S+ +a pass each block +8\.00 +{expected} ", output, re.M)
+    assert (tmp_path / "output" / "language_equal_cost.png").stat().st_size > 1000
+
+
+def test_mixed_settings_are_ranked_together_and_within_groups(results, capsys, tmp_path):
+    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    varied = [line for line in lines if line["group"] == "varied"]
+    mixed_settings.main(results[1])
+    output = capsys.readouterr().out
+    groups = {}
+    for line in varied:
+        groups.setdefault(line["dropout"], []).append(line)
+    kept = [group for group in groups.values() if len(group) >= 5]
+    assert 0 < len(kept) < len(groups)
+    for title, members in {"all runs together": [varied], "equal dropout": kept}.items():
+        rho = [
+            spearmanr([each["train_loss"][1] for each in group], [x["test_loss"] for x in group])
+            for group in members
+        ]
+        mean = np.average([each.statistic for each in rho], weights=[len(m) for m in members])
+        runs = sum(map(len, members))
+        assert re.search(rf"^{title} +{len(members)} +{runs} +SoTL-E1 +{mean:.3f} \[", output, re.M)
+    assert (tmp_path / "output" / "language_mixed_settings.png").stat().st_size > 1000
+
+
 def test_a_loss_between_two_blocks_is_interpolated():
     losses = np.array([[3.0, 2.0, 1.5], [4.0, np.inf, np.inf]])
-    assert correlations.interpolate(losses, 2.5).tolist() == [1.75, np.inf]
-    assert correlations.interpolate(losses, 1.25).tolist() == [2.75, np.inf]
-    assert correlations.interpolate(losses, 1.0).tolist() == [3.0, 4.0]
-    assert correlations.interpolate(losses, 3.0).tolist() == [1.5, np.inf]
+    assert equal_cost.interpolate(losses, 2.5).tolist() == [1.75, np.inf]
+    assert equal_cost.interpolate(losses, 1.25).tolist() == [2.75, np.inf]
+    assert equal_cost.interpolate(losses, 1.0).tolist() == [3.0, 4.0]
+    assert equal_cost.interpolate(losses, 3.0).tolist() == [1.5, np.inf]
 
 
 def test_policies_are_replayed_with_one_worker_and_all_at_once(results, capsys, tmp_path):
