@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from lightning_sotl.integrations import optuna as for_pytorch_lightning
 from tests.support.helpers import (
@@ -13,6 +14,7 @@ from tests.support.helpers import (
     door,
     loader,
     returned_epoch_losses,
+    scripted_loss,
     scripted_model,
     trainer,
 )
@@ -242,3 +244,79 @@ def test_finish_raises_if_the_run_has_no_value_or_the_reporter_had_no_trainer(tm
     message += " This OptunaReporter was not in the callbacks of a Trainer."
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         unused.finish()
+
+
+@pytest.mark.parametrize("already_reported", [False, True])
+def test_a_validation_inside_an_epoch_is_stored_once_with_the_block_before_it(
+    tmp_path, already_reported
+):
+    class Validates(Callback):
+        def __init__(self):
+            self.logged = []
+
+        def on_validation_epoch_end(self, run, module):
+            self.logged.append(0.5 + len(self.logged))
+            self.log("val_acc", self.logged[-1])
+
+    trial = optuna.create_study(pruner=NEVER_PRUNES).ask()
+    losses = {b: (scripted_loss(0, 2 * b) + scripted_loss(0, 2 * b + 1)) / 2 for b in range(5)}
+    for block, loss in losses.items() if already_reported else ():
+        trial.report(loss, block)
+    reporter = for_pytorch_lightning.OptunaReporter(trial, "sotl_b2_e1", "val_acc", "max")
+    validates = Validates()
+    callbacks = [reporter, validates, door().SoTLMonitor(every_n_train_batches=2)]
+    options = {"max_epochs": 1, "val_check_interval": 4, "limit_train_batches": 10}
+    trainer(tmp_path, callbacks=callbacks, **options).fit(scripted_model(val=True), loader(10))
+    assert validates.logged == [0.5, 1.5]  # after 4 and 8 batches
+    assert trial.user_attrs["lightning_sotl:validation"] == {"1": -0.5, "3": -1.5}
+    assert trial.study.trials[0].intermediate_values == pytest.approx(losses)
+    assert reporter.finish() == pytest.approx(losses[4])
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_a_run_without_losses_is_refused_after_its_first_block(tmp_path):
+    steps = []
+    model = scripted_model(loss=lambda epoch, batch: steps.append(batch))
+    monitor = door().SoTLMonitor(every_n_train_batches=2)
+    reporter = for_pytorch_lightning.OptunaReporter(optuna.create_study().ask(), "sotl_b2_e1")
+    message = "`monitor='sotl_b2_e1'` cannot have a value because no training step returned a loss."
+    with (
+        pytest.warns(UserWarning, match="^None of the 2 steps of block 0 returned a loss"),
+        pytest.raises(RuntimeError, match=f"^{re.escape(message)}"),
+    ):
+        trainer(tmp_path, callbacks=[monitor, reporter], max_epochs=1).fit(model, loader(9))
+    assert steps == [0, 1]
+
+
+def test_a_metric_of_a_run_without_a_complete_epoch_is_not_reported(tmp_path):
+    reporter = for_pytorch_lightning.OptunaReporter(optuna.create_study().ask(), "val_loss")
+    options = {"max_epochs": 1, "max_steps": 6, "val_check_interval": 2}
+    message = (
+        "`monitor='val_loss'` was never reported because no epoch was completed; available: "
+        "'val_loss'."
+    )
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        trainer(tmp_path, callbacks=[reporter], **options).fit(scripted_model(val=True), loader(8))
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+def test_a_killed_run_in_blocks_whose_loader_starts_again_causes_a_warning(tmp_path):
+    trial = optuna.create_study(pruner=NEVER_PRUNES).ask()
+    saves = ModelCheckpoint(tmp_path, "newest", every_n_train_steps=3)
+    # Blocks of 2 batches, killed after 4, resumed after 3. Batches 0 and 1 come instead of 3 and 4.
+    stored, value = ((4.0 + (3 * b) % 11 / 16 for b in pair) for pair in ((2, 3), (2, 0)))
+    message = (
+        f"The study has the value {sum(stored) / 2:.6g} for this trial at step 1, but the run now "
+        f"has {sum(value) / 2:.6g}: it did not resume from the trial's checkpoint, or its training "
+        "loader did not, which needs a `state_dict`. The study keeps the first value."
+    )
+    options = {"max_epochs": 1, "enable_checkpointing": True}
+    for steps, path in ((4, None), (5, tmp_path / "newest.ckpt")):
+        reporter = for_pytorch_lightning.OptunaReporter(trial, "sotl_b2_e1")
+        callbacks = [door().SoTLMonitor(every_n_train_batches=2), reporter, saves]
+        run = trainer(tmp_path, callbacks=callbacks, max_steps=steps, **options)
+        if path is None:
+            run.fit(scripted_model(by_batch=True), loader(8))
+            continue
+        with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+            run.fit(scripted_model(by_batch=True), loader(8), ckpt_path=path)

@@ -22,6 +22,7 @@ from lightning_sotl.callbacks._trainer import (
     epoch_is_whole,
     limits_allow_stop,
     trains_without_backward,
+    validation_is_due,
 )
 from lightning_sotl.callbacks.stopper import EarlyRankingStopper, stoppers_of
 from lightning_sotl.integrations._optuna.restart import own_identity, process_key
@@ -37,7 +38,7 @@ from lightning_sotl.integrations._optuna.storage import (
     sign_of,
     validations_of,
 )
-from lightning_sotl.losses.names import parse_monitor
+from lightning_sotl.losses.names import parse_monitor, unit_of
 from lightning_sotl.policies.stopping import StoppingReason
 from lightning_sotl.stats.ranks import Mode, check_mode
 
@@ -68,6 +69,7 @@ class _Fit:
     reasons_before: dict[str, StoppingReason] = field(default_factory=dict)  # by the stopper's key
     validations: dict[int, float] = field(default_factory=dict)  # step -> value, lower is better
     to_compare: dict[int, float] = field(default_factory=dict)  # earlier reports, not yet compared
+    any_whole_epoch: bool = False
 
 
 class OptunaReporter:
@@ -77,9 +79,10 @@ class OptunaReporter:
     objective.
 
     The value after epoch e is reported once, at step e, counted from 0. With blocks, the step is
-    the index of the block. A pruned run ends through `trainer.should_stop`, so its loggers and
-    checkpoints are complete. If the first value is not finite, the run has diverged from the start
-    and ends there. Rank 0 reports and decides, and all ranks stop together.
+    the index of the block. A validation after the last batch comes before the report. A pruned run
+    ends through `trainer.should_stop`, so its loggers and checkpoints are complete. If the first
+    value is not finite, the run has diverged from the start and ends there. Rank 0 reports and
+    decides, and all ranks stop together.
 
     If the storage fails during a report, the reporter tries three times within a second. The run
     then continues with a warning, and the value is reported with the next one or in `finish()`.
@@ -92,11 +95,11 @@ class OptunaReporter:
         trial: The trial, from a study with one objective. With several processes, only rank 0 needs
             it, and the other ranks may pass None.
         monitor: The logged metric to report. Any metric that is logged in training or validation
-            steps works. It is reported only for the epochs in which it is logged. A sum of training
-            losses, such as "sotl_e1", requires a study that minimizes.
+            steps works. It is reported only for the epochs in which it is logged, at their ends. A
+            sum of training losses, such as "sotl_e1", requires a study that minimizes.
         validation: A logged validation metric, such as "val_acc", that an `AdaptivePruner` uses in
-            addition to `monitor`. It is stored with the report of each epoch in which it is logged.
-            Other pruners ignore it.
+            addition to `monitor`. It is stored with the report of each epoch (or block) in which it
+            is logged. Other pruners ignore it.
         validation_mode: "min" if lower is better in `validation`, "max" if higher is better.
             Required with `validation`.
 
@@ -105,7 +108,8 @@ class OptunaReporter:
         ValueError: If `validation_mode` is not "min" or "max", if the study has several objectives,
             or if it maximizes a sum of training losses. In `setup`, if `trial` is None on rank 0.
         RuntimeError: In `setup`, if `monitor` is the name of an estimate that no SoTLMonitor of
-            this Trainer logs. After the first epoch, if a SoTLMonitor receives no losses.
+            this Trainer logs. After the first epoch (or block), if a SoTLMonitor receives no
+            losses.
 
     Warns:
         UserWarning: If the storage fails, if a metric was never logged, or if the study has other
@@ -243,24 +247,38 @@ class OptunaReporter:
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report the block that this batch completes."""
-        if not self._metric.counts_blocks:  # with epochs, keep each step cheap
+        """Report the block that this batch completes, unless a validation or epoch end follows.
+
+        A stopper waits for those too.
+        """
+        # With epochs, keep each step cheap.
+        if not self._metric.counts_blocks or not self._metric.is_between_units:
             return
-        units = self._metric.units_completed
-        if units is not None and self._metric.is_between_units:
-            self._report(trainer, units - 1)
-            self._stop_if_allowed(trainer, units - 1, trainer.current_epoch, inside_epoch=True)
+        self._metric.refuse_lossless()
+        if not trainer.is_last_batch and not validation_is_due(trainer):
+            self._report_inside_epoch(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
+        """Report a block that ended just before this validation."""
+        if self._run.stage != "fit" or trainer.sanity_checking or trainer.is_last_batch:
+            return
+        if self._metric.counts_blocks and self._metric.is_between_units:
+            self._report_inside_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
-        """Report a complete epoch."""
+        """Report a complete epoch, or a block that ended with it."""
         if trains_without_backward(trainer):
             return
         self._metric.refuse_lossless()
         units, whole = self._metric.units_completed, epoch_is_whole(trainer)
         step = trainer.current_epoch if units is None else units - 1
-        if not self._metric.counts_blocks and (whole or units is not None):
+        reports = whole or units is not None
+        if self._metric.counts_blocks:
+            reports = self._metric.is_between_units
+        if reports:
             self._report(trainer, step)
         if whole:
+            self._fit.any_whole_epoch = True
             self._stop_if_allowed(trainer, step, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: Module) -> None:
@@ -272,10 +290,13 @@ class OptunaReporter:
             state.value = self._metric.value
         if self._metric.monitor is None and not state.reported:
             problem = "was never reported because training and validation steps do not log it"
+            if not self._fit.any_whole_epoch:
+                problem = "was never reported because no epoch was completed"
             warn_user(self._metric.explain_missing(f"{problem}; available"))
         is_stored = not trainer.is_global_zero or self._fit.validations
         if self._validation_metric is not None and not is_stored:
-            problem = "was never reported because no epoch logged it before its end"
+            unit = unit_of(self.monitor)
+            problem = f"was never reported because no {unit} logged it before its end"
             warn_user(self._validation_metric.explain_missing(f"{problem}; available"))
 
     def teardown(self, trainer: Trainer, pl_module: Module, stage: str) -> None:
@@ -390,6 +411,11 @@ class OptunaReporter:
 
     # --- one report
 
+    def _report_inside_epoch(self, trainer: Trainer) -> None:
+        step = (self._metric.units_completed or 0) - 1
+        self._report(trainer, step)
+        self._stop_if_allowed(trainer, step, trainer.current_epoch, inside_epoch=True)
+
     def _report(self, trainer: Trainer, step: int) -> None:
         state, fit, metric = self._state, self._fit, self._metric
         if step in fit.to_compare:
@@ -398,6 +424,8 @@ class OptunaReporter:
             return
         if step in state.reported:
             fit.repeated = step
+            if trainer.is_global_zero:
+                self._store_validation(step)
             if step == fit.undecided:
                 self._decide_again(trainer, step)
             return
@@ -426,16 +454,12 @@ class OptunaReporter:
             The reported value, whether the run's first value is not finite, and whether the pruner
             ends the run.
         """
-        trial, state, fit = self._required_trial(), self._state, self._fit
+        trial, state = self._required_trial(), self._state
         value = shown if shown is not None and math.isfinite(shown) else self._worst
         known = {**state.reported, **state.pending, step: value}
         hopeless = not math.isfinite(known[min(known)])
         state.pending[step] = value
-        validation = self._validation_metric
-        if validation is not None and validation.value is not None and validation.is_new:
-            sign = -1.0 if self.validation_mode == "max" else 1.0
-            fit.validations[step] = sign * validation.value
-            note_validation(trial, fit.validations)
+        self._store_validation(step)
         is_stored = report_pending(trial, state.pending, state.reported)
         # While the storage fails, training continues.
         asks = is_stored and not hopeless
@@ -443,6 +467,17 @@ class OptunaReporter:
         if pruned:
             self._note_decision(step)
         return value, hopeless, pruned
+
+    def _store_validation(self, step: int) -> None:
+        """Store the validation metric of a step, on rank 0, unless its value is old."""
+        validation, known = self._validation_metric, self._fit.validations
+        if validation is None or validation.value is None or not validation.is_new:
+            return
+        validation.mark()  # an epoch may have several blocks
+        if step not in known:
+            sign = -1.0 if self.validation_mode == "max" else 1.0
+            known[step] = sign * validation.value
+            note_validation(self._required_trial(), known)
 
     def _decide_again(self, trainer: Trainer, step: int) -> None:
         """Ask the pruner again about a report whose process may have died before the decision."""
@@ -462,10 +497,13 @@ class OptunaReporter:
         if shown is None or not math.isfinite(stored) or math.isclose(shown, stored, rel_tol=1e-6):
             return
         self._fit.to_compare = {}
+        batches = ""
+        if self._metric.counts_blocks:  # the checkpoint may be from inside an epoch
+            batches = ", or its training loader did not, which needs a `state_dict`"
         warn_user(
             f"The study has the value {stored:.6g} for this trial at step {step}, but the run now "
-            f"has {shown:.6g}: it did not resume from the trial's checkpoint. The study keeps the "
-            "first value."
+            f"has {shown:.6g}: it did not resume from the trial's checkpoint{batches}. The study "
+            "keeps the first value."
         )
 
     def _stop_if_allowed(
