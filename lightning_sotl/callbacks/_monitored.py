@@ -76,6 +76,11 @@ class MonitoredMetric:
         """
         return self.monitor is None or self.monitor.is_between_units
 
+    @property
+    def completes_block_next(self) -> bool:
+        """Whether the next batch is the last of a block."""
+        return self.monitor is not None and self.monitor.completes_block_next
+
     def refuse_unknown(self, pl_module: Module) -> None:
         """Raise before training if the metric will certainly not be logged.
 

@@ -259,6 +259,12 @@ class SoTLMonitor:
         return self._state.losses.open is None
 
     @property
+    def completes_block_next(self) -> bool:
+        """Whether the next batch is the last of a block."""
+        window = self._state.losses.open
+        return (0 if window is None else window.steps) + 1 == self.every_n_train_batches
+
+    @property
     def lacks_losses(self) -> bool:
         """Whether at least one epoch (or block) was completed, but none of them has a loss."""
         return self._memory.warned_of_no_loss and self._state.losses.history.is_empty

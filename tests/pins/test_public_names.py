@@ -416,6 +416,7 @@ ATTRIBUTES = {
 # Public by name only: callbacks call them on each other, and they are not documented.
 BETWEEN_CALLBACKS = {
     "begun",
+    "completes_block_next",
     "sweep_run_id",
     "write_checkpoint",
     "write_end",

@@ -20,10 +20,15 @@ from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_c
 from lightning_sotl.callbacks._trainer import (
     Module,
     Trainer,
+    batches_into_epoch,
     before_epoch,
     end_epoch_loop,
     epoch_is_whole,
+    has_fetched_ahead,
+    has_loader_without_state,
+    has_pending_gradients,
     limits_allow_stop,
+    loader_states,
     trains_without_backward,
     validation_is_due,
 )
@@ -47,6 +52,10 @@ class _Fit:
     saving: bool = False
     loaded_random_states: list[dict[str, Any]] | None = None
     random_states_to_save: list[dict[str, Any]] | None = None
+    # Only for loaders from which Lightning fetches ahead: their states after the newest block, and
+    # after the next batch if it completes a block.
+    loader_states: list[Any] | None = None
+    next_loader_states: list[Any] | None = None
 
 
 class RayReporter:
@@ -86,11 +95,12 @@ class RayReporter:
         ValueError: If `monitor` or a name in `metrics` is empty, or `checkpoint_every` is below 1.
         RuntimeError: In `setup`, if the Trainer has more than one process, because Ray receives
             reports only from the trial's own process. Also if `monitor` is the name of an estimate
-            that no SoTLMonitor of this Trainer logs. After the first epoch, if a SoTLMonitor
-            receives no losses.
+            that no SoTLMonitor of this Trainer logs. After the first epoch (or block), if a
+            SoTLMonitor receives no losses.
 
     Warns:
-        UserWarning: If `monitor` is not logged.
+        UserWarning: If `monitor` is not logged, or if the trial resumes inside an epoch from a
+            loader without a state or with gradients that are lost.
 
     Examples:
         >>> from lightning_sotl import SoTLMonitor
@@ -165,6 +175,9 @@ class RayReporter:
         self._mark_metrics()
         if fit.loaded_random_states is not None:
             _stop_checkpoint.resume_as_if_never_stopped(trainer, fit.loaded_random_states)
+        if fit.in_blocks:
+            self._warn_of_inexact_resume(trainer)
+            self._note_loader_states(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -173,24 +186,27 @@ class RayReporter:
 
         A stopper waits for those too.
         """
-        if (
-            self._fit.in_blocks
-            and self._units_completed > self._fit.units_reported
-            and not trainer.is_last_batch
-            and not validation_is_due(trainer)
-        ):
-            self._report(trainer)
+        fit = self._fit
+        if not fit.in_blocks:
+            return
+        fit.loader_states = fit.next_loader_states if self._metric.is_between_units else None
+        self._note_loader_states(trainer)
+        if self._units_completed > fit.units_reported:
+            self._metric.refuse_lossless()
+            if not trainer.is_last_batch and not validation_is_due(trainer):
+                self._report(trainer, last=_is_ending(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Report a block that ended just before this validation."""
         if self._fit.in_blocks and not (trainer.sanity_checking or trainer.is_last_batch):
-            self._report(trainer)
+            self._report(trainer, last=_is_ending(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Count a complete epoch; it is reported after the step of a ReduceLROnPlateau."""
         if trains_without_backward(trainer):
             return
         self._metric.refuse_lossless()
+        self._fit.loader_states = None  # the states at the end of the epoch count
         if epoch_is_whole(trainer):
             self._fit.whole_epochs = trainer.current_epoch + 1
         if trainer.reload_dataloaders_every_n_epochs:
@@ -208,6 +224,7 @@ class RayReporter:
         """Report the previous epoch, and do not begin another if the trial ends."""
         with before_epoch(trainer):
             self._report(trainer)
+        self._fit.random_states_to_save = None  # a block may continue into this epoch
         if self._fit.ends:
             trainer.should_stop = True
             end_epoch_loop(trainer)
@@ -232,6 +249,8 @@ class RayReporter:
             checkpoint["callbacks"][stopper.state_key].setdefault("random_states", states)
         if not stoppers:
             checkpoint[_RANDOM_STATES] = states
+        if self._fit.loader_states is not None:
+            _stop_checkpoint.put_loader_states(checkpoint, self._fit.loader_states)
 
     # --- one report
 
@@ -283,6 +302,33 @@ class RayReporter:
         finally:
             fit.saving, fit.random_states_to_save = False, None
 
+    def _note_loader_states(self, trainer: Trainer) -> None:
+        """Note the states of the loaders before Lightning fetches the first batch after a block."""
+        self._fit.next_loader_states = None
+        if self._metric.completes_block_next and has_fetched_ahead(trainer):
+            self._fit.next_loader_states = loader_states(trainer)
+
+    def _warn_of_inexact_resume(self, trainer: Trainer) -> None:
+        """Warn if the trial resumes inside an epoch and will differ from one that never stopped."""
+        if batches_into_epoch(trainer) == 0:
+            return
+        problem = None
+        if has_loader_without_state(trainer):
+            problem = (
+                "a training loader has no `state_dict`, so it starts from its beginning. Use a "
+                "loader with a state, such as torchdata's StatefulDataLoader."
+            )
+        elif has_pending_gradients(trainer):
+            problem = (
+                "gradients were accumulated but not applied at its checkpoint, which does not "
+                "contain them. Use blocks of a multiple of `accumulate_grad_batches`."
+            )
+        if problem is not None:
+            warn_user(
+                "The trial resumes inside an epoch and will differ from one that was never "
+                f"stopped: {problem}"
+            )
+
     def _mark_metrics(self) -> None:
         for metric in (self._metric, *self._other_metrics):
             metric.mark()
@@ -301,3 +347,8 @@ class RayReporter:
     def __deepcopy__(self, memo: dict[int, Any]) -> RayReporter:
         twin: RayReporter = deep_copy(self, self._run, memo)
         return twin
+
+
+def _is_ending(trainer: Trainer) -> bool:
+    """Return, inside an epoch, whether the run ends now."""
+    return bool(trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step)
