@@ -1,5 +1,6 @@
 """Ray Tune trials that take turns, with a simulated controller."""
 
+import logging
 import math
 import re
 
@@ -175,6 +176,21 @@ def test_a_pause_without_a_checkpoint_is_refused():
     )
     with pytest.raises(RuntimeError, match=message):
         sweep.run()
+
+
+def test_the_messages_of_a_sweep_in_blocks_name_blocks(caplog):
+    reports = {"sotl_b100_e1": curves(0)[0]}
+    with caplog.at_level(logging.INFO):
+        SimulatedTune(scheduler(metric="sotl_b100_e1"), reports).run()
+    assert caplog.messages[0].startswith("Trials that continue to block 4: ")
+    assert (
+        scheduler(metric="sotl_b100_e1")
+        .debug_string()
+        .startswith("AdaptiveScheduler: to block 3, 0 trials stopped by ")
+    )
+    without = SimulatedTune(scheduler(metric="sotl_b100_e1"), reports, checkpoint_every=2)
+    with pytest.raises(RuntimeError, match=r"^Expected the report .* after block 3 to have a chec"):
+        without.run()
 
 
 def test_an_epoch_that_reports_nan_counts_as_not_validated():

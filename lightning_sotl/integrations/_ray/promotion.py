@@ -12,7 +12,7 @@ from typing import Any
 from ray import tune
 
 from lightning_sotl._utils import validation
-from lightning_sotl._utils.text import pluralize
+from lightning_sotl._utils.text import pluralize, quote_all
 from lightning_sotl.integrations._ray import session
 from lightning_sotl.integrations._ray.starting_point import CHECKPOINT_NAME, call_promoted
 from lightning_sotl.losses.names import parse_monitor
@@ -74,9 +74,14 @@ def find_winners(
         if units and trial.estimate is not None and math.isfinite(trial.estimate)
     ]
     if not finite:
+        names = {name for result in all_results for name in result.metrics or {}}
+        estimates = sorted(name for name in names if parse_monitor(name) is not None)
+        advice = ""
+        if monitor not in names and estimates:
+            advice = f" They report {quote_all(estimates)}, which `monitor` may name."
         raise ValueError(
             f"None of the {pluralize(len(trials), 'trial')} has a finite `{monitor}`, so there is "
-            "none to promote."
+            f"none to promote.{advice}"
         )
     at = max(units for units, _ in finite)
     at_end = [trial for units, trial in finite if units == at]

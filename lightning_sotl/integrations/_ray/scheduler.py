@@ -13,6 +13,7 @@ from lightning_sotl._utils import validation as checks
 from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl._utils.text import quote_all
 from lightning_sotl.integrations._ray import session
+from lightning_sotl.losses.names import unit_of
 from lightning_sotl.policies.adaptive import AdaptivePolicy
 from lightning_sotl.policies.growing_curves import GrowingCurves
 from lightning_sotl.policies.rungs import rungs
@@ -40,13 +41,14 @@ class AdaptiveScheduler(FIFOScheduler):
     never stopped. The `metric` and `mode` of TuneConfig are not used here, only in Ray's results.
 
     Args:
-        policy: The policy that decides. Its `max_epochs` is the full budget of a trial. Set its
-            `runs` to the number of trials. Otherwise the first trials, which have few others to be
-            compared with, are trained longer. With `pause=True`, `runs` is required.
+        policy: The policy that decides. Its `max_epochs` is the full budget of a trial, in blocks
+            if `metric` counts blocks. Set its `runs` to the number of trials. Otherwise the first
+            trials, which have few others to be compared with, are trained longer. With
+            `pause=True`, `runs` is required.
         metric: The reported metric by which trials are ranked. By default, an estimate.
         mode: "min" if lower is better in `metric`, "max" if higher is better.
         validation: A reported validation metric that the policy uses in addition to `metric`; see
-            `AdaptivePolicy`. An epoch that reports NaN counts as not validated.
+            `AdaptivePolicy`. An epoch (or block) that reports NaN counts as not validated.
         validation_mode: "min" if lower is better in `validation`, "max" if higher is better.
             Required with `validation`.
         pause: Whether the trials take turns. They must use `starting_point()` and report with a
@@ -105,6 +107,7 @@ class AdaptiveScheduler(FIFOScheduler):
                 "Expected `policy.runs` to be the number of trials with `pause=True` but got None."
             )
         self._modes: dict[str, Mode | None] = {checks.text("metric", metric): mode}
+        self._unit = unit_of(metric)  # for messages
         self._validation = validation
         if validation is not None:
             self._modes[validation] = validation_mode
@@ -202,7 +205,7 @@ class AdaptiveScheduler(FIFOScheduler):
 
     def debug_string(self) -> str:
         """Return a summary for Ray's status output."""
-        turn = f" to epoch {self._stop_epoch}," if self.pause else ""
+        turn = f" to {self._unit} {self._stop_epoch}," if self.pause else ""
         return f"AdaptiveScheduler:{turn} {self.stopped} trials stopped by {self.policy}"
 
     # --- reports
@@ -278,7 +281,7 @@ class AdaptiveScheduler(FIFOScheduler):
             return str(self.CONTINUE)
         if not result.get(session.SHOULD_CHECKPOINT):
             raise RuntimeError(
-                f"Expected the report of trial '{trial.trial_id}' after epoch "
+                f"Expected the report of trial '{trial.trial_id}' after {self._unit} "
                 f"{self._reached[trial.trial_id]} to have a checkpoint, from which it resumes "
                 "after a pause. Use `RayReporter(checkpoint_every=1)`."
             )
@@ -309,7 +312,7 @@ class AdaptiveScheduler(FIFOScheduler):
         )[-1]
         if step.pending and step.stop_epoch > self._stop_epoch:
             inform_user(
-                f"Trials that continue to epoch {step.stop_epoch}: {len(step.admitted)} of "
+                f"Trials that continue to {self._unit} {step.stop_epoch}: {len(step.admitted)} of "
                 f"{step.compared}."
             )
         self._stop_epoch = step.stop_epoch
