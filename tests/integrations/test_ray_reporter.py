@@ -5,13 +5,14 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 from lightning_sotl.integrations._ray import session
-from lightning_sotl.integrations.ray import RayReporter, starting_point
+from lightning_sotl.integrations.ray import RayReporter, find_winners, starting_point
 from tests.support.helpers import (
     StatefulLoader,
     Stream,
@@ -190,3 +191,14 @@ def test_a_trainer_with_several_processes_is_refused(tmp_path):
     )
     with pytest.raises(Exception, match=re.escape(message)):
         several.fit(scripted_model(), loader(4))
+
+
+def test_a_promotion_by_a_metric_that_no_trial_reports_names_the_reported_estimates():
+    metrics = {"sotl_b100_e1": 1.0, "training_iteration": 3, "trial_id": "a"}
+    trial = SimpleNamespace(metrics=metrics, checkpoint=None, config={}, error=None, path="a")
+    message = (
+        "None of the 2 trials has a finite `sotl_e1`, so there is none to promote. They report "
+        "'sotl_b100_e1', which `monitor` may name."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        find_winners([trial, trial], 1)
