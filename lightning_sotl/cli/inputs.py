@@ -64,7 +64,7 @@ def load_runs(
 def _read_directory(
     query: Query, monitor: str | None, progress: Callable[[int, int], None] | None
 ) -> FoundRuns:
-    estimate = None if monitor is None else parse_monitor(monitor)
+    estimate = parse_monitor(query.monitor)
     keys = LogKeys(
         val_loss=query.val_loss,
         val_metric=query.val_metric,

@@ -36,6 +36,8 @@ class Query:
         run_column: The column of a table with the run's name; None for the default.
         epoch_column: The column with the epoch; None for the default.
         first_epoch: The number of the first epoch in a table; None for the default.
+        monitor: The estimate (or for `rank`, the logged key) of the runs to read. Its name contains
+            the prefix and the block size.
     """
 
     paths: tuple[Path, ...]
@@ -50,6 +52,7 @@ class Query:
     run_column: str | None = None
     epoch_column: str | None = None
     first_epoch: int | None = None
+    monitor: str = "sotl_e1"
 
     @property
     def is_of_runs(self) -> bool:
@@ -149,6 +152,7 @@ class EvaluateOptions:
             if name not in (FINAL_LOSS, LCSVR):
                 named_estimator(name)
         _check_target(self.query)
+        _check_estimate(self.query)
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ class ReplayOptions:
                 f"{self.validation_cost}."
             )
         _check_target(self.query)
+        _check_estimate(self.query)
         for name in self.policies:
             named_policy(name)
 
@@ -210,6 +215,15 @@ def _check_target(query: Query) -> None:
     # Unlike CSV, Parquet may store which column is the target.
     if query.is_table and query.target is None and query.paths[0].suffix.lower() == ".csv":
         raise ValueError("A CSV table needs --target, the column of the final metric.")
+
+
+def _check_estimate(query: Query) -> None:
+    """Raise if --monitor is not the name of an estimate."""
+    if parse_monitor(query.monitor) is None:
+        raise ValueError(
+            "Expected --monitor to be an estimate's name such as 'sotl_e1' or 'sotl_b1000_e1' but "
+            f"got '{query.monitor}'."
+        )
 
 
 def _check_monitor_mode(monitor: str, query: Query) -> None:

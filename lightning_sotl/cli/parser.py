@@ -149,6 +149,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "worse than the best."
     )
     _add_source(parser)
+    _add_estimate(parser)
     parser.add_argument(
         "--at",
         type=int,
@@ -196,6 +197,7 @@ def _add_replay(parser: argparse.ArgumentParser) -> None:
         "targets of the best run and of the pick. Both are means over the repeats; lower is better."
     )
     _add_source(parser)
+    _add_estimate(parser)
     parser.add_argument(
         "--policy",
         dest="policies",
@@ -292,6 +294,16 @@ def _add_source(parser: argparse.ArgumentParser, mode_note: str = "") -> None:
         type=int,
         choices=[0, 1],
         help="number of the first epoch (default: 0)",
+    )
+
+
+def _add_estimate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--monitor",
+        metavar="NAME",
+        default="sotl_e1",
+        help="estimate that the runs log, for its prefix and its unit: sotl_b1000_e1 reads blocks "
+        "of 1000 batches (default: sotl_e1)",
     )
 
 

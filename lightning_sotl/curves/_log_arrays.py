@@ -107,13 +107,17 @@ def _with_losses(
         sentences = [
             f"Found no L(e) in {_log_notes.count_runs(sources)}.",
             _log_notes.what_losses_need(keys),
+            *_log_notes.other_losses(keys, sources),
             f"Logged are: {quote_all(available)}.",
         ]
         if available and keys.block is None:
             sentences.append("`train_loss` (--train-loss) uses one of them as L(e), unchecked.")
         raise NoRunsError(" ".join(sentences))
     notes.cautions.extend(_log_notes.notes_on_doubtful_losses(sources))
-    _note_left_out(sources, kept, "without L(e)", notes, _log_notes.what_losses_need(keys))
+    # Whoever has named a block size knows that there are others.
+    others = _log_notes.other_losses(keys, sources) if keys.block is None else []
+    need = _log_notes.what_losses_need(keys)
+    _note_left_out(sources, kept, "without L(e)", notes, need, *others)
     notes.cautions.extend(_log_notes.notes_on_train_loss(kept, keys))
     return kept
 

@@ -31,13 +31,6 @@ class LogKeys:
     prefix: str = "sotl"
     block: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.block is not None and (self.val_loss or self.val_metric):
-            raise ValueError(
-                "Expected no validation curve with blocks of training batches, because it is "
-                "logged by epoch."
-            )
-
     @property
     def unit(self) -> str | int:
         """The unit of L(e) as in a record's header: "epoch", or the block size."""
@@ -46,7 +39,7 @@ class LogKeys:
     @property
     def monitor(self) -> str:
         """The key under which a monitor logs L(e)."""
-        return f"{self.prefix}_e1"
+        return self.prefix + ("_e1" if self.block is None else f"_b{self.block}_e1")
 
     @property
     def losses(self) -> tuple[str, ...]:

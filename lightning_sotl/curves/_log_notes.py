@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lightning_sotl._utils.text import pluralize, quote_all, quote_few, quoted
 from lightning_sotl.curves._log_keys import LogKeys
@@ -12,6 +13,11 @@ from lightning_sotl.curves._run_source import RunSource
 def why_no_values(key: str, sources: Sequence[RunSource]) -> str:
     """Return why no run has a value of a key, or no value with an epoch."""
     available = logged_keys(sources)
+    if sources and sources[0].keys.block is not None and key in sources[0].keys.curves:
+        return (
+            f"Found no '{key}' in the records of {count_runs(sources)}. With blocks, a curve must "
+            f"be in the records: pass SoTLMonitor `record_metrics=[{key!r}]`."
+        )
     others = f"available: {quote_all([name for name in available if name != key])}."
     if any(key in source.logged.last for source in sources):
         cause = ""
@@ -45,6 +51,21 @@ def what_losses_need(keys: LogKeys) -> str:
         f"L(e) needs a record with a completed epoch, or {logged} in the logs; other logged values "
         "do not give it exactly."
     )
+
+
+def other_losses(keys: LogKeys, sources: Sequence[RunSource]) -> list[str]:
+    """Return a sentence about L(e) of another unit in the records, if there is any."""
+    names = {
+        replace(keys, block=unit if isinstance(unit, int) else None).monitor
+        for source in sources
+        if source.record and source.record.losses and (unit := source.record.unit) != keys.unit
+    }
+    if not names:
+        return []
+    return [
+        f"Records have that of {quote_all(sorted(names))}; pass such a name as `monitor` "
+        "(--monitor), or the size of its blocks as `block`."
+    ]
 
 
 def notes_on_train_loss(sources: Sequence[RunSource], keys: LogKeys) -> list[str]:
@@ -107,10 +128,11 @@ def notes_on_gaps(sources: Sequence[RunSource]) -> list[str]:
     gaps = [run.name for run in sources if run.losses and len(run.losses) <= max(run.losses)]
     if not gaps:
         return []
+    unit = "epoch" if sources[0].keys.block is None else "block"
     notes = [
-        f"L(e) is missing for some epochs of {pluralize(len(gaps), 'run')}, because no step "
-        "returned a loss or a resumed CSVLogger deleted its rows. Estimates that need these epochs "
-        f"rank such runs last: {quote_few(gaps)}."
+        f"L(e) is missing for some {unit}s of {pluralize(len(gaps), 'run')}, because no step "
+        "returned a loss or a resumed CSVLogger deleted its rows. Estimates that need these "
+        f"{unit}s rank such runs last: {quote_few(gaps)}."
     ]
     late = [run.name for run in sources if run.record is None and min(run.losses, default=0) == 1]
     if late:

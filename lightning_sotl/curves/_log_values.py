@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lightning_sotl._utils.text import pluralize, quoted
 from lightning_sotl.record.format import MOST_UNITS
@@ -109,6 +109,10 @@ class Logged:
             if epoch is not None
         }
         return cut
+
+    def without_epochs(self) -> Logged:
+        """Return the values that count for blocks, which logs do not distinguish: the last ones."""
+        return replace(self, by_epoch={}, means={}, completed=0)
 
     def update(self, newer: Logged) -> None:
         """Add the values of other logs of the same run, which replace those of the same epoch."""

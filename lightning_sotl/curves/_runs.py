@@ -35,7 +35,8 @@ class RunReader:
 
     def __init__(self, root: Path, keys: LogKeys, notes: RunNotes) -> None:
         self._root, self._keys, self._notes = root, keys, notes
-        self._wanted = frozenset([*keys.curves, *keys.finals, *keys.losses])
+        # Logs in another folder than the record are recognized by their values of the monitor.
+        self._wanted = frozenset([*keys.curves, *keys.finals, *keys.losses, keys.monitor])
         self._sessions: list[Session] = []
         self._logs: dict[Path, Logged] = {}
         self._refused: dict[Path, str] = {}  # folder -> why it cannot be read
@@ -66,6 +67,11 @@ class RunReader:
             for name, folder in by_name.items()
         ]
         sources += join_loggers(without_record, by_name, self._notes)
+        if self._keys.block is not None:
+            for source in sources:
+                source.logged = source.logged.without_epochs()
+                if source.record is not None:
+                    source.logged.update(_recorded_metrics(source.record, self._keys))
         self._notes.cautions.extend(
             f"'{source.name}' holds the logs of several trainings in a row; only the last one "
             "counts."
@@ -224,7 +230,7 @@ class RunReader:
         for folder in folders:
             logged = self._logs[folder.path]
             curve = in_float32(logged.by_epoch.get(self._keys.monitor, {}))
-            same = [run for run, losses in curves if curve and curve.items() <= losses.items()]
+            same = [run for run, losses in curves if curve and self._is_part(curve, losses)]
             # In a sweep, each run logs into a folder inside that of its record.
             parents = set(folder.path.parents)
             inside = [run for run in same if run.record and parents & {*run.record.folders}]
@@ -249,6 +255,12 @@ class RunReader:
                 f"records: {quote_few(ambiguous)}."
             )
         return rest
+
+    def _is_part(self, logged: dict[int, float], losses: dict[int, float]) -> bool:
+        """Return whether losses that were logged by epoch may be those of a record."""
+        if self._keys.block is None:
+            return logged.items() <= losses.items()
+        return {*logged.values()} <= {*losses.values()}  # the last block of each epoch
 
     def _name(self, path: Path) -> str:
         relative = path.relative_to(self._root)

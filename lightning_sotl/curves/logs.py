@@ -64,8 +64,8 @@ def read_logs(
     L(e) comes from a run's record, in float64. Without a record, it comes from the logged
     `<prefix>_e1`, which a CSVLogger stores with about 16 digits and TensorBoard as a float32. Other
     logged means do not give L(e) exactly. A run that does not log `<prefix>_e1` is left out, unless
-    `keys.train_loss` names the key to use. The target of a run does not count if its record shows
-    that it was not trained to the end.
+    `keys.train_loss` names the key to use. Blocks are read from records only. The target of a run
+    does not count if its record shows that it was not trained to the end.
 
     Args:
         directory: One or several directories with records, `metrics.csv` or event files at any

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_sotl._utils import validation
 from lightning_sotl._utils.text import quote_all, visible
 from lightning_sotl.curves import _npz, frames
 from lightning_sotl.curves._log_arrays import read_arrays
@@ -224,6 +225,7 @@ class LearningCurves:
         final_mode: Mode | None = None,
         train_loss: str | None = None,
         prefix: str = "sotl",
+        block: int | None = None,
     ) -> LearningCurves:
         """Read all runs below a directory, from their records or Lightning's logs.
 
@@ -244,6 +246,9 @@ class LearningCurves:
             train_loss: The logged key to use as L(e) for runs with neither a record nor
                 `<prefix>_e1`. It should be the mean of the step losses; this is not checked.
             prefix: The prefix of the monitor.
+            block: N, to read the runs of a monitor with `every_n_train_batches=N`. Their curves,
+                also `val_loss` and `val_metric`, have a value for each block, and come from the
+                records only (`SoTLMonitor(record_metrics=...)`).
 
         Raises:
             NotADirectoryError: If `directory` is neither a directory nor a record or log of a run.
@@ -259,6 +264,7 @@ class LearningCurves:
             final_loss=final_loss,
             train_loss=train_loss,
             prefix=prefix,
+            block=None if block is None else validation.positive_int("block", block),
         )
         found = read_arrays(directory, keys)
         for note in found.notes.warnings:

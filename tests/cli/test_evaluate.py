@@ -45,6 +45,33 @@ def test_evaluate_reads_the_target_from_logs(
     assert err == f"warning: {TOO_FEW}\n"
 
 
+def test_evaluate_and_replay_read_blocks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = {"v0": [3.0, 1.0], "v1": [2.0, 3.0], "v2": [1.0, 2.0]}
+    for number, (name, values) in enumerate(losses.items()):
+        write_record(tmp_path / name, values, unit=7, hparams={"width": number})
+        row = {"epoch": 0, "step": 13, "sotl_b7_e1": values[1], "test_acc": 1 - 0.1 * values[1]}
+        write_csv_log(tmp_path / name, [row])
+    source = (tmp_path, "--target", "test_acc", "--monitor", "sotl_b7_e1", "--json")
+    code, out, _ = run(capsys, "evaluate", *source, "--at", 1, 2, "--estimator", "sotl-e1")
+    rhos = {at: each["rho"] for at, each in json.loads(out)["estimators"]["sotl-e1"].items()}
+    assert (code, rhos) == (0, {"1": pytest.approx(-0.5), "2": pytest.approx(1.0)})
+    code, out, _ = run(capsys, "replay", *source, "--policy", "fixed-t1-top1")
+    # 3 blocks to T = 1, and 1 of the 3 that remain; the pick has the second best target.
+    scores = json.loads(out)["policies"]["fixed-t1-top1"]
+    assert (code, scores["cost"]) == (0, pytest.approx(4 / 6))
+    assert scores["rank_regret"] == pytest.approx(0.5)
+    code, _, err = run(capsys, "evaluate", tmp_path, "--target", "test_acc", "--monitor", "val_acc")
+    assert (code, err) == (
+        2,
+        "lightning-sotl evaluate: Expected --monitor to be an estimate's name such as 'sotl_e1' or "
+        "'sotl_b1000_e1' but got 'val_acc'.\n",
+    )
+    curves = LearningCurves.from_logs(tmp_path, final_metric="test_acc", block=7)
+    assert curves.train_loss.tolist() == list(losses.values())
+
+
 def test_evaluate_prints_a_table(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "evaluate", sweep, "--target", "test_acc", "--grid", "--at", 1, 2)
     assert code == 0

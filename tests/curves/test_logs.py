@@ -194,9 +194,64 @@ def test_blocks_are_read_only_from_records_with_that_block_size(tmp_path: Path) 
     ]
 
 
-def test_a_validation_curve_with_blocks_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^Expected no validation curve with blocks of training"):
-        LogKeys(block=7, val_loss="val_loss")
+OTHER_UNIT = (
+    "L(e) needs a record with a completed {}. Records have that of {}; pass such a name as "
+    "`monitor` (--monitor), or the size of its blocks as `block`."
+)
+
+
+def test_an_error_names_the_blocks_that_the_records_have(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0], unit=7)
+    write_record(tmp_path / "v1", [3.0, 2.0], unit=7)
+    needed = "epoch, or 'sotl_e1' in the logs; other logged values do not give it exactly"
+    expected = OTHER_UNIT.format(needed, "'sotl_b7_e1'")
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        read_logs(tmp_path)
+    with pytest.raises(
+        ValueError, match=re.escape(OTHER_UNIT.format("block of 5 batches", "'sotl_b7_e1'"))
+    ):
+        read_logs(tmp_path, LogKeys(block=5))
+    write_record(tmp_path / "v2", [3.0, 2.0])
+    found = read_logs(tmp_path)
+    assert found.curves.run_ids == ("v2",)
+    assert found.notes.warnings == [f"Left out 2 of 3 runs without L(e): 'v0', 'v1'. {expected}"]
+
+
+def test_logs_by_epoch_give_no_values_of_blocks(tmp_path: Path) -> None:
+    """Three blocks in two epochs: the logs have the last block of each epoch."""
+    rows = [
+        {"epoch": epoch, "step": step, "sotl_b7_e1": loss, "val_acc": 0.9, "test_acc": ""}
+        for epoch, step, loss in [(0, 6, 3.0), (0, 13, 2.0), (1, 20, 1.0)]
+    ]
+    rows.append({"epoch": 2, "step": 21, "sotl_b7_e1": "", "val_acc": "", "test_acc": 0.5})
+    write_record(tmp_path / "v0", [3.0, 2.0, 1.5], unit=7)
+    write_csv_log(tmp_path / "v1", rows)
+    keys = LogKeys(block=7, final_metric="test_acc", others=("sotl_b7_e1",))
+    found = read_logs(tmp_path, keys, instead="sotl_b7_e1")
+    assert found.curves.run_ids == ("v0",)
+    assert found.notes.warnings[0].startswith("Left out 1 of 2 runs without L(e): 'v1'. ")
+    # Beside the record of the same run, the logs still have its target.
+    write_record(tmp_path / "v1", [3.0, 2.0, 1.0], unit=7)
+    found = read_logs(tmp_path, keys)
+    np.testing.assert_array_equal(found.curves.train_loss, [[3.0, 2.0, 1.5], [3.0, 2.0, 1.0]])
+    np.testing.assert_array_equal(found.curves.final_metric, [np.nan, 0.5])
+    assert found.notes.remarks == []
+    with pytest.raises(ValueError, match=r"^Found no 'val_acc' in the records of 2 runs\."):
+        read_logs(tmp_path, LogKeys(block=7, val_metric="val_acc"))
+
+
+def test_logs_of_blocks_in_another_folder_are_joined_to_their_record(tmp_path: Path) -> None:
+    write_record(tmp_path / "v0", [3.0, 2.0, 1.5], unit=7)
+    write_record(tmp_path / "v1", [3.0, 2.0, 1.0], unit=7)
+    rows: list[dict[str, object]] = [
+        {"epoch": epoch, "step": 7 * block + 6, "sotl_b7_e1": loss, "test_acc": 0.5}
+        for block, (epoch, loss) in enumerate([(0, 3.0), (0, 2.0), (1, 1.0)])
+    ]
+    write_csv_log(tmp_path / "v1" / "logs", rows)
+    found = read_logs(tmp_path, LogKeys(block=7, final_metric="test_acc"))
+    assert found.curves.run_ids == ("v0", "v1")
+    np.testing.assert_array_equal(found.curves.final_metric, [np.nan, 0.5])
+    assert found.notes.warnings == []
 
 
 @pytest.mark.parametrize("kind", ["csv", "record", "events"])

@@ -97,6 +97,7 @@ OPTIONS = {
     "evaluate": {
         **_SOURCE,
         **_OUTPUT,
+        "--monitor": "value",
         "--at": "values",
         "--estimator": "values",
         "--grid": "flag",
@@ -108,6 +109,7 @@ OPTIONS = {
     "replay": {
         **_SOURCE,
         **_OUTPUT,
+        "--monitor": "value",
         "--policy": "values",
         "--runs": "value",
         "--repeats": "value",
@@ -146,11 +148,11 @@ DEFAULTS: dict[str, tuple[list[str], list[str]]] = {
     "rank": ([], ["--monitor", "sotl_e1", "--format", "auto", "--at", "3"]),
     "evaluate": (
         [],
-        ["--method", "spearman", "--resamples", "1000", "--seed", "0", "--format", "auto"],
+        ["--method", "spearman", "--resamples", "1000", "--seed", "0", "--monitor", "sotl_e1"],
     ),
     "replay": (
         ["--policy", "adaptive", "fixed-t1-top1", "optuna-halving"],
-        ["--runs", "81", "--repeats", "200", "--seed", "0", "--validation-cost", "0"],
+        ["--runs", "81", "--repeats", "200", "--validation-cost", "0", "--monitor", "sotl_e1"],
     ),
 }
 

@@ -234,6 +234,7 @@ SIGNATURES: dict[str, list[Any]] = {
         ("final_mode", None),
         ("train_loss", None),
         ("prefix", "sotl"),
+        ("block", None),
     ],
     "lightning_sotl.LearningCurves.from_frame": [
         "frame",
