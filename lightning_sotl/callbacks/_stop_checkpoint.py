@@ -21,8 +21,9 @@ from lightning_sotl.callbacks._generators import (
 from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
+    end_epoch_of_loaders,
     loader_states,
-    set_loader_states,
+    restart_loaders,
     start_next_epoch_fresh,
     training_loaders,
 )
@@ -30,12 +31,21 @@ from lightning_sotl.callbacks._trainer import (
 _PLANS = "lightning_sotl_planned_checkpoints"  # an entry of checkpoints: state key -> path
 
 
-def gather_random_states(trainer: Trainer) -> list[dict[str, Any]]:
+def gather_random_states(
+    trainer: Trainer, own_loader_states: list[Any] | None = None
+) -> list[dict[str, Any]]:
     """Return the random states and loader states of all ranks; every rank must call it.
 
     They are plain types that `weights_only` can load.
+
+    Args:
+        trainer: The Trainer.
+        own_loader_states: The loader states of this rank, or None for the present ones.
     """
     own = _random_state(trainer)
+    own["loader_states"] = (
+        loader_states(trainer) if own_loader_states is None else own_loader_states
+    )
     states = [own] * trainer.world_size
     if trainer.world_size > 1:
         torch.distributed.all_gather_object(states, own)
@@ -55,11 +65,14 @@ def resume_as_if_never_stopped(trainer: Trainer, states: list[dict[str, Any]]) -
             f"got {trainer.world_size}."
         )
     state = states[trainer.global_rank]
-    _set_random_state(trainer, state)
+    own_loader_states = state.get("loader_states", [])  # absent in an older checkpoint
     if batches_into_epoch(trainer) == 0:
         start_next_epoch_fresh(trainer)
         # An uninterrupted run never creates the iterator that is discarded here.
-        set_loader_states(trainer, state.get("loader_states", []))
+        end_epoch_of_loaders(trainer, own_loader_states)
+    elif trainer.global_rank and own_loader_states:
+        restart_loaders(trainer, own_loader_states)  # Lightning has loaded those of rank 0
+    _set_random_state(trainer, state)  # after the iterators, which draw from it
 
 
 def saved_loader_states(checkpoint: dict[str, Any]) -> list[Any]:
@@ -156,7 +169,6 @@ def _random_state(trainer: Trainer) -> dict[str, Any]:
         },
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "loaders": [generator.get_state() for generator in _loader_generators(trainer)],
-        "loader_states": loader_states(trainer),
         **({"other_generators": others} if others else {}),
         **({"sampler_orders": orders} if orders else {}),
     }

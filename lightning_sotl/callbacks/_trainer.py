@@ -109,7 +109,7 @@ def batches_not_seen(trainer: Trainer, seen: int) -> int:
 
 
 def train_whole_epochs_after_resume(trainer: Trainer) -> None:
-    """Correct, in `on_train_start`, three positions that Lightning restores wrongly.
+    """Correct, in `on_train_start`, four positions that Lightning restores wrongly.
 
     1. The checkpoint was saved at an epoch's last batch. The epoch is complete, but Lightning
        treats it as unfinished: it would not call `on_train_epoch_start` for the next epoch, and
@@ -119,8 +119,13 @@ def train_whole_epochs_after_resume(trainer: Trainer) -> None:
        previous epoch in this epoch. It would train only one batch, or none with validation.
     3. The checkpoint was saved during the step of the last batch, for example because that step
        failed. The batch has not been trained, but Lightning treats the epoch as complete.
+    4. The module has read `estimated_stepping_batches`, for example for a schedule, which sets up
+       the loaders before the checkpoint is loaded. Lightning does not restore their states.
     """
     loop = trainer.fit_loop
+    if loop.restarting and (states := loop._combined_loader_states_to_load):
+        loop._combined_loader_states_to_load = []
+        restart_loaders(trainer, states)
     progress, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
     if loop.restarted_mid_epoch and progress.ready == progress.completed:
         loop.reset_restart_stage()
@@ -171,9 +176,49 @@ def loader_states(trainer: Trainer) -> list[Any]:
     return states
 
 
-def set_loader_states(trainer: Trainer, states: list[Any]) -> None:
-    """Restore what `loader_states` returned."""
-    trainer.fit_loop._combined_loader._load_state_dicts(states)
+def restart_loaders(trainer: Trainer, states: list[Any]) -> None:
+    """Restore, in `on_train_start`, what `loader_states` returned, and fetch from there."""
+    loop = trainer.fit_loop
+    loop._combined_loader._load_state_dicts(states)
+    iter(loop._data_fetcher)
+
+
+def end_epoch_of_loaders(trainer: Trainer, states: list[Any]) -> None:
+    """Undo, in `on_train_start`, that Lightning has begun the next epoch of the loaders.
+
+    A loader of torchdata is left as it is, because its next iterator begins a new epoch. If it
+    loaded a state at the end of an epoch again, that iterator would yield nothing.
+
+    Args:
+        trainer: The Trainer.
+        states: What `loader_states` returned at the end of the epoch.
+    """
+    loaders = _stateful_loaders(trainer) if states else []
+    for loader, state in zip(loaders, states, strict=True):
+        if not any(base.__module__.startswith("torchdata.") for base in type(loader).mro()):
+            loader.load_state_dict(state)
+
+
+def has_fetched_ahead(trainer: Trainer) -> bool:
+    """Return whether Lightning has fetched the next batch, as it does for loaders without a length.
+
+    The states of the loaders are then one batch ahead of the training.
+    """
+    return bool(getattr(trainer.fit_loop._data_fetcher, "batches", None))
+
+
+def has_loader_without_state(trainer: Trainer) -> bool:
+    """Return whether a training loader starts from its beginning if the run resumes in an epoch."""
+    return len(_stateful_loaders(trainer)) < len(trainer.fit_loop._combined_loader.flattened)
+
+
+def _stateful_loaders(trainer: Trainer) -> list[Any]:
+    """Return the loaders whose states Lightning saves."""
+    return [
+        loader
+        for loader in trainer.fit_loop._combined_loader.flattened
+        if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+    ]
 
 
 def has_fetched_ahead(trainer: Trainer) -> bool:

@@ -26,8 +26,11 @@ from lightning_sotl.callbacks._trainer import (
     batches_into_epoch,
     completed_epochs,
     epoch_is_whole,
+    has_fetched_ahead,
+    has_loader_without_state,
     has_pending_gradients,
     limits_allow_stop,
+    loader_states,
     train_whole_epochs_after_resume,
     trains_without_backward,
     validation_is_due,
@@ -76,6 +79,10 @@ class _Fit:
     loaded_random_states: list[dict[str, Any]] | None = None
     random_states_at_stop: list[dict[str, Any]] | None = None
     loaded_loader_states: list[Any] = field(default_factory=list)
+    # Only for loaders from which Lightning fetches ahead: their states after the newest block, and
+    # after the next batch if it completes a block.
+    loader_states: list[Any] | None = None
+    next_loader_states: list[Any] | None = None
     facts: dict[str, Any] | None = None
     loaded_facts: dict[str, Any] = field(default_factory=dict)
 
@@ -105,7 +112,8 @@ class EarlyRankingStopper:
     A promoted run is not bit-equal if random numbers are drawn in `on_train_start`, while
     `val_dataloader` creates the loaders, or from generators other than those of torch, NumPy,
     Python and the training loaders. After a stop in the middle of an epoch (`stop_batches`), the
-    training loaders must also have a `state_dict`. Even so, Lightning does not restore accumulated
+    training loaders must also have a `state_dict`; a warning reports a loader without. Even so,
+    random numbers in worker processes differ, and Lightning does not restore accumulated
     gradients, metrics over the whole epoch, the factor of a GradientAccumulationScheduler, or the
     last step of a ReduceLROnPlateau with `interval="step"`.
 
@@ -316,6 +324,8 @@ class EarlyRankingStopper:
         if fit.random_states_at_stop is not None:
             checkpoint["callbacks"][self.state_key]["random_states"] = fit.random_states_at_stop
         _stop_checkpoint.put_plan(checkpoint, self.state_key, fit.planned_checkpoint)
+        if fit.random_states_at_stop is not None and fit.loader_states is not None:
+            _stop_checkpoint.put_loader_states(checkpoint, fit.loader_states)
         already_stopped = self._result.stopping_reason == StoppingReason.already_stopped
         if already_stopped and fit.loaded_loader_states:
             _stop_checkpoint.put_loader_states(checkpoint, fit.loaded_loader_states)
@@ -392,6 +402,7 @@ class EarlyRankingStopper:
                 self.validation,
                 self.validation_mode,
             )
+        self._note_loader_states(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Mark the present value of the metric as one of an earlier epoch."""
@@ -406,6 +417,11 @@ class EarlyRankingStopper:
         If a validation is due, the stop waits for it. At the last batch of an epoch, the stop waits
         for the end of the epoch. A run that resumes from the stop must not repeat either of them.
         """
+        if not self._metric.counts_blocks:
+            return
+        if self._metric.is_between_units:
+            self._fit.loader_states = self._fit.next_loader_states
+        self._note_loader_states(trainer)
         if not self._fit.in_blocks or not self._metric.is_between_units:
             return
         self._metric.refuse_lossless()
@@ -468,7 +484,7 @@ class EarlyRankingStopper:
         if not save:
             self._write_stop(trainer)
         elif inside_epoch:
-            self._finish_stop(trainer)
+            self._finish_stop_inside_epoch(trainer)
         else:
             self._finish_at_end_of_training(trainer)
 
@@ -556,8 +572,10 @@ class EarlyRankingStopper:
 
     def _stop_inside_epoch(self, trainer: Trainer) -> None:
         epochs = trainer.current_epoch
-        if self._is_idle(trainer) or not self._decide(trainer, epochs, inside_epoch=True):
-            return
+        if not self._is_idle(trainer) and self._decide(trainer, epochs, inside_epoch=True):
+            self._finish_stop_inside_epoch(trainer)
+
+    def _finish_stop_inside_epoch(self, trainer: Trainer) -> None:
         if has_pending_gradients(trainer):
             warn_user(
                 f"The run stops after {self._metric.batches_completed} batches with gradients "
@@ -565,13 +583,32 @@ class EarlyRankingStopper:
                 "promoted run will differ from a run that was never stopped. Stop at a multiple "
                 "of `accumulate_grad_batches`.",
             )
+        if self._saves_checkpoint(trainer) and has_loader_without_state(trainer):
+            warn_user(
+                "The run stops inside an epoch, and a training loader has no `state_dict`. A run "
+                "that resumes from the stop starts this loader from its beginning, so it will "
+                "differ from a run that was never stopped. Use a loader with a state, such as "
+                "torchdata's StatefulDataLoader, or stop at the end of an epoch.",
+            )
+        elif has_fetched_ahead(trainer) and self._fit.loader_states is None:
+            warn_user(
+                "The run stops after the first batch of an epoch, and its training loaders have no "
+                "length, so Lightning has fetched one batch more. The promoted run will skip it.",
+            )
         self._finish_stop(trainer)
+
+    def _note_loader_states(self, trainer: Trainer) -> None:
+        """Note the states of the loaders before Lightning fetches the first batch after a block."""
+        is_due = self._metric.completes_block_next and not self._is_idle(trainer)
+        ahead = is_due and has_fetched_ahead(trainer)
+        self._fit.next_loader_states = loader_states(trainer) if ahead else None
 
     def _finish_at_end_of_training(self, trainer: Trainer) -> None:
         # The save must come before the `on_train_end` of other callbacks, which may, for example,
         # swap in averaged weights.
         move_to_front(trainer, self)
         self._fit.stop_unfinished = True
+        self._fit.loader_states = None  # the states at the end of the epoch count
         if self._saves_checkpoint(trainer):
             self._fit.planned_checkpoint = self._new_checkpoint_path(trainer)
 
@@ -579,7 +616,9 @@ class EarlyRankingStopper:
         """Save the checkpoint to promote from, and write the stop and its path to the record."""
         self._fit.stop_unfinished = False
         self._metric.warn_of_earlier_value()
-        self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(trainer)
+        self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(
+            trainer, self._fit.loader_states
+        )
         takes_turns = self.reason_at_limit is not None
         if not takes_turns:
             self._write_stop(trainer)
@@ -671,7 +710,7 @@ class EarlyRankingStopper:
             )
         self._stop(trainer, estimate, epochs, StoppingReason.already_stopped)
         inform_user(
-            f"The run already ended after {pluralize(epochs or 0, 'epoch')} and is not trained "
+            f"The run already ended after {self._progress(epochs)} and is not trained "
             "further. To continue it, pass its stopper `promoted=True` or a later limit."
         )
         self._write_stop(trainer)
@@ -700,7 +739,7 @@ class EarlyRankingStopper:
         verb = "is paused" if result.stopping_reason == StoppingReason.paused else "ends"
         # In a Sweep, the folder of the turn has the name of its run.
         run = "The run" if self.reason_at_limit is None else Path(str(self.checkpoint_dir)).name
-        stop = f"{run} {verb} after {pluralize(result.epochs_completed or 0, 'epoch')}"
+        stop = f"{run} {verb} after {self._progress(result.epochs_completed)}"
         if result.estimate is not None:
             stop += f" with `{self.monitor}` = {result.estimate:.6g}"
         if result.stopping_reason != StoppingReason.policy:
@@ -715,6 +754,15 @@ class EarlyRankingStopper:
             f"{pluralize(decision.compared, 'compared run')}, and {first}"
         )
 
+    def _progress(self, epochs: int | None) -> str:
+        """Return, for example, "3 epochs" or "5 blocks of 10 batches"."""
+        monitor = self._metric.monitor
+        if monitor is None or monitor.every_n_train_batches is None or not monitor.is_between_units:
+            return pluralize(epochs or 0, "epoch")
+        size = monitor.every_n_train_batches
+        batches = "1 batch" if size == 1 else f"{size:,} batches"
+        return f"{pluralize(monitor.units_completed, 'block')} of {batches}"
+
     def _show_hp_metric(self, trainer: Trainer) -> None:
         """Show the estimate at T in TensorBoard, or the last value of a run without one at T."""
         if not self.hp_metric or self._fit.shows_hp_metric:
@@ -726,7 +774,7 @@ class EarlyRankingStopper:
         if estimate is None and self._limit is not None and not trainer.fast_dev_run:
             warn_user(
                 f"`hp_metric` of this run is `{self.monitor}` at its end, after "
-                f"{trainer.current_epoch} epochs, because it has no value at the limit of "
+                f"{self._progress(trainer.current_epoch)}, because it has no value at the limit of "
                 f"{self._limit}. Do not compare it with runs that have one.",
             )
         _publishing.log_hp_metric(trainer, value)

@@ -111,6 +111,7 @@ def test_a_limit_still_ends_a_run_and_minima_delay_the_policy(tmp_path):
     assert (late.stopping_reason, late.epochs_completed) == ("policy", 4)
 
 
+@pytest.mark.filterwarnings("ignore:The run stops inside an epoch")
 def test_blocks_of_batches_are_compared_with_blocks(tmp_path):
     fit(tmp_path, 0.1)  # a run in epochs, which cannot be compared
     policy = AdaptivePolicy(max_epochs=12, keep=0.5, first=2)

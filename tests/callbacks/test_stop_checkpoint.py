@@ -8,11 +8,20 @@ import torch
 
 from lightning_sotl import EarlyRankingStopper, find_winners
 from tests.support.helpers import message_with
-from tests.support.promoted_runs import IN_BLOCKS, SETTINGS, Setting, Stream, callbacks, pl
+from tests.support.promoted_runs import (
+    IN_BLOCKS,
+    SETTINGS,
+    Setting,
+    Stream,
+    WithoutLength,
+    callbacks,
+    pl,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),  # torchdata's own use
     pytest.mark.filterwarnings("ignore:A `OneCycleLR` scheduler is using"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
     # A checkpoint in the middle of an epoch, with a loader that has a state.
@@ -205,6 +214,47 @@ def test_a_stop_with_pending_gradients_causes_a_warning(tmp_path):
         "Checkpoints do not contain them, so the promoted run will differ from a run that was "
         "never stopped. Stop at a multiple of `accumulate_grad_batches`."
     )
+
+
+def test_a_stop_inside_an_epoch_of_a_loader_without_state_causes_a_warning(tmp_path):
+    stopper = EarlyRankingStopper(**IN_BLOCKS["stop"])
+    with pytest.warns(UserWarning, match="stops inside an epoch") as caught:
+        Setting(**IN_BLOCKS).fit(tmp_path, stopper)
+    assert message_with(caught, "inside an epoch") == (
+        "The run stops inside an epoch, and a training loader has no `state_dict`. A run that "
+        "resumes from the stop starts this loader from its beginning, so it will differ from a run "
+        "that was never stopped. Use a loader with a state, such as torchdata's "
+        "StatefulDataLoader, or stop at the end of an epoch."
+    )
+
+
+def test_a_batch_that_was_fetched_too_early_to_be_resumed_causes_a_warning(tmp_path):
+    setting = Setting(
+        lambda: WithoutLength(5), block=1, stop={"stop_batches": 6, "monitor": "sotl_b1_e1"}
+    )
+    with pytest.warns(UserWarning, match="after the first batch") as caught:
+        setting.fit(tmp_path, EarlyRankingStopper(**setting.stop))
+    assert message_with(caught, "first batch") == (
+        "The run stops after the first batch of an epoch, and its training loaders have no length, "
+        "so Lightning has fetched one batch more. The promoted run will skip it."
+    )
+
+
+def test_a_stop_in_blocks_is_reported_in_blocks(tmp_path, caplog):
+    caplog.set_level("INFO")
+    setting = Setting(lambda: Stream(20), **IN_BLOCKS)
+    stopper = EarlyRankingStopper(**setting.stop)
+    setting.fit(tmp_path, stopper)
+    again = EarlyRankingStopper(**setting.stop)
+    setting.fit(tmp_path, again, checkpoint=stopper.checkpoint_path)
+    stop = f"The run ends after 2 blocks of 3 batches with `sotl_b3_e1` = {stopper.estimate:.6g}. "
+    assert [line[: len(stop)] for line in caplog.messages if line.startswith("The run ends")] == [
+        stop
+    ]
+    assert (
+        "The run already ended after 2 blocks of 3 batches and is not trained further. To continue "
+        "it, pass its stopper `promoted=True` or a later limit."
+    ) in caplog.messages
 
 
 def test_a_promotion_without_a_random_state_is_logged(tmp_path, caplog):

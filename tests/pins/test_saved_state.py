@@ -213,6 +213,7 @@ def test_a_new_checkpoint_inside_an_epoch_has_the_same_state(tmp_path: Path, pac
     assert state == {MONITOR_KEY: {**INSIDE_EPOCH, "run_id": monitor.run_id}}
 
 
+@pytest.mark.filterwarnings("ignore:The run stops inside an epoch")
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_new_stop_in_blocks_saves_the_same_state(tmp_path: Path, package: str) -> None:
     monitor, stopper = in_blocks(package)

@@ -6,7 +6,15 @@ import random
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    Subset,
+)
 
 from lightning_sotl import SoTLMonitor
 from tests.support.helpers import StatefulLoader, lightning, trainer
@@ -53,6 +61,45 @@ class OwnOrder(StatefulLoader):
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.drawn = state["drawn"]
+
+
+class WithoutLength(StatefulLoader):
+    """A loader from which Lightning fetches one batch ahead."""
+
+    __len__ = None
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            yield torch.full((4, 4), float(batch) / 20)
+
+
+class Numbers(IterableDataset):
+    """20 samples that torchdata can resume."""
+
+    def __init__(self):
+        self.position, self.resumed = 0, False
+
+    def __iter__(self):
+        if not self.resumed:
+            self.position = 0
+        self.resumed = False
+        while self.position < 20:
+            self.position += 1
+            yield torch.ones(4) * self.position / 20
+
+    def state_dict(self):
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position, self.resumed = state["position"], True
+
+
+def of_torchdata(dataset=None, **options):
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    if dataset is None:
+        dataset, options = Augmented(), {"shuffle": True, **options}
+    return StatefulDataLoader(dataset, batch_size=4, **options)
 
 
 class OwnGenerator(Sampler):
@@ -141,8 +188,12 @@ class Net(pl.LightningModule):
             schedule = schedulers.ReduceLROnPlateau(optimizer, "max", factor=0.5, patience=0)
             config = {"scheduler": schedule, "monitor": "train_loss"}
         else:
-            schedule = schedulers.OneCycleLR(optimizer, 0.1, total_steps=100)
-            config = {"scheduler": schedule, "interval": self.schedule}
+            total, interval = 100, self.schedule
+            if self.schedule == "all steps":
+                # Lightning then sets up the loaders before it loads a checkpoint.
+                total, interval = self.trainer.estimated_stepping_batches, "step"
+            schedule = schedulers.OneCycleLR(optimizer, 0.1, total_steps=total)
+            config = {"scheduler": schedule, "interval": interval}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
 
@@ -254,6 +305,28 @@ SETTINGS = {
         lambda: Stream(20), **IN_BLOCKS, val_check_interval=4
     ),
     "blocks, accumulation": Setting(lambda: Stream(20), **IN_BLOCKS, accumulate_grad_batches=2),
+    "blocks, loader without a length": Setting(lambda: WithoutLength(20), **IN_BLOCKS),
+    "blocks of one batch, loader without a length, validation at the stop": Setting(
+        lambda: WithoutLength(20),
+        block=1,
+        stop={"stop_batches": 7, "monitor": "sotl_b1_e1"},
+        val_check_interval=7,
+    ),
+    "blocks, schedule over all steps": Setting(
+        lambda: Stream(20), **IN_BLOCKS, schedule="all steps"
+    ),
+    "torchdata": Setting(of_torchdata),
+    "torchdata, part of each epoch": Setting(of_torchdata, limit_train_batches=3),
+    "torchdata, without a length": Setting(lambda: of_torchdata(Numbers())),
+    "torchdata, blocks": Setting(of_torchdata, **IN_BLOCKS),
+    "torchdata, blocks, without a length": Setting(
+        lambda: of_torchdata(Numbers()),
+        block=3,
+        stop={"stop_batches": 9, "monitor": "sotl_b3_e1"},
+    ),
+    "torchdata, blocks, schedule over all steps": Setting(
+        of_torchdata, **IN_BLOCKS, schedule="all steps"
+    ),
     "blocks, end of an epoch": Setting(lambda: Stream(6), **IN_BLOCKS),
     "blocks, end of an epoch, shuffled": Setting(
         block=5, stop={"stop_batches": 10, "monitor": "sotl_b5_e1"}
