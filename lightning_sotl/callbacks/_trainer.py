@@ -221,28 +221,6 @@ def _stateful_loaders(trainer: Trainer) -> list[Any]:
     ]
 
 
-def has_fetched_ahead(trainer: Trainer) -> bool:
-    """Return whether Lightning has fetched the next batch, as it does for loaders without a length.
-
-    The states of the loaders are then one batch ahead of the training.
-    """
-    return bool(getattr(trainer.fit_loop._data_fetcher, "batches", None))
-
-
-def has_loader_without_state(trainer: Trainer) -> bool:
-    """Return whether a training loader starts from its beginning if the run resumes in an epoch."""
-    return len(_stateful_loaders(trainer)) < len(trainer.fit_loop._combined_loader.flattened)
-
-
-def _stateful_loaders(trainer: Trainer) -> list[Any]:
-    """Return the loaders whose states Lightning saves."""
-    return [
-        loader
-        for loader in trainer.fit_loop._combined_loader.flattened
-        if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-    ]
-
-
 def start_next_epoch_fresh(trainer: Trainer) -> None:
     """Make Lightning begin the next epoch as in a run that was not resumed.
 

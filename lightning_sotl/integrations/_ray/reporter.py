@@ -295,7 +295,9 @@ class RayReporter:
     def _save(self, trainer: Trainer, path: str) -> None:
         fit = self._fit
         if fit.random_states_to_save is None:
-            fit.random_states_to_save = _stop_checkpoint.gather_random_states(trainer)
+            fit.random_states_to_save = _stop_checkpoint.gather_random_states(
+                trainer, fit.loader_states
+            )
         fit.saving = True
         try:
             trainer.save_checkpoint(path)
