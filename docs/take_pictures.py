@@ -1,6 +1,7 @@
 """Make the pictures of the site again and store them in `docs/images/`.
 
     python docs/take_pictures.py --only paper                 # 2 minutes, from committed tables
+    python docs/take_pictures.py --only language              # 4 minutes, from committed tables
     python docs/take_pictures.py --only rank                  # 15 seconds
     python docs/take_pictures.py --only selection --tables FILE [FILE ...]        # 5 minutes
     python docs/take_pictures.py --only tensorboard [--browser /usr/bin/chromium]
@@ -73,6 +74,16 @@ def make_paper(folder: Path, options: argparse.Namespace) -> None:
         store(picture, Path("paper") / picture.name)
 
 
+def make_language(folder: Path, options: argparse.Namespace) -> None:
+    """Draw the pictures of language models that read their text once."""
+    for name in ("correlations", "equal_cost", "mixed_settings", "policies"):
+        run_python(EXAMPLES / "language" / f"{name}.py", "--output", folder)
+    for name in ("correlations", "equal_cost", "mixed_settings"):
+        store(folder / f"language_{name}.png", f"language/{name}.png")
+    policies = folder / "language_policies_all_learning_rates_all_at_once.png"
+    store(policies, "language/policies.png")
+
+
 def make_rank(folder: Path, options: argparse.Namespace) -> None:
     """Draw the ranks of the runs of `rank_runs.py`."""
     run_python(EXAMPLES / "rank_runs.py", "--output", folder)
@@ -101,6 +112,7 @@ def make_tensorboard(folder: Path, options: argparse.Namespace) -> None:
 
 PICTURES = {
     "paper": make_paper,
+    "language": make_language,
     "rank": make_rank,
     "selection": make_selection,
     "tensorboard": make_tensorboard,

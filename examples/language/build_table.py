@@ -13,7 +13,7 @@ Start it once a core to use several. With `--most 0` it only writes the tables o
     python examples/language/build_table.py [--most N] [--smoke] [--data FILE] [--tables DIR]
         [--output DIR]
 
-Time: about 2 hours of processor time for all 170 runs; with `--smoke` 10 seconds.
+Time: 2 to 3 hours of processor time for all 170 runs; with `--smoke` 10 seconds.
 """
 
 from __future__ import annotations

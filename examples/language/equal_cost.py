@@ -11,7 +11,7 @@ bootstrap intervals over runs. Saves a picture with a panel for each set.
 
     python examples/language/equal_cost.py [--tables DIR] [--data FILE] [--seed 0] [--smoke]
 
-Time: 15 s.
+Time: 30 s.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""How well SoTL-E1 ranks language models whose dropout and batch size differ.
+"""How well SoTL-E1 ranks language models together, and within groups of equal settings.
 
-Prints the Spearman correlation with the final test loss for all runs together, and within groups of
-runs with the same batch size or the same dropout (the mean over groups, weighted by their size),
-with 95 % bootstrap intervals over runs. The validation loss after the same block is beside it.
-Saves a picture with a panel for each grouping. It needs the table `varied` of `build_table.py`.
+In `main`, the groups have the same warm-up, and also the same architecture. In `varied`, they have
+the same batch size or the same dropout. Prints the Spearman correlation with the final test loss
+(of groups, the mean weighted by their size), with 95 % bootstrap intervals over runs. The
+validation loss after the same block is beside it. Saves a picture with a panel for each grouping.
 
     python examples/language/mixed_settings.py [--tables DIR] [--data FILE] [--seed 0] [--smoke]
 
-Time: 5 s.
+Time: 10 s.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from _sets import (
     read_set,
     save_picture,
 )
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -36,11 +37,19 @@ from lightning_sotl.ranking.comparability import groups_of
 from lightning_sotl.stats.intervals import bootstrap_correlations, percentile_bounds
 
 GROUPINGS = {
-    "all runs together": (),
-    "equal batch size": ("batch_size",),
-    "equal dropout": ("dropout",),
+    "main": {
+        "all runs together": (),
+        "equal warm-up": ("warmup",),
+        "equal warm-up and architecture": ("warmup", "architecture"),
+    },
+    "varied": {
+        "all runs together": (),
+        "equal batch size": ("batch_size",),
+        "equal dropout": ("dropout",),
+    },
 }
-SHARES = (0.1, 0.25, 0.5, 1.0)
+TITLES = {"main": "warm-up and architecture", "varied": "dropout and batch size"}
+SHARES = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
 SHOWN = ("sotl-e1", "sovl-e1")
 
 
@@ -83,61 +92,85 @@ def within(
     return Correlations(np.average(rho, axis=0, weights=weights), low, high)
 
 
+def correlations(runs: RunSet, bootstrap: dict[str, int]) -> dict[tuple[str, str], Correlations]:
+    """Return the correlations of each grouping that has large enough groups, and each score."""
+    return {
+        (title, name): within(runs, name, groups, bootstrap)
+        for title, fields in GROUPINGS[runs.title].items()
+        if (groups := groups_in(runs, fields))
+        for name in SHOWN
+    }
+
+
 def show(runs: RunSet, found: dict[tuple[str, str], Correlations]) -> None:
     """Print a row for each grouping and score."""
     rows, blocks = [], runs.blocks(SHARES)
     for (title, name), each in found.items():
-        groups = groups_in(runs, GROUPINGS[title])
+        groups = groups_in(runs, GROUPINGS[runs.title][title])
         cells = [
-            f"{each.rho[at - 1]:.3f} [{each.low[at - 1]:.3f}, {each.high[at - 1]:.3f}]"
+            f"{each.rho[at - 1]:.3f} [{each.low[at - 1]:.2f}, {each.high[at - 1]:.2f}]"
             for at in blocks
         ]
         rows.append([title, str(len(groups)), str(sum(map(len, groups))), NAMES[name], *cells])
     header = ["", "groups", "runs", "estimator", *(f"T={at}" for at in blocks)]
+    print(f"\n=== {TITLES[runs.title]} differ: {len(runs.rows)} runs ===\n")
     show_table(header, rows, left={0, 3})
 
 
-def draw(found: dict[tuple[str, str], Correlations]) -> Figure:
-    """Return the picture: a panel a grouping."""
-    titles = list(dict.fromkeys(title for title, _ in found))
-    figure = Figure(figsize=(5 * len(titles), 4.5), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(1, len(titles), sharey=True))
-    for axes, title in zip(panels, titles, strict=True):
-        for name in SHOWN:
-            each = found[title, name]
-            blocks = np.arange(1, each.rho.size + 1)
-            axes.plot(blocks, each.rho, color=COLORS[name], label=NAMES[name])
-            axes.fill_between(
-                blocks, each.low, each.high, color=COLORS[name], alpha=0.15, linewidth=0
-            )
-        axes.set(title=title, xlabel="completed blocks T")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.axes[0].set_ylabel("rank correlation with the final test loss")
+def draw(found: dict[str, dict[tuple[str, str], Correlations]]) -> Figure:
+    """Return the picture: a row a set of runs, a panel a grouping."""
+    columns = max(len(each) // len(SHOWN) for each in found.values())
+    figure = Figure(figsize=(4.5 * columns, 3.8 * len(found)), layout="constrained")
+    rows = figure.subplots(len(found), columns, sharex=True, sharey=True, squeeze=False)
+    for row, (of, each) in zip(rows, found.items(), strict=True):
+        titles = dict.fromkeys(title for title, _ in each)
+        for axes, title in zip(row, titles, strict=False):
+            for name in SHOWN:
+                _draw_curve(axes, each[title, name], name)
+            axes.set(title=f"{TITLES[of]} differ:\n{title}", ylim=(-0.25, 1.02))
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize=8, loc="lower right")
+        row[0].set_ylabel("rank correlation")
+    for axes in rows[-1]:
+        axes.set_xlabel("completed blocks T")
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table, save the picture and print a sentence."""
-    options = parse(__doc__, argv)
-    bootstrap, runs = bootstrap_of(options), read_set("varied", options)
-    found = {
-        (title, name): within(runs, name, groups, bootstrap)
-        for title, fields in GROUPINGS.items()
-        if (groups := groups_in(runs, fields))
-        for name in SHOWN
-    }
-    if not found:
-        raise SystemExit(f"Expected at least {LEAST} finished runs but got {len(runs.rows)}.")
-    print(f"\n=== dropout and batch size differ: {len(runs.rows)} runs ===\n")
-    show(runs, found)
-    save_picture(draw(found), "mixed_settings", options)
-    (at,) = runs.blocks((0.25,))
+def _draw_curve(axes: Axes, each: Correlations, name: str) -> None:
+    blocks = np.arange(1, each.rho.size + 1)
+    axes.plot(blocks, each.rho, color=COLORS[name], label=NAMES[name])
+    axes.fill_between(blocks, each.low, each.high, color=COLORS[name], alpha=0.15, linewidth=0)
+
+
+def summarize(runs: RunSet, found: dict[tuple[str, str], Correlations]) -> str:
+    """Return one sentence with the correlations at a tenth of the training."""
+    (at,) = runs.blocks((0.1,))
     parts = [
-        f"{NAMES[name]} {each.rho[at - 1]:.3f} with {title}"
+        f"{each.rho[at - 1]:.3f} ({title})"
         for (title, name), each in found.items()
+        if name == "sotl-e1"
     ]
-    print(f"After {at} of {runs.curves.epochs} blocks the rank correlation is: {'; '.join(parts)}.")
+    return (
+        f"If {TITLES[runs.title]} differ, the rank correlation of SoTL-E1 after {at} of "
+        f"{runs.curves.epochs} blocks is {', '.join(parts)}."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the tables, save the picture and print the sentences."""
+    options = parse(__doc__, argv)
+    found, sentences = {}, []
+    for name in GROUPINGS:
+        runs = read_set(name, options).where(name, group=name)
+        if not runs.usable:
+            raise SystemExit(
+                f"Expected at least {LEAST} runs in '{name}' but got {len(runs.rows)}."
+            )
+        found[name] = correlations(runs, bootstrap_of(options))
+        show(runs, found[name])
+        sentences.append(summarize(runs, found[name]))
+    save_picture(draw(found), "mixed_settings", options)
+    print("\n".join(sentences))
 
 
 if __name__ == "__main__":

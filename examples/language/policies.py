@@ -7,7 +7,7 @@ ones, and saves a picture for each set.
 
     python examples/language/policies.py [--tables DIR] [--data FILE] [--seed 0] [--smoke]
 
-Time: 1 minute. `--smoke` replays few repeats.
+Time: 3 minutes. `--smoke` replays few repeats.
 """
 
 from __future__ import annotations

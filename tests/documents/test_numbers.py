@@ -1,5 +1,6 @@
 """Numbers on the pages are what the examples and the committed tables give."""
 
+import csv
 import functools
 import importlib
 import math
@@ -15,7 +16,7 @@ from scipy.stats import spearmanr
 from lightning_sotl import LearningCurves
 from lightning_sotl.cli import main
 from tests.support.pages import DOCS, README, blocks, commands
-from tests.support.paths import EXAMPLES, PAPER, ROOT
+from tests.support.paths import EXAMPLES, LANGUAGE, PAPER, ROOT
 
 
 def block_below(comment):
@@ -160,15 +161,29 @@ def test_the_costs_and_regrets_of_policies_are_those_of_the_committed_table(caps
         assert first == second
 
 
+def sections_of(page):
+    """Return heading -> text of the sections of a page of results."""
+    text = (DOCS / "results" / page).read_text()
+    sections = (part.partition("\n") for part in re.split(r"^## ", text, flags=re.M)[1:])
+    return {heading: body for heading, _, body in sections}
+
+
 def sections_of_figures():
     """Return heading -> text of the sections on the paper's figures that name a command."""
-    text = (DOCS / "results" / "paper.md").read_text()
-    sections = (part.partition("\n") for part in re.split(r"^## ", text, flags=re.M)[1:])
     return {
         heading: body
-        for heading, _, body in sections
+        for heading, body in sections_of("paper.md").items()
         if heading.startswith("Fig. ") or heading == "Where the method fails"
     }
+
+
+MEASURED = {
+    **sections_of_figures(),
+    **{
+        heading: sections_of("language.md")[heading]
+        for heading in ("Over training", "At equal cost", "Equal settings")
+    },
+}
 
 
 @functools.cache
@@ -193,10 +208,12 @@ def decimals(text):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("heading", sections_of_figures())
-def test_the_numbers_of_a_figure_are_those_that_its_commands_print(heading):
-    section = sections_of_figures()[heading]
-    found = re.findall(r"`((?:python examples/paper/\w+\.py|lightning-sotl)[^`]*)`", section)
+@pytest.mark.parametrize("heading", MEASURED)
+def test_the_numbers_of_a_section_are_those_that_its_commands_print(heading):
+    section = MEASURED[heading]
+    found = re.findall(
+        r"`((?:python examples/(?:paper|language)/\w+\.py|lightning-sotl)[^`]*)`", section
+    )
     assert found
     printed = [float(one) for command in found for one in decimals(output_of(command))]
     measured = re.sub(r"\*\*Claim\.\*\*.*?\n\n", "", section, flags=re.S)
@@ -204,6 +221,30 @@ def test_the_numbers_of_a_figure_are_those_that_its_commands_print(heading):
         half_a_digit = 0.5 * 10 ** -len(number.partition(".")[2])
         near = [one for one in printed if abs(one - float(number)) <= half_a_digit * (1 + 1e-9)]
         assert near, f"{number} is not printed by {found}"
+
+
+def test_the_correlations_of_language_models_are_right():
+    runs = LearningCurves.load(LANGUAGE / "tables" / "main.npz")
+    with (LANGUAGE / "tables" / "main.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    (first, second) = re.split(
+        r"\| close learning rates, T", sections_of("language.md")["Over training"]
+    )
+    for section, ranges in ((first, ("wide", "close")), (second, ("close",))):
+        kept = [
+            place
+            for place, row in enumerate(rows)
+            if row["group"] == "main" and row["rates"] in ranges
+        ]
+        chosen = runs.select(kept)
+        for name, curve in {"SoTL-E1": "train_loss", "validation loss": "val_loss"}.items():
+            (shown,) = re.findall(rf"^\| {name} \|(.*) \|$", section, re.M)
+            blocks = (1, 2, 4, 8, 12, 20, 30, 40)
+            rho = [
+                spearmanr(getattr(chosen, curve)[:, at - 1], chosen.final_metric)[0]
+                for at in blocks
+            ]
+            assert [cell.strip() for cell in shown.split("|")] == [f"{each:.3f}" for each in rho]
 
 
 def test_every_figure_of_the_paper_has_a_section_and_a_picture():
