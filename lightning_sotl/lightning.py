@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback
 
+from lightning_sotl._utils.extras import require_lightning
 from lightning_sotl.callbacks import monitor, stopper
 from lightning_sotl.sweep import sweep
+
+require_lightning("lightning")
 
 __all__ = ["EarlyRankingStopper", "SoTLMonitor", "Sweep"]
 

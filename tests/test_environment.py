@@ -14,6 +14,7 @@ from lightning_sotl import environment
 from lightning_sotl.cli import main
 from tests.support.helpers import (
     PACKAGES,
+    SAFELY,
     door,
     lightning,
     loader,
@@ -168,7 +169,7 @@ def test_a_checkpoint_resumes_with_the_users_own_callbacks(
     promoted = door(package).EarlyRankingStopper(stop_epoch=1, promoted=True)
     model = scripted_model(package)
     trainer(tmp_path, package, callbacks=[monitor, promoted]).fit(
-        model, loader(), ckpt_path=checkpoint, weights_only=True
+        model, loader(), ckpt_path=checkpoint, **SAFELY
     )
     assert sorted(monitor.epoch_losses) == [0, 1, 2]
     assert model.returned[0][0] == 1

@@ -1,9 +1,14 @@
-"""Import of optional packages, with the `pip install` command in the error if one is missing."""
+"""Checks of installed packages; each error has the `pip install` command that solves it."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from types import ModuleType
+
+# The oldest version that the tests pass on. pyproject.toml has it too, but nothing there requires
+# `lightning`, and an environment may hold an older `pytorch-lightning` all the same.
+OLDEST_LIGHTNING = (2, 5)
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
@@ -32,3 +37,23 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
             f'Run: pip install "lightning-sotl[{extra}]"',
             name=package,
         ) from None
+
+
+def require_lightning(package: str) -> None:
+    """Raise if a Lightning package is too old.
+
+    Args:
+        package: Its name, `pytorch_lightning` or `lightning`.
+
+    Raises:
+        ImportError: If it is; the message names its version and the `pip install`.
+    """
+    version = importlib.import_module(package).__version__
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_LIGHTNING:
+        name = package.replace("_", "-")
+        oldest = ".".join(map(str, OLDEST_LIGHTNING))
+        raise ImportError(
+            f"Expected `{name}` {oldest} or newer but got {version}. "
+            f"Run: pip install --upgrade {name}",
+            name=package,
+        )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback
 
-from lightning_sotl._utils.extras import require
+from lightning_sotl._utils.extras import require, require_lightning
 
+require_lightning("lightning")
 require("optuna", extra="optuna", purpose="report to a study")
 
 from lightning_sotl.integrations._optuna import reporter  # noqa: E402

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pytorch_lightning import Callback
 
-from lightning_sotl._utils.extras import require
+from lightning_sotl._utils.extras import require, require_lightning
 
+require_lightning("pytorch_lightning")
 require("ray.tune", extra="ray", purpose="report to Ray Tune")
 
 from lightning_sotl.integrations._ray import reporter  # noqa: E402

@@ -56,7 +56,7 @@ def saved_hparams(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     return without_cli_keys({name: value for part in parts for name, value in part.items()})
 
 
-def refuse_pickle(path: str, *, run_id: str, method: str) -> None:
+def refuse_pickle(path: str, *, run_id: str, call: str) -> None:
     """Raise if a local checkpoint contains more than tensors and plain values.
 
     Raises:
@@ -71,8 +71,8 @@ def refuse_pickle(path: str, *, run_id: str, method: str) -> None:
         raise ValueError(
             f"Expected the checkpoint of run {run_id!r} to hold only tensors and plain values but "
             f"got {found[1] if found else 'an object'}, which needs pickle. If you trust the "
-            f"source of '{path}', call `winner.{method}(..., weights_only=False)`. Loading it then "
-            "runs any code in the file."
+            f"source of '{path}', call `{call}(..., weights_only=False)`. Loading it then runs any "
+            "code in the file."
         ) from error
 
 

@@ -102,8 +102,8 @@ class Winner:
 
         Args:
             trainer: A new Trainer with the full budget. Its callbacks include the monitor and an
-                `EarlyRankingStopper(promoted=True)`. It may be a subclass whose `fit` does not
-                accept `weights_only`.
+                `EarlyRankingStopper(promoted=True)`. It may have a `fit` without `weights_only`, as
+                in Lightning 2.5.
             model: The model, from `winner.load(...)` or built from `params`.
             *args: Further arguments of `trainer.fit`, for example loaders or a DataModule.
             **kwargs: Further keyword arguments of `trainer.fit`. `weights_only` defaults to True.
@@ -124,7 +124,7 @@ class Winner:
             )
         weights_only = kwargs.pop("weights_only", True)
         if weights_only is not False:
-            refuse_pickle(self.checkpoint_path, run_id=self.run_id, method="fit")
+            refuse_pickle(self.checkpoint_path, run_id=self.run_id, call="winner.fit")
         with loading(trainer, self.checkpoint_path, weights_only) as how:
             trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **how)
         call = _call.get()
@@ -152,8 +152,13 @@ class Winner:
             >>> model = winner.load(Net)  # doctest: +SKIP
         """
         kwargs = {"map_location": "cpu", "weights_only": True, **kwargs}
+        known = _knows_weights_only(module_class, "load_from_checkpoint")
         if kwargs["weights_only"] is not False:
-            refuse_pickle(self.checkpoint_path, run_id=self.run_id, method="load")
+            refuse_pickle(self.checkpoint_path, run_id=self.run_id, call="winner.load")
+            if not known:
+                _refuse_remote(self.checkpoint_path, module_class, "load_from_checkpoint")
+        if not known:
+            del kwargs["weights_only"]
         loaded: Loaded = module_class.load_from_checkpoint(  # type: ignore[attr-defined]  # Lightning's
             self.checkpoint_path, **kwargs
         )
@@ -173,20 +178,18 @@ def _end_of(trainer: Any, name: str) -> Reached:
 def loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, Any]]:
     """Provide the keyword arguments that make the Trainer's `fit` apply `weights_only`.
 
-    A `fit` without `weights_only` loads a local checkpoint with torch's default, which is True
-    since torch 2.6. It loads a remote checkpoint with pickle.
+    A `fit` without `weights_only` may load the checkpoint with pickle: a remote one always, a local
+    one with torch before 2.6 or Lightning before 2.6. Call `refuse_pickle` before.
     """
-    parameters = inspect.signature(trainer.fit).parameters.values()
-    if any(own.kind == own.VAR_KEYWORD or own.name == "weights_only" for own in parameters):
+    known = _knows_weights_only(type(trainer), "fit")
+    parameters = inspect.signature(trainer.fit).parameters
+    forwards = any(own.kind == own.VAR_KEYWORD for own in parameters.values())
+    if "weights_only" in parameters or (known and forwards):
         yield {"weights_only": weights_only}
         return
     if weights_only is not False:
-        if "://" in path:
-            raise ValueError(
-                f"Expected `fit` of {type(trainer).__name__} to accept `weights_only`. Without it, "
-                f"the remote checkpoint '{path}' is loaded with pickle. If you trust its source, "
-                "pass `weights_only=False`."
-            )
+        _refuse_remote(path, type(trainer), "fit")
+    if weights_only is not False or not known:
         yield {}
         return
     before = os.environ.get(_NO_WEIGHTS_ONLY)
@@ -198,6 +201,26 @@ def loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, An
             del os.environ[_NO_WEIGHTS_ONLY]
         else:
             os.environ[_NO_WEIGHTS_ONLY] = before
+
+
+def _knows_weights_only(cls: type, method: str) -> bool:
+    """Return whether a method of Lightning has the argument `weights_only`, new in Lightning 2.6.
+
+    Lightning 2.5 always loads checkpoints with pickle, and `load_from_checkpoint` would pass the
+    argument on to the module. A subclass may override the method.
+    """
+    methods = [getattr(base, method) for base in cls.__mro__ if hasattr(base, method)]
+    return any("weights_only" in inspect.signature(own).parameters for own in methods)
+
+
+def _refuse_remote(path: str, cls: type, method: str) -> None:
+    """Raise if a checkpoint is remote, for a method that would load it with pickle."""
+    if "://" in path:
+        raise ValueError(
+            f"Expected `{method}` of {cls.__name__} to accept `weights_only`. Without it, the "
+            f"remote checkpoint '{path}' is loaded with pickle. If you trust its source, pass "
+            "`weights_only=False`."
+        )
 
 
 class Candidate(NamedTuple):

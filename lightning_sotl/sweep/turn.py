@@ -15,6 +15,7 @@ from lightning_sotl.callbacks.stopper import (
     save_checkpoint,
 )
 from lightning_sotl.policies.stopping import StoppingReason
+from lightning_sotl.sweep._checkpoints import refuse_pickle
 from lightning_sotl.sweep._folder import ENDED
 from lightning_sotl.sweep.promotion import loading
 
@@ -102,6 +103,8 @@ class Turn:
             if self.checkpoint_path is None:
                 trainer.fit(model, *args, **kwargs)
             else:
+                if weights_only is not False:
+                    refuse_pickle(self.checkpoint_path, run_id=self.run_id, call="turn.fit")
                 with loading(trainer, self.checkpoint_path, weights_only) as how:
                     trainer.fit(model, *args, ckpt_path=self.checkpoint_path, **kwargs, **how)
         logged = list(trainer.callback_metrics)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 from lightning_sotl.callbacks._promotion_checks import is_same
-from tests.support.helpers import PACKAGES, Batches, door, lightning, trainer
+from tests.support.helpers import IS_LIGHTNING_2_5, PACKAGES, Batches, door, lightning, trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory"),
@@ -75,7 +75,8 @@ def fit(
         **{"max_epochs": 4, **options},
     )
     loader = DataLoader(Batches(8), batch_size=2) if data is None else data
-    run.fit(module, loader, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
+    how = {"weights_only": False} if checkpoint and not IS_LIGHTNING_2_5 else {}
+    run.fit(module, loader, ckpt_path=checkpoint, **how)
     return str(stopper.checkpoint_path)
 
 

@@ -89,10 +89,19 @@ def test_a_stopped_run_that_is_not_promoted_trains_nothing_more(tmp_path, name):
     assert monitor.estimates[stopper.monitor] == stopper.estimate
 
 
+def saves_last(folder):
+    """Return a ModelCheckpoint that saves `last.ckpt`, also in a run that trains no epoch."""
+    saves = callbacks.ModelCheckpoint(folder, save_last=True)
+    if "on_train_end" not in vars(callbacks.ModelCheckpoint):  # older than Lightning 2.5.6
+        path = folder / "last.ckpt"
+        saves.on_train_end = lambda run, _: path.exists() or run.save_checkpoint(path)
+    return saves
+
+
 def test_a_promotion_from_a_checkpoint_of_an_already_stopped_run_is_bit_equal(tmp_path):
     """After a kill between a stop and its promotion, the newest checkpoint is a later one."""
     setting = SETTINGS["loader that draws its order"]
-    last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
+    last = {"callbacks": lambda: [saves_last(tmp_path)]}
     saving = Setting(setting.data, max_epochs=4, **last)
     whole, curve = setting.fit(tmp_path / "whole")
     stopper = EarlyRankingStopper(stop_epoch=2)
@@ -167,7 +176,7 @@ def test_an_already_stopped_run_saves_the_loader_states_that_it_loaded(tmp_path)
     """For example after a kill between Lightning's save at T and the save of the stop."""
     newest = tmp_path / "last.ckpt"
     setting = SETTINGS["loader that draws its order"]
-    last = {"callbacks": lambda: [callbacks.ModelCheckpoint(tmp_path, save_last=True)]}
+    last = {"callbacks": lambda: [saves_last(tmp_path)]}
     saving = Setting(setting.data, max_epochs=4, **last)
     saving.fit(tmp_path, EarlyRankingStopper(stop_epoch=2))
     found = loaders_in(newest)

@@ -13,6 +13,7 @@ import torch
 
 from lightning_sotl import SumOfTrainingLosses
 from tests.pins.known_losses import PACKAGES, door, loader, model, seed, trainer
+from tests.support.helpers import SAFELY
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STOP_PATH = "memory://stop/stopped-epoch=3-20e56a4b.ckpt"
@@ -62,7 +63,7 @@ def resume(
     seed(99)
     module = model(package)
     trainer(folder, package, callbacks=callbacks, **options).fit(
-        module, loader(), ckpt_path=str(FIXTURES / name), weights_only=True
+        module, loader(), ckpt_path=str(FIXTURES / name), **SAFELY
     )
     return module
 
@@ -437,7 +438,7 @@ def test_a_ray_reporter_resumes_with_the_random_state_of_its_checkpoint(tmp_path
     module = model()
     monitor = door(PACKAGES[0]).SoTLMonitor()
     trainer(tmp_path, callbacks=[monitor, RayReporter()]).fit(
-        module, loader(), ckpt_path=str(tmp_path / "checkpoint.ckpt"), weights_only=True
+        module, loader(), ckpt_path=str(tmp_path / "checkpoint.ckpt"), **SAFELY
     )
     assert module.steps == FROM_EPOCH_3
     assert monitor.epoch_losses == MEANS

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
+# Lightning 2.5 has no `weights_only` and always loads checkpoints with pickle.
+IS_LIGHTNING_2_5 = version("pytorch-lightning").startswith("2.5.")
+SAFELY: dict[str, Any] = {} if IS_LIGHTNING_2_5 else {"weights_only": True}
 
 
 def lightning(package: str = "pytorch_lightning") -> Any:

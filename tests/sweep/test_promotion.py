@@ -102,13 +102,14 @@ def test_a_run_without_a_checkpoint_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("stoppers", "found"),
-    [([], "none"), ([EarlyRankingStopper(stop_epoch=2)], "one with promoted=False")],
+    [([], "none"), ([{"stop_epoch": 2}], "one with promoted=False")],
 )
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_winner_refuses_a_trainer_that_would_not_promote_it(
     tmp_path: Path, package: str, stoppers: list[Any], found: str
 ) -> None:
-    callbacks = [door(package).SoTLMonitor(), *stoppers]
+    own = door(package)
+    callbacks = [own.SoTLMonitor(), *(own.EarlyRankingStopper(**options) for options in stoppers)]
     message = (
         "Expected the Trainer of a promoted run to have an EarlyRankingStopper with promoted=True "
         f"but got {found}."

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from lightning_sotl import Winner, find_winners
 from lightning_sotl.record.writer import RunRecord
 from tests.support.cli_modules import cli_classes
-from tests.support.helpers import PACKAGES, door, lightning, loader, trainer
+from tests.support.helpers import IS_LIGHTNING_2_5, PACKAGES, door, lightning, loader, trainer
 from tests.support.run_folders import write_record
 
 pytestmark = [
@@ -333,6 +333,37 @@ def test_a_trainer_without_weights_only_loads_pickle_only_if_allowed(
     with pytest.raises(ValueError, match="which needs pickle"):
         winner.fit(run, net(), loader(3))
     winner.fit(run, winner.load(net, weights_only=False), loader(3), weights_only=False)
+    assert run.current_epoch == 4
+    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("kind", [lambda base: base, forwarding], ids=["own", "forwarding"])
+@pytest.mark.parametrize("given", [{}, {"weights_only": False}], ids=str)
+def test_weights_only_is_not_passed_to_a_lightning_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, kind: Any, given: dict[str, Any]
+) -> None:
+    """`load_from_checkpoint` of Lightning 2.5 passes it to the module, which saves it."""
+    pl = lightning(package)
+    if not IS_LIGHTNING_2_5:
+        load, fit = vars(pl.LightningModule)["load_from_checkpoint"], pl.Trainer.fit
+
+        def load_2_5(cls: Any, checkpoint_path: Any, **kwargs: Any) -> Any:
+            assert kwargs == {"map_location": "cpu"}
+            return load.__get__(None, cls)(checkpoint_path, **kwargs)
+
+        def fit_2_5(self: Any, model: Any, train_dataloaders: Any, ckpt_path: Any = None) -> None:
+            fit(self, model, train_dataloaders, ckpt_path=ckpt_path)
+
+        monkeypatch.setattr(pl.Trainer, "fit", fit_2_5)
+        monkeypatch.setattr(pl.LightningModule, "load_from_checkpoint", classmethod(load_2_5))
+    net = make_net(package)
+    stop(tmp_path, net(width=4), package=package)
+    (winner,) = find_winners(tmp_path, 1)
+    module = winner.load(net, **given)
+    assert dict(module.hparams) == {"width": 4}
+    run = promoting(tmp_path, kind(pl.Trainer), package)
+    winner.fit(run, module, loader(3), **given)
     assert run.current_epoch == 4
     assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ
 
