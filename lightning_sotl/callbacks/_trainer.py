@@ -28,15 +28,17 @@ def trains_without_backward(trainer: Trainer) -> bool:
 def epoch_is_whole(trainer: Trainer) -> bool:
     """Return, at the end of an epoch, whether the epoch is complete.
 
-    It is complete if its last batch was trained or its loader ran out. If a loader without a length
-    ends before `limit_train_batches`, `is_last_batch` stays False, and only the data fetcher knows
-    that the loader ran out. In an epoch that was cut short, both are False. If the module ends an
-    epoch at its first batch, both are True although nothing was trained.
+    It is complete if its last batch was trained, its loader ran out, or its module ended it
+    (`on_train_batch_start` returned -1). If a loader without a length ends before
+    `limit_train_batches`, `is_last_batch` stays False, and only the data fetcher knows that the
+    loader ran out. If the module ends an epoch, Lightning 2.5 leaves both False, but counts the
+    batch that it skips as processed. If that is the first batch, nothing was trained.
     """
     loop = trainer.fit_loop
-    began = loop.epoch_loop.batch_progress.current.started > 0
-    fetcher = loop._data_fetcher
-    return bool(began and (trainer.is_last_batch or (fetcher is not None and fetcher.done)))
+    batches, fetcher = loop.epoch_loop.batch_progress.current, loop._data_fetcher
+    ran_out = fetcher is not None and fetcher.done
+    was_ended = batches.processed > batches.completed
+    return bool(batches.started > 0 and (trainer.is_last_batch or ran_out or was_ended))
 
 
 def logging_step(trainer: Trainer) -> int:

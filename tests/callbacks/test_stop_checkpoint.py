@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_sotl import EarlyRankingStopper, find_winners
-from tests.support.helpers import message_with
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor, find_winners
+from tests.support.helpers import loader, message_with, scripted_model, trainer
 from tests.support.promoted_runs import (
     IN_BLOCKS,
     SETTINGS,
@@ -48,6 +48,27 @@ def test_a_promoted_run_is_bit_equal_to_one_that_was_never_stopped(tmp_path, set
     assert promoted_stopper.estimate == stopper.estimate
     if setting.schedule:
         assert len({rate for *_, rate in whole.steps}) > 2
+
+
+def test_a_stop_at_an_epoch_that_the_module_ends_is_continued_exactly(tmp_path):
+    def fit(*stoppers, checkpoint=None):
+        module, monitor = scripted_model(by_batch=True), SoTLMonitor()
+        module.on_train_batch_start = lambda batch, batch_idx: (
+            -1 if (module.trainer.current_epoch, batch_idx) == (1, 2) else None
+        )
+        run = trainer(tmp_path, callbacks=[monitor, *stoppers], max_epochs=4)
+        torch.manual_seed(0 if checkpoint is None else 99)
+        run.fit(module, loader(5, shuffle=True), ckpt_path=checkpoint)
+        return module.returned, monitor.epoch_losses
+
+    whole, losses = fit()
+    stopper = EarlyRankingStopper(stop_epoch=2, checkpoint_dir=tmp_path)
+    stopped, _ = fit(stopper)
+    promoted = EarlyRankingStopper(stop_epoch=2, promoted=True)
+    end, end_losses = fit(promoted, checkpoint=stopper.checkpoint_path)
+    assert (len(stopped), stopper.epochs_completed) == (5 + 2, 2)
+    assert stopped + end == whole
+    assert end_losses == losses
 
 
 class SaveAfterEpochZero(pl.Callback):
