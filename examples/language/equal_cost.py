@@ -3,8 +3,8 @@
 A validation pass costs processor time in which a run could train on. So its run stops earlier:
 after T - c blocks with one pass, which takes as long as c blocks of training, or after T / (1 + c)
 with a pass after every block, as early stopping needs. A quarter of the validation sequences costs
-c / 4. Between two blocks the validation losses are interpolated, because a whole block less would
-be too high a price.
+c / 4. Between two blocks the validation losses are interpolated, because charging a whole block
+would be too much.
 
 Prints the Spearman correlations with the final test loss and the paired difference, with 95 %
 bootstrap intervals over runs. Saves a picture with a panel for each set.
@@ -45,7 +45,7 @@ WAYS = {
 def scores_at_cost(runs: RunSet, way: str, at: int) -> tuple[float, Scores] | None:
     """Return after how many blocks validation costs as much as T blocks, and its scores there.
 
-    None before the first block, since there is no score yet.
+    Return None before the first block, because there is no score yet.
     """
     cost = runs.validation_cost
     stop = {
@@ -74,7 +74,7 @@ def interpolate(losses: Scores, blocks: float) -> Scores:
 
 
 def compare(runs: RunSet, way: str, at: int, bootstrap: dict[str, int]) -> list[float] | None:
-    """Return the difference and its bounds at T blocks, None where there is no validation yet."""
+    """Return the difference and its bounds at T blocks, or None before the first score."""
     found = scores_at_cost(runs, way, at)
     if found is None:
         return None
@@ -123,12 +123,12 @@ def draw(sets: list[RunSet], bootstrap: dict[str, int]) -> Figure:
 
 
 def summarize(runs: RunSet, verdicts: list[str]) -> str:
-    """Return one sentence with the number of comparisons that are decided."""
+    """Return one sentence with the numbers of comparisons that are decided."""
     better, worse = (verdicts.count(word) for word in (verdict(1, 1), verdict(-1, -1)))
     return (
         f"Over {len(runs.rows)} runs with {runs.title}, SoTL-E1 is better at equal cost in "
-        f"{better} and worse in {worse} of {len(verdicts)} comparisons; about 1 in 20 would "
-        "differ by chance."
+        f"{better} and worse in {worse} of {len(verdicts)} comparisons; by chance alone, about 1 "
+        "in 20 would be decided."
     )
 
 

@@ -2,7 +2,7 @@
 
 In `main`, the groups have the same warm-up, and also the same architecture. In `varied`, they have
 the same batch size or the same dropout. Prints the Spearman correlation with the final test loss
-(of groups, the mean weighted by their size), with 95 % bootstrap intervals over runs. The
+(for groups, the mean weighted by their size), with 95 % bootstrap intervals over runs. The
 validation loss after the same block is beside it. Saves a picture with a panel for each grouping.
 
     python examples/language/mixed_settings.py [--tables DIR] [--data FILE] [--seed 0] [--smoke]
@@ -118,7 +118,7 @@ def show(runs: RunSet, found: dict[tuple[str, str], Correlations]) -> None:
 
 
 def draw(found: dict[str, dict[tuple[str, str], Correlations]]) -> Figure:
-    """Return the picture: a row a set of runs, a panel a grouping."""
+    """Return the picture: a row for each set of runs, a panel for each grouping."""
     columns = max(len(each) // len(SHOWN) for each in found.values())
     figure = Figure(figsize=(4.5 * columns, 3.8 * len(found)), layout="constrained")
     rows = figure.subplots(len(found), columns, sharex=True, sharey=True, squeeze=False)

@@ -1,4 +1,4 @@
-"""Checks of installed packages; each error has the `pip install` command that solves it."""
+"""Checks of installed packages; each error has the `pip install` command that fixes it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib
 import re
 from types import ModuleType
 
-# The oldest version that the tests pass on. pyproject.toml has it too, but nothing there requires
-# `lightning`, and an environment may hold an older `pytorch-lightning` all the same.
+# The oldest version on which the tests pass. It is also in pyproject.toml. But `lightning` is not
+# required there, and an environment may still contain an older `pytorch-lightning`.
 OLDEST_LIGHTNING = (2, 5)
 
 
@@ -46,7 +46,7 @@ def require_lightning(package: str) -> None:
         package: Its name, `pytorch_lightning` or `lightning`.
 
     Raises:
-        ImportError: If it is; the message names its version and the `pip install`.
+        ImportError: If it is too old. The message has its version and the `pip install` command.
     """
     version = importlib.import_module(package).__version__
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_LIGHTNING:

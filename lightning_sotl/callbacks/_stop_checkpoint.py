@@ -40,7 +40,7 @@ def gather_random_states(
 
     Args:
         trainer: The Trainer.
-        own_loader_states: The loader states of this rank, or None for the present ones.
+        own_loader_states: The loader states of this rank, or None for the current ones.
     """
     own = _random_state(trainer)
     own["loader_states"] = (

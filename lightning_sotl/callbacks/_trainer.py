@@ -179,17 +179,17 @@ def loader_states(trainer: Trainer) -> list[Any]:
 
 
 def restart_loaders(trainer: Trainer, states: list[Any]) -> None:
-    """Restore, in `on_train_start`, what `loader_states` returned, and fetch from there."""
+    """Restore, in `on_train_start`, the states of the loaders, and fetch from there."""
     loop = trainer.fit_loop
     loop._combined_loader._load_state_dicts(states)
     iter(loop._data_fetcher)
 
 
 def end_epoch_of_loaders(trainer: Trainer, states: list[Any]) -> None:
-    """Undo, in `on_train_start`, that Lightning has begun the next epoch of the loaders.
+    """Undo, in `on_train_start`, Lightning's start of the next epoch of the loaders.
 
     A loader of torchdata is left as it is, because its next iterator begins a new epoch. If it
-    loaded a state at the end of an epoch again, that iterator would yield nothing.
+    loaded its state from the end of an epoch again, that iterator would yield nothing.
 
     Args:
         trainer: The Trainer.
@@ -210,7 +210,7 @@ def has_fetched_ahead(trainer: Trainer) -> bool:
 
 
 def has_loader_without_state(trainer: Trainer) -> bool:
-    """Return whether a training loader starts from its beginning if the run resumes in an epoch."""
+    """Return whether a training loader starts again if the run resumes inside an epoch."""
     return len(_stateful_loaders(trainer)) < len(trainer.fit_loop._combined_loader.flattened)
 
 

@@ -112,7 +112,7 @@ class EarlyRankingStopper:
     A promoted run is not bit-equal if random numbers are drawn in `on_train_start`, while
     `val_dataloader` creates the loaders, or from generators other than those of torch, NumPy,
     Python and the training loaders. After a stop in the middle of an epoch (`stop_batches`), the
-    training loaders must also have a `state_dict`; a warning reports a loader without. Even so,
+    training loaders must also have a `state_dict`; a warning reports a loader without one. Even so,
     random numbers in worker processes differ, and Lightning does not restore accumulated
     gradients, metrics over the whole epoch, the factor of a GradientAccumulationScheduler, or the
     last step of a ReduceLROnPlateau with `interval="step"`.
@@ -593,7 +593,8 @@ class EarlyRankingStopper:
         elif has_fetched_ahead(trainer) and self._fit.loader_states is None:
             warn_user(
                 "The run stops after the first batch of an epoch, and its training loaders have no "
-                "length, so Lightning has fetched one batch more. The promoted run will skip it.",
+                "length, so Lightning has already fetched the next batch. The promoted run will "
+                "skip it.",
             )
         self._finish_stop(trainer)
 

@@ -302,8 +302,8 @@ def _add_estimate(parser: argparse.ArgumentParser) -> None:
         "--monitor",
         metavar="NAME",
         default="sotl_e1",
-        help="estimate that the runs log, for its prefix and its unit: sotl_b1000_e1 reads blocks "
-        "of 1000 batches (default: sotl_e1)",
+        help="estimate that the runs log; its name has the prefix and the unit, so sotl_b1000_e1 "
+        "reads blocks of 1000 batches (default: sotl_e1)",
     )
 
 

@@ -114,7 +114,7 @@ def _with_losses(
             sentences.append("`train_loss` (--train-loss) uses one of them as L(e), unchecked.")
         raise NoRunsError(" ".join(sentences))
     notes.cautions.extend(_log_notes.notes_on_doubtful_losses(sources))
-    # Whoever has named a block size knows that there are others.
+    # A user who names a block size knows that there are others.
     others = _log_notes.other_losses(keys, sources) if keys.block is None else []
     need = _log_notes.what_losses_need(keys)
     _note_left_out(sources, kept, "without L(e)", notes, need, *others)

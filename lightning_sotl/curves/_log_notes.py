@@ -63,8 +63,8 @@ def other_losses(keys: LogKeys, sources: Sequence[RunSource]) -> list[str]:
     if not names:
         return []
     return [
-        f"Records have that of {quote_all(sorted(names))}; pass such a name as `monitor` "
-        "(--monitor), or the size of its blocks as `block`."
+        f"The records have L(e) of {quote_all(sorted(names))}; pass a name as `monitor` "
+        "(--monitor), or its block size as `block`."
     ]
 
 

@@ -111,7 +111,7 @@ class Logged:
         return cut
 
     def without_epochs(self) -> Logged:
-        """Return the values that count for blocks, which logs do not distinguish: the last ones."""
+        """Return only the last values, because logs have no values by block."""
         return replace(self, by_epoch={}, means={}, completed=0)
 
     def update(self, newer: Logged) -> None:

@@ -35,7 +35,7 @@ class RunReader:
 
     def __init__(self, root: Path, keys: LogKeys, notes: RunNotes) -> None:
         self._root, self._keys, self._notes = root, keys, notes
-        # Logs in another folder than the record are recognized by their values of the monitor.
+        # Logs that are not in the folder of their record are matched by the monitor's values.
         self._wanted = frozenset([*keys.curves, *keys.finals, *keys.losses, keys.monitor])
         self._sessions: list[Session] = []
         self._logs: dict[Path, Logged] = {}

@@ -246,9 +246,9 @@ class LearningCurves:
             train_loss: The logged key to use as L(e) for runs with neither a record nor
                 `<prefix>_e1`. It should be the mean of the step losses; this is not checked.
             prefix: The prefix of the monitor.
-            block: N, to read the runs of a monitor with `every_n_train_batches=N`. Their curves,
-                also `val_loss` and `val_metric`, have a value for each block, and come from the
-                records only (`SoTLMonitor(record_metrics=...)`).
+            block: The block size N, for runs of a monitor with `every_n_train_batches=N`. All
+                curves, also `val_loss` and `val_metric`, then have a value for each block. They
+                come only from records (`SoTLMonitor(record_metrics=...)`).
 
         Raises:
             NotADirectoryError: If `directory` is neither a directory nor a record or log of a run.

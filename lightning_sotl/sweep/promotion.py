@@ -102,8 +102,8 @@ class Winner:
 
         Args:
             trainer: A new Trainer with the full budget. Its callbacks include the monitor and an
-                `EarlyRankingStopper(promoted=True)`. It may have a `fit` without `weights_only`, as
-                in Lightning 2.5.
+                `EarlyRankingStopper(promoted=True)`. Its `fit` may lack `weights_only`, as in
+                Lightning 2.5.
             model: The model, from `winner.load(...)` or built from `params`.
             *args: Further arguments of `trainer.fit`, for example loaders or a DataModule.
             **kwargs: Further keyword arguments of `trainer.fit`. `weights_only` defaults to True.
@@ -179,7 +179,7 @@ def loading(trainer: Any, path: str, weights_only: Any) -> Iterator[dict[str, An
     """Provide the keyword arguments that make the Trainer's `fit` apply `weights_only`.
 
     A `fit` without `weights_only` may load the checkpoint with pickle: a remote one always, a local
-    one with torch before 2.6 or Lightning before 2.6. Call `refuse_pickle` before.
+    one with torch before 2.6 or Lightning before 2.6. Call `refuse_pickle` first.
     """
     known = _knows_weights_only(type(trainer), "fit")
     parameters = inspect.signature(trainer.fit).parameters

@@ -266,7 +266,7 @@ def test_a_batch_that_was_fetched_too_early_to_be_resumed_causes_a_warning(tmp_p
         setting.fit(tmp_path, EarlyRankingStopper(**setting.stop))
     assert message_with(caught, "first batch") == (
         "The run stops after the first batch of an epoch, and its training loaders have no length, "
-        "so Lightning has fetched one batch more. The promoted run will skip it."
+        "so Lightning has already fetched the next batch. The promoted run will skip it."
     )
 
 

@@ -195,8 +195,8 @@ def test_blocks_are_read_only_from_records_with_that_block_size(tmp_path: Path) 
 
 
 OTHER_UNIT = (
-    "L(e) needs a record with a completed {}. Records have that of {}; pass such a name as "
-    "`monitor` (--monitor), or the size of its blocks as `block`."
+    "L(e) needs a record with a completed {}. The records have L(e) of {}; pass a name as "
+    "`monitor` (--monitor), or its block size as `block`."
 )
 
 

@@ -308,7 +308,7 @@ def test_a_killed_run_in_blocks_whose_loader_starts_again_causes_a_warning(tmp_p
     message = (
         f"The study has the value {sum(stored) / 2:.6g} for this trial at step 1, but the run now "
         f"has {sum(value) / 2:.6g}: it did not resume from the trial's checkpoint, or its training "
-        "loader did not, which needs a `state_dict`. The study keeps the first value."
+        "loader has no `state_dict`. The study keeps the first value."
     )
     options = {"max_epochs": 1, "enable_checkpointing": True}
     for steps, path in ((4, None), (5, tmp_path / "newest.ckpt")):

@@ -91,7 +91,7 @@ def test_turns_that_end_inside_an_epoch_train_the_same_batches_as_a_whole_run(
 
 PENDING = (
     "gradients were accumulated but not applied at its checkpoint, which does not contain them. "
-    "Use blocks of a multiple of `accumulate_grad_batches`."
+    "Use a block size that is a multiple of `accumulate_grad_batches`."
 )
 STATELESS = (
     "a training loader has no `state_dict`, so it starts from its beginning. Use a loader with a "
@@ -198,7 +198,7 @@ def test_a_promotion_by_a_metric_that_no_trial_reports_names_the_reported_estima
     trial = SimpleNamespace(metrics=metrics, checkpoint=None, config={}, error=None, path="a")
     message = (
         "None of the 2 trials has a finite `sotl_e1`, so there is none to promote. They report "
-        "'sotl_b100_e1', which `monitor` may name."
+        "'sotl_b100_e1'; pass one as `monitor`."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         find_winners([trial, trial], 1)

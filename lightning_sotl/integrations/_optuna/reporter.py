@@ -79,7 +79,7 @@ class OptunaReporter:
     objective.
 
     The value after epoch e is reported once, at step e, counted from 0. With blocks, the step is
-    the index of the block. A validation after the last batch comes before the report. A pruned run
+    the index of the block. If a validation follows, the report waits for it. A pruned run
     ends through `trainer.should_stop`, so its loggers and checkpoints are complete. If the first
     value is not finite, the run has diverged from the start and ends there. Rank 0 reports and
     decides, and all ranks stop together.
@@ -95,7 +95,7 @@ class OptunaReporter:
         trial: The trial, from a study with one objective. With several processes, only rank 0 needs
             it, and the other ranks may pass None.
         monitor: The logged metric to report. Any metric that is logged in training or validation
-            steps works. It is reported only for the epochs in which it is logged, at their ends. A
+            steps works. It is reported at the end of each epoch in which it is logged. A
             sum of training losses, such as "sotl_e1", requires a study that minimizes.
         validation: A logged validation metric, such as "val_acc", that an `AdaptivePruner` uses in
             addition to `monitor`. It is stored with the report of each epoch (or block) in which it
@@ -469,7 +469,7 @@ class OptunaReporter:
         return value, hopeless, pruned
 
     def _store_validation(self, step: int) -> None:
-        """Store the validation metric of a step, on rank 0, unless its value is old."""
+        """Store the validation metric of a step on rank 0, if its value is new."""
         validation, known = self._validation_metric, self._fit.validations
         if validation is None or validation.value is None or not validation.is_new:
             return
@@ -499,7 +499,7 @@ class OptunaReporter:
         self._fit.to_compare = {}
         batches = ""
         if self._metric.counts_blocks:  # the checkpoint may be from inside an epoch
-            batches = ", or its training loader did not, which needs a `state_dict`"
+            batches = ", or its training loader has no `state_dict`"
         warn_user(
             f"The study has the value {stored:.6g} for this trial at step {step}, but the run now "
             f"has {shown:.6g}: it did not resume from the trial's checkpoint{batches}. The study "

@@ -78,7 +78,7 @@ def find_winners(
         estimates = sorted(name for name in names if parse_monitor(name) is not None)
         advice = ""
         if monitor not in names and estimates:
-            advice = f" They report {quote_all(estimates)}, which `monitor` may name."
+            advice = f" They report {quote_all(estimates)}; pass one as `monitor`."
         raise ValueError(
             f"None of the {pluralize(len(trials), 'trial')} has a finite `{monitor}`, so there is "
             f"none to promote.{advice}"

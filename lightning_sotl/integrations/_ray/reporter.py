@@ -99,8 +99,8 @@ class RayReporter:
             SoTLMonitor receives no losses.
 
     Warns:
-        UserWarning: If `monitor` is not logged, or if the trial resumes inside an epoch from a
-            loader without a state or with gradients that are lost.
+        UserWarning: If `monitor` is not logged, or if the trial resumes inside an epoch with
+            a loader without a state, or without its accumulated gradients.
 
     Examples:
         >>> from lightning_sotl import SoTLMonitor
@@ -323,7 +323,7 @@ class RayReporter:
         elif has_pending_gradients(trainer):
             problem = (
                 "gradients were accumulated but not applied at its checkpoint, which does not "
-                "contain them. Use blocks of a multiple of `accumulate_grad_batches`."
+                "contain them. Use a block size that is a multiple of `accumulate_grad_batches`."
             )
         if problem is not None:
             warn_user(
