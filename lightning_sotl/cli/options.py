@@ -102,7 +102,6 @@ class RankOptions:
     command: ClassVar[str] = "rank"
     query: Query
     output: Output
-    monitor: str
     at: int | None  # None for the default
     top: int | None  # None for all
     group_by: tuple[str, ...]
@@ -119,7 +118,7 @@ class RankOptions:
         _check_at_least("--top", 1, self.top)
         _check_at_least("--at", 1, self.at)
         _check_figure(self.output, self.group_by)
-        _check_monitor_mode(self.monitor, self.query)
+        _check_monitor_mode(self.query)
 
 
 @dataclass(frozen=True)
@@ -226,8 +225,9 @@ def _check_estimate(query: Query) -> None:
         )
 
 
-def _check_monitor_mode(monitor: str, query: Query) -> None:
+def _check_monitor_mode(query: Query) -> None:
     """Raise if --metric-mode is missing for a logged key or wrong for an estimate."""
+    monitor = query.monitor
     if parse_monitor(monitor) is not None:
         # With --val-metric, --metric-mode applies to that metric.
         if query.metric_mode == "max" and not query.val_metric:

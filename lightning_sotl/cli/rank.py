@@ -43,14 +43,14 @@ def rank(options: RankOptions) -> None:
         ValueError: If PATH does not contain the requested runs or values.
     """
     with progress_bar("Reading", unit="folder") as progress:
-        runs = load_runs(options.query, options.monitor, progress)
-    estimate = parse_monitor(options.monitor)
+        runs = load_runs(options.query, options.query.monitor, progress)
+    estimate = parse_monitor(options.query.monitor)
     # For an estimate, --metric-mode applies to the validation metric only.
     mode = "min" if estimate is not None else options.query.metric_mode or "min"
 
     def rank_rows(rows: list[int]) -> tuple[RankedGroup, list[str]]:
         ranking = rank_runs(
-            runs, options.monitor, estimate=estimate, at=options.at, mode=mode, rows=rows
+            runs, options.query.monitor, estimate=estimate, at=options.at, mode=mode, rows=rows
         )
         document = ranking.to_json()
         document["runs"] = document["runs"][: options.top]

@@ -20,16 +20,26 @@ def test_every_option_of_rank_is_parsed() -> None:
     found = parse_options(
         ["rank", "x", *SOURCE, *arguments, "--stability", "--json", "--plot", "p.svg"]
     )
-    assert found == RankOptions(QUERY, Output(True, "p.svg"), "m", 3, 2, ("f", "g"), False, True)
+    query = dataclasses.replace(QUERY, monitor="m")
+    assert found == RankOptions(query, Output(True, "p.svg"), 3, 2, ("f", "g"), False, True)
     assert parse_options(["rank", "x", "--params"]).params
 
 
 def test_every_option_of_evaluate_is_parsed() -> None:
     arguments = ["--at", "3", "4", "--at", "5", "--estimator", "s", "t", "--estimator", "u"]
     arguments += ["--method", "kendall", "--resamples", "7", "--seed", "8", "--group-by", "f"]
+    arguments += ["--monitor", "sotl_b5_e1"]
     found = parse_options(["evaluate", "x", *SOURCE, *arguments, "--grid", "--json"])
     assert found == EvaluateOptions(
-        QUERY, Output(True, None), (3, 4, 5), ("s", "t", "u"), True, "kendall", 7, 8, ("f",)
+        dataclasses.replace(QUERY, monitor="sotl_b5_e1"),
+        Output(True, None),
+        (3, 4, 5),
+        ("s", "t", "u"),
+        True,
+        "kendall",
+        7,
+        8,
+        ("f",),
     )
 
 
@@ -42,9 +52,7 @@ def test_every_option_of_replay_is_parsed() -> None:
 
 def test_options_have_defaults() -> None:
     query, output = Query((Path("x"),)), Output()
-    assert parse_options(["rank", "x"]) == RankOptions(
-        query, output, "sotl_e1", None, None, (), False, False
-    )
+    assert parse_options(["rank", "x"]) == RankOptions(query, output, None, None, (), False, False)
     assert parse_options(["evaluate", "x"]) == EvaluateOptions(
         query, output, (), (), False, "spearman", 1000, 0, ()
     )
