@@ -215,7 +215,10 @@ def test_wrong_arguments_of_promote_are_refused(adaptive, sweep):
             (TypeError, ValueError), match=r"^Expected `k` to be a positive integer"
         ):
             promote(grid, k, ray_jobs.trial)
-    message = "None of the 3 trials has a finite `val_acc`, so there is none to promote."
+    message = (
+        "None of the 3 trials has a finite `val_acc`, so there is none to promote. They report "
+        "'sotl_e1'; pass one as `monitor`."
+    )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         promote(grid, 1, ray_jobs.trial, monitor="val_acc")
     message = "Expected `mode` to be 'min' but got 'max': lower is better for 'sotl_e1'."
