@@ -9,6 +9,7 @@ import math
 import re
 from functools import partial
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -165,18 +166,21 @@ def test_an_epoch_whose_end_lightning_does_not_repeat_is_reported_and_judged(tmp
     ],
 )
 def test_a_halving_pruner_repeats_its_answer(tmp_path, pruner):
+    """Trials take turns, and many report a value that they have reported before."""
     answers = []
     study = optuna.create_study(storage=storage("journal", tmp_path), pruner=pruner)
-    for level in (5, 4, 6, 3, 7, 2, 8, 1) * 3:
-        trial = study.ask()
-        for step in range(5):
-            trial.report(level, step)
-            answer = trial.should_prune()
-            assert ask_pruner_again(trial) == answer
-            answers.append(answer)
-            if answer:
-                break
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    rng = np.random.default_rng(0)
+    live = [(study.ask(), iter(range(5))) for _ in range(16)]
+    while live:
+        turn = rng.integers(len(live))
+        trial, steps = live[turn]
+        step = next(steps, None)
+        if step is not None:
+            trial.report(float(rng.integers(2)), step)
+            answers.append(trial.should_prune())
+            assert ask_pruner_again(trial) == answers[-1]
+        if step is None or answers[-1]:
+            del live[turn]
     assert set(answers) == {True, False}
 
 

@@ -115,35 +115,72 @@ def ask_pruner_again(trial: optuna.trial.BaseTrial) -> bool:
     """
     if not isinstance(trial, optuna.Trial):
         return ask_pruner(trial)
-    frozen = copy.deepcopy(trial.storage.get_trial(trial._trial_id))
-    rungs = [name for name in frozen.system_attrs if name.startswith(_RUNG)]
+    frozen = trial.storage.get_trial(trial._trial_id)
     newest = None if frozen.last_step is None else frozen.intermediate_values[frozen.last_step]
-    noted = {name for name in rungs if frozen.system_attrs[name] == newest}
-    if not noted:
-        return ask_pruner(trial)
-    attributes = frozen.system_attrs
-    frozen.system_attrs = {key: attributes[key] for key in attributes if key not in noted}
+    rungs = sorted(
+        int(name.removeprefix(_RUNG)) for name in frozen.system_attrs if name.startswith(_RUNG)
+    )
+    for rung in rungs:
+        # An earlier report may have had the same value.
+        if frozen.system_attrs[f"{_RUNG}{rung}"] == newest and not _is_earlier(trial, frozen, rung):
+            return _ask(trial, _StorageWith(trial.storage, _before_rung(frozen, rung)))
+    return ask_pruner(trial)
+
+
+def _is_earlier(trial: optuna.Trial, frozen: FrozenTrial, rung: int) -> bool:
+    """Return whether the pruner recorded a rung for a report before the newest one."""
+    before = _before_rung(frozen, rung)
+    del before.intermediate_values[frozen.last_step]  # type: ignore[arg-type]  # it has a report
+    storage = _RungsOf(trial.storage, before)
+    _ask(trial, storage)
+    return f"{_RUNG}{rung}" in storage.recorded
+
+
+def _before_rung(frozen: FrozenTrial, rung: int) -> FrozenTrial:
+    """Return a copy of a trial without the records of this rung and those after it."""
+    before = copy.deepcopy(frozen)
+    before.system_attrs = {
+        key: value
+        for key, value in before.system_attrs.items()
+        if not key.startswith(_RUNG) or int(key.removeprefix(_RUNG)) < rung
+    }
+    return before
+
+
+def _ask(trial: optuna.Trial, storage: _StorageWith) -> bool:
+    """Ask the pruner about the trial that the storage has in place of `trial`."""
     study = optuna.load_study(
         study_name=trial.study.study_name,
-        storage=cast("Any", _StorageWith(trial.storage, frozen)),
+        storage=cast("Any", storage),
         sampler=trial.study.sampler,
         pruner=trial.study.pruner,
     )
-    return bool(study.pruner.prune(study, frozen))
+    return bool(study.pruner.prune(study, storage.trial))
 
 
 class _StorageWith:
     """A wrapper around a storage that replaces the state of one trial."""
 
     def __init__(self, storage: Any, trial: FrozenTrial) -> None:
-        self._storage, self._trial = storage, trial
+        self._storage, self.trial = storage, trial
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
     def get_all_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
         trials = self._storage.get_all_trials(*args, **options)
-        return [self._trial if t._trial_id == self._trial._trial_id else t for t in trials]
+        return [self.trial if t._trial_id == self.trial._trial_id else t for t in trials]
+
+
+class _RungsOf(_StorageWith):
+    """The same, which keeps the rungs that a pruner records instead of writing them."""
+
+    def __init__(self, storage: Any, trial: FrozenTrial) -> None:
+        super().__init__(storage, trial)
+        self.recorded: set[str] = set()
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.recorded.add(key)
 
 
 def identity_of(study: optuna.Study) -> tuple[Any, int]:
