@@ -111,7 +111,7 @@ def batches_not_seen(trainer: Trainer, seen: int) -> int:
 
 
 def train_whole_epochs_after_resume(trainer: Trainer) -> None:
-    """Correct, in `on_train_start`, four positions that Lightning restores wrongly.
+    """Correct, in `on_train_start`, five positions that Lightning keeps or restores wrongly.
 
     1. The checkpoint was saved at an epoch's last batch. The epoch is complete, but Lightning
        treats it as unfinished: it would not call `on_train_epoch_start` for the next epoch, and
@@ -123,8 +123,14 @@ def train_whole_epochs_after_resume(trainer: Trainer) -> None:
        failed. The batch has not been trained, but Lightning treats the epoch as complete.
     4. The module has read `estimated_stepping_batches`, for example for a schedule, which sets up
        the loaders before the checkpoint is loaded. Lightning does not restore their states.
+    5. An exception ended an epoch, and the same Trainer fits again without a checkpoint. Lightning
+       repeats the epoch, but counts it twice as begun. A run that resumes from a later checkpoint
+       between two epochs would then be taken for one inside an epoch.
     """
     loop = trainer.fit_loop
+    if is_at_epoch_start(trainer):
+        for tracker in (loop.epoch_progress.current, loop.epoch_progress.total):
+            tracker.ready = tracker.started = tracker.completed
     if loop.restarting and (states := loop._combined_loader_states_to_load):
         loop._combined_loader_states_to_load = []
         restart_loaders(trainer, states)

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor, find_winners
-from tests.support.helpers import loader, message_with, scripted_model, trainer
+from tests.support.helpers import (
+    loader,
+    message_with,
+    scripted_loss,
+    scripted_model,
+    trainer,
+)
 from tests.support.promoted_runs import (
     IN_BLOCKS,
     SETTINGS,
@@ -69,6 +75,32 @@ def test_a_stop_at_an_epoch_that_the_module_ends_is_continued_exactly(tmp_path):
     assert (len(stopped), stopper.epochs_completed) == (5 + 2, 2)
     assert stopped + end == whole
     assert end_losses == losses
+
+
+def test_a_run_that_was_fitted_again_after_an_exception_is_promoted_exactly(tmp_path):
+    module, stopper = scripted_model(), EarlyRankingStopper(stop_epoch=3, checkpoint_dir=tmp_path)
+    failures = iter([RuntimeError("out of memory")])
+
+    def fail_once(batch, batch_idx):
+        if (module.trainer.current_epoch, batch_idx) == (1, 2):
+            for failure in failures:
+                raise failure
+
+    module.on_train_batch_start = fail_once
+    run = trainer(tmp_path, callbacks=[SoTLMonitor(), stopper], max_epochs=5)
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        run.fit(module, loader(4))
+    run.fit(module, loader(4))
+    assert stopper.epochs_completed == 3
+
+    end, monitor = scripted_model(), SoTLMonitor()
+    promoted = EarlyRankingStopper(stop_epoch=3, promoted=True)
+    run = trainer(tmp_path, callbacks=[monitor, promoted], max_epochs=5)
+    run.fit(end, loader(4), ckpt_path=stopper.checkpoint_path)
+    steps = [(epoch, batch) for epoch, batch, _ in end.returned]
+    assert steps == [(epoch, batch) for epoch in (3, 4) for batch in range(4)]
+    means = [sum(scripted_loss(epoch, batch) for batch in range(4)) / 4 for epoch in range(5)]
+    assert monitor.epoch_losses == pytest.approx(dict(enumerate(means)), rel=1e-6)
 
 
 class SaveAfterEpochZero(pl.Callback):
