@@ -16,6 +16,7 @@ from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl._utils.text import pluralize, visible
 from lightning_sotl.callbacks import _promotion_checks, _publishing, _stop_checkpoint
 from lightning_sotl.callbacks._limits import check_limits
+from lightning_sotl.callbacks._loader_states import LoaderStates
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, give_way, move_to_front
 from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_copy
@@ -30,7 +31,6 @@ from lightning_sotl.callbacks._trainer import (
     has_loader_without_state,
     has_pending_gradients,
     limits_allow_stop,
-    loader_states,
     train_whole_epochs_after_resume,
     trains_without_backward,
     validation_is_due,
@@ -79,10 +79,7 @@ class _Fit:
     loaded_random_states: list[dict[str, Any]] | None = None
     random_states_at_stop: list[dict[str, Any]] | None = None
     loaded_loader_states: list[Any] = field(default_factory=list)
-    # Only for loaders from which Lightning fetches ahead: their states after the newest block, and
-    # after the next batch if it completes a block.
-    loader_states: list[Any] | None = None
-    next_loader_states: list[Any] | None = None
+    loader_states: LoaderStates = field(default_factory=LoaderStates)
     facts: dict[str, Any] | None = None
     loaded_facts: dict[str, Any] = field(default_factory=dict)
 
@@ -324,8 +321,8 @@ class EarlyRankingStopper:
         if fit.random_states_at_stop is not None:
             checkpoint["callbacks"][self.state_key]["random_states"] = fit.random_states_at_stop
         _stop_checkpoint.put_plan(checkpoint, self.state_key, fit.planned_checkpoint)
-        if fit.random_states_at_stop is not None and fit.loader_states is not None:
-            _stop_checkpoint.put_loader_states(checkpoint, fit.loader_states)
+        if fit.random_states_at_stop is not None and fit.loader_states.after_block is not None:
+            _stop_checkpoint.put_loader_states(checkpoint, fit.loader_states.after_block)
         already_stopped = self._result.stopping_reason == StoppingReason.already_stopped
         if already_stopped and fit.loaded_loader_states:
             _stop_checkpoint.put_loader_states(checkpoint, fit.loaded_loader_states)
@@ -402,7 +399,7 @@ class EarlyRankingStopper:
                 self.validation,
                 self.validation_mode,
             )
-        self._note_loader_states(trainer)
+        self._fit.loader_states.look_ahead(trainer, self._metric)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Mark the present value of the metric as one of an earlier epoch."""
@@ -419,9 +416,7 @@ class EarlyRankingStopper:
         """
         if not self._metric.counts_blocks:
             return
-        if self._metric.is_between_units:
-            self._fit.loader_states = self._fit.next_loader_states
-        self._note_loader_states(trainer)
+        self._fit.loader_states.update(trainer, self._metric)
         if not self._fit.in_blocks or not self._metric.is_between_units:
             return
         self._metric.refuse_lossless()
@@ -590,7 +585,7 @@ class EarlyRankingStopper:
                 "differ from a run that was never stopped. Use a loader with a state, such as "
                 "torchdata's StatefulDataLoader, or stop at the end of an epoch.",
             )
-        elif has_fetched_ahead(trainer) and self._fit.loader_states is None:
+        elif has_fetched_ahead(trainer) and self._fit.loader_states.after_block is None:
             warn_user(
                 "The run stops after the first batch of an epoch, and its training loaders have no "
                 "length, so Lightning has already fetched the next batch. The promoted run will "
@@ -598,18 +593,12 @@ class EarlyRankingStopper:
             )
         self._finish_stop(trainer)
 
-    def _note_loader_states(self, trainer: Trainer) -> None:
-        """Note the states of the loaders before Lightning fetches the first batch after a block."""
-        is_due = self._metric.completes_block_next and not self._is_idle(trainer)
-        ahead = is_due and has_fetched_ahead(trainer)
-        self._fit.next_loader_states = loader_states(trainer) if ahead else None
-
     def _finish_at_end_of_training(self, trainer: Trainer) -> None:
         # The save must come before the `on_train_end` of other callbacks, which may, for example,
         # swap in averaged weights.
         move_to_front(trainer, self)
         self._fit.stop_unfinished = True
-        self._fit.loader_states = None  # the states at the end of the epoch count
+        self._fit.loader_states.after_block = None  # the states at the end of the epoch count
         if self._saves_checkpoint(trainer):
             self._fit.planned_checkpoint = self._new_checkpoint_path(trainer)
 
@@ -618,7 +607,7 @@ class EarlyRankingStopper:
         self._fit.stop_unfinished = False
         self._metric.warn_of_earlier_value()
         self._fit.random_states_at_stop = _stop_checkpoint.gather_random_states(
-            trainer, self._fit.loader_states
+            trainer, self._fit.loader_states.after_block
         )
         takes_turns = self.reason_at_limit is not None
         if not takes_turns:

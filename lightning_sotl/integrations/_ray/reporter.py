@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ray import tune
 from lightning_sotl._utils import validation
 from lightning_sotl._utils.messages import inform_user, warn_user
 from lightning_sotl.callbacks import _stop_checkpoint
+from lightning_sotl.callbacks._loader_states import LoaderStates
 from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._order import Place, arrange, move_to_front
 from lightning_sotl.callbacks._run import RunBinding, attributes_without, deep_copy
@@ -24,11 +25,9 @@ from lightning_sotl.callbacks._trainer import (
     before_epoch,
     end_epoch_loop,
     epoch_is_whole,
-    has_fetched_ahead,
     has_loader_without_state,
     has_pending_gradients,
     limits_allow_stop,
-    loader_states,
     trains_without_backward,
     validation_is_due,
 )
@@ -52,10 +51,7 @@ class _Fit:
     saving: bool = False
     loaded_random_states: list[dict[str, Any]] | None = None
     random_states_to_save: list[dict[str, Any]] | None = None
-    # Only for loaders from which Lightning fetches ahead: their states after the newest block, and
-    # after the next batch if it completes a block.
-    loader_states: list[Any] | None = None
-    next_loader_states: list[Any] | None = None
+    loader_states: LoaderStates = field(default_factory=LoaderStates)
 
 
 class RayReporter:
@@ -177,7 +173,7 @@ class RayReporter:
             _stop_checkpoint.resume_as_if_never_stopped(trainer, fit.loaded_random_states)
         if fit.in_blocks:
             self._warn_of_inexact_resume(trainer)
-            self._note_loader_states(trainer)
+            fit.loader_states.look_ahead(trainer, self._metric)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Module, outputs: Any, batch: Any, batch_idx: int
@@ -189,8 +185,7 @@ class RayReporter:
         fit = self._fit
         if not fit.in_blocks:
             return
-        fit.loader_states = fit.next_loader_states if self._metric.is_between_units else None
-        self._note_loader_states(trainer)
+        fit.loader_states.update(trainer, self._metric)
         if self._units_completed > fit.units_reported:
             self._metric.refuse_lossless()
             if not trainer.is_last_batch and not validation_is_due(trainer):
@@ -206,7 +201,7 @@ class RayReporter:
         if trains_without_backward(trainer):
             return
         self._metric.refuse_lossless()
-        self._fit.loader_states = None  # the states at the end of the epoch count
+        self._fit.loader_states.after_block = None  # the states at the end of the epoch count
         if epoch_is_whole(trainer):
             self._fit.whole_epochs = trainer.current_epoch + 1
         if trainer.reload_dataloaders_every_n_epochs:
@@ -249,8 +244,8 @@ class RayReporter:
             checkpoint["callbacks"][stopper.state_key].setdefault("random_states", states)
         if not stoppers:
             checkpoint[_RANDOM_STATES] = states
-        if self._fit.loader_states is not None:
-            _stop_checkpoint.put_loader_states(checkpoint, self._fit.loader_states)
+        if self._fit.loader_states.after_block is not None:
+            _stop_checkpoint.put_loader_states(checkpoint, self._fit.loader_states.after_block)
 
     # --- one report
 
@@ -296,19 +291,13 @@ class RayReporter:
         fit = self._fit
         if fit.random_states_to_save is None:
             fit.random_states_to_save = _stop_checkpoint.gather_random_states(
-                trainer, fit.loader_states
+                trainer, fit.loader_states.after_block
             )
         fit.saving = True
         try:
             trainer.save_checkpoint(path)
         finally:
             fit.saving, fit.random_states_to_save = False, None
-
-    def _note_loader_states(self, trainer: Trainer) -> None:
-        """Note the states of the loaders before Lightning fetches the first batch after a block."""
-        self._fit.next_loader_states = None
-        if self._metric.completes_block_next and has_fetched_ahead(trainer):
-            self._fit.next_loader_states = loader_states(trainer)
 
     def _warn_of_inexact_resume(self, trainer: Trainer) -> None:
         """Warn if the trial resumes inside an epoch and will differ from one that never stopped."""
