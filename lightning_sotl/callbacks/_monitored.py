@@ -63,6 +63,14 @@ class MonitoredMetric:
         """The number of completed epochs (or blocks), or None if no SoTLMonitor logs the metric."""
         return None if self.monitor is None else self.monitor.units_completed
 
+    def lags(self, epochs: int) -> bool:
+        """Return whether a SoTLMonitor that counts epochs has not completed `epochs` epochs.
+
+        After some resumes, Lightning ends an epoch of which it has trained no batch.
+        """
+        completed = self.units_completed
+        return not self.counts_blocks and completed is not None and completed < epochs
+
     @property
     def batches_completed(self) -> int:
         """The number of training batches per rank in completed blocks, or 0 with epochs."""

@@ -111,7 +111,7 @@ def batches_not_seen(trainer: Trainer, seen: int) -> int:
 
 
 def train_whole_epochs_after_resume(trainer: Trainer) -> None:
-    """Correct, in `on_train_start`, five positions that Lightning keeps or restores wrongly.
+    """Correct, in `on_train_start`, positions that Lightning keeps or restores wrongly.
 
     1. The checkpoint was saved at an epoch's last batch. The epoch is complete, but Lightning
        treats it as unfinished: it would not call `on_train_epoch_start` for the next epoch, and
@@ -119,28 +119,51 @@ def train_whole_epochs_after_resume(trainer: Trainer) -> None:
        saved inside it) or skip one (if saved at its end).
     2. The checkpoint was saved in `on_train_epoch_start`. Lightning counts the batches of the
        previous epoch in this epoch. It would train only one batch, or none with validation.
-    3. The checkpoint was saved during the step of the last batch, for example because that step
+    3. The checkpoint was saved at the end of an epoch, and the Trainer has `max_steps`. Lightning
+       treats the epoch as unfinished. It would train one more batch of it or only one batch of the
+       next epoch, or count an epoch without a batch.
+    4. The checkpoint was saved during the step of the last batch, for example because that step
        failed. The batch has not been trained, but Lightning treats the epoch as complete.
-    4. The module has read `estimated_stepping_batches`, for example for a schedule, which sets up
+    5. The module has read `estimated_stepping_batches`, for example for a schedule, which sets up
        the loaders before the checkpoint is loaded. Lightning does not restore their states.
-    5. An exception ended an epoch, and the same Trainer fits again without a checkpoint. Lightning
+    6. An exception ended an epoch, and the same Trainer fits again without a checkpoint. Lightning
        repeats the epoch, but counts it twice as begun. A run that resumes from a later checkpoint
        between two epochs would then be taken for one inside an epoch.
     """
     loop = trainer.fit_loop
+    epochs = (loop.epoch_progress.current, loop.epoch_progress.total)
+    batches = loop.epoch_loop.batch_progress
     if is_at_epoch_start(trainer):
-        for tracker in (loop.epoch_progress.current, loop.epoch_progress.total):
-            tracker.ready = tracker.started = tracker.completed
+        for tracker in epochs:
+            tracker.ready = tracker.started = tracker.completed = tracker.processed
     if loop.restarting and (states := loop._combined_loader_states_to_load):
         loop._combined_loader_states_to_load = []
         restart_loaders(trainer, states)
-    progress, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
-    if loop.restarted_mid_epoch and progress.ready == progress.completed:
-        loop.reset_restart_stage()
+    if loop.restarted_on_epoch_end:
+        for tracker in epochs:
+            tracker.completed = tracker.processed
     if loop.restarted_on_epoch_start:
         loop.epoch_loop.restarting = False
+    elif loop.restarting and epochs[0].ready == epochs[0].completed:
+        if not loop.restarted_mid_epoch:
+            loop.epoch_loop.restarting = loop._restarting = False
+        loop.reset_restart_stage()
     if loop.epoch_loop.restarting and batches.current.processed < batches.current.ready:
         batches.is_last_batch = False
+
+
+def correct_batch_totals(checkpoint: dict[str, Any]) -> None:
+    """Correct the numbers of all batches in a checkpoint, before Lightning loads them.
+
+    If an exception ended an earlier epoch, or the module did (`on_train_batch_start` returned -1),
+    Lightning counts the last batch as begun but not as completed. From then on, it does not
+    recognize whether a checkpoint was saved at the end of a batch, and would train a batch too many
+    or too few. The counts of the epoch itself are right.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    total, current = progress["total"], progress["current"]
+    for stage in ("started", "processed", "completed"):
+        total[stage] = total["ready"] - (current["ready"] - current[stage])
 
 
 def has_pending_gradients(trainer: Trainer) -> bool:

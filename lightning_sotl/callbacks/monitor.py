@@ -34,6 +34,7 @@ from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
     batches_not_seen,
+    correct_batch_totals,
     epoch_is_whole,
     is_at_epoch_start,
     is_same_value,
@@ -353,6 +354,12 @@ class SoTLMonitor:
             return
         total, count = sum_over_ranks(trainer, state["total"], state["count"])
         state.update(total=total, count=count)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
+    ) -> None:
+        """Correct what Lightning has counted wrongly before the checkpoint was saved."""
+        correct_batch_totals(checkpoint)
 
     # --- Lightning's hooks, in the order of a run
 

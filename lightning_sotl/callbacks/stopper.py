@@ -26,6 +26,7 @@ from lightning_sotl.callbacks._trainer import (
     Trainer,
     batches_into_epoch,
     completed_epochs,
+    correct_batch_totals,
     epoch_is_whole,
     has_fetched_ahead,
     has_loader_without_state,
@@ -331,6 +332,7 @@ class EarlyRankingStopper:
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
         """Keep the entries that `on_train_start` needs to decide how the run resumes."""
+        correct_batch_totals(checkpoint)
         self._fit.loaded_loader_states = _stop_checkpoint.saved_loader_states(checkpoint)
         self._fit.loaded_facts = _promotion_checks.saved_facts(checkpoint)
         self._fit.loaded_plan = _stop_checkpoint.saved_plan(checkpoint, self.state_key)
@@ -432,6 +434,8 @@ class EarlyRankingStopper:
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Module) -> None:
         """Stop at the end of the first complete epoch at which the limit is reached."""
         if self._is_idle(trainer) or not epoch_is_whole(trainer):
+            return
+        if self._metric.lags(trainer.current_epoch + 1):
             return
         self._metric.refuse_lossless()
         if self._metric.value is None and self._metric.monitor is None:
@@ -679,7 +683,7 @@ class EarlyRankingStopper:
         at_border = not inside
         if self.stop_batches is not None:
             at_border = self._metric.is_between_units and not (inside and trainer.is_last_batch)
-        if self._run.has_saved_state and not at_border:
+        if self._metric.lags(epochs) or (self._run.has_saved_state and not at_border):
             return False  # the run was trained past its limit, and stops at the next border
         if self._metric.monitor is not None and self._metric.value is None:
             self._require_monitor()

@@ -268,19 +268,3 @@ def test_a_key_that_only_some_steps_have_is_known_after_a_resume(tmp_path):
     )
     assert rest.returned[0][1] == 1
     assert resumed.epoch_losses == monitor.epoch_losses
-
-
-@pytest.mark.filterwarnings("ignore:The checkpoint has no state of this SoTLMonitor")
-def test_an_epoch_without_a_loss_gets_none_from_a_batch_that_lightning_adds(tmp_path):
-    # The first run has no monitor. In the second run, a monitor is added in epoch 0. The third run
-    # trains one more batch of epoch 0, as Lightning does with `max_steps`.
-    script = Script(max_steps=12)
-    saver, joined = SaveEverywhere(tmp_path / "first"), SaveEverywhere(tmp_path / "second")
-    trainer(tmp_path, callbacks=[saver], max_steps=12).fit(scripted_model(), loader(4))
-    _, expected = script.fit(tmp_path, joined, checkpoint=list(saver.trained_before)[1])
-    assert sorted(expected.epoch_losses) == [1, 2]
-    end_of_epoch_0 = next(p for p in joined.trained_before if p.name.startswith("epoch"))
-    model, resumed = script.fit(tmp_path, checkpoint=end_of_epoch_0)
-    assert model.returned[0][:2] == (0, 4)
-    assert 0 not in resumed.epoch_losses
-    assert "sotl" not in resumed.estimates

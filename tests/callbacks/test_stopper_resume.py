@@ -115,6 +115,27 @@ def test_a_resumed_run_without_the_estimate_continues_until_it_exists(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_an_epoch_without_a_trained_batch_is_no_stop(tmp_path):
+    # If the same Trainer starts again from a checkpoint of a validation, Lightning trains nothing,
+    # but counts all epochs. The estimate is that of epoch 0.
+    class Save(pl.Callback):
+        def on_validation_end(self, trainer, module):
+            if trainer.current_epoch == 0:
+                trainer.save_checkpoint(tmp_path / "validation.ckpt")
+
+    model, monitor = scripted_model(val=True), SoTLMonitor()
+    stopper = EarlyRankingStopper(stop_epoch=2)
+    _, run = fit_with_stopper(tmp_path, stopper, Save(), model=model, monitor=monitor, max_epochs=4)
+    assert stopper.epochs_completed == 2
+    model.returned = []
+    run.fit(model, loader(4), ckpt_path=tmp_path / "validation.ckpt")
+    assert model.returned == []
+    assert run.current_epoch == 4
+    assert sorted(monitor.epoch_losses) == [0]
+    assert stopper.stopping_reason is StoppingReason.not_stopped
+    assert stopper.estimate is None
+
+
 def test_log_lines_report_how_a_run_starts_and_ends(tmp_path, caplog):
     def logged_by(stopper, *, saves=True):
         caplog.clear()
