@@ -16,7 +16,7 @@ from tests.support.helpers import PACKAGES, lightning, loader, trainer
 def test_metric_equals_the_pure_function_at_every_prefix():
     losses = np.random.default_rng(1).random((30, 7))
     metric = SumOfTrainingLosses(window=3)
-    curve = [sum(row.tolist()) / len(row) for row in losses]
+    curve = losses.cumsum(axis=1)[:, -1] / losses.shape[1]  # added from left to right
     expected = sotl_e(curve, window=3)
     assert math.isnan(float(metric_value(metric)))
     for k, row in enumerate(losses):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -155,12 +156,15 @@ def scripted_model(
 
 
 def returned_epoch_losses(*models: Any) -> dict[int, float]:
-    """Return e -> the mean of the losses that the models returned in epoch e, in float64."""
+    """Return e -> the mean of the losses that the models returned in epoch e, in float64.
+
+    They are added from left to right. `sum` does not do that since Python 3.12.
+    """
     sums: dict[int, list[float]] = {}
     for model in models:
         for epoch, _, value in model.returned:
             sums.setdefault(epoch, []).append(value)
-    return {epoch: sum(values) / len(values) for epoch, values in sums.items()}
+    return {e: float(np.cumsum(values)[-1]) / len(values) for e, values in sums.items()}
 
 
 def trainer(tmp_path: Any, package: str = "pytorch_lightning", **kwargs: Any) -> Any:
