@@ -654,10 +654,14 @@ class EarlyRankingStopper:
             monitor.write_checkpoint(path)
 
     def _write_stop(self, trainer: Trainer) -> None:
-        paused = self._result.stopping_reason == StoppingReason.paused
+        status = "stopped"
+        if self._result.stopping_reason == StoppingReason.paused:
+            status = "paused"
+        elif self.reason_at_limit not in (None, StoppingReason.paused):  # the end of a Sweep's run
+            status = "finished"
         for monitor in monitors_of(trainer):
             monitor.write_stop(
-                "paused" if paused else "stopped",
+                status,
                 reason=self._result.stopping_reason.value,
                 epochs=self._result.epochs_completed,
                 monitor=self.monitor,

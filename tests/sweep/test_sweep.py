@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lightning_sotl import AdaptivePolicy
+from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.record.lineage import merge_sessions
 from lightning_sotl.record.reader import read_record
 from tests.support.command_line import run as command
@@ -339,6 +340,10 @@ def test_a_sweep_can_count_blocks_instead_of_epochs(tmp_path, caplog):
     assert [re.sub(r"\d+ of", "N of", line) for line in rungs[:1]] == [
         "After 2 blocks: N of 3 runs continue to block 3."
     ]
+    found = read_logs(sweep.directory, LogKeys(block=3))
+    finished = {run.run_id: run.epochs == 6 for run in sweep.ranking()}
+    assert dict(zip(found.curves.run_ids, found.is_finished, strict=True)) == finished
+    assert finished[best.run_id]
     training.options = {"max_steps": 18}
     weights, steps = training.alone(tmp_path / "alone", best.params)
     assert training.steps[best.run_id] == steps
