@@ -51,5 +51,5 @@ def only_wheels() -> list[str]:
     """
     project = nox.project.load_toml("pyproject.toml")["project"]
     lists = [project["dependencies"], *project["optional-dependencies"].values()]
-    names = {re.split(r"[\[<>;]", entry)[0].strip() for entries in lists for entry in entries}
+    names = {re.split(r"[\[>]", entry)[0].strip() for entries in lists for entry in entries}
     return [f"--only-binary={name}" for name in sorted(names - {project["name"]})]
