@@ -14,6 +14,7 @@ from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 from lightning_sotl.integrations._ray import session
 from lightning_sotl.integrations.ray import RayReporter, find_winners, starting_point
 from tests.support.helpers import (
+    SAFELY,
     StatefulLoader,
     Stream,
     loader,
@@ -71,7 +72,7 @@ class Trial:
         monitor = SoTLMonitor(every_n_train_batches=self.size, record=False)
         reporter = RayReporter(f"sotl_b{self.size}_e1", checkpoint_every=every)
         run = trainer(self.folder, callbacks=[reporter, *callbacks, monitor], **options)
-        run.fit(model, data, ckpt_path=self.checkpoint_path, weights_only=True)
+        run.fit(model, data, ckpt_path=self.checkpoint_path, **SAFELY)
         return model.returned
 
 
