@@ -2,7 +2,7 @@
 
     python -m tests.campaigns.peers lightning|optuna CHECKOUT [-- pytest arguments]
 
-Start it in this folder's repository with the Python of an environment in which the tests of
+Start it at the root of this project, with the Python of an environment in which the tests of
 CHECKOUT pass. CHECKOUT is a folder with tests, such as a clone or an unpacked sdist. Install this
 project there without `--editable`, which would put its `tests` on the path of the other tests.
 
@@ -42,7 +42,7 @@ COUNTS = {
         "decisions of our pruner",
     ),
 }
-NEVER = "stop_epoch=1000000000"
+NEVER_STOPS = "stop_epoch=1000000000"
 # All tests passed, some failed, or none was collected.
 COMPLETE_RUNS = (0, 1, 5)
 
@@ -71,7 +71,7 @@ def run_tests(
     """
     variables = {name: os.environ[name] for name in os.environ if name != "LIGHTNING_SOTL"}
     if parts == "lightning":
-        variables["LIGHTNING_SOTL"] = NEVER
+        variables["LIGHTNING_SOTL"] = NEVER_STOPS
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copy(PLUGIN, folder / "lightning_sotl_peers.py")
