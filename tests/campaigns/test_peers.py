@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.paths import ROOT
 
 PROJECT = """
@@ -81,6 +83,7 @@ Our parts were in none of these tests.
 """
 
 
+@pytest.mark.slow
 def test_a_test_that_lists_the_callbacks_differs_and_an_unstable_one_is_told_apart(tmp_path):
     (tmp_path / "test_project.py").write_text(PROJECT)
     campaign = [sys.executable, "-m", "tests.campaigns.peers", "lightning", tmp_path]
