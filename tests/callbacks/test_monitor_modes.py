@@ -155,6 +155,7 @@ def test_tuning_before_fit_does_not_count(tmp_path, what):
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")  # 2.5.0
 @pytest.mark.parametrize("block", [None, 5])
 def test_finding_a_learning_rate_between_epochs_does_not_count(tmp_path, block):
     class FindAgain(pl.callbacks.LearningRateFinder):

@@ -81,6 +81,33 @@ def test_a_finished_run_goes_on_with_max_steps(tmp_path):
     assert monitor.epoch_losses == {0: monitor.epoch_losses[0], **returned_epoch_losses(model)}
 
 
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_an_epoch_that_lightning_trains_in_part_gets_no_loss(tmp_path):
+    # Two processes without the callbacks: the second resumes from the start of epoch 0, and counts
+    # wrongly from then on.
+    class SaveAtStart(pl.Callback):
+        def on_train_epoch_start(self, trainer, module):
+            trainer.save_checkpoint(tmp_path / "start.ckpt")
+
+    options = {"max_epochs": 1, "enable_checkpointing": True}
+    trainer(tmp_path, callbacks=[SaveAtStart()], **options).fit(scripted_model(), loader(3))
+    saver, options["max_epochs"] = SaveAt(tmp_path / "batch.ckpt", epoch=1, batch=0), 2
+    run = trainer(tmp_path, callbacks=[saver], **options)
+    run.fit(scripted_model(), loader(3), ckpt_path=tmp_path / "start.ckpt")
+
+    model, monitor = scripted_model(), SoTLMonitor()
+    message = (
+        "Lightning trained only 2 of the 3 batches that it counts in epoch 1, which happens after "
+        "some resumes. Estimates that need epoch 1 are not logged."
+    )
+    with pytest.warns(UserWarning) as caught:
+        run = trainer(tmp_path, callbacks=[monitor], max_epochs=3)
+        run.fit(model, loader(3), ckpt_path=saver.path)
+    assert message in [str(warning.message) for warning in caught]
+    assert monitor.epoch_losses == {2: returned_epoch_losses(model)[2]}
+
+
 class EndsEarly(pl.Callback):
     """Ends epoch 0 with an exception, or lets its module end it before batch 2."""
 
