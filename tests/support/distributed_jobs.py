@@ -32,7 +32,7 @@ def rank_loss(rank: int, epoch: int, batch: int) -> float:
 
 
 class SaveOnException(pl.Callback):
-    """Saves a checkpoint when an exception ends the run, as a ModelCheckpoint may since Lightning 2.5.3."""
+    """Saves when an exception ends the run, as a ModelCheckpoint can since Lightning 2.5.3."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
