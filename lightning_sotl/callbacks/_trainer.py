@@ -160,10 +160,11 @@ def correct_batch_totals(checkpoint: dict[str, Any]) -> None:
     recognize whether a checkpoint was saved at the end of a batch, and would train a batch too many
     or too few. The counts of the epoch itself are right.
     """
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    total, current = progress["total"], progress["current"]
-    for stage in ("started", "processed", "completed"):
-        total[stage] = total["ready"] - (current["ready"] - current[stage])
+    loop = checkpoint.get("loops", {}).get("fit_loop", {})  # Lightning allows both to be absent
+    if progress := loop.get("epoch_loop.batch_progress"):
+        total, current = progress["total"], progress["current"]
+        for stage in ("started", "processed", "completed"):
+            total[stage] = total["ready"] - (current["ready"] - current[stage])
 
 
 def has_pending_gradients(trainer: Trainer) -> bool:

@@ -3,8 +3,9 @@
 import re
 
 import pytest
+import torch
 
-from lightning_sotl import SoTLMonitor
+from lightning_sotl import EarlyRankingStopper, SoTLMonitor
 from tests.support.helpers import (
     StatefulLoader,
     lightning,
@@ -184,3 +185,19 @@ def test_a_checkpoint_from_inside_the_last_step_trains_that_batch(tmp_path):
         run.fit(model, loader(4), ckpt_path=tmp_path / "step.ckpt")
     assert model.returned == again
     assert monitor.epoch_losses == whole
+
+
+def test_a_checkpoint_without_the_positions_of_the_loops_begins_at_epoch_0(tmp_path):
+    # Lightning supports such a checkpoint.
+    run = trainer(tmp_path, callbacks=[SoTLMonitor()], max_epochs=1)
+    run.fit(scripted_model(), loader(4))
+    run.save_checkpoint(tmp_path / "end.ckpt")
+    saved = torch.load(tmp_path / "end.ckpt", weights_only=True)
+    del saved["loops"]
+    torch.save(saved, tmp_path / "stripped.ckpt")
+    model, monitor = scripted_model(), SoTLMonitor()
+    stopper = EarlyRankingStopper(stop_epoch=1)
+    run = trainer(tmp_path, callbacks=[monitor, stopper], max_epochs=2)
+    run.fit(model, loader(4), ckpt_path=tmp_path / "stripped.ckpt")
+    assert monitor.epoch_losses == returned_epoch_losses(model)
+    assert stopper.estimate == monitor.epoch_losses[0]
