@@ -22,7 +22,7 @@ from lightning_sotl.callbacks._monitored import MonitoredMetric
 from lightning_sotl.callbacks._trainer import Trainer
 from lightning_sotl.callbacks.monitor import monitors_of
 from lightning_sotl.losses.names import LoggedEstimate, parse_monitor
-from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision
+from lightning_sotl.policies.adaptive import AdaptivePolicy, Decision, epochs_of
 from lightning_sotl.policies.growing_curves import GrowingCurves
 from lightning_sotl.ranking.comparability import comparability_notes
 from lightning_sotl.ranking.configurations import configuration
@@ -99,7 +99,8 @@ class SharedRuns:
         Args:
             run_id: The id of the deciding run. Its losses on disk are ignored.
             losses: The run's losses, e -> L(e).
-            completed: The run's number of completed units. It continues if the newest has no loss.
+            completed: The run's number of completed units. It continues if its estimate is not
+                available after them, because a unit has no loss.
             session: The time in the header of this process, which distinguishes the run from its
                 forks. If no record contains this time, forks are left out.
         """
@@ -124,7 +125,7 @@ class SharedRuns:
             )
         self._set_curve(_OWN, losses)
         own_row = self._curves.row(_OWN)
-        if own_row is None or completed - 1 not in losses:
+        if own_row is None or epochs_of(self._curves.values[own_row]) != completed:
             return Decision(True, completed, None, 0, 0, None)
         rows = {row: key for key in rivals if (row := self._curves.row(key)) is not None}
         if self._validation is None:
@@ -264,7 +265,11 @@ class SharedRuns:
         table = np.full((1, max(kept, default=0) + 1), np.nan)
         table[0, list(kept)] = list(kept.values())
         scores = self._estimate.scores(table)[0]
-        for unit in np.flatnonzero(~np.isnan(scores)).tolist():
+        # A unit without a loss makes every estimate that contains it unavailable.
+        gaps = np.cumsum(np.isnan(table[0]))
+        window = self._estimate.window or len(gaps)
+        gaps[window:] -= gaps[:-window].copy()
+        for unit in np.flatnonzero(~np.isnan(scores) & (gaps == 0)).tolist():
             self._curves.put(run, unit, scores[unit])
 
 

@@ -225,7 +225,7 @@ class AdaptivePolicy:
         for run in runs:
             if not 0 <= run < number:
                 raise ValueError(f"Expected `run` to be in [0, {number - 1}] but got {run}.")
-            epoch = max(_epochs_of(curve[run]) for curve in curves.values())
+            epoch = max(epochs_of(curve[run]) for curve in curves.values())
             if epoch < self.first or epoch >= self.max_epochs:
                 decisions.append(Decision(True, epoch, None, number, 0, None))
                 continue
@@ -320,7 +320,7 @@ class _Cohort:
         return Decision(place <= places, self.epoch, place, places, compared, signal)
 
 
-def _epochs_of(values: NDArray[np.float64]) -> int:
+def epochs_of(values: NDArray[np.float64]) -> int:
     """Return how many epochs a run has completed: those up to its last value."""
     reached = np.flatnonzero(~np.isnan(values))
     return int(reached[-1]) + 1 if reached.size else 0

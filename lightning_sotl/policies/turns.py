@@ -22,7 +22,7 @@ class Progress:
         can_resume: Whether the run can continue. It has not started, or a checkpoint exists.
         set_aside: Whether it failed and is not tried again in this start of the sweep.
         losses: L(e) by epoch e.
-        validations: The validation metric by epoch.
+        validations: The validation metric by epoch. NaN if it was not finite.
     """
 
     epochs: int = 0
@@ -129,9 +129,15 @@ def _decide(
     train = curves([run.losses for run in runs], epochs)
     validation = None
     if lower_is_better is not None:
-        validation = curves([run.validations for run in runs], epochs)
-        if not lower_is_better:
-            validation = -validation
+        sign = 1.0 if lower_is_better else -1.0
+        scores = [
+            {
+                epoch: sign * value if math.isfinite(value) else math.inf
+                for epoch, value in run.validations.items()
+            }
+            for run in runs
+        ]
+        validation = curves(scores, epochs)
     return dict(zip(rows, policy.decide_at_rung(epochs, rows, train, validation), strict=True))
 
 

@@ -102,7 +102,9 @@ def _add_line(session: Session, line: dict[str, Any]) -> bool:
     metrics = line.get("metrics")
     if isinstance(metrics, dict):
         session.metrics.setdefault(unit, {}).update(
-            (name, float(value)) for name, value in metrics.items() if _is_number(value)
+            (name, math.nan if value is None else float(value))
+            for name, value in metrics.items()
+            if value is None or _is_number(value)
         )
     return True
 

@@ -430,3 +430,63 @@ def test_forks_of_one_checkpoint_end_as_the_policy_decides(tmp_path):
     reached = [stopper.epochs_completed or 6 for stopper in stoppers]
     assert reached == expected_epochs(policy, curves)
     assert {str(stopper.stopping_reason) for stopper in stoppers} == {"not_stopped", "policy"}
+
+
+def write_run(folder, name, losses, metric=None):
+    """Write the record of a run with the given losses, and values of `val`."""
+    (folder / name).mkdir()
+    header = {"schema": 1, "run_id": name, "time": 1.0, "unit": "epoch", "hparams": {"n": name}}
+    lines = [{**header, "max_epochs": 12}]
+    for epoch, loss in losses.items():
+        line = {"e": epoch, "loss": loss, "steps": 1, "checkpoint": None}
+        lines.append(line if metric is None else {**line, "metrics": {"val": metric[epoch]}})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / name / "sotl.jsonl").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "place"), [("sotl_e1", 1), ("sotl_e2", 1), ("sotl_e3", None), ("sotl", None)]
+)
+def test_an_estimate_over_an_epoch_without_a_loss_stops_no_run(tmp_path, monitor, place):
+    for number in range(4):
+        write_run(tmp_path, f"r{number}", dict.fromkeys(range(6), 5.0 + number))
+    own = {epoch: 0.1 for epoch in range(6) if epoch != 3}
+    runs = SharedRuns(
+        tmp_path, estimate=parse_monitor(monitor), policy=AdaptivePolicy(max_epochs=12, runs=5)
+    )
+    decision = runs.decide("own", own, 6)
+    assert (decision.goes_on, decision.place) == (True, place)
+
+
+def test_a_rival_without_a_loss_in_one_epoch_is_compared_by_the_others(tmp_path):
+    # The best run lacks L(3). Its sotl_e2 of epochs 3 and 4 is unknown, but not infinite.
+    write_run(tmp_path, "best", {epoch: 1.0 for epoch in range(6) if epoch != 3})
+    for number in range(6):
+        write_run(tmp_path, f"r{number}", dict.fromkeys(range(6), 2.0 + number))
+    policy = AdaptivePolicy(max_epochs=12, runs=8)
+    runs = SharedRuns(tmp_path, estimate=parse_monitor("sotl_e2"), policy=policy)
+    decision = runs.decide("own", dict.fromkeys(range(6), 4.5), 6)
+    curves = [[0.0] + [2 * level] * 5 for level in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 4.5)]
+    for curve in curves:
+        curve[0] = math.nan
+    curves[0][3] = curves[0][4] = math.nan
+    assert decision == policy.decide(7, curves)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_recorded_validation_that_is_not_finite_ranks_last(tmp_path, mode):
+    # In the record, it is null. By the training losses, the deciding run is the best.
+    sign = 1.0 if mode == "min" else -1.0
+    for number in range(8):
+        metric = [sign * (1.0 + number)] * 4
+        write_run(tmp_path, f"r{number}", dict.fromkeys(range(4), 9.0 - number), metric)
+    write_run(tmp_path, "own", dict.fromkeys(range(4), 0.5), [sign * 0.5] * 3 + [None])
+    runs = SharedRuns(
+        tmp_path,
+        estimate=parse_monitor("sotl_e1"),
+        policy=AdaptivePolicy(max_epochs=12, runs=9),
+        validation="val",
+        validation_mode=mode,
+    )
+    decision = runs.decide("own", dict.fromkeys(range(4), 0.5), 4)
+    assert (decision.goes_on, decision.place, decision.signal) == (False, 9, "validation")

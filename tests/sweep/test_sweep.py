@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 import warnings
 from pathlib import Path
@@ -349,6 +350,30 @@ def test_a_sweep_can_count_blocks_instead_of_epochs(tmp_path, caplog):
     assert training.steps[best.run_id] == steps
     saved = torch.load(best.checkpoint_path, weights_only=True)["state_dict"]
     assert all(torch.equal(saved[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_run_whose_validation_diverges_does_not_win(tmp_path, mode):
+    # Its last finite values are the best, and its training loss is finite.
+    sign = 1.0 if mode == "min" else -1.0
+    values = {0.5: [0.5, 0.4, 0.3, math.nan, math.inf, math.nan], 0.25: [0.9, 0.8, 0.7] * 2}
+    sweep = make_sweep(
+        tmp_path, [{"lr": lr} for lr in values], validation="val", validation_mode=mode
+    )
+
+    def train(turn):
+        pl = lightning()
+        net = make_net(width=4, **turn.params)
+
+        class LogValues(pl.Callback):
+            def on_validation_epoch_end(self, trainer, pl_module):
+                value = sign * values[turn.params["lr"]][trainer.current_epoch]
+                pl_module.log("val", value)
+
+        run = trainer(turn.directory, [LogValues(), *turn.callbacks], num_sanity_val_steps=0)
+        turn.fit(run, net, *loaders())
+
+    assert sweep.run(train).params == {"lr": 0.25}
 
 
 def test_each_rung_and_the_end_are_logged(tmp_path, caplog):
