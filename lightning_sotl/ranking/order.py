@@ -63,6 +63,7 @@ class Ranking:
         runs: The runs, the best first; those without a finite estimate are last.
         scores: The estimate of each of `runs` after each epoch, shape `(runs, epochs)`.
         notes: Sentences on what makes the order less certain.
+        notes_on_at: Those of `notes` that are about the default T.
     """
 
     monitor: str
@@ -70,6 +71,7 @@ class Ranking:
     runs: tuple[RankedRun, ...]
     scores: NDArray[np.float64]
     notes: list[str] = field(default_factory=list)
+    notes_on_at: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that `lightning-sotl rank --json` prints."""
@@ -116,12 +118,12 @@ def rank_runs(
     scores, completed = scores[chosen], completed[chosen]
     reasons = [header.get("stopping_reason") for header in facts]
     by_policy, paused = reasons.count("policy"), reasons.count("paused")
-    notes: list[str] = []
+    notes_on_at: list[str] = []
     if at is None:
         # A logged key may be missing in some epochs, for example that of a rare validation.
         reached = completed if estimate is not None else count_epochs(scores)
         stops = {stop for run in chosen if (stop := found.stopped_at[run])}
-        at, notes = _default_at(reached, sorted(stops), by_policy, paused)
+        at, notes_on_at = _default_at(reached, sorted(stops), by_policy, paused)
     _check_at(at, int(completed.max()), monitor, estimate)
     unit = unit_of(monitor)
     values = scores[:, at - 1]
@@ -154,12 +156,12 @@ def rank_runs(
     is_paused = np.array([reason == "paused" for reason in reasons])
     short = (completed < at) & ~is_paused  # a sweep pauses runs before T on purpose
     diverged = (completed >= at) & np.isinf(costs)
-    notes += _notes_on_last(shown, short, diverged, at, unit)
+    notes = notes_on_at + _notes_on_last(shown, short, diverged, at, unit)
     notes += repeats_notes(shown, facts)
     if estimate is not None:
         notes += near_zero_notes(found.curves.train_loss[chosen], at=at, unit=unit)
     notes += tie_notes(costs, monitor=monitor)
-    return Ranking(monitor, at, runs, scores[order], notes)
+    return Ranking(monitor, at, runs, scores[order], notes, notes_on_at)
 
 
 def _longest_first(

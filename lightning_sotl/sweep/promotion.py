@@ -25,7 +25,7 @@ from lightning_sotl.callbacks.stopper import stoppers_of
 from lightning_sotl.curves.logs import FoundRuns, LogKeys, read_logs
 from lightning_sotl.losses.names import parse_monitor
 from lightning_sotl.ranking.comparability import comparability_notes
-from lightning_sotl.ranking.configurations import named_repeats, repeats
+from lightning_sotl.ranking.configurations import configuration, named_repeats, repeats
 from lightning_sotl.ranking.order import Ranking, rank_runs
 from lightning_sotl.record.format import without_cli_keys
 from lightning_sotl.stats.ranks import Mode, oriented
@@ -280,11 +280,11 @@ def best_of(candidates: Iterable[Candidate], k: int, *, mode: Mode = "min") -> l
     return winners
 
 
-def warn_of_short(run_ids: Sequence[object], at: int) -> None:
-    """Warn about the trials of a sweep that ended before T, which do not compete."""
+def warn_of_short(run_ids: Sequence[object], at: int, what: str = "trial") -> None:
+    """Warn about the trials (or runs) of a sweep that ended before T, which do not compete."""
     if run_ids:
         warn_user(
-            f"{pluralize(len(run_ids), 'trial')} ended before T = {at} and cannot be compared: "
+            f"{pluralize(len(run_ids), what)} ended before T = {at} and cannot be compared: "
             f"{quote_few(run_ids)}."
         )
 
@@ -414,7 +414,11 @@ def find_winners(
     for note in (*found.notes.left_out, *comparability_notes(found.facts)):
         warn_user(note)
     ranking = rank_runs(found, monitor, estimate=estimate, at=at)
-    older = _older_repeats(ranking, dict(zip(found.curves.names, found.facts, strict=True)))
+    for note in ranking.notes_on_at:
+        warn_user(note)
+    facts = dict(zip(found.curves.names, found.facts, strict=True))
+    warn_of_short(_short_runs(ranking, facts), ranking.at, "run")
+    older = _older_repeats(ranking, facts)
     winners = best_of(
         (
             Candidate(run.run_id, run.estimate, {}, run.checkpoint)
@@ -502,6 +506,24 @@ def _has_repr(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_has_repr, value))
     return isinstance(value, str) and bool(_REPR.fullmatch(value))
+
+
+def _short_runs(ranking: Ranking, facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the runs that ended before T, except for those that a policy ended or paused.
+
+    A run whose configuration also has a run that reached T is not missing either.
+    """
+    compared = {
+        configuration(facts[run.run_id]) for run in ranking.runs if run.epochs >= ranking.at
+    }
+    compared.discard(None)
+    return [
+        run.run_id
+        for run in ranking.runs
+        if run.epochs < ranking.at
+        and facts[run.run_id].get("stopping_reason") not in ("policy", "paused")
+        and configuration(facts[run.run_id]) not in compared
+    ]
 
 
 def _older_repeats(ranking: Ranking, facts: Mapping[str, Mapping[str, Any]]) -> set[str]:

@@ -302,3 +302,37 @@ def test_the_final_estimate_is_the_one_that_decided(tmp_path: Path) -> None:
             pytest.approx(1 + 1 / 2, rel=1e-6),
             pytest.approx(1 + 1 / 2 + 1 / 3 + 1 / 4, rel=1e-6),
         )
+
+
+def write_stopped(folder: Path, name: str, losses: list[float], status: str | None) -> None:
+    write_record(
+        folder / name, losses, status=status, checkpoint=f"{name}.ckpt", hparams={"name": name}
+    )
+
+
+def test_a_leftover_run_that_lowers_t_causes_a_warning(tmp_path: Path) -> None:
+    write_stopped(tmp_path, "slow", [9.0, 5.0, 0.5], "stopped")
+    write_stopped(tmp_path, "fast", [3.0, 3.0, 3.0], "stopped")
+    assert find_winners(tmp_path, 1)[0].run_id == "slow"
+    write_stopped(tmp_path, "leftover", [9.5], "stopped")
+    message = "The runs were stopped at different T (1, 3), so they are compared at the smallest."
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        assert find_winners(tmp_path, 1)[0].run_id == "fast"
+    with pytest.warns(UserWarning, match=r"^1 run ended before T = 3 .*: 'leftover'\.$"):
+        assert find_winners(tmp_path, 1, at=3)[0].run_id == "slow"
+
+
+def test_a_run_that_ended_before_t_causes_a_warning_unless_it_was_ended_on_purpose(
+    tmp_path: Path,
+) -> None:
+    write_stopped(tmp_path, "slow", [9.0, 5.0, 0.5], "stopped")
+    write_stopped(tmp_path, "policy", [8.0], None)
+    record = tmp_path / "policy" / "sotl.jsonl"
+    record.write_text(record.read_text() + '{"status": "stopped", "reason": "policy"}\n')
+    # This run was killed, and trained again from the beginning.
+    write_record(tmp_path / "killed", [9.0], run_id="a", status=None, hparams={"name": "slow"})
+    assert find_winners(tmp_path, 1)[0].run_id == "slow"
+    write_stopped(tmp_path, "crashed", [1.0, 0.5], "interrupted")
+    message = "1 run ended before T = 3 and cannot be compared: 'crashed'."
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        assert find_winners(tmp_path, 1)[0].run_id == "slow"
