@@ -32,6 +32,16 @@ class Progress:
     losses: Mapping[int, float] = field(default_factory=dict)
     validations: Mapping[int, float] = field(default_factory=dict)
 
+    @property
+    def is_out(self) -> bool:
+        """Whether the run failed or diverged."""
+        return self.set_aside or not math.isfinite(self.losses.get(self.epochs - 1, 0.0))
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether the run could train further now."""
+        return self.can_resume and not self.ended and not self.is_out
+
 
 @dataclass(frozen=True)
 class Step:
@@ -93,6 +103,11 @@ def steps(
             if runs[row].epochs > before
             or (not runs[row].ended and (not number or decisions[row].goes_on))
         ]
+        # If runs that continued have failed or diverged since, the next ones take their places.
+        missing = (policy.finalists or 1) - sum(not runs[row].is_out for row in chosen)
+        if number and missing > 0:
+            waiting = [row for row in reached if row not in chosen and runs[row].can_continue]
+            chosen += waiting[:missing]
         wanted = [row for row in chosen if runs[row].epochs > before or runs[row].can_resume]
         lost = [row for row in chosen if row not in wanted]
         costs = _Costs(runs, before, rung, rungs[-1], max_total_epochs)

@@ -20,7 +20,7 @@ from lightning_sotl.cli import main
 from lightning_sotl.curves.frames import TableColumns
 from lightning_sotl.curves.nas_bench_nlp import read_nas_bench_nlp
 from lightning_sotl.curves.table_files import read_table_file
-from tests.support.helpers import IS_LIGHTNING_2_5, loader, scripted_model, trainer
+from tests.support.helpers import IS_LIGHTNING_2_5, IS_TORCH_2_5, loader, scripted_model, trainer
 from tests.support.pages import README, blocks, name_of, pages
 from tests.support.run_folders import (
     csv_rows,
@@ -148,8 +148,12 @@ def test_a_pickled_type_in_a_parquet_file_is_not_unpickled(tmp_path: Path, mark:
     columns = [pa.array(["a"]), pa.array([0]), pa.array([1.0])]
     path = tmp_path / "x.parquet"
     parquet.write_table(pa.table(columns, schema=pa.schema(fields)), path)
-    curves = read_table_file(path, TableColumns()).curves
-    assert (curves.run_ids, curves.train_loss.tolist()) == (("a",), [[1.0]])
+    if hasattr(pa, "PyExtensionType"):  # until PyArrow 20, which refuses the file
+        with pytest.raises(ValueError, match="pickle-based deserialization"):
+            read_table_file(path, TableColumns())
+    else:
+        curves = read_table_file(path, TableColumns()).curves
+        assert (curves.run_ids, curves.train_loss.tolist()) == (("a",), [[1.0]])
     assert not mark.exists()
 
 
@@ -159,13 +163,14 @@ def test_the_checkpoint_of_a_winner_is_not_unpickled(tmp_path: Path, mark: Path)
     torch.save({"state_dict": Payload(mark)}, checkpoint)
     (winner,) = find_winners(tmp_path, 1)
     fit = trainer(tmp_path, callbacks=[SoTLMonitor(), EarlyRankingStopper(2, promoted=True)])
+    name = "builtins.exec" if IS_TORCH_2_5 else "exec"
     for method, call in (
         ("fit", lambda: winner.fit(fit, scripted_model(), loader(4))),
         ("load", lambda: winner.load(type(scripted_model()))),
     ):
         message = (
             "Expected the checkpoint of run 'a' to hold only tensors and plain values but got "
-            f"exec, which needs pickle. If you trust the source of '{checkpoint}', call `winner."
+            f"{name}, which needs pickle. If you trust the source of '{checkpoint}', call `winner."
             f"{method}(..., weights_only=False)`. Loading it then runs any code in the file."
         )
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 PACKAGES = ("pytorch_lightning", "lightning.pytorch")
 # Lightning 2.5 has no `weights_only` and always loads checkpoints with pickle.
 IS_LIGHTNING_2_5 = version("pytorch-lightning").startswith("2.5.")
+IS_TORCH_2_5 = torch.__version__.startswith("2.5.")  # it reads no set without pickle
 SAFELY: dict[str, Any] = {} if IS_LIGHTNING_2_5 else {"weights_only": True}
 
 

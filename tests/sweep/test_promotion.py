@@ -13,7 +13,15 @@ from pytorch_lightning.loggers import CSVLogger
 
 from lightning_sotl import EarlyRankingStopper, SoTLMonitor, find_winners, promote
 from lightning_sotl.sweep.promotion import Candidate, Winner, best_of
-from tests.support.helpers import PACKAGES, door, lightning, loader, returned_epoch_losses, trainer
+from tests.support.helpers import (
+    IS_TORCH_2_5,
+    PACKAGES,
+    door,
+    lightning,
+    loader,
+    returned_epoch_losses,
+    trainer,
+)
 from tests.support.run_folders import write_record
 
 pytestmark = pytest.mark.filterwarnings(
@@ -183,7 +191,7 @@ def promote_by(folder: Path, returned: Any, calls: list[str], **options: Any) ->
         None,
         0.1,
         math.inf,
-        (1, "a", [2.5, {3}]),
+        (1, "a", [2.5, (3,) if IS_TORCH_2_5 else {3}]),
         {0: torch.tensor(0.5, dtype=torch.float64)},
     ],
     ids=str,
