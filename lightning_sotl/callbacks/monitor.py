@@ -83,7 +83,7 @@ class _Fit:
 
 
 class SoTLMonitor:
-    """Logs the sum of a run's training losses (SoTL and SoTL-E), an early estimate of its rank.
+    """Logs sums of a run's training losses (SoTL and SoTL-E), which estimate its rank early.
 
     Add it to the callbacks of a Trainer. It reads the loss that `training_step` returns, so the
     module needs no change. It computes L(e), the mean loss of epoch e over all batches and ranks.
@@ -110,8 +110,8 @@ class SoTLMonitor:
     `epoch_losses`.
 
     Args:
-        window: E, the number of last epochs to sum, or several such numbers, each at least 1. Every
-            E is logged as `<prefix>_e<E>`, which is available after E epochs.
+        window: E, how many of the last epochs to sum, at least 1, or several such numbers. Every E
+            is logged as `<prefix>_e<E>`, which is available after E epochs.
         ema_decay: The decay of the discounted sum, in (0, 1]. If given, the monitor also logs this
             sum as `<prefix>_ema<decay>`.
         every_n_train_batches: N, at least 1. If given, blocks of N training batches per rank take

@@ -101,8 +101,8 @@ class EarlyRankingStopper:
 
     To promote a run, fit again from `checkpoint_path` with `promoted=True`. The checkpoint contains
     the random state of every rank. The promoted run is therefore bit-equal to a run that was never
-    stopped. A warning names both values if its schedule, batches or hyper-parameters differ from
-    those at the stop.
+    stopped. If the schedule, the batches or the hyper-parameters of the promoted run differ from
+    those at the stop, a warning names both values.
 
     If you resume a run at or past its limit without `promoted=True`, it ends before the first
     batch, with its saved estimate and the reason `already_stopped`.
@@ -134,15 +134,15 @@ class EarlyRankingStopper:
             interrupted, shows nothing, or -1 if its TensorBoardLogger does not have
             `default_hp_metric=False`.
         policy: An AdaptivePolicy that decides after each epoch (or block) whether the run
-            continues. It compares the run with the runs that have records below `directory`. A
-            limit may be given too, and then also stops the run. `monitor` must be an estimate of
+            continues. It compares the run with the runs that have records below `directory`. If
+            you also pass a limit, the limit stops the run too. `monitor` must be an estimate of
             this Trainer's SoTLMonitor. `policy.max_epochs` must equal the Trainer's `max_epochs`,
             or with blocks, it is the budget in blocks.
         directory: The folder below which all runs of this sweep, and no others, have their loggers.
             Each run writes its own record there and reads the records of the other runs. Required
             with a `policy`.
         checkpoint_dir: The folder in which to save the stop's checkpoint, even with checkpointing
-            off. None means the folder of Lightning's own checkpoints; no checkpoint is saved if
+            off. None means the folder of Lightning's own checkpoints, and no checkpoint if
             checkpointing is off.
         validation: A metric, such as "val_acc", that the policy reads in addition to the training
             losses. The SoTLMonitor of every run must record it (`record_metrics`).

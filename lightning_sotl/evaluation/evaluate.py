@@ -138,9 +138,9 @@ def evaluate(
             up to eight, from a fortieth of the epochs to all of them.
         estimators: Names of estimators: a family of `ESTIMATORS` with its parameter, such as
             "sotl-e10"; "final-loss", which is known only after all epochs; or "lcsvr", which is
-            evaluated on the runs that it was not trained on. None for a standard set of those
-            that `curves` allow, without "lcsvr", and without "epochs-to-loss" if no run reaches
-            its threshold.
+            evaluated on the runs that it was not trained on. None for those of a standard set
+            that `curves` allow. The set does not have "lcsvr", and "epochs-to-loss" only if a run
+            reaches its threshold.
         method: "spearman" (the paper's), "kendall" or "weighted-tau"; see `rank_correlation`.
         resamples: The number of bootstrap resamples, at least 1.
         seed: The seed of the resamples and of "lcsvr", at least 0.

@@ -67,11 +67,12 @@ class AdaptivePolicy:
     `drift` is the factor per doubling, and at least 2. If the leaders were far behind earlier, many
     runs continue. If they have always led, `keep * max_epochs / k` runs continue.
 
-    With a validation curve, the leaders are the two runs with the best validation. The training
-    losses still rank the runs, and `noise` and `drift` describe the places of these leaders in the
-    training losses. If the training loss does not show which network generalizes, these leaders
-    are far behind in it, and more runs continue. If the training losses would need more than three
-    times as many places as the validation itself, the validation ranks the runs.
+    With a validation curve, the leaders are the two runs with the best validation values. The
+    training losses still rank the runs, and `noise` and `drift` describe the places of these
+    leaders by training loss. If the training loss does not show which network generalizes, these
+    leaders are far behind by training loss, and more runs continue. If the training losses would
+    need more than three times as many places as the validation itself, the validation ranks the
+    runs.
 
     A run is compared only with runs that have started. If the runs of a sweep train one after
     another, the first runs are therefore trained longer than the later ones. With `runs`, the

@@ -73,7 +73,7 @@ class Winner:
         run_id: The run's name in its directory, the number of an Optuna trial, or the id of a Ray
             trial.
         estimate: The run's estimate at T. Lower is better for every sum of training losses. A Sweep
-            has no single T; its best run has its last `sotl_e1` here.
+            has no single T; for its best run, this is the last `sotl_e1`.
         params: The `params` of the run's SoTLMonitor. Without them, the hyper-parameters of the
             module and the DataModule, exactly as `save_hyperparameters()` saved them in the
             checkpoint. For an Optuna trial its parameters, for a Ray trial its config. If the
@@ -571,9 +571,10 @@ def promote(
     Returns:
         A list of (winner, result) pairs, best first. `winner.final_epochs` and
         `winner.final_estimate` are set if `winner.fit` trained the run or its record shows the end.
-        The result is what `train` returned. For a skipped winner it is what `train` returned
-        earlier, if that was None or a number, string, tensor, or list, tuple, set or dict of these.
-        It is None if no result was saved, for example if you called `winner.fit` outside `promote`.
+        The result is what `train` returned. For a skipped winner, it is what `train` returned
+        earlier, if that was None, a number, string or tensor, or a list, tuple, set or dict of
+        these. It is None if no result was saved, for example if you called `winner.fit` outside
+        `promote`.
 
     Raises:
         TypeError: If `k` or `at` is not an integer, `monitor` is not a string, or `retrain` is not

@@ -177,8 +177,8 @@ class Sweep:
         """The best run that was trained to the end, or None before the sweep is complete.
 
         With `validation`, this is the run with the best mean of the last three validation values.
-        Without it, this is the run with the lowest `sotl_e1`. Diverged runs do not count, so it is
-        also None if no run was trained to the end without diverging.
+        Without it, this is the run with the lowest `sotl_e1`. Diverged runs do not count, so `best`
+        is also None if no run was trained to the end without diverging.
         """
         _, _, found = self._state()
         if found[-1].pending:
@@ -187,7 +187,7 @@ class Sweep:
         return finished[0] if finished else None
 
     def ranking(self) -> list[RankedRun]:
-        """Return the runs, those that trained longest first, and then by estimate.
+        """Return all runs: those that trained longest first, then by estimate.
 
         Lower estimates are better. Diverged runs come last. The list is empty before the first
         epoch. `lightning-sotl rank` on the directory prints the same order. If `monitor_args` sets
@@ -222,7 +222,8 @@ class Sweep:
                 return value is ignored.
 
         Returns:
-            The best run, the same as `best`. Its `checkpoint_path` is the checkpoint of its end.
+            The best run, the same as `best`. Its `checkpoint_path` is the checkpoint at the end of
+            its training.
 
         Raises:
             RuntimeError: If no candidate was trained to the end without diverging, if `train` did
