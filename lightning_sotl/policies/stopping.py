@@ -17,7 +17,7 @@ class StoppingReason(str, Enum):
         stop_batches_reached: The run trained `stop_batches` batches and has its estimate.
         non_finite_estimate: The run reached its limit with a non-finite estimate. It has diverged
             and ranks last.
-        policy: The policy ended the run before its limit.
+        policy: A policy, pruner or scheduler ended the run before its limit.
         already_stopped: The run was resumed at or past its limit, so nothing was trained.
         paused: The run's turn in a Sweep is over. The run may continue later.
 
