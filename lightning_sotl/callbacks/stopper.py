@@ -238,6 +238,8 @@ class EarlyRankingStopper:
         self.validation_mode = validation_mode
         # Set by a Sweep: the reason with which this turn ends at its limit.
         self.reason_at_limit: StoppingReason | None = None
+        # Set by a Sweep: the checkpoint from which a run's turn continues.
+        self.turn_checkpoint: str | None = None
         # Set for a stopper from the environment, until `setup`: it leaves if there is another one.
         self.gives_way = False
         self._begin()
@@ -362,6 +364,11 @@ class EarlyRankingStopper:
 
     def on_train_start(self, trainer: Trainer, pl_module: Module) -> None:
         """Resume with the random state of the stop, or end a run that is at or past its limit."""
+        if self.turn_checkpoint is not None and trainer.ckpt_path is None:
+            raise RuntimeError(
+                "Expected the turn to continue from the run's checkpoint, but `fit` was called "
+                "without one. Call `turn.fit(trainer, model, ...)` instead of `trainer.fit`."
+            )
         train_whole_epochs_after_resume(trainer)
         states, self._fit.loaded_random_states = self._fit.loaded_random_states, None
         if not self.promoted:
@@ -780,8 +787,9 @@ class EarlyRankingStopper:
 
     def _warn_of_inexact_promotion(self, trainer: Trainer) -> None:
         log.warning(
-            "The promoted run was started without a checkpoint, so it is trained from the "
-            "beginning. It will not be stopped."
+            "The promoted run was started without a checkpoint, so it is trained from epoch 0 and "
+            "not stopped. To continue it from its stop, call `winner.fit`, or pass `ckpt_path` to "
+            "`fit`."
             if trainer.ckpt_path is None
             else "The promoted run resumes from a checkpoint without the random state of a stop, "
             "so it will differ from a run that was never stopped. Resume from the stopper's "

@@ -46,7 +46,9 @@ class Turn:
     Examples:
         >>> import pytorch_lightning as pl
         >>> def train(turn):
-        ...     trainer = pl.Trainer(max_epochs=30, callbacks=turn.callbacks)
+        ...     trainer = pl.Trainer(
+        ...         max_epochs=30, callbacks=turn.callbacks, enable_checkpointing=False
+        ...     )
         ...     turn.fit(trainer, Net(**turn.params), loader)
         >>> sweep.run(train)  # doctest: +SKIP
     """

@@ -156,8 +156,8 @@ def test_log_lines_report_how_a_run_starts_and_ends(tmp_path, caplog):
     (line,) = logged_by(stopper)
     assert line == f"{ended}. It can be resumed from '{stopper.checkpoint_path}'."
     assert logged_by(EarlyRankingStopper(stop_epoch=2, promoted=True)) == [
-        "The promoted run was started without a checkpoint, so it is trained from the beginning. "
-        "It will not be stopped."
+        "The promoted run was started without a checkpoint, so it is trained from epoch 0 and not "
+        "stopped. To continue it from its stop, call `winner.fit`, or pass `ckpt_path` to `fit`."
     ]
     path = stopper.checkpoint_path
     assert logged_by(EarlyRankingStopper(stop_epoch=2)) == [

@@ -15,7 +15,14 @@ from lightning_sotl.curves.logs import LogKeys, read_logs
 from lightning_sotl.record.lineage import merge_sessions
 from lightning_sotl.record.reader import read_record
 from tests.support.command_line import run as command
-from tests.support.helpers import PACKAGES, StatefulLoader, door, lightning
+from tests.support.helpers import (
+    PACKAGES,
+    StatefulLoader,
+    door,
+    lightning,
+    loader,
+    scripted_model,
+)
 from tests.support.sweeps import (
     CANDIDATES,
     INPUTS,
@@ -350,6 +357,45 @@ def test_a_sweep_can_count_blocks_instead_of_epochs(tmp_path, caplog):
     assert training.steps[best.run_id] == steps
     saved = torch.load(best.checkpoint_path, weights_only=True)["state_dict"]
     assert all(torch.equal(saved[name], weights[name]) for name in weights)
+
+
+def test_a_turn_that_is_trained_without_its_checkpoint_is_an_error(tmp_path):
+    sweep, trained = make_sweep(tmp_path), []
+
+    def train_all():
+        for turn in sweep:
+            trained.append(turn.run_id)
+            run = trainer(turn.directory, turn.callbacks)
+            run.fit(make_net(**turn.params), *loaders())
+
+    message = (
+        "Expected the turn to continue from the run's checkpoint, but `fit` was called without "
+        "one. Call `turn.fit(trainer, model, ...)` instead of `trainer.fit`."
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        train_all()
+    assert len(trained) == len(CANDIDATES) + 1  # the first turns need no checkpoint
+    assert {run.epochs for run in sweep.ranking()} == {2}
+
+
+def test_waiting_runs_take_the_places_of_runs_that_fail(tmp_path):
+    # The first four candidates are the best until they fail. At least three runs must finish.
+    policy = AdaptivePolicy(max_epochs=6, first=2, finalists=3)
+    sweep = door().Sweep(tmp_path, [{"level": float(n)} for n in range(8)], policy=policy)
+    turns = []
+
+    def train(turn):
+        turns.append((turn.params["level"], turn.stop_epoch))
+        level = turn.params["level"]
+        if level < 4 and turn.start_epoch:
+            raise ValueError("fails after its first turn")
+        model = scripted_model(loss=lambda epoch, batch: level + 1 / (epoch + 1))
+        turn.fit(trainer(turn.directory, turn.callbacks), model, loader(2))
+
+    assert sweep.run(train).params == {"level": 4.0}
+    finished = [run.params["level"] for run in sweep.ranking() if run.epochs == 6]
+    assert finished == [4.0, 5.0, 6.0]
+    assert (7.0, 3) not in turns
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
