@@ -110,8 +110,8 @@ class SoTLMonitor:
     `epoch_losses`.
 
     Args:
-        window: E, how many of the last epochs to sum, at least 1, or several such numbers. Every E
-            is logged as `<prefix>_e<E>`, which is available after E epochs.
+        window: E, the number of last epochs to sum, at least 1, or several such numbers. Every E is
+            logged as `<prefix>_e<E>`, which is available after E epochs.
         ema_decay: The decay of the discounted sum, in (0, 1]. If given, the monitor also logs this
             sum as `<prefix>_ema<decay>`.
         every_n_train_batches: N, at least 1. If given, blocks of N training batches per rank take

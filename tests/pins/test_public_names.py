@@ -419,6 +419,7 @@ BETWEEN_CALLBACKS = {
     "begun",
     "completes_block_next",
     "sweep_run_id",
+    "turn_checkpoint",
     "write_checkpoint",
     "write_end",
     "write_stop",
