@@ -173,3 +173,14 @@ def test_a_validation_metric_needs_a_policy_and_a_mode():
         EarlyRankingStopper(3, validation="val_acc", validation_mode="max")
     with pytest.raises(ValueError, match=r"^Expected `validation` and `validation_mode` to be "):
         EarlyRankingStopper(policy=POLICY, directory="runs", validation="val_acc")
+
+
+def test_a_run_whose_last_value_is_not_finite_has_no_finite_target(tmp_path):
+    # Its value of epoch 1 must not count as its final value.
+    values = [0.5, 0.75, float("nan")]
+    monitor = SoTLMonitor(directory=tmp_path, record_metrics=("val_acc",))
+    run = trainer(tmp_path, callbacks=[monitor])
+    run.fit(model_with_accuracy(lambda epoch: values[epoch]), loader(2))
+    curves = LearningCurves.from_logs(tmp_path, val_metric="val_acc", final_metric="val_acc")
+    np.testing.assert_array_equal(curves.val_metric, [values])
+    np.testing.assert_array_equal(curves.final_metric, [float("nan")])

@@ -134,6 +134,29 @@ def test_an_epoch_without_a_trained_batch_is_no_stop(tmp_path):
     assert stopper.estimate is None
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_run_resumed_after_an_epoch_that_its_module_skipped_stops_where_the_whole_run_stops(
+    tmp_path,
+):
+    # The module skips epoch 1, so L(1) does not exist, and the whole run stops after epoch 2.
+    class SkipAndSave(pl.Callback):
+        def on_train_epoch_start(self, trainer, module):
+            epoch = trainer.current_epoch
+            module.on_train_batch_start = lambda batch, index: -1 if epoch == 1 else None
+
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if (trainer.current_epoch, batch_idx) == (2, 0) and trainer.ckpt_path is None:
+                trainer.save_checkpoint(tmp_path / "2.ckpt")
+
+    stopper, resumed = EarlyRankingStopper(stop_epoch=2), EarlyRankingStopper(stop_epoch=2)
+    model, _ = fit_with_stopper(tmp_path, stopper, SkipAndSave(), enable_checkpointing=True)
+    callbacks = [SkipAndSave(), SoTLMonitor(), resumed]
+    run = trainer(tmp_path, callbacks=callbacks, max_epochs=8)
+    run.fit(scripted_model(), loader(4), ckpt_path=tmp_path / "2.ckpt")
+    assert (stopper.estimate, stopper.epochs_completed) == (returned_epoch_losses(model)[2], 3)
+    assert (resumed.estimate, resumed.epochs_completed) == (stopper.estimate, 3)
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_log_lines_report_how_a_run_starts_and_ends(tmp_path, caplog):
     def logged_by(stopper, *, saves=True):
