@@ -66,7 +66,7 @@ class MonitoredMetric:
     def lags(self, epochs: int) -> bool:
         """Return whether a SoTLMonitor that counts epochs has not completed `epochs` epochs.
 
-        After some resumes, Lightning ends an epoch of which it has trained no batch.
+        After some resumes, Lightning ends an epoch without training any of its batches.
         """
         completed = self.units_completed
         return not self.counts_blocks and completed is not None and completed < epochs

@@ -265,7 +265,8 @@ class SharedRuns:
         table = np.full((1, max(kept, default=0) + 1), np.nan)
         table[0, list(kept)] = list(kept.values())
         scores = self._estimate.scores(table)[0]
-        # A unit without a loss makes every estimate that contains it unavailable.
+        # A unit without a loss makes every estimate that contains it unavailable. `gaps` counts
+        # these units in the window of each estimate.
         gaps = np.cumsum(np.isnan(table[0]))
         window = self._estimate.window or len(gaps)
         gaps[window:] -= gaps[:-window].copy()

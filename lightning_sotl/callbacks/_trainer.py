@@ -153,12 +153,12 @@ def train_whole_epochs_after_resume(trainer: Trainer) -> None:
 
 
 def correct_batch_totals(checkpoint: dict[str, Any]) -> None:
-    """Correct the numbers of all batches in a checkpoint, before Lightning loads them.
+    """Correct the counts of a run's batches in a checkpoint, before Lightning loads them.
 
     If an exception ended an earlier epoch, or the module did (`on_train_batch_start` returned -1),
     Lightning counts the last batch as begun but not as completed. From then on, it does not
     recognize whether a checkpoint was saved at the end of a batch, and would train a batch too many
-    or too few. The counts of the epoch itself are right.
+    or too few. The counts within the current epoch are right, so the totals follow from them.
     """
     loop = checkpoint.get("loops", {}).get("fit_loop", {})  # Lightning allows both to be absent
     if progress := loop.get("epoch_loop.batch_progress"):

@@ -358,7 +358,7 @@ class SoTLMonitor:
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Module, checkpoint: dict[str, Any]
     ) -> None:
-        """Correct what Lightning has counted wrongly before the checkpoint was saved."""
+        """Correct the counts of batches that Lightning has saved wrongly."""
         correct_batch_totals(checkpoint)
 
     # --- Lightning's hooks, in the order of a run

@@ -72,7 +72,7 @@ class Plan:
     def resumes_exactly(self, between_epochs: bool) -> bool:
         """Return whether a run that resumes from a checkpoint must train as if uninterrupted.
 
-        Where it need not is listed in docs/guides/resume.md.
+        docs/guides/resume.md lists where it need not.
         """
         if between_epochs:
             return not self.stateful
@@ -290,7 +290,7 @@ class Tape(pl.Callback):
         ends = [self.plan.batches] if self.plan.sized else []
         if self.plan.limit is not None:
             ends.append(self.plan.limit)
-        # Lightning may notice only after its last batch that a loader without a length has ended.
+        # Lightning may notice only after the last batch that a loader without a length has ended.
         if len(losses) in ends or (not self.plan.sized and self.loader.ran_out):
             self.complete.add(trainer.current_epoch)
 
